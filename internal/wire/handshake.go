@@ -1,0 +1,407 @@
+package wire
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// The bodies of HELLO, WELCOME, AUTH, AUTH_OK and GOAWAY: one JSON object
+// each, the same in both dialects (PROTOCOL.md section 6). A member that is
+// zero is left out, and one that is missing reads as zero. Unknown members are
+// ignored, so that features can bring their own.
+//
+// The Parse functions return errors that wrap ErrMalformed: no object, a
+// member twice, or one of the wrong type. Raw JSON in what they return points
+// into the input, strings are copies. Nothing here is tied to a connection;
+// all of it is safe for concurrent use.
+
+// maxFeatures bounds a list that is kept for the life of a session.
+const maxFeatures = 64
+
+// Limits is what an end announces of itself (PROTOCOL.md section 4); 0: the
+// protocol's default.
+type Limits struct {
+	Message uint64 // bytes in the largest message
+	Calls   uint64 // calls in flight
+	Window  uint64 // bytes a new stream may send before the first CREDIT
+}
+
+// HelloBody is the body of HELLO:
+//
+//	{"attempt":1,"token":"…","received":0,"credentials":…,
+//	 "limits":{"message":…,"calls":…,"window":…},"features":["…"]}
+type HelloBody struct {
+	Attempt     uint64 // rises within one Conn
+	Token       string // the session to resume; "": a new one
+	Received    uint64 // counted frames received in it
+	Credentials []byte // raw JSON, nil: none
+	Limits      Limits
+	Features    []string
+}
+
+// WelcomeBody is the body of WELCOME:
+//
+//	{"token":"…","resumed":true,"reason":"…","received":0,"reply":…,
+//	 "limits":{…},"features":["…"],"keepalive":20000}
+type WelcomeBody struct {
+	Token     string
+	Resumed   bool   // always written
+	Reason    string // why not resumed
+	Received  uint64
+	Reply     []byte // to the credentials; raw JSON, nil: none
+	Limits    Limits
+	Features  []string
+	Keepalive uint64 // milliseconds between PINGs
+}
+
+// AuthBody is the body of AUTH: {"credentials":…}.
+type AuthBody struct {
+	Credentials []byte // raw JSON, nil: none
+}
+
+// AuthOKBody is the body of AUTH_OK, which also refuses a HELLO:
+//
+//	{"reply":…,"expires":60000,"error":{"code":16,"message":"…","data":…,"retryAfter":…}}
+type AuthOKBody struct {
+	Reply   []byte     // raw JSON, nil: none
+	Expires uint64     // milliseconds from now, 0: never
+	Error   *ErrorBody // nil: accepted
+}
+
+// ErrorBody is an error inside a body. Its code is typedrpc's own number in
+// both dialects.
+type ErrorBody struct {
+	Code       int64
+	Message    string
+	Data       []byte // raw JSON, nil: none
+	RetryAfter uint64 // milliseconds, 0: no hint
+}
+
+// GoAwayBody is the body of GOAWAY: {"reason":"…","min":100,"max":5000}.
+type GoAwayBody struct {
+	Reason   string
+	Min, Max uint64 // milliseconds in which to come back
+}
+
+// Append appends b as a JSON object.
+func (b *HelloBody) Append(dst []byte) []byte {
+	w := newObject(dst)
+	w.uint("attempt", b.Attempt)
+	w.string("token", b.Token)
+	w.uint("received", b.Received)
+	w.raw("credentials", b.Credentials)
+	w.limits(b.Limits)
+	w.features(b.Features)
+	return w.end()
+}
+
+// Append appends b as a JSON object.
+func (b *WelcomeBody) Append(dst []byte) []byte {
+	w := newObject(dst)
+	w.string("token", b.Token)
+	w.name("resumed")
+	w.dst = strconv.AppendBool(w.dst, b.Resumed)
+	w.string("reason", b.Reason)
+	w.uint("received", b.Received)
+	w.raw("reply", b.Reply)
+	w.limits(b.Limits)
+	w.features(b.Features)
+	w.uint("keepalive", b.Keepalive)
+	return w.end()
+}
+
+// Append appends b as a JSON object.
+func (b *AuthBody) Append(dst []byte) []byte {
+	w := newObject(dst)
+	w.raw("credentials", b.Credentials)
+	return w.end()
+}
+
+// Append appends b as a JSON object.
+func (b *AuthOKBody) Append(dst []byte) []byte {
+	w := newObject(dst)
+	w.raw("reply", b.Reply)
+	w.uint("expires", b.Expires)
+	if b.Error != nil {
+		w.name("error")
+		inner := newObject(w.dst)
+		inner.name("code")
+		inner.dst = strconv.AppendInt(inner.dst, b.Error.Code, 10)
+		inner.string("message", b.Error.Message)
+		inner.raw("data", b.Error.Data)
+		inner.uint("retryAfter", b.Error.RetryAfter)
+		w.dst = inner.end()
+	}
+	return w.end()
+}
+
+// Append appends b as a JSON object.
+func (b *GoAwayBody) Append(dst []byte) []byte {
+	w := newObject(dst)
+	w.string("reason", b.Reason)
+	w.uint("min", b.Min)
+	w.uint("max", b.Max)
+	return w.end()
+}
+
+// object writes one JSON object, leaving out what is zero.
+type object struct {
+	dst []byte
+	sep byte
+}
+
+func newObject(dst []byte) object { return object{append(dst, '{'), 0} }
+
+func (o *object) name(name string) {
+	if o.sep != 0 {
+		o.dst = append(o.dst, o.sep)
+	}
+	o.sep = ','
+	o.dst = append(o.dst, '"')
+	o.dst = append(o.dst, name...)
+	o.dst = append(o.dst, '"', ':')
+}
+
+func (o *object) uint(name string, v uint64) {
+	if v != 0 {
+		o.name(name)
+		o.dst = strconv.AppendUint(o.dst, v, 10)
+	}
+}
+
+func (o *object) string(name, v string) {
+	if v != "" {
+		o.name(name)
+		o.dst = AppendString(o.dst, v)
+	}
+}
+
+func (o *object) raw(name string, v []byte) {
+	if len(v) > 0 {
+		o.name(name)
+		o.dst = append(o.dst, v...)
+	}
+}
+
+func (o *object) limits(l Limits) {
+	if l == (Limits{}) {
+		return
+	}
+	o.name("limits")
+	inner := newObject(o.dst)
+	inner.uint("message", l.Message)
+	inner.uint("calls", l.Calls)
+	inner.uint("window", l.Window)
+	o.dst = inner.end()
+}
+
+func (o *object) features(list []string) {
+	for i, name := range list {
+		if i == 0 {
+			o.name("features")
+			o.dst = append(o.dst, '[')
+		} else {
+			o.dst = append(o.dst, ',')
+		}
+		o.dst = AppendString(o.dst, name)
+	}
+	if len(list) > 0 {
+		o.dst = append(o.dst, ']')
+	}
+}
+
+func (o *object) end() []byte { return append(o.dst, '}') }
+
+// ParseHello reads the body of HELLO.
+func ParseHello(data []byte) (HelloBody, error) {
+	var b HelloBody
+	err := Object(data, 0, func(key string, value []byte) (err error) {
+		switch key {
+		case "attempt":
+			b.Attempt, err = uintMember(key, value)
+		case "token":
+			b.Token, err = stringMember(key, value)
+		case "received":
+			b.Received, err = uintMember(key, value)
+		case "credentials":
+			b.Credentials = rawMember(value)
+		case "limits":
+			b.Limits, err = parseLimits(value)
+		case "features":
+			b.Features, err = parseFeatures(value)
+		}
+		return err
+	})
+	if err != nil {
+		return HelloBody{}, fmt.Errorf("HELLO: %w", err)
+	}
+	return b, nil
+}
+
+// ParseWelcome reads the body of WELCOME.
+func ParseWelcome(data []byte) (WelcomeBody, error) {
+	var b WelcomeBody
+	err := Object(data, 0, func(key string, value []byte) (err error) {
+		switch key {
+		case "token":
+			b.Token, err = stringMember(key, value)
+		case "resumed":
+			var ok bool
+			if b.Resumed, ok = parseBool(value); !ok {
+				err = wrongType(key)
+			}
+		case "reason":
+			b.Reason, err = stringMember(key, value)
+		case "received":
+			b.Received, err = uintMember(key, value)
+		case "reply":
+			b.Reply = rawMember(value)
+		case "limits":
+			b.Limits, err = parseLimits(value)
+		case "features":
+			b.Features, err = parseFeatures(value)
+		case "keepalive":
+			b.Keepalive, err = uintMember(key, value)
+		}
+		return err
+	})
+	if err != nil {
+		return WelcomeBody{}, fmt.Errorf("WELCOME: %w", err)
+	}
+	return b, nil
+}
+
+// ParseAuth reads the body of AUTH.
+func ParseAuth(data []byte) (AuthBody, error) {
+	var b AuthBody
+	err := Object(data, 0, func(key string, value []byte) error {
+		if key == "credentials" {
+			b.Credentials = rawMember(value)
+		}
+		return nil
+	})
+	if err != nil {
+		return AuthBody{}, fmt.Errorf("AUTH: %w", err)
+	}
+	return b, nil
+}
+
+// ParseAuthOK reads the body of AUTH_OK.
+func ParseAuthOK(data []byte) (AuthOKBody, error) {
+	var b AuthOKBody
+	err := Object(data, 0, func(key string, value []byte) (err error) {
+		switch key {
+		case "reply":
+			b.Reply = rawMember(value)
+		case "expires":
+			b.Expires, err = uintMember(key, value)
+		case "error":
+			b.Error, err = parseErrorBody(value)
+		}
+		return err
+	})
+	if err != nil {
+		return AuthOKBody{}, fmt.Errorf("AUTH_OK: %w", err)
+	}
+	return b, nil
+}
+
+// ParseGoAway reads the body of GOAWAY.
+func ParseGoAway(data []byte) (GoAwayBody, error) {
+	var b GoAwayBody
+	err := Object(data, 0, func(key string, value []byte) (err error) {
+		switch key {
+		case "reason":
+			b.Reason, err = stringMember(key, value)
+		case "min":
+			b.Min, err = uintMember(key, value)
+		case "max":
+			b.Max, err = uintMember(key, value)
+		}
+		return err
+	})
+	if err != nil {
+		return GoAwayBody{}, fmt.Errorf("GOAWAY: %w", err)
+	}
+	return b, nil
+}
+
+func parseErrorBody(data []byte) (*ErrorBody, error) {
+	var b ErrorBody
+	err := Object(data, 0, func(key string, value []byte) (err error) {
+		switch key {
+		case "code":
+			var ok bool
+			if b.Code, ok = parseInt(value); !ok {
+				err = wrongType(key)
+			}
+		case "message":
+			b.Message, err = stringMember(key, value)
+		case "data":
+			b.Data = rawMember(value)
+		case "retryAfter":
+			b.RetryAfter, err = uintMember(key, value)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &b, nil
+}
+
+func parseLimits(data []byte) (Limits, error) {
+	var l Limits
+	err := Object(data, 0, func(key string, value []byte) (err error) {
+		switch key {
+		case "message":
+			l.Message, err = uintMember(key, value)
+		case "calls":
+			l.Calls, err = uintMember(key, value)
+		case "window":
+			l.Window, err = uintMember(key, value)
+		}
+		return err
+	})
+	return l, err
+}
+
+func parseFeatures(data []byte) ([]string, error) {
+	var list []string
+	err := Array(data, 0, func(value []byte) error {
+		if len(list) == maxFeatures {
+			return fmt.Errorf("%w: more than %d features", ErrMalformed, maxFeatures)
+		}
+		name, err := stringMember("features", value)
+		list = append(list, name)
+		return err
+	})
+	return list, err
+}
+
+func wrongType(key string) error {
+	return fmt.Errorf("%w: member %q is of the wrong type", ErrMalformed, key)
+}
+
+func uintMember(key string, value []byte) (uint64, error) {
+	v, ok := parseUint(value)
+	if !ok {
+		return 0, wrongType(key)
+	}
+	return v, nil
+}
+
+func stringMember(key string, value []byte) (string, error) {
+	if !isString(value) {
+		return "", wrongType(key)
+	}
+	return unquote(value), nil
+}
+
+// rawMember takes null for nothing, as many JSON writers mean it.
+func rawMember(value []byte) []byte {
+	if isNull(value) {
+		return nil
+	}
+	return value
+}
