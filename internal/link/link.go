@@ -1,0 +1,376 @@
+// Package link drives one live connection: it reads whole messages and hands
+// them up, and it writes what the layer above has ready, many frames to a
+// message. It knows neither frames nor sessions nor user types.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+)
+
+// A Transport carries whole messages over one connection. Read is called by
+// one goroutine, Write by one goroutine at a time; Close and Kill by any.
+type Transport interface {
+	// Read appends the next message to b, calling progress after every part
+	// of it that arrived. A close by the peer is reported as a *CloseError.
+	Read(b *buf.Buf, progress func()) (text bool, err error)
+	// Write sends one message and retains nothing of it.
+	Write(msg []byte, text bool) error
+	// Close says goodbye with a close code and waits, bounded, for the
+	// peer's answer. A Read under way returns.
+	Close(code int, reason string)
+	// Kill drops the connection at once. Read and Write return.
+	Kill()
+	// SetReadLimit bounds the size of one message, after decompression.
+	SetReadLimit(n int64)
+	// Ping sends a keepalive of the transport's own, for peers that have
+	// none of ours. It does not wait for the answer.
+	Ping()
+}
+
+// Upper is the layer above a link.
+type Upper interface {
+	// Fill appends the next message to dst and returns it; an empty result
+	// means that there is nothing to write until the next Wake. Called by the
+	// writer only.
+	Fill(dst []byte) []byte
+	// Deliver takes a message that arrived, valid until it returns. Called
+	// by the reader only; it must not wait. An error ends the link.
+	Deliver(msg []byte, text bool) error
+	// Idle is called when nothing was received for a keepalive interval.
+	Idle()
+}
+
+// A CloseError ends a link with a close code: the peer's when it was received,
+// ours when it is to be sent. Code 0 means that the link ends without goodbye.
+type CloseError struct {
+	Code   int
+	Reason string
+	Remote bool  // the peer closed
+	Err    error // what led to it, may be nil
+}
+
+func (e *CloseError) Error() string {
+	who := "closing the link"
+	if e.Remote {
+		who = "link closed by the peer"
+	}
+	switch {
+	case e.Code == 0 && e.Err != nil:
+		return fmt.Sprintf("link lost: %v", e.Err)
+	case e.Err != nil:
+		return fmt.Sprintf("%s with code %d: %s: %v", who, e.Code, e.Reason, e.Err)
+	default:
+		return fmt.Sprintf("%s with code %d: %s", who, e.Code, e.Reason)
+	}
+}
+
+func (e *CloseError) Unwrap() error { return e.Err }
+
+// Causes of a link's end that the link finds out itself.
+var (
+	ErrSilent  = errors.New("nothing received for two keepalive intervals")
+	ErrStalled = errors.New("the peer does not read: a write made no progress in time")
+)
+
+const (
+	// goodbye bounds a close handshake: long enough for a live peer's answer
+	// over a slow path, short enough not to hold a shutdown. The transport
+	// library's own bound is 5 s and more.
+	goodbye = time.Second
+	// linger is how long a writer without work stays before its goroutine
+	// ends, and how often a write under way is looked at. A resident writer
+	// costs about 5 kB on every idle connection; starting one for every
+	// call costs a lone caller a third of its speed.
+	linger = time.Second
+)
+
+// Options of a link. Zero durations switch the check off.
+type Options struct {
+	Text         bool          // messages are text
+	WriteTimeout time.Duration // a write that makes no progress for so long ends the link
+}
+
+// Link is one live connection with its reader and its writer.
+type Link struct {
+	t        Transport
+	up       Upper
+	text     bool
+	stall    time.Duration
+	done     chan struct{} // closed by the first fail
+	kick     chan struct{} // capacity 1: there is something to write
+	lastRead atomic.Int64  // time of the last byte received
+	writing  atomic.Int64  // start of the write under way, 0: none
+	batches  atomic.Uint64 // messages written, to tell an idle writer
+
+	mu       sync.Mutex
+	started  bool // Run was called, writers may be started
+	writer   bool // a writer goroutine exists
+	retire   bool // and should end if no wake is owed to it
+	owed     bool // a Wake came since the writer last looked
+	seen     uint64
+	watch    *time.Timer // fires every linger while a writer exists
+	interval time.Duration
+	alive    *time.Timer // keepalive
+	idled    bool        // Idle was called since the last byte
+	cause    error       // why the link ended; set once
+	wg       sync.WaitGroup
+}
+
+// New makes a link over t. Nothing is read or written before Run.
+func New(t Transport, up Upper, o Options) *Link {
+	return &Link{
+		t: t, up: up, text: o.Text, stall: o.WriteTimeout,
+		done: make(chan struct{}), kick: make(chan struct{}, 1),
+	}
+}
+
+// Run reads until the link ends and returns why. When it returns the
+// transport is closed and every goroutine of the link has ended.
+func (l *Link) Run() error {
+	l.touch()
+	l.mu.Lock()
+	l.started = true
+	l.mu.Unlock()
+	l.Wake()
+
+	for {
+		err := l.readOne()
+		if err != nil {
+			l.Fail(err)
+			break
+		}
+	}
+	l.mu.Lock()
+	if l.alive != nil {
+		l.alive.Stop()
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+	return l.cause
+}
+
+func (l *Link) readOne() error {
+	// The buffer is taken when the message begins and given back when it was
+	// delivered, so that an idle link holds none.
+	b := buf.Get()
+	defer b.Release()
+	text, err := l.t.Read(b, l.touch)
+	if err != nil {
+		var ce *CloseError
+		if errors.As(err, &ce) {
+			return err
+		}
+		return &CloseError{Err: err}
+	}
+	select {
+	case <-l.done:
+		return l.Err() // given up: nothing more is taken from this link
+	default:
+	}
+	return l.up.Deliver(b.B, text)
+}
+
+func (l *Link) touch() { l.lastRead.Store(now()) }
+
+// Fail ends the link. The first cause wins. A *CloseError of our own with a
+// code is said to the peer, bounded; anything else drops the connection. Fail
+// does not wait.
+func (l *Link) Fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause != nil {
+		return
+	}
+	l.cause = err
+	close(l.done)
+	if l.watch != nil {
+		l.watch.Stop()
+	}
+	var ce *CloseError
+	if !errors.As(err, &ce) || ce.Remote || ce.Code == 0 {
+		l.t.Kill()
+		return
+	}
+	l.wg.Add(1)
+	go l.bye(ce)
+}
+
+// bye says goodbye. It runs on its own goroutine because it waits for the
+// peer, and its caller may be the reader, a timer or a user.
+func (l *Link) bye(ce *CloseError) {
+	defer l.wg.Done()
+	timer := time.AfterFunc(goodbye, l.t.Kill)
+	l.t.Close(ce.Code, ce.Reason)
+	timer.Stop()
+	l.t.Kill()
+}
+
+// Err returns why the link ended, nil while it lives.
+func (l *Link) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cause
+}
+
+// Done is closed when the link begins to end.
+func (l *Link) Done() <-chan struct{} { return l.done }
+
+// SetReadLimit bounds the messages received from now on.
+func (l *Link) SetReadLimit(n int64) { l.t.SetReadLimit(n) }
+
+// Ping sends the transport's own keepalive.
+func (l *Link) Ping() { l.t.Ping() }
+
+// Wake tells the link that Fill has something. It never waits. The layer
+// above calls it when its queue stops being empty, not for every frame.
+func (l *Link) Wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.started || l.cause != nil {
+		return
+	}
+	if l.writer {
+		l.owed = true
+		select {
+		case l.kick <- struct{}{}:
+		default:
+		}
+		return
+	}
+	l.writer, l.retire, l.owed = true, false, false
+	l.seen = l.batches.Load()
+	if l.watch == nil {
+		l.watch = time.AfterFunc(linger, l.look)
+	} else {
+		l.watch.Reset(linger)
+	}
+	l.wg.Add(1)
+	go l.write()
+}
+
+// write sends batches until there is nothing to send for a while.
+func (l *Link) write() {
+	defer l.wg.Done()
+	b := buf.Get()
+	defer func() { b.Release() }()
+	for {
+		// Goroutines that are ready to run may have frames for this batch:
+		// one yield is worth a factor of four under load (docs/design.md).
+		runtime.Gosched()
+		b.B = l.up.Fill(b.B[:0])
+		if len(b.B) > 0 {
+			l.writing.Store(now())
+			err := l.t.Write(b.B, l.text)
+			l.writing.Store(0)
+			l.batches.Add(1)
+			if err != nil {
+				l.writeFailed(err)
+				return
+			}
+			select {
+			case <-l.done:
+				return
+			default:
+			}
+			continue
+		}
+		select {
+		case <-l.kick:
+		case <-l.done:
+			return
+		}
+		if l.retires() {
+			return
+		}
+	}
+}
+
+func (l *Link) writeFailed(err error) {
+	// When the peer closed, the reader knows better why: let it say so.
+	select {
+	case <-l.done:
+	case <-time.After(goodbye):
+		l.Fail(&CloseError{Err: err})
+	}
+}
+
+// retires ends the writer if it was asked to and no wake is owed to it: one
+// kick may stand for both.
+func (l *Link) retires() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	end := l.retire && !l.owed
+	l.retire, l.owed = false, false
+	if end {
+		l.writer = false
+		l.watch.Stop()
+	}
+	return end
+}
+
+// look runs every linger while a writer exists: it finds writes that stall
+// and writers that have nothing to do.
+func (l *Link) look() {
+	if start := l.writing.Load(); start != 0 && l.stall > 0 && now()-start >= int64(l.stall) {
+		l.Fail(&CloseError{Err: ErrStalled})
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause != nil || !l.writer {
+		return
+	}
+	if n := l.batches.Load(); n == l.seen && l.writing.Load() == 0 {
+		l.retire = true
+		select {
+		case l.kick <- struct{}{}:
+		default:
+		}
+	} else {
+		l.seen = n
+	}
+	l.watch.Reset(linger)
+}
+
+// KeepAlive begins to watch the peer: Idle is called after one interval
+// without a byte received, and the link ends with close code code after two.
+func (l *Link) KeepAlive(interval time.Duration, code int) {
+	if interval <= 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause != nil || l.alive != nil {
+		return
+	}
+	l.interval = interval
+	l.alive = time.AfterFunc(interval, func() { l.beat(code) })
+}
+
+func (l *Link) beat(code int) {
+	silent := time.Duration(now() - l.lastRead.Load())
+	if silent >= 2*l.interval {
+		l.Fail(&CloseError{Code: code, Reason: "no answer in time", Err: ErrSilent})
+		return
+	}
+	next := l.interval - silent
+	if silent >= l.interval {
+		l.up.Idle()
+		next = 2*l.interval - silent
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause == nil {
+		l.alive.Reset(next)
+	}
+}
+
+// now is the time in nanoseconds. Only differences of it are used.
+func now() int64 { return time.Now().UnixNano() }

@@ -1,0 +1,91 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+)
+
+// ws carries messages over a WebSocket. No user's context ever reaches the
+// library: it closes the connection when the context of a read or a write
+// ends in the middle of it (docs/design.md).
+type ws struct {
+	c *websocket.Conn
+	// pong is called when the peer answered a WebSocket ping, which says as
+	// much about it as a message does. Set while a Read is under way.
+	pong atomic.Pointer[func()]
+}
+
+func (t *ws) Read(b *buf.Buf, progress func()) (text bool, err error) {
+	if t.pong.Load() == nil {
+		t.pong.Store(&progress)
+	}
+	typ, r, err := t.c.Reader(context.Background())
+	if err != nil {
+		return false, closeError(err)
+	}
+	for {
+		progress()
+		if len(b.B) == cap(b.B) {
+			b.B = slices.Grow(b.B, max(512, cap(b.B)))
+		}
+		n, err := r.Read(b.B[len(b.B):cap(b.B)])
+		b.B = b.B[:len(b.B)+n]
+		if err == io.EOF {
+			return typ == websocket.MessageText, nil
+		}
+		if err != nil {
+			return false, closeError(err)
+		}
+	}
+}
+
+func (t *ws) Write(msg []byte, text bool) error {
+	typ := websocket.MessageBinary
+	if text {
+		typ = websocket.MessageText
+	}
+	return t.c.Write(context.Background(), typ, msg)
+}
+
+func (t *ws) Close(code int, reason string) {
+	// RFC 6455 section 5.5: a control frame holds 125 bytes, two of them the
+	// code; section 7.1.6: the reason is UTF-8, so cut at a rune.
+	const most = 123
+	if len(reason) > most {
+		cut := most
+		for cut > 0 && !utf8.RuneStart(reason[cut]) {
+			cut--
+		}
+		reason = reason[:cut]
+	}
+	t.c.Close(websocket.StatusCode(code), reason)
+}
+
+func (t *ws) Kill() { t.c.CloseNow() }
+
+func (t *ws) SetReadLimit(n int64) { t.c.SetReadLimit(n) }
+
+func (t *ws) ponged() {
+	if f := t.pong.Load(); f != nil {
+		(*f)()
+	}
+}
+
+func closeError(err error) error {
+	var ce websocket.CloseError
+	switch {
+	case errors.As(err, &ce):
+		return &CloseError{Code: int(ce.Code), Reason: ce.Reason, Remote: true}
+	case errors.Is(err, websocket.ErrMessageTooBig):
+		return &CloseError{Code: int(websocket.StatusMessageTooBig), Reason: "message too big", Err: err}
+	}
+	return err
+}
