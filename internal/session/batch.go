@@ -1,0 +1,110 @@
+package session
+
+import (
+	"sync"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// A batch is at most batchBytes plus one frame (PROTOCOL.md section 1), and a
+// container of the JSON dialect has at most maxBatch elements (section 4).
+const (
+	batchBytes = 64 << 10
+	maxBatch   = wire.MaxBatch
+)
+
+// Batch is what the writer takes in one go: frames, by value, and the buffers
+// that their payloads live in. It belongs to the writer.
+type Batch struct {
+	max    int // frames
+	frames []wire.Frame
+	bufs   []*buf.Buf
+	whole  *buf.Buf // a message written already, alone in its batch
+	size   int
+}
+
+// Batches are pooled: a large one may hold a thousand frames, too much to keep
+// on every connection.
+var batches = sync.Pool{New: func() any { return new(Batch) }}
+
+func getBatch(d Dialect) *Batch {
+	b := batches.Get().(*Batch)
+	b.max = maxBatch
+	if d == Plain {
+		b.max = 1 // to a plain peer arrays are answers to arrays
+	}
+	return b
+}
+
+func (b *Batch) free() {
+	b.reset()
+	batches.Put(b)
+}
+
+// Add appends f, whose payload lives in p. It takes over the caller's
+// reference to p, which may be nil.
+func (b *Batch) Add(f *wire.Frame, p *buf.Buf) {
+	b.frames = append(b.frames, *f)
+	b.bufs = append(b.bufs, p)
+	b.size += len(f.Payload) + frameOverhead
+}
+
+// frameOverhead estimates a frame's size beside its payload.
+const frameOverhead = 48
+
+// AddMessage makes p the whole message: the answer to a plain peer's array. It
+// takes over the caller's reference.
+func (b *Batch) AddMessage(p *buf.Buf) { b.whole = p }
+
+// Full reports that nothing more fits.
+func (b *Batch) Full() bool {
+	return b.whole != nil || len(b.frames) >= b.max || b.size >= batchBytes
+}
+
+// Len is the number of frames, or 1 for a whole message.
+func (b *Batch) Len() int {
+	if b.whole != nil {
+		return 1
+	}
+	return len(b.frames)
+}
+
+func (b *Batch) reset() {
+	for _, p := range b.bufs {
+		p.Release()
+	}
+	b.whole.Release()
+	clear(b.frames)
+	clear(b.bufs)
+	b.frames, b.bufs, b.whole, b.size = b.frames[:0], b.bufs[:0], nil, 0
+}
+
+func (b *Batch) encode(dst []byte, d Dialect) ([]byte, error) {
+	if b.whole != nil {
+		return append(dst, b.whole.B...), nil
+	}
+	var err error
+	array := d == JSON && len(b.frames) > 1
+	if array {
+		dst = append(dst, '[')
+	}
+	for i := range b.frames {
+		switch {
+		case d == Binary:
+			dst, err = wire.AppendBinary(dst, &b.frames[i])
+		case i > 0:
+			dst = append(dst, ',')
+			fallthrough
+		default:
+			dst, err = wire.AppendJSON(dst, &b.frames[i], d == JSON)
+		}
+		if err != nil {
+			return dst, err
+		}
+	}
+	if array {
+		dst = append(dst, ']')
+	}
+	return dst, nil
+}
