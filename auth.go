@@ -1,0 +1,145 @@
+package typedrpc
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Identity is who a peer is, as Server.Authenticate found out.
+type Identity struct {
+	// Subject names the principal: a user, a device, a service. A session's
+	// token is bound to it.
+	Subject string
+	// Expires is when the credentials end; the connection is closed then, and
+	// a dialled one comes back with fresh ones. Zero is never.
+	Expires time.Time
+	// Context is what every handler's context derives from. When it ends the
+	// connection is closed. nil is the upgrade request's context without its
+	// end.
+	Context context.Context
+}
+
+// Authenticator is what Server.Authenticate takes, made by Authenticate.
+type Authenticator struct {
+	spec *spec
+	run  func(ctx context.Context, r *http.Request, creds []byte, codec Codec) (Identity, []byte, error)
+}
+
+// Authenticate makes a server's authentication of a typed exchange: the
+// client's credentials, which come with its first message and never in the URL,
+// and the server's reply. fn is called once for every link, before anything
+// else of the peer is handled; it also sees the upgrade request, for cookies,
+// headers and addresses. A plain JSON-RPC peer and an HTTP POST are
+// authenticated by the request alone, with zero credentials.
+//
+// An error refuses the peer: Unavailable, ResourceExhausted and
+// DeadlineExceeded ask it to try again later, all others keep it away. Its
+// code, message and data reach the peer if it is an *Error; any other is
+// logged and reaches it as Unauthenticated with a fixed text.
+func Authenticate[C, R any](m Method[C, R], fn func(ctx context.Context, r *http.Request, creds C) (Identity, R, error)) Authenticator {
+	s := m.spec
+	return Authenticator{s, func(ctx context.Context, r *http.Request, data []byte, codec Codec) (Identity, []byte, error) {
+		var creds C
+		if data != nil {
+			if err := s.decode(codec, data, &creds); err != nil {
+				return Identity{}, nil, Errorf(InvalidArgument, "cannot decode the credentials: %w", err)
+			}
+		}
+		id, reply, err := fn(ctx, r, creds)
+		if err != nil {
+			return Identity{}, nil, err
+		}
+		out, err := s.encode(codec, nil, &reply)
+		return id, out, err
+	}}
+}
+
+// Credential is what DialOptions.Auth takes, made by Credentials.
+type Credential struct {
+	spec *spec
+	get  func(ctx context.Context, codec Codec) ([]byte, error)
+}
+
+// Credentials makes a client's side of an authentication: fn is called before
+// every handshake, so that it can refresh what has expired. Its error fails
+// the attempt.
+func Credentials[C, R any](m Method[C, R], fn func(ctx context.Context) (C, error)) Credential {
+	s := m.spec
+	return Credential{s, func(ctx context.Context, codec Codec) ([]byte, error) {
+		creds, err := fn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return s.encode(codec, nil, &creds)
+	}}
+}
+
+// AuthReply decodes the server's reply to the credentials of c's latest
+// handshake.
+func AuthReply[C, R any](c *Conn, m Method[C, R]) (R, error) {
+	var reply R
+	c.mu.Lock()
+	data := c.welcome
+	c.mu.Unlock()
+	if data == nil {
+		return reply, Errorf(FailedPrecondition, "the server sent no reply to credentials")
+	}
+	if err := m.spec.decode(c.codec, data, &reply); err != nil {
+		return reply, Errorf(Internal, "cannot decode the reply to the credentials: %w", err)
+	}
+	return reply, nil
+}
+
+// Credentials and their reply are JSON values under a JSON codec and base64
+// strings of the encoded bytes under any other (PROTOCOL.md section 6).
+
+func wrapAuth(codec Codec, data []byte) []byte {
+	if codec == JSON || data == nil {
+		return data
+	}
+	out := base64.StdEncoding.AppendEncode([]byte{'"'}, data)
+	return append(out, '"')
+}
+
+func unwrapAuth(codec Codec, data []byte) ([]byte, error) {
+	if codec == JSON || data == nil {
+		return data, nil
+	}
+	text, err := wire.Unquote(data)
+	if err != nil {
+		return nil, Errorf(InvalidArgument, "credentials of codec %q must be a base64 string", codec.Name())
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, Errorf(InvalidArgument, "credentials of codec %q must be a base64 string", codec.Name())
+	}
+	return b, nil
+}
+
+// refusalOf turns an authentication's error into what the peer is told and the
+// close code that tells it whether to come back.
+func refusalOf(err error) (e *Error, closeCode int, foreign bool) {
+	var c Code
+	switch {
+	case errors.As(err, &e):
+	case errors.As(err, &c):
+		e = &Error{Code: c, Message: c.String()}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		e = &Error{Code: DeadlineExceeded, Message: "authentication took too long"}
+	default:
+		e, foreign = &Error{Code: Unauthenticated, Message: "not authenticated"}, true
+	}
+	switch e.Code {
+	case Unavailable, ResourceExhausted, DeadlineExceeded:
+		return e, session.CloseOverload, foreign
+	case PermissionDenied:
+		return e, session.CloseForbidden, foreign
+	}
+	return e, session.CloseUnauthed, foreign
+}

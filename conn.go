@@ -1,0 +1,434 @@
+package typedrpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Conn is a connection to a peer, over which both sides call and both sides
+// handle. One that was dialled heals itself: it outlives its links, redialling
+// until it is closed; one that a server accepted lives as long as its link.
+//
+// All methods may be called by any goroutine at any time. Calls run
+// concurrently, in no order; notifications, and calls of Serial methods, are
+// handled one after another in the order in which they were sent.
+//
+// Every call ends: with its answer, with its context, or with the connection,
+// and then its error's Outcome says how far it got. The user must Close a
+// connection that was dialled.
+type Conn struct {
+	// fixed when the connection is made
+	heals  bool // dialled: it outlives its links
+	posted bool // not a connection at all: one HTTP POST
+	config config
+	ctx    context.Context // ends with the connection
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when everything of the connection has ended
+	dialer *dialer       // nil on the server's side
+
+	// fixed by the first handshake
+	codec    Codec
+	dialect  session.Dialect
+	identity Identity
+
+	mu      sync.Mutex
+	sess    *session.Session // nil while there is no open session
+	peer    wire.Limits      // announced by the peer of this or the last session
+	woken   bool             // the writer knows that there is something to take
+	closing bool             // Close was called or the connection failed: nothing new
+	drained chan struct{}    // not nil while draining: closed when nothing is in flight
+	away    bool             // the peer said GOAWAY: it takes no more calls
+	err     *Error           // why the connection ended
+	room    chan struct{}    // not nil while somebody waits for budget or window
+	welcome []byte           // the server's reply to the credentials, encoded
+
+	// calls that we make
+	queue   items            // ready to be taken
+	waiting items            // calls without a slot, or held for the next session
+	pending map[uint64]*call // taken, by id; tombstone after a cancel
+	nextID  uint64
+	slots   int // calls in queue and pending
+	notify  flow
+	queued  int // bytes of replies and notifications in queue
+
+	// calls that we handle
+	inbound  map[uint64]*inbound
+	inBytes  int // of their payloads
+	lastIn   uint64
+	lane     *lane
+	credits  int // notifications to credit
+	offences offences
+}
+
+// config is what both sides' options have in common.
+type config struct {
+	mux          *Mux
+	limits       Limits
+	logger       *slog.Logger
+	mapError     ErrorMapper
+	interceptors []Interceptor
+	retry        *RetryPolicy
+}
+
+func newConn(base context.Context, cfg config) *Conn {
+	c := &Conn{
+		config:  cfg,
+		done:    make(chan struct{}),
+		pending: map[uint64]*call{},
+		inbound: map[uint64]*inbound{},
+	}
+	c.ctx, c.cancel = context.WithCancelCause(base)
+	c.peer = cfg.limits.plainPeer()
+	return c
+}
+
+// Done is closed when the connection has ended for good. A dialled connection
+// that lost its link has not: see State.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err returns nil while the connection lives and then why it ended: an *Error.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		return nil
+	}
+	return c.err
+}
+
+// Context returns a context that ends with the connection; on a server it
+// carries the values of the Identity's context and of the upgrade request.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Identity returns what the server's Authenticate said of the peer. On the
+// client, and without authentication, it is zero.
+func (c *Conn) Identity() Identity { return c.identity }
+
+// Codec returns the codec of the connection, fixed for its life.
+func (c *Conn) Codec() Codec { return c.codec }
+
+// closePatience bounds how long Close waits for what was sent to be
+// acknowledged.
+const closePatience = 5 * time.Second
+
+// Close ends the connection. Calls in flight fail at once with Unavailable,
+// handlers' contexts end, and what was sent before (notifications, replies) is
+// flushed and, by a typedrpc peer, acknowledged, for at most five seconds.
+// Close returns when the connection's goroutines have ended, except those of
+// handlers, so it may be called in a handler. Closing again waits for the same
+// end. The error is always nil; it is there for io.Closer.
+func (c *Conn) Close() error {
+	c.close(session.CloseDone, "closed", closePatience)
+	<-c.done
+	return nil
+}
+
+// Shutdown ends the connection gracefully: it tells the peer to begin nothing
+// new, refuses new calls on both sides with Unavailable, NotSent, lets those
+// in flight finish, and closes. Handlers may go on calling the peer. When ctx
+// ends first the connection is closed at once and ctx's error returned.
+func (c *Conn) Shutdown(ctx context.Context) error {
+	return c.shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
+}
+
+func (c *Conn) shutdown(ctx context.Context, bye wire.GoAwayBody, code int) error {
+	c.mu.Lock()
+	first := c.drained == nil
+	if first {
+		c.drained = make(chan struct{})
+		if c.sess != nil {
+			c.sess.GoAway(bye)
+		}
+	}
+	drained := c.drained
+	c.checkIdleLocked()
+	c.mu.Unlock()
+
+	select {
+	case <-drained:
+		c.close(code, bye.Reason, closePatience)
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		c.close(code, bye.Reason, 0)
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		c.close(code, bye.Reason, 0)
+		<-c.done
+	}
+	return ctx.Err()
+}
+
+// checkIdleLocked is called whenever something in flight ended, and decides
+// whether a connection that winds down is ready to.
+func (c *Conn) checkIdleLocked() {
+	if c.drained == nil && !c.away || len(c.pending) > 0 || len(c.inbound) > 0 || c.queue.len > 0 || c.lane != nil && c.lane.busy() {
+		return
+	}
+	if c.drained != nil {
+		if c.waiting.len == 0 {
+			closeOnce(c.drained)
+		}
+	} else if c.heals && c.sess != nil {
+		// The server is going away and nothing is in flight: come back
+		// within the window that it gave.
+		c.sess.CloseAfterFlush(&link.CloseError{Code: session.CloseDone, Reason: "leaving a draining server"})
+	}
+}
+
+func closeOnce(ch chan struct{}) {
+	select {
+	case <-ch:
+	default:
+		close(ch)
+	}
+}
+
+// close begins the end: nothing new, calls fail, and after what is queued was
+// flushed, or patience is over, the link closes with code.
+func (c *Conn) close(code int, reason string, patience time.Duration) {
+	cause := &Error{Code: Unavailable, Message: "the connection was closed by this side"}
+	c.mu.Lock()
+	if c.closing {
+		if sess := c.sess; sess != nil && patience == 0 {
+			c.mu.Unlock()
+			sess.Fail(&link.CloseError{Code: code, Reason: reason})
+			return
+		}
+		c.mu.Unlock()
+		return
+	}
+	c.closing, c.err = true, cause
+	sess := c.sess
+	failed := c.abandonCallsLocked()
+	handlers := c.handlersLocked()
+	c.mu.Unlock()
+	c.cancel(cause)
+	for _, in := range handlers {
+		in.cancel(context.Canceled)
+	}
+	failed.settle(cause)
+	if c.dialer != nil {
+		c.dialer.stop()
+	}
+	if sess == nil {
+		return
+	}
+	if patience > 0 {
+		c.flush(sess, patience)
+	}
+	sess.CloseAfterFlush(&link.CloseError{Code: code, Reason: reason})
+	timer := time.AfterFunc(patience, func() { sess.Fail(&link.CloseError{Code: code, Reason: reason}) })
+	<-sess.Done()
+	timer.Stop()
+}
+
+// flush waits until what is queued has left and was acknowledged.
+func (c *Conn) flush(sess *session.Session, patience time.Duration) {
+	done := make(chan struct{})
+	timer := time.AfterFunc(patience, func() { close(done) })
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		if c.queue.len == 0 {
+			c.mu.Unlock()
+			break
+		}
+		room := c.waitRoomLocked()
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-done:
+			return
+		case <-sess.Done():
+			return
+		}
+	}
+	sess.Sync(done)
+}
+
+// waitRoomLocked returns a channel that is closed when the queue has moved.
+func (c *Conn) waitRoomLocked() <-chan struct{} {
+	if c.room == nil {
+		c.room = make(chan struct{})
+	}
+	return c.room
+}
+
+func (c *Conn) movedLocked() {
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
+}
+
+// opened begins a session: what was held goes out.
+func (c *Conn) opened(sess *session.Session, peer wire.Limits) {
+	c.mu.Lock()
+	c.sess, c.peer, c.away = sess, peer, false
+	c.notify = flow{window: int(min(peer.Window, 1<<40)), used: c.notify.used}
+	c.lane = new(lane)
+	c.lastIn, c.credits, c.offences = 0, 0, offences{}
+	refused := c.admitLocked()
+	wake := c.wakeLocked()
+	closing := c.closing
+	c.movedLocked()
+	c.mu.Unlock()
+	refused.settleEach()
+	if wake {
+		sess.Wake()
+	}
+	if closing {
+		sess.Fail(&link.CloseError{Code: session.CloseDone, Reason: "closed"})
+	}
+}
+
+// wakeLocked reports whether the writer must be woken, which is done after
+// mu was given back.
+func (c *Conn) wakeLocked() bool {
+	if c.woken || c.sess == nil || c.queue.len == 0 && c.credits == 0 {
+		return false
+	}
+	c.woken = true
+	return true
+}
+
+// lost ends the session: handlers' contexts end, calls in flight fail or wait
+// for the next session, and so does what never left.
+func (c *Conn) lost(cause error) {
+	c.mu.Lock()
+	c.sess, c.woken, c.away = nil, false, false
+	handlers := c.handlersLocked()
+	clear(c.inbound)
+	c.inBytes = 0
+	c.lane = nil
+	failed := c.interruptLocked(c.heals && !c.closing)
+	c.movedLocked()
+	c.checkIdleLocked()
+	c.mu.Unlock()
+	for _, in := range handlers {
+		in.cancel(context.Canceled)
+	}
+	failed.settle(&Error{Code: Unavailable, Message: "connection lost", cause: cause})
+}
+
+// handlersLocked returns what is being handled.
+func (c *Conn) handlersLocked() []*inbound {
+	handlers := slices.Collect(maps.Values(c.inbound))
+	if c.lane != nil && c.lane.current != nil {
+		handlers = append(handlers, c.lane.current)
+	}
+	return handlers
+}
+
+// failed notes why the connection ends, if nothing was noted yet, and returns
+// what was.
+func (c *Conn) failed(cause error) *Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closing = true
+	if c.err == nil {
+		c.err = asUnavailable(cause)
+	}
+	return c.err
+}
+
+// finish ends the connection for good. Whoever runs the connection calls it
+// last.
+func (c *Conn) finish(cause error) {
+	err := c.failed(cause)
+	c.mu.Lock()
+	failed := c.abandonCallsLocked()
+	c.dropQueueLocked()
+	c.movedLocked()
+	if c.drained != nil {
+		closeOnce(c.drained)
+	}
+	c.mu.Unlock()
+	c.cancel(err)
+	failed.settle(err)
+	close(c.done)
+}
+
+// asUnavailable makes cause an *Error.
+func asUnavailable(cause error) *Error {
+	var e *Error
+	if errors.As(cause, &e) {
+		return e
+	}
+	return &Error{Code: Unavailable, Message: "connection lost", cause: cause}
+}
+
+// take is the session's Engine.Take.
+func (c *Conn) take(b *session.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.credits > 0 {
+		b.Add(&wire.Frame{Type: wire.Credit, Items: uint64(c.credits)}, nil)
+		c.credits = 0
+	}
+	moved := b.Len() > 0
+	var now time.Time
+	for !b.Full() {
+		it := c.queue.pop()
+		if it == nil {
+			break
+		}
+		moved = true
+		if it.whole {
+			c.queued -= it.cost
+			b.AddMessage(it.body)
+			break
+		}
+		f := it.frame
+		f.Payload = it.body.Bytes()
+		switch f.Type {
+		case wire.Call:
+			c.countCallLocked(it, &f, &now)
+		case wire.Notify:
+			c.queued -= it.cost
+			c.notify.counted(it.cost)
+		case wire.Result, wire.Fail:
+			c.queued -= it.cost
+		}
+		b.Add(&f, it.body)
+		if f.Type != wire.Call {
+			it.body = nil
+		}
+	}
+	if !moved {
+		c.woken = false
+		return
+	}
+	c.movedLocked()
+	c.checkIdleLocked()
+}
+
+// dropQueueLocked gives up what can only go to the session that ended:
+// replies, cancels and, when the connection is over, notifications.
+func (c *Conn) dropQueueLocked() {
+	for it := c.queue.pop(); it != nil; it = c.queue.pop() {
+		it.body.Release()
+	}
+	c.queued, c.notify.used = 0, 0
+}
+
+// offendedLocked counts an offence of the peer and returns what ends the link
+// when there were too many.
+func (c *Conn) offendedLocked() error {
+	if !c.offences.add(time.Now()) {
+		return nil
+	}
+	return &link.CloseError{Code: session.CloseFlood, Reason: "too many refused calls or frames for calls that never were"}
+}

@@ -1,0 +1,79 @@
+package typedrpc
+
+import (
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// engine is the Conn as its session sees it.
+type engine struct {
+	c    *Conn
+	sess *session.Session
+	// opened is called with the server's WELCOME, refused with its refusal,
+	// hello with the client's HELLO. Each side has its own.
+	opened  func(*session.Session, wire.WelcomeBody) error
+	refused func(*wire.ErrorBody)
+	hello   func(*session.Session, wire.HelloBody)
+}
+
+func (e *engine) Take(b *session.Batch)              { e.c.take(b) }
+func (e *engine) Opened(w wire.WelcomeBody) error    { return e.opened(e.sess, w) }
+func (e *engine) Refused(b *wire.ErrorBody)          { e.refused(b) }
+func (e *engine) Hello(h wire.HelloBody)             { e.hello(e.sess, h) }
+func (e *engine) GoAway(b wire.GoAwayBody)           { e.c.goingAway(b) }
+func (e *engine) Malformed(err error) error          { return e.c.malformed(err) }
+func (e *engine) ReceiveArray(fs []wire.Frame) error { return e.c.receiveArray(fs) }
+
+func (e *engine) Receive(f *wire.Frame) error {
+	c := e.c
+	switch f.Type {
+	case wire.Call:
+		return c.called(f, nil, 0)
+	case wire.Result, wire.Fail:
+		return c.answered(f)
+	case wire.Cancel:
+		return c.cancelled(f)
+	case wire.Notify:
+		return c.notified(f)
+	case wire.Credit:
+		return c.credited(f)
+	case wire.Invalid:
+		return c.invalid(f)
+	default:
+		// Items and ends belong to streams, and there are none.
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.offendedLocked()
+	}
+}
+
+// goingAway takes a GOAWAY: calls that have not left wait for the next session.
+func (c *Conn) goingAway(b wire.GoAwayBody) {
+	c.mu.Lock()
+	c.away = true
+	if c.dialer != nil {
+		c.dialer.window(time.Duration(b.Min)*time.Millisecond, time.Duration(b.Max)*time.Millisecond)
+	}
+	var held items
+	for it := c.queue.head; it != nil; {
+		next := it.next
+		if it.call != nil && !it.call.nested {
+			c.queue.remove(it)
+			c.slots--
+			held.push(it)
+		}
+		it = next
+	}
+	c.waiting.prepend(&held)
+	var failed taken
+	if !c.heals {
+		for it := c.waiting.pop(); it != nil; it = c.waiting.pop() {
+			failed.notSent = append(failed.notSent, it.call)
+		}
+	}
+	c.checkIdleLocked()
+	c.mu.Unlock()
+	failed.settle(Errorf(Unavailable, "the peer is shutting down"))
+}

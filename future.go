@@ -1,0 +1,278 @@
+package typedrpc
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+)
+
+// Future is the response of a call that is on its way, made by Go. Its methods
+// may be called by any goroutine, any number of times. A future that is never
+// awaited costs its memory and nothing else.
+type Future[T any] struct {
+	*pending
+	once sync.Once
+	val  T
+	err  error
+}
+
+// Await returns the call's response or error, waiting for it as long as ctx
+// allows. When ctx ends first the call goes on, and may be awaited again; use
+// Cancel, or the context given to Go, to end it.
+func (f *Future[T]) Await(ctx context.Context) (T, error) {
+	select {
+	case <-f.call.ready: // before a context that has ended too
+	default:
+		select {
+		case <-f.call.ready:
+		case <-ctx.Done():
+			var none T
+			err := ended(ctx, MayHaveRun)
+			err.Message = "stopped waiting for a call that goes on"
+			return none, err
+		}
+	}
+	f.resolve()
+	return f.val, f.err
+}
+
+// resolve decodes the response of a settled call, once.
+func (f *Future[T]) resolve() error {
+	f.once.Do(func() { f.err = f.take(&f.val) })
+	return f.err
+}
+
+// Waiter is a future of any type, for Wait. It is sealed.
+type Waiter interface {
+	Done() <-chan struct{}
+	Cancel()
+	resolve() error
+	of() *pending
+}
+
+// pending is a Future without its type.
+type pending struct {
+	call   *call
+	cancel func()
+}
+
+func (p *pending) of() *pending { return p }
+
+// Done is closed when the call has ended.
+func (p *pending) Done() <-chan struct{} { return p.call.ready }
+
+// Cancel ends the call: Await returns Canceled, unless the response is here
+// already, and the handler's context ends. It does not wait.
+func (p *pending) Cancel() { p.cancel() }
+
+// take decodes the response into v. The result is an error, not an *Error, so
+// that nil stays nil.
+func (p *pending) take(v any) error {
+	cl := p.call
+	if cl.target.opts.Reply != nil {
+		*cl.target.opts.Reply = cl.meta
+	}
+	if cl.err != nil {
+		return cl.err
+	}
+	defer cl.body.Release()
+	return cl.target.decode(cl.spec, cl.body.B, v)
+}
+
+// begin is Go without its types.
+func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
+	cl := &call{ready: make(chan struct{}), shared: true, spec: s, ctx: ctx}
+	p := &pending{call: cl}
+	p.cancel = func() {
+		cl.giveUp(func(o Outcome) *Error {
+			return &Error{Code: Canceled, Message: "the future was cancelled", Outcome: o, cause: context.Canceled}
+		})
+	}
+	t, err := c.target(ctx, s.name)
+	var body *buf.Buf
+	if err == nil {
+		body, err = t.encode(s, req)
+	}
+	if err == nil && ctx.Err() != nil {
+		err = ended(ctx, NotSent)
+	}
+	if err == nil {
+		err = t.opts.Metadata.check()
+	}
+	if err != nil {
+		body.Release()
+		p.cancel = func() {}
+		cl.settle(nil, nil, err)
+		return p
+	}
+	defer body.Release()
+	stop := func() {}
+	if s.timeout > 0 {
+		ctx, stop = context.WithTimeout(ctx, s.timeout)
+	}
+	if t.intercepted() {
+		p.intercept(ctx, stop, t, s, body.Bytes())
+		return p
+	}
+	t.prepare(cl, ctx, s, body, t.opts.Metadata)
+	unbind := func() bool { return true }
+	if ctx.Done() != nil {
+		unbind = context.AfterFunc(ctx, func() {
+			cl.giveUp(func(o Outcome) *Error { return ended(ctx, o) })
+		})
+	}
+	cl.stop = func() bool { defer stop(); return unbind() }
+	cl.begin()
+	return p
+}
+
+// intercept runs interceptors, which wait, on a goroutine of the future's own.
+func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec, body []byte) {
+	cl := p.call
+	cl.target = t
+	ctx, p.cancel = context.WithCancel(ctx)
+	cl.stop = func() bool { p.cancel(); stop(); return true }
+	r := &Request{Method: s.name, Kind: KindCall, Conn: t.conn, Payload: append(Raw(nil), body...), Metadata: t.metadata(nil), spec: s}
+	go func() {
+		raw, err := t.do(ctx, s, r)
+		if err != nil {
+			cl.settle(nil, r.Reply, asError(err))
+			return
+		}
+		cl.settle(buf.Own(raw), r.Reply, nil)
+	}()
+}
+
+// collect calls each with the index of every future as it settles, until each
+// returns false, all have, or ctx ends; then it returns ctx's error.
+func collect(ctx context.Context, fs []*pending, each func(i int) bool) error {
+	ch := make(chan int, len(fs))
+	for i, f := range fs {
+		f.call.watch(watcher{ch, i})
+	}
+	defer func() {
+		for _, f := range fs {
+			f.call.unwatch(ch)
+		}
+	}()
+	for range fs {
+		select {
+		case i := <-ch:
+			if !each(i) {
+				return nil
+			}
+		case <-ctx.Done():
+			err := ended(ctx, MayHaveRun)
+			err.Message = "stopped waiting for calls that go on"
+			return err
+		}
+	}
+	return nil
+}
+
+func pendings[T any](fs []*Future[T]) []*pending {
+	ps := make([]*pending, len(fs))
+	for i, f := range fs {
+		ps[i] = f.pending
+	}
+	return ps
+}
+
+func cancelAll(fs []*pending) {
+	for _, f := range fs {
+		f.Cancel()
+	}
+}
+
+// All waits for all futures and returns their responses in order. The first
+// error cancels the others and is returned. When ctx ends first the calls go on.
+func All[T any](ctx context.Context, fs ...*Future[T]) ([]T, error) {
+	ps := pendings(fs)
+	var failed error
+	err := collect(ctx, ps, func(i int) bool {
+		failed = fs[i].resolve()
+		return failed == nil
+	})
+	if failed != nil {
+		cancelAll(ps)
+		return nil, failed
+	}
+	if err != nil {
+		return nil, err
+	}
+	vals := make([]T, len(fs))
+	for i, f := range fs {
+		vals[i] = f.val
+	}
+	return vals, nil
+}
+
+// Any waits for the first response and cancels the other calls. If all fail it
+// returns their errors, joined, so that errors.Is and errors.As look into each.
+// When ctx ends first the calls go on.
+func Any[T any](ctx context.Context, fs ...*Future[T]) (T, error) {
+	var none T
+	ps := pendings(fs)
+	winner := -1
+	var errs []error
+	err := collect(ctx, ps, func(i int) bool {
+		if err := fs[i].resolve(); err != nil {
+			errs = append(errs, err)
+			return true
+		}
+		winner = i
+		return false
+	})
+	switch {
+	case winner >= 0:
+		cancelAll(ps)
+		return fs[winner].val, nil
+	case err != nil:
+		return none, err
+	case len(fs) == 0:
+		return none, Errorf(InvalidArgument, "Any of no futures")
+	}
+	return none, errors.Join(errs...)
+}
+
+// Race waits for the first call to end, well or not, cancels the others, and
+// returns its result. When ctx ends first the calls go on.
+func Race[T any](ctx context.Context, fs ...*Future[T]) (T, error) {
+	var none T
+	ps := pendings(fs)
+	winner := -1
+	err := collect(ctx, ps, func(i int) bool {
+		winner = i
+		return false
+	})
+	switch {
+	case winner >= 0:
+		cancelAll(ps)
+		return fs[winner].val, fs[winner].resolve()
+	case err != nil:
+		return none, err
+	}
+	return none, Errorf(InvalidArgument, "Race of no futures")
+}
+
+// Wait waits for futures of different types; their values are then at hand
+// without waiting. The first error cancels the others and is returned. When
+// ctx ends first the calls go on.
+func Wait(ctx context.Context, fs ...Waiter) error {
+	ps := make([]*pending, len(fs))
+	for i, f := range fs {
+		ps[i] = f.of()
+	}
+	var failed error
+	err := collect(ctx, ps, func(i int) bool {
+		failed = fs[i].resolve()
+		return failed == nil
+	})
+	if failed != nil {
+		cancelAll(ps)
+		return failed
+	}
+	return err
+}

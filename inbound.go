@@ -1,0 +1,439 @@
+package typedrpc
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// inbound is one call or notification that a peer made, and the context that
+// its handler runs with. Being its own context saves the allocations of a
+// derived one: the channel and the timer are made when somebody asks.
+type inbound struct {
+	req     Request
+	entry   *entry
+	sess    *session.Session // whose it is: a later one does not know it
+	id      uint64           // its key in Conn.inbound
+	rawID   []byte           // plain peers: to be echoed
+	body    *buf.Buf
+	array   *arrayReply // plain peers: the array it came in
+	index   int         // its place in array
+	cost    int         // a notification's bytes of the lane's window
+	ordered bool        // runs on the lane, or was called from one
+	reply   item
+
+	deadline time.Time // zero: none
+
+	mu     sync.Mutex
+	err    error
+	done   chan struct{}
+	timer  *time.Timer
+	afters []*afterFunc
+}
+
+type afterFunc struct{ f func() }
+
+type inboundKey struct{}
+
+func inboundFrom(ctx context.Context) *inbound {
+	in, _ := ctx.Value(inboundKey{}).(*inbound)
+	return in
+}
+
+// ConnFrom returns the connection that a handler's request came in on. Over
+// HTTP POST there is none to call back on: then calls on it fail with
+// FailedPrecondition and say so. It panics if ctx is not a handler's, so that
+// it never returns nil.
+func ConnFrom(ctx context.Context) *Conn { return RequestFrom(ctx).Conn }
+
+// RequestFrom returns the request that a handler is handling: its metadata, its
+// name, its reply metadata to set. It panics if ctx is not a handler's.
+func RequestFrom(ctx context.Context) *Request {
+	in := inboundFrom(ctx)
+	if in == nil {
+		panic("typedrpc: ConnFrom and RequestFrom need the context that a handler was given")
+	}
+	return &in.req
+}
+
+// Deadline is the caller's, as far as it told.
+func (in *inbound) Deadline() (time.Time, bool) { return in.deadline, !in.deadline.IsZero() }
+
+// Value finds the call itself, and else what the connection's context holds.
+func (in *inbound) Value(key any) any {
+	if key == (inboundKey{}) {
+		return in
+	}
+	return in.req.Conn.ctx.Value(key)
+}
+
+// Done is closed when the caller gave up, its time is over, the connection is
+// gone, or the handler has returned.
+func (in *inbound) Done() <-chan struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.done == nil {
+		in.done = make(chan struct{})
+		if in.err != nil {
+			close(in.done)
+		} else {
+			in.armLocked()
+		}
+	}
+	return in.done
+}
+
+// Err says why the context ended.
+func (in *inbound) Err() error {
+	in.mu.Lock()
+	err := in.err
+	in.mu.Unlock()
+	if err == nil && !in.deadline.IsZero() && !time.Now().Before(in.deadline) {
+		in.cancel(context.DeadlineExceeded)
+		return context.DeadlineExceeded
+	}
+	return err
+}
+
+// AfterFunc makes contexts derived from this one cheap: package context calls
+// it instead of starting a goroutine for each.
+func (in *inbound) AfterFunc(f func()) (stop func() bool) {
+	a := &afterFunc{f}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	in.afters = append(in.afters, a)
+	in.armLocked()
+	return func() bool {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		for i, other := range in.afters {
+			if other == a {
+				in.afters = append(in.afters[:i], in.afters[i+1:]...)
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func (in *inbound) armLocked() {
+	if in.timer == nil && !in.deadline.IsZero() {
+		in.timer = time.AfterFunc(time.Until(in.deadline), func() { in.cancel(context.DeadlineExceeded) })
+	}
+}
+
+func (in *inbound) cancel(err error) {
+	in.mu.Lock()
+	if in.err != nil {
+		in.mu.Unlock()
+		return
+	}
+	in.err = err
+	if in.done != nil {
+		close(in.done)
+	}
+	if in.timer != nil {
+		in.timer.Stop()
+	}
+	afters := in.afters
+	in.afters = nil
+	in.mu.Unlock()
+	for _, a := range afters {
+		go a.f()
+	}
+}
+
+// called takes a CALL: start it, put it on the lane, or refuse it. array is
+// where a plain peer's answer goes, nil for one of its own.
+func (c *Conn) called(f *wire.Frame, array *arrayReply, index int) error {
+	in := &inbound{
+		req:   Request{Method: f.Method, Kind: KindCall, Conn: c, Metadata: f.Meta},
+		array: array, index: index,
+	}
+	if f.TimeLeft > 0 {
+		in.deadline = time.Now().Add(time.Duration(min(f.TimeLeft, maxTimeLeft)) * time.Millisecond)
+	}
+	in.entry = c.config.mux.lookup(f.Method, KindCall)
+	if in.entry != nil && in.entry.spec != nil {
+		in.req.spec = in.entry.spec
+		in.ordered = in.entry.spec.serial
+	}
+	serial := in.ordered
+	in.ordered = in.ordered || f.Flags&wire.Lane != 0
+
+	c.mu.Lock()
+	if err := c.identifyLocked(in, f); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	refusal := c.refusalLocked(in, f, serial)
+	if refusal != nil {
+		wake, sess := c.refuseLocked(in, refusal), c.sess
+		err := c.overflowLocked()
+		if err == nil && refusal.Code == ResourceExhausted {
+			err = c.offendedLocked()
+		}
+		c.mu.Unlock()
+		if wake {
+			sess.Wake()
+		}
+		return err
+	}
+	in.body = buf.Copy(f.Payload)
+	in.req.Payload = in.body.B
+	c.inbound[in.id] = in
+	c.inBytes += in.body.Len()
+	if serial {
+		c.laneLocked(in)
+	}
+	c.mu.Unlock()
+	if !serial {
+		go in.run()
+	}
+	return nil
+}
+
+// maxTimeLeft bounds a caller's deadline, in milliseconds: a century.
+const maxTimeLeft = 100 * 365 * 24 * 3600 * 1000
+
+// identifyLocked gives an inbound call its key.
+func (c *Conn) identifyLocked(in *inbound, f *wire.Frame) error {
+	in.sess = c.sess
+	if c.dialect == session.Plain {
+		c.lastIn++
+		in.id = c.lastIn
+		in.rawID = append([]byte(nil), f.RawID...)
+		return nil
+	}
+	in.id = f.ID
+	if f.ID <= c.lastIn {
+		return protocolError(fmt.Sprintf("CALL %d after CALL %d: ids rise", f.ID, c.lastIn))
+	}
+	c.lastIn = f.ID
+	return nil
+}
+
+// refusalLocked says why a call cannot run, nil if it can. No handler sees a
+// refused call, so it is safe to make again.
+func (c *Conn) refusalLocked(in *inbound, f *wire.Frame, serial bool) *Error {
+	limits := &c.config.limits
+	switch {
+	case c.drained != nil || c.closing:
+		return Errorf(Unavailable, "shutting down")
+	case f.Kind != wire.Unary:
+		return Errorf(Unimplemented, "streams are not served here")
+	case in.entry == nil:
+		return Errorf(Unimplemented, "no method %q", f.Method)
+	case len(f.Payload) > limits.MaxMessage:
+		return Errorf(ResourceExhausted, "the request has %d bytes, at most %d are taken", len(f.Payload), limits.MaxMessage)
+	case len(c.inbound) >= limits.MaxCalls:
+		return Errorf(ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls)
+	case c.inBytes > 0 && c.inBytes+len(f.Payload) > limits.MaxBuffered:
+		return Errorf(ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered)
+	case serial && f.Flags&wire.Lane != 0 && c.lane.busy():
+		return Errorf(FailedPrecondition, "%q is Serial and the lane is busy; a call from an ordered handler must not wait for it, because that could deadlock", f.Method)
+	}
+	return nil
+}
+
+// refuseLocked queues a refusal and reports whether the writer must be woken.
+// It does not wait for the outgoing budget, but counts in it: see
+// overflowLocked.
+func (c *Conn) refuseLocked(in *inbound, e *Error) bool {
+	f := wire.Frame{Type: wire.Fail, Flags: wire.NotRun, ID: in.id, RawID: in.rawID, Code: int64(e.Code), Message: clip(e.Message)}
+	if in.array != nil {
+		return c.arrayPartLocked(in.array, in.index, &f)
+	}
+	c.pushAnswerLocked(f)
+	return c.wakeLocked()
+}
+
+// pushAnswerLocked queues an answer that the reader gives itself.
+func (c *Conn) pushAnswerLocked(f wire.Frame) {
+	cost := len(f.Message) + notifyOverhead
+	c.queued += cost
+	c.queue.push(&item{frame: f, cost: cost})
+}
+
+// overflowLocked ends the link of a peer that makes us answer and does not
+// read the answers: the reader cannot wait for it, so it has to go.
+func (c *Conn) overflowLocked() error {
+	if c.queued <= 2*c.config.limits.MaxBuffered {
+		return nil
+	}
+	return &link.CloseError{Code: session.CloseFlood, Reason: "answers are not being read"}
+}
+
+// run handles the call on its own goroutine.
+func (in *inbound) run() {
+	c := in.req.Conn
+	body, err := in.serve()
+	f := wire.Frame{Type: wire.Result, Meta: in.req.Reply}
+	if err == nil {
+		err = c.checkReply(in, body)
+	}
+	if err != nil {
+		body.Release()
+		body = nil
+		f = c.failure(in, err)
+	}
+	in.cancel(context.Canceled) // whatever still hangs on the context ends here
+	c.reply(in, f, body)
+}
+
+// serve runs a call's handler.
+func (in *inbound) serve() (body *buf.Buf, err error) {
+	if in.entry.raw != nil {
+		raw, err := in.invoke(in.entry.raw)
+		return buf.Own(raw), err
+	}
+	_, err = in.invoke(func(ctx context.Context, r *Request) (_ Raw, err error) {
+		body, err = in.entry.serve(ctx, r)
+		return nil, err
+	})
+	return body, err
+}
+
+// invoke runs a handler. A panic is one failed call.
+func (in *inbound) invoke(h RawHandler) (raw Raw, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			in.req.Conn.config.logger.Error("typedrpc: handler panicked",
+				"method", in.req.Method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = &Error{Code: Internal, Message: internalText}
+		}
+	}()
+	return h(in, &in.req)
+}
+
+// checkReply refuses a response that cannot be sent.
+func (c *Conn) checkReply(in *inbound, body *buf.Buf) error {
+	if limit := int(min(c.peerLimits().Message, maxMessageCeiling)); body.Len() > limit {
+		return Errorf(ResourceExhausted, "the response has %d bytes, the caller takes at most %d", body.Len(), limit)
+	}
+	if err := Metadata(in.req.Reply).check(); err != nil {
+		return err
+	}
+	return c.checkPayload(body.Bytes())
+}
+
+// checkPayload keeps what is no JSON value out of the JSON-RPC dialect, where it
+// would break its envelope: a Raw, or a message that writes its own JSON.
+func (c *Conn) checkPayload(p []byte) error {
+	if c.dialect == session.Binary || len(p) == 0 {
+		return nil
+	}
+	if err := wire.Valid(p, rawDepth); err != nil {
+		return fmt.Errorf("message is no JSON: %w", err)
+	}
+	return nil
+}
+
+// failure makes the frame for a handler's error and logs what stays here.
+func (c *Conn) failure(in *inbound, err error) wire.Frame {
+	f, foreign := toWire(in, err, c.codec, c.config.mapError)
+	if foreign {
+		c.config.logger.Error("typedrpc: handler failed", "method", in.req.Method, "error", err)
+	}
+	if Metadata(in.req.Reply).check() == nil {
+		f.Meta = in.req.Reply
+	}
+	if len(f.Payload) > maxErrorData || c.checkPayload(f.Payload) != nil {
+		c.config.logger.Error("typedrpc: error data dropped: too large or no JSON", "method", in.req.Method, "bytes", len(f.Payload))
+		f.Payload = nil
+	}
+	return f
+}
+
+// maxErrorData bounds the typed data of an error.
+const maxErrorData = 64 << 10
+
+// reply queues the terminal frame. It waits for the outgoing budget, holding
+// the call's slot, so that a peer that does not read is not served either.
+func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
+	defer in.body.Release()
+	f.ID, f.RawID = in.id, in.rawID
+	cost := body.Len() + len(f.Payload)
+	c.mu.Lock()
+	for c.sess == in.sess && c.queued > 0 && c.queued+cost > c.config.limits.MaxBuffered {
+		room := c.waitRoomLocked()
+		c.mu.Unlock()
+		<-room
+		c.mu.Lock()
+	}
+	if c.sess != in.sess {
+		c.mu.Unlock()
+		body.Release() // nobody is there to answer
+		return
+	}
+	delete(c.inbound, in.id)
+	c.inBytes -= in.body.Len()
+	var wake bool
+	if in.array != nil {
+		if body != nil {
+			f.Payload = body.B
+		}
+		wake = c.arrayPartLocked(in.array, in.index, &f)
+		body.Release()
+	} else {
+		if body == nil && len(f.Payload) > 0 {
+			body = buf.Own(f.Payload)
+		}
+		in.reply = item{frame: f, body: body, cost: cost}
+		c.queued += cost
+		c.queue.push(&in.reply)
+		wake = c.wakeLocked()
+	}
+	c.checkIdleLocked()
+	sess := c.sess
+	c.mu.Unlock()
+	if wake {
+		sess.Wake()
+	}
+}
+
+// cancelled takes a CANCEL.
+func (c *Conn) cancelled(f *wire.Frame) error {
+	c.mu.Lock()
+	var in *inbound
+	if c.dialect == session.Plain {
+		// Ids of plain peers may repeat: the newest is meant.
+		for id, other := range c.inbound {
+			if string(other.rawID) == string(f.RawID) && (in == nil || id > in.id) {
+				in = other
+			}
+		}
+	} else {
+		in = c.inbound[f.ID]
+	}
+	var err error
+	if in == nil && c.dialect != session.Plain && f.ID > c.lastIn {
+		err = c.offendedLocked()
+	}
+	c.mu.Unlock()
+	if in != nil {
+		in.cancel(context.Canceled)
+	}
+	return err
+}
+
+func (c *Conn) peerLimits() wire.Limits {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer
+}
+
+func protocolError(reason string) error {
+	return &link.CloseError{Code: session.CloseProtocol, Reason: reason}
+}

@@ -1,0 +1,120 @@
+package typedrpc
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Limits bound what a peer can make this side hold or do. They are announced
+// in the handshake, so that a typedrpc peer refuses locally what would be
+// refused here. The zero value of every field is its default; a negative one
+// is refused when the server or connection is made.
+type Limits struct {
+	// MaxMessage is the size in bytes of one request, response or
+	// notification received, in its encoding. Default 4 MiB, at most
+	// 16 MiB less 64 KiB.
+	MaxMessage int
+	// MaxCalls is how many calls of the peer run here at once. More are
+	// refused with ResourceExhausted, NotSent. Default 1,024.
+	MaxCalls int
+	// MaxBuffered is how many bytes of requests being handled are held for
+	// one connection, and how many bytes of replies and notifications wait
+	// for its socket. At least one message always fits. Default 8 MiB each.
+	MaxBuffered int
+	// Window is how many bytes of notifications (each counted with 64 more)
+	// a peer may send before this side's handlers took them. Default 64 KiB.
+	Window int
+	// MaxDepth is how deep the JSON of the JSON-RPC dialect may nest.
+	// Default 64.
+	MaxDepth int
+	// HandshakeTimeout bounds dialling or accepting up to the first answer
+	// of the peer, authentication included. Default 10 s.
+	HandshakeTimeout time.Duration
+	// KeepAlive is the time without a received byte after which the peer is
+	// asked for a sign of life; after two the link is dead. A dialled
+	// connection uses the server's interval if that is shorter. Default 20 s.
+	KeepAlive time.Duration
+	// WriteTimeout is how long a write may make no progress before the link
+	// is dead. Default 10 s.
+	WriteTimeout time.Duration
+}
+
+// maxMessageCeiling is what a binary frame's body holds, less room for the
+// rest of the frame.
+const maxMessageCeiling = wire.MaxBody - 64<<10 + 1
+
+// withDefaults fills in the defaults and refuses nonsense.
+func (l Limits) withDefaults() (Limits, error) {
+	ints := []struct {
+		name      string
+		v         *int
+		def, most int
+	}{
+		{"MaxMessage", &l.MaxMessage, 4 << 20, maxMessageCeiling},
+		{"MaxCalls", &l.MaxCalls, 1024, 1 << 20},
+		{"MaxBuffered", &l.MaxBuffered, 8 << 20, 1 << 40},
+		{"Window", &l.Window, 64 << 10, 1 << 30},
+		{"MaxDepth", &l.MaxDepth, wire.MaxDepth, 10_000},
+	}
+	for _, f := range ints {
+		switch {
+		case *f.v < 0 || *f.v > f.most:
+			return l, fmt.Errorf("typedrpc: Limits.%s is %d, it must be between 0 (the default, %d) and %d", f.name, *f.v, f.def, f.most)
+		case *f.v == 0:
+			*f.v = f.def
+		}
+	}
+	durations := []struct {
+		name string
+		v    *time.Duration
+		def  time.Duration
+	}{
+		{"HandshakeTimeout", &l.HandshakeTimeout, 10 * time.Second},
+		{"KeepAlive", &l.KeepAlive, 20 * time.Second},
+		{"WriteTimeout", &l.WriteTimeout, 10 * time.Second},
+	}
+	for _, f := range durations {
+		switch {
+		case *f.v < 0:
+			return l, fmt.Errorf("typedrpc: Limits.%s is negative", f.name)
+		case *f.v == 0:
+			*f.v = f.def
+		}
+	}
+	return l, nil
+}
+
+// announced is what the handshake says of l.
+func (l Limits) announced() wire.Limits {
+	return wire.Limits{Message: uint64(l.MaxMessage), Calls: uint64(l.MaxCalls), Window: uint64(l.Window)}
+}
+
+// plainPeer is what is assumed of a peer that announces nothing: as much as
+// we grant ourselves, and no credit for notifications.
+func (l Limits) plainPeer() wire.Limits {
+	a := l.announced()
+	a.Window = 0
+	return a
+}
+
+// A flood closes the connection: more refused calls and frames for calls that
+// never were than an honest peer can produce by accident.
+const (
+	floodBurst = 2048 // offences at once …
+	floodRate  = 1000 // … and per second
+)
+
+// offences is a leaky bucket of a peer's offences.
+type offences struct {
+	level float64
+	at    time.Time
+}
+
+// add counts one offence and reports a flood.
+func (o *offences) add(now time.Time) bool {
+	o.level = max(0, o.level-now.Sub(o.at).Seconds()*floodRate) + 1
+	o.at = now
+	return o.level > floodBurst
+}

@@ -1,0 +1,282 @@
+package typedrpc
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Empty is the type of a request or response that says nothing.
+type Empty = struct{}
+
+// Raw is a message that is encoded already, in the connection's codec, for
+// code that passes on what it need not understand. As a request or response
+// type it travels untouched. A Raw that a handler or interceptor is given must
+// not be changed, and is valid until that returns unless it is its own request
+// value, which is a copy.
+type Raw []byte
+
+// Method declares a procedure: its name and the types of its request and its
+// response. Declare it once, in a package that both sides import, and use it
+// with Handle and Call. A Method is safe for concurrent use.
+//
+// Req and Resp may be any types that the connection's codec carries. An
+// interface type as Req needs a conversion at the call, because Go infers the
+// dynamic type.
+type Method[Req, Resp any] struct{ spec *spec }
+
+// Notification declares a message without an answer. Handlers of one
+// connection's notifications run one after another in the order of arrival.
+type Notification[T any] struct{ spec *spec }
+
+// NewMethod declares a method. It panics if the name is bad (empty, longer than
+// 255 bytes, not UTF-8, with white space or control characters, or beginning
+// with "rpc." or "$/", which JSON-RPC reserves) or if a trait does not apply.
+func NewMethod[Req, Resp any](name string, traits ...Trait) Method[Req, Resp] {
+	s := newSpec(name, KindCall, traits)
+	s.pool.New = func() any { return new(pair[Req, Resp]) }
+	s.check = func(c Codec) error {
+		if err := checkType[Req](s, c); err != nil {
+			return err
+		}
+		return checkType[Resp](s, c)
+	}
+	return Method[Req, Resp]{s}
+}
+
+// NewNotification declares a notification. It panics like NewMethod.
+func NewNotification[T any](name string, traits ...Trait) Notification[T] {
+	s := newSpec(name, KindNotification, traits)
+	s.check = func(c Codec) error { return checkType[T](s, c) }
+	return Notification[T]{s}
+}
+
+// Name returns the method's name.
+func (m Method[Req, Resp]) Name() string { return m.spec.name }
+
+// Name returns the notification's name.
+func (n Notification[T]) Name() string { return n.spec.name }
+
+// pair is what one call decodes and encodes, kept per method, so that neither
+// message is boxed anew for each call.
+type pair[Req, Resp any] struct {
+	req  Req
+	resp Resp
+}
+
+// spec is a declaration without its types: all that the engine knows of it.
+type spec struct {
+	name       string
+	kind       Kind
+	idempotent bool
+	serial     bool
+	timeout    time.Duration
+	maxSize    int
+	params     []string
+	retry      *RetryPolicy
+	allocs     []allocator
+	pool       sync.Pool
+	check      func(Codec) error
+}
+
+// A Trait is a fact about a procedure that belongs to its declaration.
+type Trait interface{ apply(*spec) }
+
+type traitFunc func(*spec)
+
+func (f traitFunc) apply(s *spec) { f(s) }
+
+// Idempotent says that running the method twice is the same as running it
+// once. Calls in flight when a connection is lost are then made again.
+var Idempotent Trait = traitFunc(func(s *spec) {
+	mustCall(s, "Idempotent")
+	s.idempotent = true
+})
+
+// Serial makes a connection's calls of the method run one after another, in
+// the order in which they arrived, on one lane with its notifications and all
+// its other Serial methods.
+var Serial Trait = traitFunc(func(s *spec) {
+	mustCall(s, "Serial")
+	s.serial = true
+})
+
+// Timeout is the deadline of calls whose context has none, and the longest
+// that a call may take. It begins when the call is made.
+func Timeout(d time.Duration) Trait {
+	return traitFunc(func(s *spec) {
+		mustCall(s, "Timeout")
+		if d <= 0 {
+			panic(fmt.Sprintf("typedrpc: method %q: Timeout must be positive, it is %v", s.name, d))
+		}
+		s.timeout = d
+	})
+}
+
+// Retry is the policy of the method's calls, before the connection's and after
+// the call's own.
+func Retry(p RetryPolicy) Trait {
+	return traitFunc(func(s *spec) {
+		mustCall(s, "Retry")
+		if err := p.check(); err != nil {
+			panic(fmt.Sprintf("typedrpc: method %q: %v", s.name, err))
+		}
+		s.retry = p.ready()
+	})
+}
+
+// MaxSize bounds the encoded request, response or notification in bytes, below
+// the connection's own limit. It is checked by the sender and the receiver.
+func MaxSize(bytes int) Trait {
+	return traitFunc(func(s *spec) {
+		if bytes <= 0 {
+			panic(fmt.Sprintf("typedrpc: method %q: MaxSize must be positive, it is %d", s.name, bytes))
+		}
+		s.maxSize = bytes
+	})
+}
+
+// Params names the request's members, so that a JSON-RPC peer may send them as
+// a list: with Params("minuend", "subtrahend") the params [42, 23] are read as
+// {"minuend":42,"subtrahend":23}. A shorter list leaves the last ones out; a
+// longer one is refused.
+func Params(names ...string) Trait {
+	return traitFunc(func(s *spec) {
+		for i, n := range names {
+			if n == "" || !utf8.ValidString(n) {
+				panic(fmt.Sprintf("typedrpc: method %q: Params: name %d is empty or not UTF-8", s.name, i))
+			}
+			for _, other := range names[:i] {
+				if other == n {
+					panic(fmt.Sprintf("typedrpc: method %q: Params: %q is there twice", s.name, n))
+				}
+			}
+		}
+		s.params = names
+	})
+}
+
+// Alloc makes messages of type *T with new(T), for types that are used by
+// pointer, such as protobuf's: the codec is given the *T itself, there is no
+// copy and no reflection. Give one Alloc for each such type of a declaration.
+func Alloc[T any]() Trait {
+	return traitFunc(func(s *spec) { s.allocs = append(s.allocs, allocOf[T]{}) })
+}
+
+// allocator knows one message type that is used by pointer.
+type allocator interface {
+	// fresh makes a new T if v is a **T, stores and returns it.
+	fresh(v any) (any, bool)
+	// target returns the *T if v is a **T.
+	target(v any) (msg any, isNil, ok bool)
+}
+
+type allocOf[T any] struct{}
+
+func (allocOf[T]) fresh(v any) (any, bool) {
+	p, ok := v.(**T)
+	if !ok {
+		return nil, false
+	}
+	*p = new(T)
+	return *p, true
+}
+
+func (allocOf[T]) target(v any) (any, bool, bool) {
+	p, ok := v.(**T)
+	if !ok {
+		return nil, false, false
+	}
+	return *p, *p == nil, true
+}
+
+func mustCall(s *spec, trait string) {
+	if s.kind == KindNotification {
+		panic(fmt.Sprintf("typedrpc: notification %q: %s is for methods", s.name, trait))
+	}
+}
+
+func newSpec(name string, kind Kind, traits []Trait) *spec {
+	if err := checkName(name); err != nil {
+		panic(err.Error())
+	}
+	s := &spec{name: name, kind: kind}
+	for _, t := range traits {
+		if t == nil {
+			panic(fmt.Sprintf("typedrpc: method %q has a nil trait", name))
+		}
+		t.apply(s)
+	}
+	return s
+}
+
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("typedrpc: a method needs a name")
+	case len(name) > wire.MaxMethod:
+		return fmt.Errorf("typedrpc: method name %.20q… has %d bytes, at most %d are allowed", name, len(name), wire.MaxMethod)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("typedrpc: method name %q is not UTF-8", name)
+	case strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return fmt.Errorf("typedrpc: method name %q has white space or control characters", name)
+	case strings.HasPrefix(name, "rpc.") || strings.HasPrefix(name, "$/"):
+		return fmt.Errorf("typedrpc: method name %q is reserved: JSON-RPC keeps \"rpc.\" and \"$/\" for itself", name)
+	}
+	return nil
+}
+
+func checkType[T any](s *spec, c Codec) error {
+	var zero T
+	v, ok := s.fresh(&zero)
+	if !ok {
+		v = &zero
+	}
+	if err := c.Check(v); err != nil {
+		return fmt.Errorf("typedrpc: codec %q cannot carry %T of method %q: %w", c.Name(), zero, s.name, err)
+	}
+	return nil
+}
+
+func (s *spec) fresh(v any) (any, bool) {
+	for _, a := range s.allocs {
+		if msg, ok := a.fresh(v); ok {
+			return msg, true
+		}
+	}
+	return v, false
+}
+
+// encode appends the message that v points to.
+func (s *spec) encode(c Codec, dst []byte, v any) ([]byte, error) {
+	for _, a := range s.allocs {
+		msg, isNil, ok := a.target(v)
+		if !ok {
+			continue
+		}
+		if isNil {
+			return dst, fmt.Errorf("the message is nil")
+		}
+		v = msg
+		break
+	}
+	return c.Append(dst, v)
+}
+
+// decode reads data into the message that v points to.
+func (s *spec) decode(c Codec, data []byte, v any) error {
+	v, _ = s.fresh(v)
+	return c.Decode(data, v)
+}
+
+// sizeLimit is the smaller of the declaration's limit and a connection's.
+func (s *spec) sizeLimit(conn int) int {
+	if s.maxSize > 0 {
+		return min(s.maxSize, conn)
+	}
+	return conn
+}

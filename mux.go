@@ -1,0 +1,290 @@
+package typedrpc
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Mux maps names to handlers. One Mux may serve any number of connections, on
+// servers and on clients; it is safe for concurrent use, and handlers may be
+// added while it serves.
+type Mux struct {
+	table        *table
+	interceptors []Interceptor
+}
+
+// NewMux makes an empty Mux whose handlers are wrapped by interceptors, the
+// first outermost.
+func NewMux(interceptors ...Interceptor) *Mux {
+	m := &Mux{table: new(table), interceptors: interceptors}
+	m.table.entries.Store(&map[string]*entry{})
+	return m
+}
+
+// With returns a Mux over the same table. Handlers added through it are wrapped
+// by m's interceptors and then by these: a group.
+func (m *Mux) With(interceptors ...Interceptor) *Mux {
+	return &Mux{table: m.table, interceptors: slices.Concat(m.interceptors, interceptors)}
+}
+
+// table is read for every message and hardly ever written: copy on write.
+type table struct {
+	mu       sync.Mutex // writers
+	entries  atomic.Pointer[map[string]*entry]
+	fallback atomic.Pointer[entry]
+}
+
+// entry is what one name leads to.
+type entry struct {
+	spec *spec
+	// serve decodes, runs and encodes: the only code that knows the types.
+	// nil when raw is set.
+	serve func(ctx context.Context, r *Request) (*buf.Buf, error)
+	// raw is serve wrapped by interceptors, or a fallback.
+	raw RawHandler
+	// notify holds a notification's handlers in the order of registration.
+	notify []RawHandler
+}
+
+// Handle registers fn for m. It panics if the name is taken, because that is a
+// defect of the program and start-up is the time to see it.
+//
+// Calls run concurrently, each on its own goroutine, unless m is Serial. fn's
+// context ends when the caller gives up, when the time that the caller gave
+// has passed, and when the connection is gone; ConnFrom and RequestFrom find
+// the connection and the request in it. If Req or *Req has a method Validate()
+// error, it is called first and its error answers the call, as InvalidArgument
+// unless it is an *Error. A panic in fn fails the call with Internal and is
+// logged with its stack.
+func Handle[Req, Resp any](mux *Mux, m Method[Req, Resp], fn func(context.Context, Req) (Resp, error)) {
+	spec, validate := m.spec, validatorOf[Req]()
+	mux.add(&entry{spec: spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		p := spec.pool.Get().(*pair[Req, Resp])
+		defer func() { *p = pair[Req, Resp]{}; spec.pool.Put(p) }()
+		if err := r.decode(spec, &p.req); err != nil {
+			return nil, err
+		}
+		if validate != nil {
+			if err := validate(&p.req); err != nil {
+				return nil, err
+			}
+		}
+		var err error
+		if p.resp, err = fn(ctx, p.req); err != nil {
+			return nil, err
+		}
+		return r.encode(spec, &p.resp)
+	}})
+}
+
+// HandleNotification registers fn for n. A name may have several handlers;
+// they run in the order of registration. All notifications of a connection are
+// handled one after another in the order of arrival, on one goroutine, which is
+// also the lane of Serial methods: a slow handler delays those behind it and
+// in time the sender, so hand long work to another goroutine. It panics if the
+// name belongs to a method or to a notification declared elsewhere.
+func HandleNotification[T any](mux *Mux, n Notification[T], fn func(context.Context, T)) {
+	spec, validate := n.spec, validatorOf[T]()
+	h := chain(mux.interceptors, func(ctx context.Context, r *Request) (Raw, error) {
+		var v T
+		if err := r.decode(spec, &v); err != nil {
+			return nil, err
+		}
+		if validate != nil {
+			if err := validate(&v); err != nil {
+				return nil, err
+			}
+		}
+		fn(ctx, v)
+		return nil, nil
+	})
+	mux.add(&entry{spec: spec, notify: []RawHandler{h}})
+}
+
+// HandleFallback registers h for the names that nobody registered. It sees
+// the request and its bytes; it may answer, Forward it to another connection,
+// or observe it and return Unimplemented. It panics if there is a fallback
+// already.
+func (m *Mux) HandleFallback(h RawHandler) {
+	if h == nil {
+		panic("typedrpc: HandleFallback: nil handler")
+	}
+	e := &entry{raw: chain(m.interceptors, h)}
+	if !m.table.fallback.CompareAndSwap(nil, e) {
+		panic("typedrpc: HandleFallback: there is a fallback handler already")
+	}
+}
+
+func (m *Mux) add(e *entry) {
+	t := m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entries := maps.Clone(*t.entries.Load())
+	if old := entries[e.spec.name]; old != nil {
+		if old.spec != e.spec || e.spec.kind != KindNotification {
+			panic(fmt.Sprintf("typedrpc: %s %q is registered already", old.spec.kind, e.spec.name))
+		}
+		e = &entry{spec: e.spec, notify: slices.Concat(old.notify, e.notify)}
+	}
+	if e.serve != nil && len(m.interceptors) > 0 {
+		serve := e.serve
+		e.raw = chain(m.interceptors, func(ctx context.Context, r *Request) (Raw, error) {
+			b, err := serve(ctx, r)
+			return b.Bytes(), err // not released: an interceptor may keep it
+		})
+		e.serve = nil
+	}
+	entries[e.spec.name] = e
+	t.entries.Store(&entries)
+}
+
+// lookup finds the entry for a name and kind: nil if there is none.
+func (m *Mux) lookup(name string, kind Kind) *entry {
+	if m == nil {
+		return nil
+	}
+	if e := (*m.table.entries.Load())[name]; e != nil && e.spec.kind == kind {
+		return e
+	}
+	if checkName(name) != nil {
+		return nil // reserved names are not for fallbacks
+	}
+	return m.table.fallback.Load()
+}
+
+// intern returns the registered name that b spells, "" if there is none, so
+// that reading a known name does not allocate.
+func (m *Mux) intern(b []byte) string {
+	if m == nil {
+		return ""
+	}
+	if e := (*m.table.entries.Load())[string(b)]; e != nil {
+		return e.spec.name
+	}
+	return ""
+}
+
+// check asks codec whether it can carry every message of the table.
+func (m *Mux) check(c Codec) error {
+	if m == nil {
+		return nil
+	}
+	for _, e := range *m.table.entries.Load() {
+		if err := e.spec.check(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validatorOf finds out once whether T validates itself. v is a *T.
+func validatorOf[T any]() func(v any) error {
+	type validator interface{ Validate() error }
+	var zero T
+	var of func(v any) validator
+	if _, ok := any(&zero).(validator); ok {
+		of = func(v any) validator { return v.(validator) }
+	} else if _, ok := any(zero).(validator); ok {
+		of = func(v any) validator { return any(*v.(*T)).(validator) }
+	} else {
+		return nil
+	}
+	return func(v any) error {
+		err := of(v).Validate()
+		if err == nil || CodeOf(err) != Unknown {
+			return err
+		}
+		return &Error{Code: InvalidArgument, Message: err.Error(), cause: err}
+	}
+}
+
+// decode reads the request's payload into v.
+func (r *Request) decode(s *spec, v any) error {
+	c := r.Conn.codec
+	if len(r.Payload) > s.sizeLimit(len(r.Payload)) {
+		return Errorf(ResourceExhausted, "the message has %d bytes, %q takes at most %d", len(r.Payload), s.name, s.maxSize)
+	}
+	var err error
+	if c == JSON {
+		err = decodeParams(s, r.Payload, v)
+	} else {
+		err = s.decode(c, r.Payload, v)
+	}
+	if err != nil {
+		return Errorf(InvalidArgument, "cannot decode the request: %w", err)
+	}
+	return nil
+}
+
+// encode writes a response.
+func (r *Request) encode(s *spec, v any) (*buf.Buf, error) {
+	b := buf.Get()
+	var err error
+	if b.B, err = s.encode(r.Conn.codec, b.B, v); err != nil {
+		b.Release()
+		return nil, fmt.Errorf("cannot encode the response of %q: %w", s.name, err)
+	}
+	return b, nil
+}
+
+// decodeParams reads JSON-RPC params (PROTOCOL.md section 7): as they are; a
+// list by the names that the method declared; or the only element of a list.
+func decodeParams(s *spec, data []byte, v any) error {
+	if len(data) == 0 {
+		data = []byte("null")
+	}
+	if data[0] == '[' && len(s.params) > 0 {
+		named, err := nameParams(s.params, data)
+		if err != nil {
+			return err
+		}
+		return s.decode(JSON, named, v)
+	}
+	err := s.decode(JSON, data, v)
+	if err == nil || data[0] != '[' {
+		return err
+	}
+	if only := onlyElement(data); only != nil && s.decode(JSON, only, v) == nil {
+		return nil
+	}
+	return err
+}
+
+func nameParams(names []string, list []byte) ([]byte, error) {
+	dst, n := []byte{'{'}, 0
+	err := wire.Array(list, rawDepth, func(value []byte) error {
+		if n == len(names) {
+			return fmt.Errorf("params has more than %d elements", len(names))
+		}
+		if n > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(wire.AppendString(dst, names[n]), ':')
+		dst = append(dst, value...)
+		n++
+		return nil
+	})
+	return append(dst, '}'), err
+}
+
+func onlyElement(list []byte) (only []byte) {
+	n := 0
+	err := wire.Array(list, rawDepth, func(value []byte) error {
+		if n++; n > 1 {
+			return fmt.Errorf("more than one")
+		}
+		only = value
+		return nil
+	})
+	if err != nil {
+		return nil
+	}
+	return only
+}

@@ -1,0 +1,60 @@
+package typedrpc
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/internal/link"
+)
+
+func init() {
+	hook.Dial = func(srv, o any) (client, server any, err error) {
+		c, s, err := dialPipe(context.Background(), srv.(*Server), o.(*DialOptions))
+		return c, s, err
+	}
+}
+
+// dialPipe connects a client to srv in memory. All but HTTP and WebSocket is
+// real: origins, authentication, handshake, limits, redialling.
+func dialPipe(ctx context.Context, srv *Server, o *DialOptions) (client, server *Conn, err error) {
+	if o == nil {
+		o = &DialOptions{}
+	}
+	opts := *o
+	accepted := make(chan *serverLink, 1)
+	opts.connect = func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error) {
+		r, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, "http://pipe/", nil)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		if o.Header != nil {
+			r.Header = o.Header.Clone()
+		}
+		r.RemoteAddr = "pipe"
+		a, refused := srv.admit(r, offers)
+		if refused != nil {
+			return nil, "", refused.response(), &UpgradeError{Status: refused.status, Body: refused.text}
+		}
+		near, far := link.Pipe()
+		l := srv.start(far, a, r)
+		select {
+		case accepted <- l:
+		default: // a redial
+		}
+		return near, a.subprotocol, nil, nil
+	}
+	if client, err = Dial(ctx, "ws://pipe/", &opts); err != nil {
+		return nil, nil, err
+	}
+	return client, (<-accepted).conn, nil
+}
+
+func (h *httpRefusal) response() *http.Response {
+	return &http.Response{StatusCode: h.status, Header: h.header, Body: readCloser{strings.NewReader(h.text)}}
+}
+
+type readCloser struct{ *strings.Reader }
+
+func (readCloser) Close() error { return nil }

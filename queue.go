@@ -1,0 +1,107 @@
+package typedrpc
+
+import (
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// item is a frame that waits to be taken by the writer.
+type item struct {
+	prev, next *item
+	list       *items
+
+	frame wire.Frame
+	body  *buf.Buf // one reference; nil: no payload
+	call  *call    // CALL: whose it is
+	cost  int      // REPLY, NOTIFY: bytes of the outgoing budget
+	whole bool     // body is a whole message, not a payload
+}
+
+// items is a queue that an item can leave from anywhere. The zero value is
+// empty.
+type items struct {
+	head, tail *item
+	len        int
+}
+
+func (l *items) push(it *item) {
+	it.list, it.prev, it.next = l, l.tail, nil
+	if l.tail != nil {
+		l.tail.next = it
+	} else {
+		l.head = it
+	}
+	l.tail = it
+	l.len++
+}
+
+func (l *items) pop() *item {
+	it := l.head
+	if it != nil {
+		l.remove(it)
+	}
+	return it
+}
+
+func (l *items) remove(it *item) {
+	if it.prev != nil {
+		it.prev.next = it.next
+	} else {
+		l.head = it.next
+	}
+	if it.next != nil {
+		it.next.prev = it.prev
+	} else {
+		l.tail = it.prev
+	}
+	it.list, it.prev, it.next = nil, nil, nil
+	l.len--
+}
+
+// prepend moves all of o, in order, to the front of l.
+func (l *items) prepend(o *items) {
+	for it := l.pop(); it != nil; it = l.pop() {
+		o.push(it)
+	}
+	*l = *o
+	*o = items{}
+	for it := l.head; it != nil; it = it.next {
+		it.list = l
+	}
+}
+
+// notifyOverhead is what every notification counts beside its bytes, so that
+// empty ones are bounded too (PROTOCOL.md section 3).
+const notifyOverhead = 64
+
+// flow is the sender's side of the notification lane.
+type flow struct {
+	window int   // bytes granted; 0: without limit, a plain peer
+	used   int   // bytes sent or queued, and not credited
+	sizes  []int // of what was sent, oldest first
+}
+
+// fits reports whether one more message of cost bytes may go: the first one
+// always may, whatever its size.
+func (f *flow) fits(cost int) bool {
+	return f.window == 0 || f.used == 0 || f.used+cost <= f.window
+}
+
+// counted notes a message that left.
+func (f *flow) counted(cost int) {
+	if f.window > 0 {
+		f.sizes = append(f.sizes, cost)
+	}
+}
+
+// credit takes back n items; it reports false if they were never sent.
+func (f *flow) credit(n uint64) bool {
+	if n > uint64(len(f.sizes)) {
+		return false
+	}
+	for _, cost := range f.sizes[:n] {
+		f.used -= cost
+	}
+	f.sizes = f.sizes[:copy(f.sizes, f.sizes[n:])]
+	return true
+}

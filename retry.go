@@ -1,0 +1,159 @@
+package typedrpc
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Backoff is how long to wait before trying again: a random time between zero
+// and a bound that grows from Min to Max by Factor. The jitter is full, also
+// at the cap, so that clients which lost the same server do not come back
+// together. Zero fields are the defaults.
+type Backoff struct {
+	Min      time.Duration // bound of the first delay. Default 100 ms.
+	Max      time.Duration // largest bound. Default 30 s.
+	Factor   float64       // growth of the bound, at least 1. Default 2.
+	Attempts int           // attempts in a row before giving up. Default 0: without end.
+}
+
+func (b Backoff) withDefaults() Backoff {
+	if b.Min == 0 {
+		b.Min = 100 * time.Millisecond
+	}
+	if b.Max == 0 {
+		b.Max = max(30*time.Second, b.Min)
+	}
+	if b.Factor == 0 {
+		b.Factor = 2
+	}
+	return b
+}
+
+func (b Backoff) check() error {
+	d := b.withDefaults()
+	switch {
+	case b.Min < 0 || b.Max < 0:
+		return fmt.Errorf("Backoff: Min and Max must not be negative")
+	case d.Max < d.Min:
+		return fmt.Errorf("Backoff: Max %v is below Min %v", d.Max, d.Min)
+	case d.Factor < 1 || math.IsNaN(d.Factor) || math.IsInf(d.Factor, 0):
+		return fmt.Errorf("Backoff: Factor %v must be at least 1", b.Factor)
+	case b.Attempts < 0:
+		return fmt.Errorf("Backoff: Attempts must not be negative")
+	}
+	return nil
+}
+
+// Delay returns how long to wait after the given number of failed attempts in
+// a row, at least 1. It is safe for concurrent use.
+func (b Backoff) Delay(failed int) time.Duration {
+	b = b.withDefaults()
+	bound := float64(b.Min) * math.Pow(b.Factor, float64(max(failed, 1)-1))
+	bound = min(bound, float64(b.Max)) // also when Pow overflows to +Inf
+	return time.Duration(rand.Int64N(int64(bound) + 1))
+}
+
+// RetryPolicy says which failed calls are made again. Whatever it says, a call
+// is only repeated if its error says that it was NotSent, or if its method is
+// Idempotent. The zero value is the default policy.
+//
+// A policy may be given to a method (the trait Retry), to a connection
+// (DialOptions.Retry, Server.Retry) and to a call (CallOptions.Retry); the
+// call's goes before the method's and the method's before the connection's.
+// Without any, calls are not repeated, except as DialOptions says about lost
+// connections.
+type RetryPolicy struct {
+	// Attempts is how often a call is made at most, the first included.
+	// Default 4.
+	Attempts int
+	// Backoff is the wait between attempts; its own Attempts is not used. A
+	// longer RetryAfter of the peer is respected. A call whose deadline
+	// would pass during the wait fails at once.
+	Backoff Backoff
+	// Codes are the errors that are worth another attempt. Default
+	// Unavailable.
+	Codes []Code
+	// Budget stops retry storms; share one to bound many policies together.
+	// Default: one for each policy, NewRetryBudget(0.1, 10).
+	Budget *RetryBudget
+}
+
+const defaultAttempts = 4
+
+func (p RetryPolicy) check() error {
+	if p.Attempts < 0 {
+		return fmt.Errorf("RetryPolicy: Attempts must not be negative")
+	}
+	return p.Backoff.check()
+}
+
+// ready returns p with its defaults.
+func (p RetryPolicy) ready() *RetryPolicy {
+	if p.Attempts == 0 {
+		p.Attempts = defaultAttempts
+	}
+	if p.Codes == nil {
+		p.Codes = []Code{Unavailable}
+	}
+	if p.Budget == nil {
+		p.Budget = NewRetryBudget(0.1, 10)
+	}
+	return &p
+}
+
+// next decides about a call that failed with err for the attempt-th time and
+// returns how long to wait.
+func (p *RetryPolicy) next(err *Error, attempt int, idempotent bool) (time.Duration, bool) {
+	switch {
+	case p == nil || attempt >= p.Attempts:
+		return 0, false
+	case err.Outcome != NotSent && !idempotent:
+		return 0, false
+	case !slices.Contains(p.Codes, err.Code):
+		return 0, false
+	case !p.Budget.spend():
+		return 0, false
+	}
+	return max(p.Backoff.Delay(attempt), err.RetryAfter), true
+}
+
+// RetryBudget allows so many retries for so many calls: each call earns a
+// fraction of a retry, up to a bound. When a server fails for everybody, all
+// of its clients' retries together then stay a small part of the load. It is
+// safe for concurrent use.
+type RetryBudget struct {
+	ratio, most float64
+
+	mu     sync.Mutex
+	tokens float64
+}
+
+// NewRetryBudget makes a budget in which each call earns ratio retries and at
+// most burst retries are saved up; it starts full. It panics if either is
+// negative.
+func NewRetryBudget(ratio float64, burst int) *RetryBudget {
+	if ratio < 0 || burst < 0 || math.IsNaN(ratio) {
+		panic("typedrpc: NewRetryBudget: ratio and burst must not be negative")
+	}
+	return &RetryBudget{ratio: ratio, most: float64(burst), tokens: float64(burst)}
+}
+
+func (b *RetryBudget) earn() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tokens = min(b.most, b.tokens+b.ratio)
+}
+
+func (b *RetryBudget) spend() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}

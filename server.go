@@ -1,0 +1,540 @@
+package typedrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Server accepts connections: an http.Handler for any path of any http.Server,
+// whose TLS it uses. It speaks typedrpc and JSON-RPC 2.0 over WebSocket, chosen
+// by each client, and JSON-RPC 2.0 over POST, all with the same handlers. Its
+// fields must not be changed after the first request. The zero value of every
+// field is fine.
+type Server struct {
+	// Mux has the handlers.
+	Mux *Mux
+	// Authenticate decides who may connect and as whom, see Authenticate.
+	// Without one everybody may.
+	Authenticate Authenticator
+	// Origins are the web origins, besides the server's own, whose pages may
+	// connect: "https://app.example.com", compared exactly by scheme, host
+	// and port. Behind a proxy that ends TLS the server's own origin is not
+	// what the browser sees: name it here. Clients that are no browsers send
+	// no origin and are not affected.
+	Origins []string
+	// DangerouslyAllowAnyOrigin lets every web page that a user visits
+	// connect with that user's cookies.
+	DangerouslyAllowAnyOrigin bool
+	// Limits bound what one client can make the server hold or do.
+	Limits Limits
+	// MaxPlainConns bounds the connections of plain JSON-RPC peers, which
+	// need not complete any handshake; more are refused with 503. Default
+	// 1,024.
+	MaxPlainConns int
+	// Codecs that clients may choose. Default JSON.
+	Codecs []Codec
+	// Compress accepts permessage-deflate without context takeover. Default
+	// off. The message limit holds for the decompressed message.
+	Compress bool
+	// RetryWindow is how long after a Shutdown the clients are asked to
+	// spread their coming back over. Default 2 s.
+	RetryWindow time.Duration
+	// OnConnect is called for every connection once it is open, on a
+	// goroutine of its own: calls of the client may run already.
+	OnConnect func(*Conn)
+	// OnDisconnect is called after OnConnect has returned and the connection
+	// has ended, with the reason.
+	OnDisconnect func(*Conn, error)
+	// Interceptors wrap the calls and notifications that go to clients.
+	Interceptors []Interceptor
+	// Retry is the policy of calls to clients whose method has none.
+	Retry *RetryPolicy
+	// Logger gets what no client is told: panics, handlers' foreign errors,
+	// refused connections. Default slog.Default().
+	Logger *slog.Logger
+	// MapError translates handlers' errors that are no *Error.
+	MapError ErrorMapper
+
+	setup    sync.Once
+	fault    error // of the configuration
+	config   config
+	maxPlain int
+	window   time.Duration
+	origins  []origin
+
+	registry session.Registry
+
+	mu       sync.Mutex
+	links    map[*serverLink]struct{}
+	plain    int
+	draining bool
+	ended    chan struct{} // not nil while Shutdown waits: closed when links is empty
+}
+
+// Check reports what is wrong with the server's fields: limits out of range,
+// origins that are none, a codec that cannot carry a method's types. Call it
+// when the program starts; without it the first request finds out, and every
+// request is answered with 500.
+func (s *Server) Check() error {
+	s.setup.Do(func() { s.fault = s.configure() })
+	return s.fault
+}
+
+func (s *Server) configure() error {
+	limits, err := s.Limits.withDefaults()
+	if err != nil {
+		return err
+	}
+	if s.MaxPlainConns < 0 || s.RetryWindow < 0 {
+		return errors.New("typedrpc: Server.MaxPlainConns and RetryWindow must not be negative")
+	}
+	s.maxPlain, s.window = s.MaxPlainConns, s.RetryWindow
+	if s.maxPlain == 0 {
+		s.maxPlain = 1024
+	}
+	if s.window == 0 {
+		s.window = 2 * time.Second
+	}
+	if s.Codecs == nil {
+		s.Codecs = []Codec{JSON}
+	}
+	for _, c := range s.Codecs {
+		if err := s.Mux.check(c); err != nil {
+			return err
+		}
+	}
+	for _, o := range s.Origins {
+		parsed, err := parseOrigin(o)
+		if err != nil {
+			return fmt.Errorf("typedrpc: Server.Origins: %w", err)
+		}
+		s.origins = append(s.origins, parsed)
+	}
+	s.config = config{
+		mux: s.Mux, limits: limits, logger: s.Logger, mapError: s.MapError,
+		interceptors: slices.Clone(s.Interceptors),
+	}
+	if s.config.logger == nil {
+		s.config.logger = slog.Default()
+	}
+	if s.Retry != nil {
+		if err := s.Retry.check(); err != nil {
+			return fmt.Errorf("typedrpc: Server.Retry: %w", err)
+		}
+		s.config.retry = s.Retry.ready()
+	}
+	s.links = map[*serverLink]struct{}{}
+	return nil
+}
+
+// serverLink is one accepted link and its connection.
+type serverLink struct {
+	server *Server
+	conn   *Conn
+	sess   *session.Session
+	req    *http.Request
+	auths  sync.WaitGroup // the authentication under way
+	greets sync.WaitGroup // OnConnect
+	token  string
+	open   bool // OnConnect was called; under Server.mu
+}
+
+// httpRefusal is an answer to a request that is not served.
+type httpRefusal struct {
+	status int
+	text   string
+	header http.Header
+}
+
+func refuse(status int, format string, args ...any) *httpRefusal {
+	return &httpRefusal{status: status, text: fmt.Sprintf(format, args...), header: http.Header{}}
+}
+
+func (h *httpRefusal) write(w http.ResponseWriter) {
+	for k, vs := range h.header {
+		w.Header()[k] = vs
+	}
+	http.Error(w, h.text, h.status)
+}
+
+// admission is what a request's head decides about its connection.
+type admission struct {
+	subprotocol string
+	dialect     session.Dialect
+	codec       Codec
+	identity    Identity // plain peers: authenticated already
+}
+
+// admit decides about an upgrade request.
+func (s *Server) admit(r *http.Request, offers []string) (admission, *httpRefusal) {
+	var a admission
+	if refused := s.guard(r); refused != nil {
+		return a, refused
+	}
+	a, ok := s.negotiate(offers)
+	if !ok {
+		return a, refuse(http.StatusBadRequest, "none of the offered subprotocols is spoken here; supported are %q", s.supported())
+	}
+	if a.dialect != session.Plain {
+		return a, nil
+	}
+	s.mu.Lock()
+	full := s.plain >= s.maxPlain
+	s.mu.Unlock()
+	if full {
+		return a, refuse(http.StatusServiceUnavailable, "too many plain JSON-RPC connections; use one with the subprotocol %q, or try again later", helloProtocol)
+	}
+	id, refused := s.authenticateRequest(r)
+	a.identity = id
+	return a, refused
+}
+
+// guard refuses what must not be served at all: POSTs and upgrades alike.
+func (s *Server) guard(r *http.Request) *httpRefusal {
+	if err := s.Check(); err != nil {
+		s.logger().Error("typedrpc: the server is misconfigured", "error", err)
+		return refuse(http.StatusInternalServerError, "the server is misconfigured; its log says how")
+	}
+	s.mu.Lock()
+	draining := s.draining
+	s.mu.Unlock()
+	if draining {
+		h := refuse(http.StatusServiceUnavailable, "shutting down")
+		h.header.Set("Retry-After", "1")
+		return h
+	}
+	if err := s.checkOrigin(r); err != nil {
+		s.logger().Warn("typedrpc: request refused", "remote", r.RemoteAddr, "error", err)
+		return refuse(http.StatusForbidden, "%s", err.Error())
+	}
+	return nil
+}
+
+func (s *Server) logger() *slog.Logger {
+	if s.Logger != nil {
+		return s.Logger
+	}
+	return slog.Default()
+}
+
+// negotiate takes the client's first offer that is supported, and none when
+// none was offered.
+func (s *Server) negotiate(offers []string) (a admission, ok bool) {
+	if len(offers) == 0 {
+		return admission{dialect: session.Plain, codec: JSON}, true
+	}
+	for _, name := range offers {
+		switch {
+		case name == helloProtocol:
+			return admission{name, session.JSON, JSON, Identity{}}, true
+		case slices.Contains(plainProtocols, name):
+			return admission{name, session.Plain, JSON, Identity{}}, true
+		}
+		for _, c := range s.Codecs {
+			if codecProtocol(c) == name {
+				return admission{name, session.Binary, c, Identity{}}, true
+			}
+		}
+	}
+	return a, false
+}
+
+func (s *Server) supported() []string {
+	var names []string
+	for _, c := range s.Codecs {
+		names = append(names, codecProtocol(c))
+	}
+	return append(append(names, helloProtocol), plainProtocols...)
+}
+
+// authenticateRequest authenticates a plain peer or a POST by the request
+// alone.
+func (s *Server) authenticateRequest(r *http.Request) (Identity, *httpRefusal) {
+	if s.Authenticate.run == nil {
+		return Identity{}, nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.config.limits.HandshakeTimeout)
+	defer cancel()
+	id, _, err := s.authenticate(ctx, r, nil, JSON)
+	if err == nil {
+		return id, nil
+	}
+	e, code, foreign := refusalOf(err)
+	s.logRefusal(r, err, foreign)
+	status := http.StatusUnauthorized
+	switch code {
+	case session.CloseForbidden:
+		status = http.StatusForbidden
+	case session.CloseOverload:
+		status = http.StatusServiceUnavailable
+	}
+	return id, refuse(status, "%s", e.Message)
+}
+
+// authenticate runs the user's function, whose panic refuses one peer.
+func (s *Server) authenticate(ctx context.Context, r *http.Request, creds []byte, codec Codec) (id Identity, reply []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("Authenticate panicked: %v", p)
+		}
+	}()
+	return s.Authenticate.run(ctx, r.WithContext(ctx), creds, codec)
+}
+
+func (s *Server) logRefusal(r *http.Request, err error, foreign bool) {
+	level := slog.LevelDebug
+	if foreign {
+		level = slog.LevelWarn
+	}
+	s.config.logger.Log(r.Context(), level, "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err)
+}
+
+// ServeHTTP answers an upgrade with a connection that lives on after it
+// returns, a POST with JSON-RPC 2.0, and anything else with a text that helps.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodPost:
+		s.servePost(w, r)
+	case r.Method != http.MethodGet:
+		h := refuse(http.StatusMethodNotAllowed, "typedrpc: connect with a WebSocket, or POST JSON-RPC 2.0")
+		h.header.Set("Allow", "GET, POST")
+		h.write(w)
+	case !isUpgrade(r):
+		h := refuse(http.StatusUpgradeRequired, "This is a typedrpc endpoint. Connect with a WebSocket (subprotocols %q), or POST JSON-RPC 2.0 with Content-Type: application/json.", s.supported())
+		h.header.Set("Upgrade", "websocket")
+		h.header.Set("Connection", "Upgrade")
+		h.write(w)
+	default:
+		a, refused := s.admit(r, link.Offers(r.Header))
+		if refused != nil {
+			refused.write(w)
+			return
+		}
+		t, err := link.Accept(w, r, a.subprotocol, s.Compress)
+		if err != nil {
+			s.config.logger.Warn("typedrpc: upgrade failed", "remote", r.RemoteAddr, "error", err)
+			return
+		}
+		s.start(t, a, r)
+	}
+}
+
+// start serves an accepted link on a goroutine of its own, so that net/http's
+// goroutine and buffers are free for the life of the connection.
+func (s *Server) start(t link.Transport, a admission, r *http.Request) *serverLink {
+	base := context.WithoutCancel(r.Context())
+	c := newConn(base, s.config)
+	c.dialect, c.codec = a.dialect, a.codec
+	l := &serverLink{server: s, conn: c, req: r}
+	l.sess = c.newSession(t, &engine{c: c, hello: l.hello}, false)
+	s.mu.Lock()
+	draining := s.draining
+	s.links[l] = struct{}{}
+	if c.dialect == session.Plain {
+		s.plain++
+	}
+	s.mu.Unlock()
+	if draining { // since the request was admitted
+		l.sess.Fail(&link.CloseError{Code: session.CloseRestart, Reason: "shutting down"})
+	}
+	go l.serve(a)
+	return l
+}
+
+// serve reads the link until it ends.
+func (l *serverLink) serve(a admission) {
+	s, c := l.server, l.conn
+	if a.dialect == session.Plain {
+		l.sess.KeepAlive(c.config.limits.KeepAlive)
+		l.opened(a.identity, c.config.limits.plainPeer(), nil)
+	}
+	cause := l.sess.Run()
+	l.auths.Wait()
+	c.lost(cause)
+	if l.token != "" {
+		s.registry.Remove(l.token)
+	}
+	s.mu.Lock()
+	delete(s.links, l)
+	if c.dialect == session.Plain {
+		s.plain--
+	}
+	if len(s.links) == 0 && s.ended != nil {
+		closeOnce(s.ended)
+	}
+	s.mu.Unlock()
+	c.finish(cause)
+	l.greets.Wait()
+	if l.open && s.OnDisconnect != nil {
+		s.OnDisconnect(c, c.Err())
+	}
+}
+
+// hello authenticates on a goroutine of its own: the reader goes on, and so
+// learns that the client left or spoke too early.
+func (l *serverLink) hello(sess *session.Session, h wire.HelloBody) {
+	h.Credentials = slices.Clone(h.Credentials)
+	l.auths.Go(func() { l.authenticate(h) })
+}
+
+func (l *serverLink) authenticate(h wire.HelloBody) {
+	s, c := l.server, l.conn
+	if h.Limits.Calls == 0 || h.Limits.Message == 0 || h.Limits.Window == 0 {
+		l.sess.Fail(protocolError("HELLO announces a limit of 0"))
+		return
+	}
+	var id Identity
+	var reply []byte
+	if s.Authenticate.run != nil {
+		ctx, cancel := context.WithTimeout(c.ctx, c.config.limits.HandshakeTimeout)
+		defer cancel()
+		stop := make(chan struct{})
+		defer close(stop)
+		l.auths.Go(func() {
+			select {
+			case <-l.sess.Done():
+				cancel()
+			case <-stop:
+			}
+		})
+		creds, err := unwrapAuth(c.codec, h.Credentials)
+		if err == nil {
+			id, reply, err = s.authenticate(ctx, l.req, creds, c.codec)
+		}
+		if err != nil {
+			e, code, foreign := refusalOf(err)
+			s.logRefusal(l.req, err, foreign)
+			f, _ := toWire(ctx, e, c.codec, nil)
+			l.sess.Refuse(wire.ErrorBody{
+				Code: f.Code, Message: f.Message, RetryAfter: f.RetryAfter, Data: wrapAuth(c.codec, f.Payload),
+			}, code, e.Message)
+			return
+		}
+	}
+	reason, stale := s.registry.Replace(h.Token, id.Subject, h.Attempt)
+	if stale {
+		l.sess.Fail(&link.CloseError{Code: session.CloseSuperseded, Reason: "a newer attempt has been made"})
+		return
+	}
+	l.token = s.registry.Add(l.sess, id.Subject, h.Attempt)
+	w := wire.WelcomeBody{
+		Token: l.token, Reason: reason, Reply: wrapAuth(c.codec, reply),
+		Limits:    c.config.limits.announced(),
+		Keepalive: millis(c.config.limits.KeepAlive),
+	}
+	l.opened(id, h.Limits, &w)
+}
+
+// opened begins the session and announces the connection.
+func (l *serverLink) opened(id Identity, peer wire.Limits, w *wire.WelcomeBody) {
+	s, c := l.server, l.conn
+	c.identity = id
+	if id.Context != nil {
+		c.ctx, c.cancel = context.WithCancelCause(id.Context)
+		stop := context.AfterFunc(id.Context, func() {
+			l.sess.Fail(&link.CloseError{Code: session.CloseUnauthed, Reason: "the identity has ended"})
+		})
+		context.AfterFunc(c.ctx, func() { stop() })
+	}
+	if !id.Expires.IsZero() {
+		expire := time.AfterFunc(time.Until(id.Expires), func() {
+			l.sess.CloseAfterFlush(&link.CloseError{Code: session.CloseUnauthed, Reason: "the credentials have expired"})
+		})
+		context.AfterFunc(c.ctx, func() { expire.Stop() })
+	}
+	c.opened(l.sess, peer)
+	if w != nil && !l.sess.Accept(*w) {
+		return
+	}
+	if w != nil {
+		l.sess.KeepAlive(c.config.limits.KeepAlive)
+	}
+	s.mu.Lock()
+	l.open = true
+	s.mu.Unlock()
+	if s.OnConnect != nil {
+		l.greets.Go(func() { s.OnConnect(c) })
+	}
+}
+
+// Conns ranges over the open connections, as they were when the loop began.
+func (s *Server) Conns() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		s.mu.Lock()
+		conns := make([]*Conn, 0, len(s.links))
+		for l := range s.links {
+			if l.open {
+				conns = append(conns, l.conn)
+			}
+		}
+		s.mu.Unlock()
+		for _, c := range conns {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// Shutdown ends the server gracefully, in this order: new connections are
+// refused; clients are told to begin nothing new and to come back spread over
+// RetryWindow; calls in flight, both ways, finish; connections close, with code
+// 1012. When ctx ends first, the rest is closed at once and ctx's error
+// returned. Call it before http.Server.Shutdown, which knows nothing of
+// upgraded connections. A Server that was shut down stays so.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.draining = true
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+	}
+	ended := s.ended
+	if len(s.links) == 0 {
+		closeOnce(ended)
+	}
+	var links []*serverLink
+	for l := range s.links {
+		links = append(links, l)
+	}
+	s.mu.Unlock()
+
+	bye := wire.GoAwayBody{Reason: "the server is shutting down", Max: millis(s.window)}
+	var g errgroup.Group
+	for _, l := range links {
+		if !l.conn.live() {
+			l.sess.Fail(&link.CloseError{Code: session.CloseRestart, Reason: bye.Reason})
+			continue
+		}
+		g.Go(func() error { return l.conn.shutdown(ctx, bye, session.CloseRestart) })
+	}
+	err := g.Wait()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return err
+}
+
+// live reports whether the connection has a session.
+func (c *Conn) live() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sess != nil
+}

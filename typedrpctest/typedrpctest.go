@@ -1,0 +1,47 @@
+// Package typedrpctest connects a server and a client in memory, for unit
+// tests of code that uses typedrpc.
+package typedrpctest
+
+import (
+	"testing"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/hook"
+)
+
+// Pair dials srv in memory with o, which may be nil, and returns the client's
+// and the server's end. Everything between the two is real: the dialect that o
+// chooses, the handshake, authentication (which sees o.Header on an upgrade
+// request), limits, interceptors, keepalive, and redialling when a link is
+// lost. There is no socket, so it works inside a testing/synctest bubble, where
+// time is the bubble's.
+//
+// Both ends are closed when the test ends, before its other cleanups that were
+// registered earlier. In a bubble close the client before the bubble's function
+// returns, since a bubble waits for its goroutines. A handshake that fails
+// fails the test; Dial returns the error instead.
+func Pair(t testing.TB, srv *typedrpc.Server, o *typedrpc.DialOptions) (client, server *typedrpc.Conn) {
+	t.Helper()
+	client, server, err := Dial(srv, o)
+	if err != nil {
+		t.Fatalf("typedrpctest.Pair: %v", err)
+	}
+	t.Cleanup(func() {
+		client.Close()
+		server.Close()
+	})
+	return client, server
+}
+
+// Dial is Pair for handshakes that may fail: it returns the error that
+// typedrpc.Dial returns. The caller closes the connection.
+func Dial(srv *typedrpc.Server, o *typedrpc.DialOptions) (client, server *typedrpc.Conn, err error) {
+	if o == nil {
+		o = &typedrpc.DialOptions{}
+	}
+	c, s, err := hook.Dial(srv, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.(*typedrpc.Conn), s.(*typedrpc.Conn), nil
+}
