@@ -380,11 +380,8 @@ func (c *Conn) take(b *session.Batch) {
 	}
 	moved := b.Len() > 0
 	var now time.Time
-	for !b.Full() {
-		it := c.queue.pop()
-		if it == nil {
-			break
-		}
+	for it := c.queue.head; it != nil && b.Fits(&it.frame, it.body.Len()); it = c.queue.head {
+		c.queue.remove(it)
 		moved = true
 		if it.whole {
 			c.queued -= it.cost

@@ -79,7 +79,6 @@ func (c *Conn) notified(f *wire.Frame) error {
 	switch {
 	case in.entry == nil, len(f.Payload) > c.config.limits.MaxMessage, c.closing:
 		// Dropped, and credited in its turn: it keeps its place in the queue.
-		c.config.logger.Debug("typedrpc: notification dropped", "method", f.Method, "bytes", len(f.Payload))
 		in.entry = nil
 	default:
 		in.body = buf.Copy(f.Payload)
@@ -99,7 +98,11 @@ func (c *Conn) runNotification(l *lane, in *inbound) {
 		l.current = in
 	}
 	c.mu.Unlock()
-	if live && in.entry != nil {
+	switch {
+	case !live:
+	case in.entry == nil:
+		c.config.logger.Debug("typedrpc: notification dropped: no handler, or too large", "method", in.req.Method)
+	default:
 		c.runHandlers(in)
 	}
 	in.cancel(context.Canceled)

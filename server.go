@@ -191,15 +191,35 @@ func (s *Server) admit(r *http.Request, offers []string) (admission, *httpRefusa
 	if a.dialect != session.Plain {
 		return a, nil
 	}
-	s.mu.Lock()
-	full := s.plain >= s.maxPlain
-	s.mu.Unlock()
-	if full {
+	if !s.reservePlain() {
 		return a, refuse(http.StatusServiceUnavailable, "too many plain JSON-RPC connections; use one with the subprotocol %q, or try again later", helloProtocol)
 	}
 	id, refused := s.authenticateRequest(r)
 	a.identity = id
+	if refused != nil {
+		s.release(a)
+	}
 	return a, refused
+}
+
+// reservePlain takes one of the places for plain peers.
+func (s *Server) reservePlain() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.plain >= s.maxPlain {
+		return false
+	}
+	s.plain++
+	return true
+}
+
+// release gives back what admit reserved.
+func (s *Server) release(a admission) {
+	if a.dialect == session.Plain {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.plain--
+	}
 }
 
 // guard refuses what must not be served at all: POSTs and upgrades alike.
@@ -325,6 +345,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		t, err := link.Accept(w, r, a.subprotocol, s.Compress)
 		if err != nil {
+			s.release(a)
 			s.config.logger.Warn("typedrpc: upgrade failed", "remote", r.RemoteAddr, "error", err)
 			return
 		}
@@ -343,9 +364,6 @@ func (s *Server) start(t link.Transport, a admission, r *http.Request) *serverLi
 	s.mu.Lock()
 	draining := s.draining
 	s.links[l] = struct{}{}
-	if c.dialect == session.Plain {
-		s.plain++
-	}
 	s.mu.Unlock()
 	if draining { // since the request was admitted
 		l.sess.Fail(&link.CloseError{Code: session.CloseRestart, Reason: "shutting down"})
@@ -367,11 +385,9 @@ func (l *serverLink) serve(a admission) {
 	if l.token != "" {
 		s.registry.Remove(l.token)
 	}
+	s.release(a)
 	s.mu.Lock()
 	delete(s.links, l)
-	if c.dialect == session.Plain {
-		s.plain--
-	}
 	if len(s.links) == 0 && s.ended != nil {
 		closeOnce(s.ended)
 	}

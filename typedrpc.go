@@ -307,7 +307,7 @@ func asError(err error) *Error {
 }
 
 // do sends a request through the interceptors.
-func (t *target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
+func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 	send := func(ctx context.Context, r *Request) (Raw, error) {
 		// Copied: an interceptor's bytes are its own as soon as this returns,
 		// and the writer may still hold the request then.

@@ -15,8 +15,9 @@ const maxKept = 128 << 10
 // Buf is a byte buffer with a reference count. Its owner fills B; from the
 // moment it is shared its bytes are immutable.
 type Buf struct {
-	B    []byte
-	refs atomic.Int32
+	B     []byte
+	refs  atomic.Int32
+	owned bool // B came from elsewhere, where it may live on: not for the pool
 }
 
 var pool = sync.Pool{New: func() any { return &Buf{B: make([]byte, 0, 512)} }}
@@ -36,9 +37,10 @@ func Copy(p []byte) *Buf {
 	return b
 }
 
-// Own wraps p, which the caller gives up: one reference.
+// Own wraps p, which must not change while there are references, and which
+// never gets into the pool: one reference.
 func Own(p []byte) *Buf {
-	b := &Buf{B: p}
+	b := &Buf{B: p, owned: true}
 	b.refs.Store(1)
 	return b
 }
@@ -57,7 +59,7 @@ func (b *Buf) Release() {
 	}
 	switch n := b.refs.Add(-1); {
 	case n == 0:
-		if cap(b.B) <= maxKept {
+		if !b.owned && cap(b.B) <= maxKept {
 			pool.Put(b)
 		}
 	case n < 0:

@@ -106,6 +106,7 @@ type Link struct {
 	done     chan struct{} // closed by the first fail
 	kick     chan struct{} // capacity 1: there is something to write
 	lastRead atomic.Int64  // time of the last byte received
+	progress func()        // touch, made once: a method value allocates
 	writing  atomic.Int64  // start of the write under way, 0: none
 	batches  atomic.Uint64 // messages written, to tell an idle writer
 
@@ -118,17 +119,18 @@ type Link struct {
 	watch    *time.Timer // fires every linger while a writer exists
 	interval time.Duration
 	alive    *time.Timer // keepalive
-	idled    bool        // Idle was called since the last byte
 	cause    error       // why the link ended; set once
 	wg       sync.WaitGroup
 }
 
 // New makes a link over t. Nothing is read or written before Run.
 func New(t Transport, up Upper, o Options) *Link {
-	return &Link{
+	l := &Link{
 		t: t, up: up, text: o.Text, stall: o.WriteTimeout,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
+	l.progress = l.touch
+	return l
 }
 
 // Run reads until the link ends and returns why. When it returns the
@@ -161,7 +163,7 @@ func (l *Link) readOne() error {
 	// delivered, so that an idle link holds none.
 	b := buf.Get()
 	defer b.Release()
-	text, err := l.t.Read(b, l.touch)
+	text, err := l.t.Read(b, l.progress)
 	if err != nil {
 		var ce *CloseError
 		if errors.As(err, &ce) {

@@ -25,7 +25,8 @@ type ws struct {
 
 func (t *ws) Read(b *buf.Buf, progress func()) (text bool, err error) {
 	if t.pong.Load() == nil {
-		t.pong.Store(&progress)
+		f := progress // a copy, so that only this first one allocates
+		t.pong.Store(&f)
 	}
 	typ, r, err := t.c.Reader(context.Background())
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// A batch is at most batchBytes plus one frame (PROTOCOL.md section 1), and a
-// container of the JSON dialect has at most maxBatch elements (section 4).
+// A batch is at most batchBytes, or one frame that is larger (PROTOCOL.md
+// section 1), and a container of the JSON dialect has at most maxBatch elements
+// (section 4).
 const (
 	batchBytes = 64 << 10
 	maxBatch   = wire.MaxBatch
@@ -17,11 +18,12 @@ const (
 // Batch is what the writer takes in one go: frames, by value, and the buffers
 // that their payloads live in. It belongs to the writer.
 type Batch struct {
-	max    int // frames
-	frames []wire.Frame
-	bufs   []*buf.Buf
-	whole  *buf.Buf // a message written already, alone in its batch
-	size   int
+	dialect Dialect
+	max     int // frames
+	frames  []wire.Frame
+	bufs    []*buf.Buf
+	whole   *buf.Buf // a message written already, alone in its batch
+	size    int
 }
 
 // Batches are pooled: a large one may hold a thousand frames, too much to keep
@@ -30,7 +32,7 @@ var batches = sync.Pool{New: func() any { return new(Batch) }}
 
 func getBatch(d Dialect) *Batch {
 	b := batches.Get().(*Batch)
-	b.max = maxBatch
+	b.dialect, b.max = d, maxBatch
 	if d == Plain {
 		b.max = 1 // to a plain peer arrays are answers to arrays
 	}
@@ -42,16 +44,26 @@ func (b *Batch) free() {
 	batches.Put(b)
 }
 
+// Fits reports whether f with a payload of n bytes still fits.
+func (b *Batch) Fits(f *wire.Frame, n int) bool {
+	return b.Len() == 0 || !b.Full() && b.size+b.sizeOf(f)+n <= batchBytes
+}
+
+// sizeOf is an upper bound on f's encoding.
+func (b *Batch) sizeOf(f *wire.Frame) int {
+	if b.dialect == Binary {
+		return wire.BinarySize(f)
+	}
+	return wire.JSONSize(f)
+}
+
 // Add appends f, whose payload lives in p. It takes over the caller's
 // reference to p, which may be nil.
 func (b *Batch) Add(f *wire.Frame, p *buf.Buf) {
 	b.frames = append(b.frames, *f)
 	b.bufs = append(b.bufs, p)
-	b.size += len(f.Payload) + frameOverhead
+	b.size += b.sizeOf(f)
 }
-
-// frameOverhead estimates a frame's size beside its payload.
-const frameOverhead = 48
 
 // AddMessage makes p the whole message: the answer to a plain peer's array. It
 // takes over the caller's reference.
@@ -80,7 +92,8 @@ func (b *Batch) reset() {
 	b.frames, b.bufs, b.whole, b.size = b.frames[:0], b.bufs[:0], nil, 0
 }
 
-func (b *Batch) encode(dst []byte, d Dialect) ([]byte, error) {
+func (b *Batch) encode(dst []byte) ([]byte, error) {
+	d := b.dialect
 	if b.whole != nil {
 		return append(dst, b.whole.B...), nil
 	}

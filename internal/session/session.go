@@ -146,7 +146,10 @@ func New(t link.Transport, e Engine, o Options) *Session {
 
 func (s *Session) is(p phase) bool { return phase(s.phase.Load()) == p }
 
-func (s *Session) readLimit() int64 { return int64(s.o.Message) + batchBytes }
+// readLimit is what one message of the transport may have: the largest payload
+// and its envelope. The envelope is mostly metadata and an error's text, which
+// JSON can write six times as long.
+func (s *Session) readLimit() int64 { return int64(s.o.Message) + 64<<10 + 6*wire.MaxMeta }
 
 // Run serves the session until its link ends and returns why. When it returns
 // every goroutine of the link has ended.
@@ -327,7 +330,7 @@ func (s *Session) Fill(dst []byte) []byte {
 		}
 	}
 	s.mu.Unlock()
-	dst, err := b.encode(dst, s.o.Dialect)
+	dst, err := b.encode(dst)
 	if err != nil {
 		// The engine checks every bound before it queues, so this is a
 		// defect of ours; the peer must not go on with a hole in the count.
