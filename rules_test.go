@@ -1,0 +1,160 @@
+package typedrpc_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// The rules of docs/design.md that the source itself can prove.
+
+// sources parses every Go file of the root module.
+func sources(t *testing.T) map[string]*ast.File {
+	t.Helper()
+	fset, files := token.NewFileSet(), map[string]*ast.File{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != "." && (nestedModule(path) || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go"):
+			return nil
+		}
+		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+		files[filepath.ToSlash(path)] = f
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func nestedModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
+}
+
+func imports(f *ast.File) []string {
+	var paths []string
+	for _, s := range f.Imports {
+		p, _ := strconv.Unquote(s.Path.Value)
+		paths = append(paths, p)
+	}
+	return paths
+}
+
+func TestRules_imports(t *testing.T) {
+	is := is.New(t)
+	files := sources(t)
+	is.True(len(files) > 40) // the walk finds the module
+	for path, f := range files {
+		for _, p := range imports(f) {
+			if p == "reflect" || p == "unsafe" {
+				t.Errorf("%s imports %s: the root module does not", path, p)
+			}
+			first, _, _ := strings.Cut(p, "/")
+			test := strings.HasSuffix(path, "_test.go")
+			switch {
+			case !strings.Contains(first, "."): // the standard library
+			case strings.HasPrefix(p, "github.com/typedrpc/typedrpc"):
+			case p == "github.com/coder/websocket", strings.HasPrefix(p, "golang.org/x/sync/"):
+			case p == "github.com/matryer/is" && test:
+			default:
+				t.Errorf("%s imports %s: the root module depends on coder/websocket, x/sync and, in tests, matryer/is alone", path, p)
+			}
+		}
+	}
+}
+
+// TestRules_layers keeps data going straight down and straight up.
+func TestRules_layers(t *testing.T) {
+	const module = "github.com/typedrpc/typedrpc/"
+	allowed := map[string][]string{
+		"internal/buf":     {},
+		"internal/wire":    {},
+		"internal/hook":    {},
+		"internal/link":    {"internal/buf"},
+		"internal/session": {"internal/buf", "internal/link", "internal/wire"},
+	}
+	files := sources(t)
+	for path, f := range files {
+		may, ok := allowed[filepath.ToSlash(filepath.Dir(path))]
+		if !ok || strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		for _, p := range imports(f) {
+			if below, ours := strings.CutPrefix(p, module); ours && !slices.Contains(may, below) {
+				t.Errorf("%s imports %s: not a layer below it", path, p)
+			}
+		}
+	}
+}
+
+// goStatements are all the goroutines that the library starts, by function, as
+// docs/design.md lists them.
+var goStatements = map[string]int{
+	"internal/link/link.go Wake":      1, // the writer, while there is work
+	"internal/link/link.go Fail":      1, // the goodbye, bounded
+	"internal/link/ws_native.go Ping": 1, // stands in for coder/websocket, which waits for the pong
+	"inbound.go called":               1, // one for each call being handled
+	"inbound.go AfterFunc":            1, // as package context does
+	"inbound.go cancel":               1, // as package context does
+	"lane.go laneLocked":              1, // the ordered lane, while there is work
+	"future.go intercept":             1, // a future whose interceptors wait
+	"dial.go Dial":                    1, // the supervisor of a dialled connection, which also reads
+	"dial.go change":                  1, // OnState, while there is something to tell
+	"server.go start":                 1, // an accepted link's reader
+	"server.go hello":                 1, // authentication, which waits
+	"server.go authenticate":          1, // its end when the client leaves
+	"server.go opened":                1, // OnConnect
+	"server.go Shutdown":              1, // one for each connection being drained
+}
+
+func TestRules_goroutines(t *testing.T) {
+	found := map[string]int{}
+	files := sources(t)
+	for path, f := range files {
+		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "examples/") {
+			continue
+		}
+		for _, decl := range f.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(fn, func(n ast.Node) bool {
+				where := path + " " + fn.Name.Name
+				switch n := n.(type) {
+				case *ast.GoStmt:
+					found[where]++
+				case *ast.CallExpr: // WaitGroup.Go, errgroup.Group.Go
+					if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Go" {
+						found[where]++
+					}
+				}
+				return true
+			})
+		}
+	}
+	for where, n := range found {
+		if goStatements[where] != n {
+			t.Errorf("%s starts %d goroutines, %d are listed: add it here and to docs/design.md, with who ends it", where, n, goStatements[where])
+		}
+	}
+	for where := range goStatements {
+		if found[where] == 0 {
+			t.Errorf("%s starts no goroutine any more: take it off the list", where)
+		}
+	}
+}
