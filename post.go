@@ -101,7 +101,7 @@ func (t *postTransport) Read(b *buf.Buf, progress func()) (bool, error) {
 	return false, io.EOF
 }
 
-func (t *postTransport) Write(msg []byte, text bool) error {
+func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
 	t.answer = append(t.answer, msg...)
 	return nil
 }

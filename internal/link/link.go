@@ -20,8 +20,9 @@ type Transport interface {
 	// Read appends the next message to b, calling progress after every part
 	// of it that arrived. A close by the peer is reported as a *CloseError.
 	Read(b *buf.Buf, progress func()) (text bool, err error)
-	// Write sends one message and retains nothing of it.
-	Write(msg []byte, text bool) error
+	// Write sends one message and retains nothing of it. It calls progress
+	// as parts of a large one leave, so that slow is told from stalled.
+	Write(msg []byte, text bool, progress func()) error
 	// Close says goodbye with a close code and waits, bounded, for the
 	// peer's answer. A Read under way returns.
 	Close(code int, reason string)
@@ -106,8 +107,9 @@ type Link struct {
 	done     chan struct{} // closed by the first fail
 	kick     chan struct{} // capacity 1: there is something to write
 	lastRead atomic.Int64  // time of the last byte received
-	progress func()        // touch, made once: a method value allocates
-	writing  atomic.Int64  // start of the write under way, 0: none
+	writing  atomic.Int64  // last progress of the write under way, 0: none
+	onRead   func()        // touch, made once: a method value allocates
+	onWrite  func()        // likewise
 	batches  atomic.Uint64 // messages written, to tell an idle writer
 
 	mu       sync.Mutex
@@ -129,7 +131,8 @@ func New(t Transport, up Upper, o Options) *Link {
 		t: t, up: up, text: o.Text, stall: o.WriteTimeout,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
-	l.progress = l.touch
+	l.onRead = l.touch
+	l.onWrite = func() { l.writing.Store(now()) }
 	return l
 }
 
@@ -163,7 +166,7 @@ func (l *Link) readOne() error {
 	// delivered, so that an idle link holds none.
 	b := buf.Get()
 	defer b.Release()
-	text, err := l.t.Read(b, l.progress)
+	text, err := l.t.Read(b, l.onRead)
 	if err != nil {
 		var ce *CloseError
 		if errors.As(err, &ce) {
@@ -195,22 +198,21 @@ func (l *Link) Fail(err error) {
 	if l.watch != nil {
 		l.watch.Stop()
 	}
-	var ce *CloseError
-	if !errors.As(err, &ce) || ce.Remote || ce.Code == 0 {
-		l.t.Kill()
-		return
-	}
 	l.wg.Add(1)
-	go l.bye(ce)
+	go l.bye(err)
 }
 
-// bye says goodbye. It runs on its own goroutine because it waits for the
-// peer, and its caller may be the reader, a timer or a user.
-func (l *Link) bye(ce *CloseError) {
+// bye closes the transport, with a goodbye if there is one to say. It runs on
+// its own goroutine because it may wait, for the peer or for the last bytes of
+// TLS, and its caller is the reader, a timer or a user.
+func (l *Link) bye(err error) {
 	defer l.wg.Done()
-	timer := time.AfterFunc(goodbye, l.t.Kill)
-	l.t.Close(ce.Code, ce.Reason)
-	timer.Stop()
+	var ce *CloseError
+	if errors.As(err, &ce) && !ce.Remote && ce.Code != 0 {
+		timer := time.AfterFunc(goodbye, l.t.Kill)
+		l.t.Close(ce.Code, ce.Reason)
+		timer.Stop()
+	}
 	l.t.Kill()
 }
 
@@ -268,8 +270,8 @@ func (l *Link) write() {
 		runtime.Gosched()
 		b.B = l.up.Fill(b.B[:0])
 		if len(b.B) > 0 {
-			l.writing.Store(now())
-			err := l.t.Write(b.B, l.text)
+			l.onWrite()
+			err := l.t.Write(b.B, l.text, l.onWrite)
 			l.writing.Store(0)
 			l.batches.Add(1)
 			if err != nil {
@@ -358,6 +360,11 @@ func (l *Link) KeepAlive(interval time.Duration, code int) {
 
 func (l *Link) beat(code int) {
 	silent := time.Duration(now() - l.lastRead.Load())
+	if l.writing.Load() != 0 {
+		// A large write makes progress, or else look ends the link; the
+		// question whether the peer lives waits behind it.
+		silent = min(silent, l.interval)
+	}
 	if silent >= 2*l.interval {
 		l.Fail(&CloseError{Code: code, Reason: "no answer in time", Err: ErrSilent})
 		return

@@ -99,7 +99,7 @@ func (p *pipeEnd) Read(b *buf.Buf, progress func()) (bool, error) {
 	return text, err
 }
 
-func (p *pipeEnd) Write(msg []byte, text bool) error { return p.out.put(msg, text) }
+func (p *pipeEnd) Write(msg []byte, text bool, _ func()) error { return p.out.put(msg, text) }
 
 func (p *pipeEnd) Close(code int, reason string) {
 	p.out.end(&CloseError{Code: code, Reason: reason, Remote: true}, false)

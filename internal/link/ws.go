@@ -48,12 +48,30 @@ func (t *ws) Read(b *buf.Buf, progress func()) (text bool, err error) {
 	}
 }
 
-func (t *ws) Write(msg []byte, text bool) error {
+// writePart is the most of a message that leaves without a sign of progress. A
+// larger message is a WebSocket message of several frames (RFC 6455 section
+// 5.4), which readers do not see.
+const writePart = 128 << 10
+
+func (t *ws) Write(msg []byte, text bool, progress func()) error {
 	typ := websocket.MessageBinary
 	if text {
 		typ = websocket.MessageText
 	}
-	return t.c.Write(context.Background(), typ, msg)
+	if len(msg) <= writePart {
+		return t.c.Write(context.Background(), typ, msg)
+	}
+	w, err := t.c.Writer(context.Background(), typ)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(msg, writePart) {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+		progress()
+	}
+	return w.Close()
 }
 
 func (t *ws) Close(code int, reason string) {
