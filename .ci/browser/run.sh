@@ -1,0 +1,21 @@
+#!/bin/sh
+# Tests the calculator example in Chromium. Needs Go, Node and npm; Chromium is
+# installed if it is missing. SCREENSHOT=path says where the picture goes.
+set -eu
+cd "$(dirname "$0")"
+
+if [ ! -x "${CHROMIUM:=/usr/bin/chromium}" ]; then
+	sudo=
+	[ "$(id -u)" -eq 0 ] || sudo=sudo
+	$sudo apt-get update -q
+	$sudo apt-get install -y -q --no-install-recommends chromium
+fi
+export CHROMIUM
+
+# playwright-core brings no browser of its own.
+npm ci --no-audit --no-fund --loglevel=error
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+(cd ../.. && go build -o "$work/calculator" ./examples/calculator)
+CALCULATOR="$work/calculator" node test.mjs

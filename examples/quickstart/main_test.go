@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+func TestRun(t *testing.T) {
+	is := is.New(t)
+	var out bytes.Buffer
+	is.NoErr(run(t.Context(), "127.0.0.1:0", &out))
+
+	rest := out.String()
+	t.Logf("output:\n%s", rest)
+	for _, line := range []string{
+		"The server listens on ws://127.0.0.1:",
+		"connection: connected",
+		"1. A call",
+		"client: apples cost 120 cents",
+		"2. Go",
+		"client: apples, pears and plums cost [120 150 90] cents",
+		"3. The server calls back",
+		"client: the server asks: 2 pears for 300 cents?",
+		"server: the customer said yes",
+		"client: bought, for 300 cents",
+		"4. A notification",
+		"server: a customer looks at plums",
+		"5. A deadline",
+		"server: nobody waits for the count any more, so I stop",
+		"is it context.DeadlineExceeded? true",
+		"6. Errors",
+		"not enough in stock; 10 are left",
+		"not found: we do not sell bananas",
+		"7. The server restarts",
+		"connection: waiting",
+		"a call made now waits for it",
+		"connection: connected",
+		"client: plums cost 90 cents",
+		"connection: closed",
+	} {
+		_, after, found := strings.Cut(rest, line)
+		is.True(found) // the line is there, and in its place
+		rest = after
+	}
+}
+
+func TestRun_portTaken(t *testing.T) {
+	is := is.New(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	is.NoErr(err)
+	defer taken.Close()
+	err = run(t.Context(), taken.Addr().String(), new(bytes.Buffer))
+	is.True(err != nil)
+	is.True(strings.Contains(err.Error(), "-addr")) // says what to do
+}
+
+func TestRun_interrupted(t *testing.T) {
+	is := is.New(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	is.True(errors.Is(run(ctx, "127.0.0.1:0", new(bytes.Buffer)), context.Canceled))
+}
