@@ -20,8 +20,8 @@ type Identity struct {
 	// a dialled one comes back with fresh ones. Zero is never.
 	Expires time.Time
 	// Context is what every handler's context derives from. When it ends the
-	// connection is closed. nil is the upgrade request's context without its
-	// end.
+	// connection is closed. Derive it from the context given to Authenticate,
+	// which lives on. nil is the upgrade request's context without its end.
 	Context context.Context
 }
 

@@ -11,7 +11,8 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// A Codec turns messages into bytes and back. Its methods are called by many
+// A Codec turns messages into bytes and back. Besides an application's own
+// types it is given *Empty and *Raw, which it carries as it sees fit. Its methods are called by many
 // goroutines at once. The codec is chosen in the opening handshake and fixed
 // for a connection's life.
 type Codec interface {
@@ -25,8 +26,24 @@ type Codec interface {
 	// data.
 	Decode(data []byte, v any) error
 	// Check reports whether messages of v's type can be carried; v points to
-	// a zero message. It is asked when a server or a connection is made.
+	// a zero message. It is asked when a server or a connection is made, for
+	// what its Mux has then.
 	Check(v any) error
+}
+
+// checkCodec refuses a codec whose name cannot be part of a subprotocol, which
+// is a token of RFC 6455 section 4.1.
+func checkCodec(c Codec) error {
+	name := c.Name()
+	for _, r := range name {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+			return fmt.Errorf("typedrpc: codec name %q must be of lower-case letters, digits and dashes", name)
+		}
+	}
+	if name == "" {
+		return errors.New("typedrpc: a codec has no name")
+	}
+	return nil
 }
 
 // AppendJSON is implemented by messages that write their own JSON. Together
@@ -78,7 +95,7 @@ func (jsonCodec) Append(dst []byte, v any) ([]byte, error) {
 		if math.IsNaN(*v) || math.IsInf(*v, 0) {
 			return dst, fmt.Errorf("JSON cannot carry %v", *v)
 		}
-		return strconv.AppendFloat(dst, *v, 'g', -1, 64), nil
+		return appendFloat(dst, *v), nil
 	case *[]byte:
 		if *v == nil {
 			return append(dst, "null"...), nil
@@ -91,6 +108,21 @@ func (jsonCodec) Append(dst []byte, v any) ([]byte, error) {
 	}
 	b, err := json.Marshal(v)
 	return append(dst, b...), err
+}
+
+// appendFloat writes f as encoding/json and JavaScript do: whole numbers look
+// whole, so that a reader who declared an integer can read them.
+func appendFloat(dst []byte, f float64) []byte {
+	if a := math.Abs(f); a == 0 || 1e-6 <= a && a < 1e21 {
+		return strconv.AppendFloat(dst, f, 'f', -1, 64)
+	}
+	start := len(dst)
+	dst = strconv.AppendFloat(dst, f, 'e', -1, 64)
+	if n := len(dst); n-start >= 4 && dst[n-4] == 'e' && dst[n-3] == '-' && dst[n-2] == '0' {
+		dst[n-2] = dst[n-1] // e-09 is e-9
+		dst = dst[:n-1]
+	}
+	return dst
 }
 
 // rawDepth bounds the nesting of Raw values that are sent; the receiver has a
@@ -128,9 +160,48 @@ func (jsonCodec) Decode(data []byte, v any) error {
 		}
 		*v = n
 		return nil
+	case *int32:
+		n, ok := integer(data)
+		if !ok || int64(int32(n)) != n {
+			break
+		}
+		*v = int32(n)
+		return nil
+	case *uint:
+		n, ok := integer(data)
+		if !ok || n < 0 || int64(uint(n)) != n {
+			break
+		}
+		*v = uint(n)
+		return nil
+	case *uint32:
+		n, ok := integer(data)
+		if !ok || int64(uint32(n)) != n {
+			break
+		}
+		*v = uint32(n)
+		return nil
+	case *uint64:
+		n, ok := integer(data)
+		if !ok || n < 0 {
+			break
+		}
+		*v = uint64(n)
+		return nil
+	case *[]byte:
+		text, err := wire.Unquote(data)
+		if err != nil {
+			break
+		}
+		b, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return errors.New("want base64 in a string")
+		}
+		*v = b
+		return nil
 	case *float64:
 		n, ok := integer(data) // the common case, exactly
-		if !ok || n > 1<<53 || n < -1<<53 {
+		if !ok || n > 1<<53 || n < -1<<53 || n == 0 && data[0] == '-' {
 			break
 		}
 		*v = float64(n)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -50,15 +51,20 @@ type Conn struct {
 	err     *Error           // why the connection ended
 	room    chan struct{}    // not nil while somebody waits for budget or window
 	welcome []byte           // the server's reply to the credentials, encoded
+	budget  *RetryBudget     // of calls' retry policies that bring none; nil until there is one
 
 	// calls that we make
-	queue   items            // ready to be taken
-	waiting items            // calls without a slot, or held for the next session
-	pending map[uint64]*call // taken, by id; tombstone after a cancel
+	spare   sync.Pool           // *call
+	queue   items               // ready to be taken
+	waiting items               // calls without a slot, or held for the next session
+	pending map[uint64]inFlight // taken, by id
+	resting map[*call]struct{}  // waiting for their next attempt
 	nextID  uint64
-	slots   int // calls in queue and pending
+	slots   int // calls in queue and pending …
+	held    int // … and their bytes of the peer's budget
 	notify  flow
-	queued  int // bytes of replies and notifications in queue
+	queued  int // bytes of replies and notifications in queue …
+	unsent  int // … and of replies that wait for room there
 
 	// calls that we handle
 	inbound  map[uint64]*inbound
@@ -83,7 +89,7 @@ func newConn(base context.Context, cfg config) *Conn {
 	c := &Conn{
 		config:  cfg,
 		done:    make(chan struct{}),
-		pending: map[uint64]*call{},
+		pending: map[uint64]inFlight{},
 		inbound: map[uint64]*inbound{},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(base)
@@ -117,17 +123,19 @@ func (c *Conn) Identity() Identity { return c.identity }
 func (c *Conn) Codec() Codec { return c.codec }
 
 // closePatience bounds how long Close waits for what was sent to be
-// acknowledged.
-const closePatience = 5 * time.Second
+// acknowledged; the goodbye itself takes at most a second more.
+const closePatience = 4 * time.Second
 
 // Close ends the connection. Calls in flight fail at once with Unavailable,
 // handlers' contexts end, and what was sent before (notifications, replies) is
 // flushed and, by a typedrpc peer, acknowledged, for at most five seconds.
 // Close returns when the connection's goroutines have ended, except those of
-// handlers, so it may be called in a handler. Closing again waits for the same
-// end. The error is always nil; it is there for io.Closer.
+// handlers and of OnState, so it may be called in them. Closing again waits for the same
+// end. A client whose connection a server closes comes back, see Dial; to keep
+// it away refuse its credentials. The error is always nil; it is there for
+// io.Closer.
 func (c *Conn) Close() error {
-	c.close(session.CloseDone, "closed", closePatience)
+	c.close(context.Background(), session.CloseDone, "closed")
 	<-c.done
 	return nil
 }
@@ -153,20 +161,17 @@ func (c *Conn) shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 	c.checkIdleLocked()
 	c.mu.Unlock()
 
+	if first {
+		c.disturb(Errorf(Unavailable, "the connection is shutting down"))
+	}
 	select {
 	case <-drained:
-		c.close(code, bye.Reason, closePatience)
 	case <-c.done:
 		return nil
 	case <-ctx.Done():
-		c.close(code, bye.Reason, 0)
 	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
-		c.close(code, bye.Reason, 0)
-		<-c.done
-	}
+	c.close(ctx, code, bye.Reason)
+	<-c.done
 	return ctx.Err()
 }
 
@@ -195,50 +200,60 @@ func closeOnce(ch chan struct{}) {
 	}
 }
 
-// close begins the end: nothing new, calls fail, and after what is queued was
-// flushed, or patience is over, the link closes with code.
-func (c *Conn) close(code int, reason string, patience time.Duration) {
+// close begins the end: nothing new, calls fail, and when what is queued was
+// flushed, or ctx or patience is over, the link closes with code. It returns
+// when the link has begun to end.
+func (c *Conn) close(ctx context.Context, code int, reason string) {
+	ctx, cancel := context.WithTimeout(ctx, closePatience)
+	defer cancel()
+	bye := &link.CloseError{Code: code, Reason: reason}
 	cause := &Error{Code: Unavailable, Message: "the connection was closed by this side"}
 	c.mu.Lock()
+	sess := c.sess
 	if c.closing {
-		if sess := c.sess; sess != nil && patience == 0 {
-			c.mu.Unlock()
-			sess.Fail(&link.CloseError{Code: code, Reason: reason})
-			return
-		}
 		c.mu.Unlock()
+		if sess != nil { // somebody else is closing: wait for that, but not longer
+			select {
+			case <-sess.Done():
+			case <-ctx.Done():
+				sess.Fail(bye)
+			}
+		}
 		return
 	}
 	c.closing, c.err = true, cause
-	sess := c.sess
 	failed := c.abandonCallsLocked()
 	handlers := c.handlersLocked()
+	for _, in := range handlers {
+		// Their contexts end now, which is not the caller's doing: it is to
+		// see a lost connection, and not a "canceled" from the handler.
+		in.sess = nil
+	}
+	c.movedLocked()
 	c.mu.Unlock()
 	c.cancel(cause)
 	for _, in := range handlers {
 		in.cancel(context.Canceled)
 	}
 	failed.settle(cause)
+	c.disturb(cause)
 	if c.dialer != nil {
 		c.dialer.stop()
 	}
 	if sess == nil {
 		return
 	}
-	if patience > 0 {
-		c.flush(sess, patience)
+	c.flush(ctx, sess)
+	sess.CloseAfterFlush(bye)
+	select {
+	case <-sess.Done():
+	case <-ctx.Done():
+		sess.Fail(bye)
 	}
-	sess.CloseAfterFlush(&link.CloseError{Code: code, Reason: reason})
-	timer := time.AfterFunc(patience, func() { sess.Fail(&link.CloseError{Code: code, Reason: reason}) })
-	<-sess.Done()
-	timer.Stop()
 }
 
 // flush waits until what is queued has left and was acknowledged.
-func (c *Conn) flush(sess *session.Session, patience time.Duration) {
-	done := make(chan struct{})
-	timer := time.AfterFunc(patience, func() { close(done) })
-	defer timer.Stop()
+func (c *Conn) flush(ctx context.Context, sess *session.Session) {
 	for {
 		c.mu.Lock()
 		if c.queue.len == 0 {
@@ -249,13 +264,13 @@ func (c *Conn) flush(sess *session.Session, patience time.Duration) {
 		c.mu.Unlock()
 		select {
 		case <-room:
-		case <-done:
+		case <-ctx.Done():
 			return
 		case <-sess.Done():
 			return
 		}
 	}
-	sess.Sync(done)
+	sess.Sync(ctx.Done())
 }
 
 // waitRoomLocked returns a channel that is closed when the queue has moved.
@@ -277,7 +292,7 @@ func (c *Conn) movedLocked() {
 func (c *Conn) opened(sess *session.Session, peer wire.Limits) {
 	c.mu.Lock()
 	c.sess, c.peer, c.away = sess, peer, false
-	c.notify = flow{window: int(min(peer.Window, 1<<40)), used: c.notify.used}
+	c.notify = flow{window: int(min(peer.Window, math.MaxInt32)), used: c.notify.used}
 	c.lane = new(lane)
 	c.lastIn, c.credits, c.offences = 0, 0, offences{}
 	refused := c.admitLocked()
@@ -348,6 +363,7 @@ func (c *Conn) failed(cause error) *Error {
 // last.
 func (c *Conn) finish(cause error) {
 	err := c.failed(cause)
+	c.disturb(err)
 	c.mu.Lock()
 	failed := c.abandonCallsLocked()
 	c.dropQueueLocked()

@@ -67,7 +67,9 @@ type DialOptions struct {
 	// Interceptors wrap outgoing calls and notifications.
 	Interceptors []Interceptor
 	// OnState is told of every change of state, in order, one call at a
-	// time, on a goroutine of its own. It may use the connection.
+	// time, on a goroutine of its own. It may use the connection, and close
+	// it; so nothing waits for it, and Close may return before OnState was
+	// told of Closed.
 	OnState func(StateChange)
 	// Logger gets what nobody is told: panics, errors that stay here.
 	// Default slog.Default().
@@ -189,6 +191,7 @@ type dialer struct {
 	o      DialOptions
 	where  string // for error texts: without credentials and query
 	offers []string
+	chosen string
 	ctx    context.Context // ends with stop
 	stop   context.CancelFunc
 	now    chan struct{} // capacity 1: do not wait
@@ -209,6 +212,7 @@ type dialer struct {
 
 func newDialer(ctx context.Context, target string, o *DialOptions) (*dialer, error) {
 	d := &dialer{o: *o, now: make(chan struct{}, 1)}
+	d.o.Header = o.Header.Clone()
 	limits, err := o.Limits.withDefaults()
 	if err != nil {
 		return nil, err
@@ -229,7 +233,7 @@ func newDialer(ctx context.Context, target string, o *DialOptions) (*dialer, err
 	if d.o.connect == nil {
 		d.o.connect = func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error) {
 			return link.Dial(ctx, target, link.DialOptions{
-				Subprotocols: offers, HTTPClient: o.HTTPClient, Header: o.Header, Compress: o.Compress,
+				Subprotocols: offers, HTTPClient: d.o.HTTPClient, Header: d.o.Header, Compress: d.o.Compress,
 			})
 		}
 	}
@@ -257,7 +261,8 @@ func checkURL(s string) (where string, err error) {
 		return "", errors.New("typedrpc: the URL cannot be parsed")
 	}
 	if u.Host == "" || !slices.Contains([]string{"ws", "wss", "http", "https"}, u.Scheme) {
-		return "", fmt.Errorf("typedrpc: the URL must be ws://host/path or wss://host/path, it begins with %q", u.Scheme+":")
+		// What it begins with may be a user's name and password.
+		return "", errors.New("typedrpc: the URL must be ws://host/path or wss://host/path")
 	}
 	return u.Scheme + "://" + u.Host + u.Path, nil
 }
@@ -268,6 +273,9 @@ func (d *dialer) subprotocols() ([]string, error) {
 	case Binary:
 		var names []string
 		for _, c := range d.o.Codecs {
+			if err := checkCodec(c); err != nil {
+				return nil, err
+			}
 			if err := d.o.Mux.check(c); err != nil {
 				return nil, err
 			}
@@ -406,7 +414,11 @@ func (d *dialer) connect(ctx context.Context, told chan<- *Error) error {
 		c.mu.Lock()
 		open := c.sess == sess
 		c.mu.Unlock()
-		if !open {
+		switch {
+		case open:
+		case errors.Is(dialCtx.Err(), context.DeadlineExceeded) && ctx.Err() == nil:
+			sess.Fail(&link.CloseError{Code: session.CloseTimeout, Reason: "no handshake in time", Err: session.ErrHandshakeTimeout})
+		default:
 			sess.Fail(&link.CloseError{Code: session.CloseDone, Reason: "giving up"})
 		}
 	}
@@ -441,8 +453,14 @@ func (c *Conn) newSession(t link.Transport, e *engine, client bool) *session.Ses
 func (d *dialer) choose(name string) (hello bool, err error) {
 	c := d.conn
 	switch {
+	case c.codec != nil: // chosen by an earlier handshake, and in use
+		if name != d.chosen {
+			return false, Errorf(Internal, "the server selected subprotocol %q, earlier it was %q", name, d.chosen)
+		}
+		return c.dialect != session.Plain, nil
 	case d.o.Dialect == PlainJSONRPC:
 		c.dialect, c.codec = session.Plain, JSON
+		d.chosen = name
 		return false, nil
 	case name == "":
 		return false, Errorf(Unimplemented, "the server selected no subprotocol, so it is no typedrpc server; to talk to any JSON-RPC 2.0 server set DialOptions.Dialect to PlainJSONRPC")
@@ -455,7 +473,7 @@ func (d *dialer) choose(name string) (hello bool, err error) {
 		i := slices.IndexFunc(d.o.Codecs, func(c Codec) bool { return codecProtocol(c) == name })
 		c.codec = d.o.Codecs[i]
 	}
-	d.offers = []string{name} // what is held is encoded
+	d.offers, d.chosen = []string{name}, name // what is held is encoded
 	return true, nil
 }
 
@@ -476,9 +494,6 @@ func (d *dialer) credentials(ctx context.Context) ([]byte, error) {
 
 // welcome is called by the reader with the server's WELCOME.
 func (d *dialer) welcome(s *session.Session, w wire.WelcomeBody, told chan<- *Error) error {
-	if w.Limits.Calls == 0 || w.Limits.Message == 0 || w.Limits.Window == 0 {
-		return protocolError("WELCOME announces a limit of 0")
-	}
 	reply, err := unwrapAuth(d.conn.codec, w.Reply)
 	if err != nil {
 		return protocolError("malformed reply in WELCOME")
@@ -491,7 +506,7 @@ func (d *dialer) welcome(s *session.Session, w wire.WelcomeBody, told chan<- *Er
 	if server := time.Duration(min(w.Keepalive, 1<<40)) * time.Millisecond; server > 0 {
 		keepAlive = min(keepAlive, server)
 	}
-	d.open(s, w.Limits, keepAlive, told)
+	d.open(s, announcedBy(w.Limits), keepAlive, told)
 	return nil
 }
 
@@ -500,6 +515,10 @@ func (d *dialer) open(s *session.Session, peer wire.Limits, keepAlive time.Durat
 	d.mu.Lock()
 	d.min, d.max = 0, 0
 	d.mu.Unlock()
+	select {
+	case <-d.now: // a Reconnect that came meanwhile has what it wanted
+	default:
+	}
 	s.KeepAlive(keepAlive)
 	d.conn.opened(s, peer)
 	d.change(StateChange{State: Connected})
@@ -530,7 +549,7 @@ func (e *refusedError) Unwrap() []error { return []error{e.err, e.close} }
 func (d *dialer) window(low, high time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.min, d.max = min(low, maxHint), min(max(low, high), maxHint)
+	d.min, d.max = low, max(low, high)
 }
 
 // dialError explains a failed dial without repeating the URL, which may hold
@@ -623,20 +642,21 @@ func (d *dialer) verdict(cause error, failed int) (wait time.Duration, back bool
 	low, high := d.min, d.max
 	d.min, d.max = 0, 0
 	d.mu.Unlock()
-	if high > 0 {
-		return low + rand.N(high-low+1), true
-	}
+	code := 0 // of what never got as far as a link
 	var ce *link.CloseError
-	if !errors.As(cause, &ce) {
-		return wait, true // never got as far as a link
+	if errors.As(cause, &ce) {
+		code = ce.Code
 	}
-	switch ce.Code {
+	switch code {
 	case session.CloseProtocol, session.CloseForbidden:
 		return 0, false
 	case session.CloseUnauthed:
 		return wait, d.opened // one try with fresh credentials
 	case session.CloseFlood:
 		return b.Max/2 + b.Delay(1<<10)/2, true
+	}
+	if high > 0 {
+		return low + rand.N(high-low+1), true
 	}
 	return wait, true
 }

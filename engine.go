@@ -54,14 +54,17 @@ func (c *Conn) goingAway(b wire.GoAwayBody) {
 	c.mu.Lock()
 	c.away = true
 	if c.dialer != nil {
-		c.dialer.window(time.Duration(b.Min)*time.Millisecond, time.Duration(b.Max)*time.Millisecond)
+		hint := func(ms uint64) time.Duration {
+			return time.Duration(min(ms, uint64(maxHint/time.Millisecond))) * time.Millisecond
+		}
+		c.dialer.window(hint(b.Min), hint(b.Max))
 	}
 	var held items
 	for it := c.queue.head; it != nil; {
 		next := it.next
-		if it.call != nil && !it.call.nested {
+		if it.call != nil && it.call.waits() {
 			c.queue.remove(it)
-			c.slots--
+			c.vacateLocked(it.cost)
 			held.push(it)
 		}
 		it = next

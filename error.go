@@ -1,6 +1,7 @@
 package typedrpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,7 +117,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 // Error is the code, the message and, for a call that got no answer, how far it
 // got.
 func (e *Error) Error() string {
-	text := "typedrpc: " + e.Code.String()
+	text := e.Code.String()
 	if e.Message != "" {
 		text += ": " + e.Message
 	}
@@ -261,7 +262,11 @@ func toWire(ctx context.Context, err error, codec Codec, mapper ErrorMapper) (f 
 			e = &Error{Code: Internal, Message: internalText}
 		}
 	}
-	f = wire.Frame{Type: wire.Fail, Code: int64(e.Code), Message: clip(e.Message), RetryAfter: millis(e.RetryAfter), Payload: e.Data}
+	code := e.Code
+	if code == 0 {
+		code = Unknown // 0 would read as no error at all
+	}
+	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: clip(e.Message), RetryAfter: millis(e.RetryAfter), Payload: e.Data}
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {
@@ -275,7 +280,7 @@ func toWire(ctx context.Context, err error, codec Codec, mapper ErrorMapper) (f 
 // fromWire is the one place where errors arrive.
 func fromWire(f *wire.Frame, codec Codec) *Error {
 	e := &Error{
-		Code:       Code(f.Code),
+		Code:       cmp.Or(Code(f.Code), Unknown), // as in toWire
 		Message:    f.Message,
 		Outcome:    Answered,
 		RetryAfter: time.Duration(min(f.RetryAfter, uint64(maxHint/time.Millisecond))) * time.Millisecond,

@@ -141,7 +141,7 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 			cl.settle(nil, r.Reply, asError(err))
 			return
 		}
-		cl.settle(buf.Own(raw), r.Reply, nil)
+		cl.settle(buf.Copy(raw), r.Reply, nil) // it may be an interceptor's cache
 	}()
 }
 
@@ -250,7 +250,10 @@ func Race[T any](ctx context.Context, fs ...*Future[T]) (T, error) {
 	switch {
 	case winner >= 0:
 		cancelAll(ps)
-		return fs[winner].val, fs[winner].resolve()
+		if err := fs[winner].resolve(); err != nil {
+			return none, err
+		}
+		return fs[winner].val, nil
 	case err != nil:
 		return none, err
 	}

@@ -25,7 +25,7 @@ type inbound struct {
 	body    *buf.Buf
 	array   *arrayReply // plain peers: the array it came in
 	index   int         // its place in array
-	cost    int         // a notification's bytes of the lane's window
+	cost    int         // its bytes of the connection's budget or the lane's window
 	ordered bool        // runs on the lane, or was called from one
 	reply   item
 
@@ -177,11 +177,11 @@ func (c *Conn) called(f *wire.Frame, array *arrayReply, index int) error {
 		c.mu.Unlock()
 		return err
 	}
-	refusal := c.refusalLocked(in, f, serial)
+	refusal, offence := c.refusalLocked(in, f, serial)
 	if refusal != nil {
 		wake, sess := c.refuseLocked(in, refusal), c.sess
 		err := c.overflowLocked()
-		if err == nil && refusal.Code == ResourceExhausted {
+		if err == nil && offence {
 			err = c.offendedLocked()
 		}
 		c.mu.Unlock()
@@ -192,8 +192,9 @@ func (c *Conn) called(f *wire.Frame, array *arrayReply, index int) error {
 	}
 	in.body = buf.Copy(f.Payload)
 	in.req.Payload = in.body.B
+	in.cost = len(f.Payload) + Metadata(f.Meta).size()
 	c.inbound[in.id] = in
-	c.inBytes += in.body.Len()
+	c.inBytes += in.cost
 	if serial {
 		c.laneLocked(in)
 	}
@@ -225,26 +226,39 @@ func (c *Conn) identifyLocked(in *inbound, f *wire.Frame) error {
 }
 
 // refusalLocked says why a call cannot run, nil if it can. No handler sees a
-// refused call, so it is safe to make again.
-func (c *Conn) refusalLocked(in *inbound, f *wire.Frame, serial bool) *Error {
+// refused call, so it is safe to make again. offence is a call that a peer
+// which keeps to the announced limits does not make.
+func (c *Conn) refusalLocked(in *inbound, f *wire.Frame, serial bool) (e *Error, offence bool) {
 	limits := &c.config.limits
+	hello := c.dialect != session.Plain
+	size := len(f.Payload) + Metadata(f.Meta).size()
 	switch {
 	case c.drained != nil || c.closing:
-		return Errorf(Unavailable, "shutting down")
+		return Errorf(Unavailable, "shutting down"), false
 	case f.Kind != wire.Unary:
-		return Errorf(Unimplemented, "streams are not served here")
+		return Errorf(Unimplemented, "streams are not served here"), false
 	case in.entry == nil:
-		return Errorf(Unimplemented, "no method %q", f.Method)
+		return c.unknown(f.Method), false
 	case len(f.Payload) > limits.MaxMessage:
-		return Errorf(ResourceExhausted, "the request has %d bytes, at most %d are taken", len(f.Payload), limits.MaxMessage)
+		return Errorf(ResourceExhausted, "the request has %d bytes, at most %d are taken", len(f.Payload), limits.MaxMessage), false
 	case len(c.inbound) >= limits.MaxCalls:
-		return Errorf(ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls)
-	case c.inBytes > 0 && c.inBytes+len(f.Payload) > limits.MaxBuffered:
-		return Errorf(ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered)
+		return Errorf(ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls), hello
+	case c.inBytes > 0 && c.inBytes+size > limits.MaxBuffered:
+		return Errorf(ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered), hello
+	case c.queued+c.unsent > limits.MaxBuffered:
+		return Errorf(ResourceExhausted, "%d bytes of replies have not been read", c.queued+c.unsent), false
 	case serial && f.Flags&wire.Lane != 0 && c.lane.busy():
-		return Errorf(FailedPrecondition, "%q is Serial and the lane is busy; a call from an ordered handler must not wait for it, because that could deadlock", f.Method)
+		return Errorf(FailedPrecondition, "%q is Serial and the lane is busy; a call from an ordered handler must not wait for it, because that could deadlock", f.Method), false
 	}
-	return nil
+	return nil, false
+}
+
+// unknown is the error for a name that is no method.
+func (c *Conn) unknown(name string) *Error {
+	if c.config.mux.lookup(name, KindNotification) != nil {
+		return Errorf(Unimplemented, "%q is a notification, not a method: send it without an id", name)
+	}
+	return Errorf(Unimplemented, "no method %q", name)
 }
 
 // refuseLocked queues a refusal and reports whether the writer must be woken.
@@ -261,7 +275,7 @@ func (c *Conn) refuseLocked(in *inbound, e *Error) bool {
 
 // pushAnswerLocked queues an answer that the reader gives itself.
 func (c *Conn) pushAnswerLocked(f wire.Frame) {
-	cost := len(f.Message) + notifyOverhead
+	cost := len(f.Message) + messageOverhead
 	c.queued += cost
 	c.queue.push(&item{frame: f, cost: cost})
 }
@@ -275,10 +289,22 @@ func (c *Conn) overflowLocked() error {
 	return &link.CloseError{Code: session.CloseFlood, Reason: "answers are not being read"}
 }
 
-// run handles the call on its own goroutine.
+// run handles the call.
 func (in *inbound) run() {
-	c := in.req.Conn
+	returned := false
+	defer func() {
+		if !returned { // runtime.Goexit, as t.FailNow does: still one terminal frame
+			in.finish(nil, Errorf(Internal, "the handler ended its goroutine"))
+		}
+	}()
 	body, err := in.serve()
+	returned = true
+	in.finish(body, err)
+}
+
+// finish answers the call.
+func (in *inbound) finish(body *buf.Buf, err error) {
+	c := in.req.Conn
 	f := wire.Frame{Type: wire.Result, Meta: in.req.Reply}
 	if err == nil {
 		err = c.checkReply(in, body)
@@ -296,7 +322,11 @@ func (in *inbound) run() {
 func (in *inbound) serve() (body *buf.Buf, err error) {
 	if in.entry.raw != nil {
 		raw, err := in.invoke(in.entry.raw)
-		return buf.Own(raw), err
+		if raw == nil || err != nil {
+			return nil, err
+		}
+		// Copied: it may be the request's payload, or an interceptor's cache.
+		return buf.Copy(raw), nil
 	}
 	_, err = in.invoke(func(ctx context.Context, r *Request) (_ Raw, err error) {
 		body, err = in.entry.serve(ctx, r)
@@ -309,17 +339,25 @@ func (in *inbound) serve() (body *buf.Buf, err error) {
 func (in *inbound) invoke(h RawHandler) (raw Raw, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			in.req.Conn.config.logger.Error("typedrpc: handler panicked",
-				"method", in.req.Method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			in.logPanic(p)
 			err = &Error{Code: Internal, Message: internalText}
 		}
 	}()
 	return h(in, &in.req)
 }
 
+func (in *inbound) logPanic(p any) {
+	in.req.Conn.config.logger.Error("typedrpc: handler panicked",
+		"method", in.req.Method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
 // checkReply refuses a response that cannot be sent.
 func (c *Conn) checkReply(in *inbound, body *buf.Buf) error {
-	if limit := int(min(c.peerLimits().Message, maxMessageCeiling)); body.Len() > limit {
+	limit := int(min(c.peerLimits().Message, maxMessageCeiling))
+	if s := in.req.spec; s != nil {
+		limit = s.sizeLimit(limit)
+	}
+	if body.Len() > limit {
 		return Errorf(ResourceExhausted, "the response has %d bytes, the caller takes at most %d", body.Len(), limit)
 	}
 	if err := Metadata(in.req.Reply).check(); err != nil {
@@ -329,19 +367,28 @@ func (c *Conn) checkReply(in *inbound, body *buf.Buf) error {
 }
 
 // checkPayload keeps what is no JSON value out of the JSON-RPC dialect, where it
-// would break its envelope: a Raw, or a message that writes its own JSON.
+// would break its envelope: a Raw, or a message that writes its own JSON. What
+// nests deeper than the peer reads ends here too: it would close the link.
 func (c *Conn) checkPayload(p []byte) error {
 	if c.dialect == session.Binary || len(p) == 0 {
 		return nil
 	}
-	if err := wire.Valid(p, rawDepth); err != nil {
-		return fmt.Errorf("message is no JSON: %w", err)
+	if err := wire.Valid(p, int(min(c.peerLimits().Depth, rawDepth))); err != nil {
+		return fmt.Errorf("message is no JSON, or deeper than the peer reads: %w", err)
 	}
 	return nil
 }
 
-// failure makes the frame for a handler's error and logs what stays here.
-func (c *Conn) failure(in *inbound, err error) wire.Frame {
+// failure makes the frame for a handler's error and logs what stays here. The
+// user's code that it calls, MapError and the encoding of a fault's data, may
+// panic too.
+func (c *Conn) failure(in *inbound, err error) (f wire.Frame) {
+	defer func() {
+		if p := recover(); p != nil {
+			in.logPanic(p)
+			f = wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: internalText}
+		}
+	}()
 	f, foreign := toWire(in, err, c.codec, c.config.mapError)
 	if foreign {
 		c.config.logger.Error("typedrpc: handler failed", "method", in.req.Method, "error", err)
@@ -366,19 +413,23 @@ func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
 	f.ID, f.RawID = in.id, in.rawID
 	cost := body.Len() + len(f.Payload)
 	c.mu.Lock()
-	for c.sess == in.sess && c.queued > 0 && c.queued+cost > c.config.limits.MaxBuffered {
+	c.unsent += cost
+	// An array's answer does not wait for room: what is held already may be the
+	// rest of its array, which goes out with it.
+	for in.array == nil && c.sess == in.sess && c.queued > 0 && c.queued+cost > c.config.limits.MaxBuffered {
 		room := c.waitRoomLocked()
 		c.mu.Unlock()
 		<-room
 		c.mu.Lock()
 	}
+	c.unsent -= cost
 	if c.sess != in.sess {
 		c.mu.Unlock()
 		body.Release() // nobody is there to answer
 		return
 	}
 	delete(c.inbound, in.id)
-	c.inBytes -= in.body.Len()
+	c.inBytes -= in.cost
 	var wake bool
 	if in.array != nil {
 		if body != nil {
@@ -388,7 +439,7 @@ func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
 		body.Release()
 	} else {
 		if body == nil && len(f.Payload) > 0 {
-			body = buf.Own(f.Payload)
+			body = buf.Copy(f.Payload) // an error value may be returned often
 		}
 		in.reply = item{frame: f, body: body, cost: cost}
 		c.queued += cost

@@ -34,12 +34,19 @@ func (c *Conn) laneLocked(in *inbound) {
 
 // runLane handles what is queued until nothing is.
 func (c *Conn) runLane(l *lane) {
+	rested := false
+	defer func() {
+		if !rested { // a handler ended this goroutine: go on with another
+			go c.runLane(l)
+		}
+	}()
 	for {
 		c.mu.Lock()
 		if len(l.queue) == 0 || c.lane != l {
 			l.queue, l.running = nil, false
 			c.checkIdleLocked()
 			c.mu.Unlock()
+			rested = true
 			return
 		}
 		in := l.queue[0]
@@ -61,7 +68,7 @@ func (c *Conn) notified(f *wire.Frame) error {
 		entry:   c.config.mux.lookup(f.Method, KindNotification),
 		ordered: true,
 	}
-	cost := len(f.Payload) + notifyOverhead
+	cost := len(f.Payload) + Metadata(f.Meta).size() + messageOverhead
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.lane
@@ -92,6 +99,7 @@ func (c *Conn) notified(f *wire.Frame) error {
 }
 
 func (c *Conn) runNotification(l *lane, in *inbound) {
+	defer c.notificationDone(l, in) // also when a handler ends the goroutine
 	c.mu.Lock()
 	live := c.lane == l
 	if live {
@@ -105,19 +113,21 @@ func (c *Conn) runNotification(l *lane, in *inbound) {
 	default:
 		c.runHandlers(in)
 	}
+}
+
+// notificationDone gives back a notification's part of the window.
+func (c *Conn) notificationDone(l *lane, in *inbound) {
 	in.cancel(context.Canceled)
 	in.body.Release()
-
 	c.mu.Lock()
 	l.current = nil
 	if c.lane != l {
 		c.mu.Unlock()
 		return
 	}
-	cost := in.cost
-	l.bytes -= cost
+	l.bytes -= in.cost
 	l.taken++
-	l.spent += cost
+	l.spent += in.cost
 	// CREDIT is due when half of the window has been consumed or nothing
 	// waits: no sequence of sizes can then make both sides wait.
 	if c.dialect != session.Plain && (l.spent >= c.config.limits.Window/2 || l.bytes == 0) {
@@ -131,14 +141,28 @@ func (c *Conn) runNotification(l *lane, in *inbound) {
 	}
 }
 
-// runHandlers runs a notification's handlers in the order of registration.
+// runHandlers runs a notification's handlers in the order of registration. A
+// method may be notified too: its response is dropped (JSON-RPC 2.0 section
+// 4.1).
 func (c *Conn) runHandlers(in *inbound) {
 	handlers := in.entry.notify
-	if in.entry.raw != nil {
+	switch {
+	case in.entry.raw != nil:
 		handlers = []RawHandler{in.entry.raw}
+	case in.entry.serve != nil:
+		handlers = []RawHandler{func(ctx context.Context, r *Request) (Raw, error) {
+			body, err := in.entry.serve(ctx, r)
+			body.Release()
+			return nil, err
+		}}
 	}
 	for _, h := range handlers {
-		if _, err := in.invoke(h); err != nil && CodeOf(err) != Unimplemented {
+		_, err := in.invoke(h)
+		switch CodeOf(err) {
+		case 0, Unimplemented:
+		case InvalidArgument, ResourceExhausted: // the peer's mistake, at the peer's rate
+			c.config.logger.Debug("typedrpc: notification refused", "method", in.req.Method, "error", err)
+		default:
 			c.config.logger.Warn("typedrpc: notification handler failed", "method", in.req.Method, "error", err)
 		}
 	}

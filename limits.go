@@ -1,7 +1,9 @@
 package typedrpc
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -16,17 +18,20 @@ type Limits struct {
 	// notification received, in its encoding. Default 4 MiB, at most
 	// 16 MiB less 64 KiB.
 	MaxMessage int
-	// MaxCalls is how many calls of the peer run here at once. More are
-	// refused with ResourceExhausted, NotSent. Default 1,024.
+	// MaxCalls is how many calls of the peer run here at once. A typedrpc
+	// peer waits for its turn; from others, more are refused with
+	// ResourceExhausted, NotSent. Default 1,024.
 	MaxCalls int
 	// MaxBuffered is how many bytes of requests being handled are held for
-	// one connection, and how many bytes of replies and notifications wait
-	// for its socket. At least one message always fits. Default 8 MiB each.
+	// one connection (a typedrpc peer waits for its turn), and how many bytes
+	// of replies and notifications may wait for its socket before handlers
+	// wait too and new calls are refused. At least one message always fits.
+	// Default 8 MiB each.
 	MaxBuffered int
 	// Window is how many bytes of notifications (each counted with 64 more)
 	// a peer may send before this side's handlers took them. Default 64 KiB.
 	Window int
-	// MaxDepth is how deep the JSON of the JSON-RPC dialect may nest.
+	// MaxDepth is how deep a message of the JSON-RPC dialect may nest.
 	// Default 64.
 	MaxDepth int
 	// HandshakeTimeout bounds dialling or accepting up to the first answer
@@ -54,7 +59,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	}{
 		{"MaxMessage", &l.MaxMessage, 4 << 20, maxMessageCeiling},
 		{"MaxCalls", &l.MaxCalls, 1024, 1 << 20},
-		{"MaxBuffered", &l.MaxBuffered, 8 << 20, 1 << 40},
+		{"MaxBuffered", &l.MaxBuffered, 8 << 20, math.MaxInt32},
 		{"Window", &l.Window, 64 << 10, 1 << 30},
 		{"MaxDepth", &l.MaxDepth, wire.MaxDepth, 10_000},
 	}
@@ -88,7 +93,21 @@ func (l Limits) withDefaults() (Limits, error) {
 
 // announced is what the handshake says of l.
 func (l Limits) announced() wire.Limits {
-	return wire.Limits{Message: uint64(l.MaxMessage), Calls: uint64(l.MaxCalls), Window: uint64(l.Window)}
+	return wire.Limits{
+		Message: uint64(l.MaxMessage), Calls: uint64(l.MaxCalls), Window: uint64(l.Window),
+		Budget: uint64(l.MaxBuffered), Depth: uint64(l.MaxDepth),
+	}
+}
+
+// announcedBy is what holds for a peer that announced l: what it left out has
+// the protocol's default.
+func announcedBy(l wire.Limits) wire.Limits {
+	def, _ := Limits{}.withDefaults()
+	d := def.announced()
+	return wire.Limits{
+		Message: cmp.Or(l.Message, d.Message), Calls: cmp.Or(l.Calls, d.Calls), Window: cmp.Or(l.Window, d.Window),
+		Budget: cmp.Or(l.Budget, d.Budget), Depth: cmp.Or(l.Depth, d.Depth),
+	}
 }
 
 // plainPeer is what is assumed of a peer that announces nothing: as much as

@@ -40,16 +40,23 @@ func (m Metadata) Keys() []string {
 // All ranges over the entries in no particular order.
 func (m Metadata) All() iter.Seq2[string, string] { return maps.All(m) }
 
+// size is the metadata's share of a message's bytes.
+func (m Metadata) size() int {
+	n := 0
+	for k, v := range m {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
 // check refuses what the wire cannot carry.
 func (m Metadata) check() *Error {
-	size := 0
 	for k, v := range m {
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
 			return Errorf(InvalidArgument, "metadata %q is not UTF-8 text; encode binary values, for instance in base64", k)
 		}
-		size += len(k) + len(v)
 	}
-	if size > wire.MaxMeta {
+	if size := m.size(); size > wire.MaxMeta {
 		return Errorf(InvalidArgument, "metadata has %d bytes, at most %d can be sent", size, wire.MaxMeta)
 	}
 	return nil

@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,7 +22,8 @@ type Mux struct {
 }
 
 // NewMux makes an empty Mux whose handlers are wrapped by interceptors, the
-// first outermost.
+// first outermost. A name that nobody registered has no handler to wrap, so
+// interceptors do not see it; with HandleFallback they do.
 func NewMux(interceptors ...Interceptor) *Mux {
 	m := &Mux{table: new(table), interceptors: interceptors}
 	m.table.entries.Store(&map[string]*entry{})
@@ -59,11 +61,13 @@ type entry struct {
 // Calls run concurrently, each on its own goroutine, unless m is Serial. fn's
 // context ends when the caller gives up, when the time that the caller gave
 // has passed, and when the connection is gone; ConnFrom and RequestFrom find
-// the connection and the request in it. If Req or *Req has a method Validate()
+// the connection and the request in it. A peer may also notify a method: then
+// fn runs like a notification's handler, and its response is dropped. If Req or *Req has a method Validate()
 // error, it is called first and its error answers the call, as InvalidArgument
 // unless it is an *Error. A panic in fn fails the call with Internal and is
 // logged with its stack.
 func Handle[Req, Resp any](mux *Mux, m Method[Req, Resp], fn func(context.Context, Req) (Resp, error)) {
+	mustRegister(mux, m.spec, fn == nil)
 	spec, validate := m.spec, validatorOf[Req]()
 	mux.add(&entry{spec: spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		p := spec.pool.Get().(*pair[Req, Resp])
@@ -88,9 +92,11 @@ func Handle[Req, Resp any](mux *Mux, m Method[Req, Resp], fn func(context.Contex
 // they run in the order of registration. All notifications of a connection are
 // handled one after another in the order of arrival, on one goroutine, which is
 // also the lane of Serial methods: a slow handler delays those behind it and
-// in time the sender, so hand long work to another goroutine. It panics if the
-// name belongs to a method or to a notification declared elsewhere.
+// in time the sender, so hand long work to another goroutine. The Mux's
+// interceptors wrap each handler. It panics if the name belongs to a method or
+// to a notification declared elsewhere.
 func HandleNotification[T any](mux *Mux, n Notification[T], fn func(context.Context, T)) {
+	mustRegister(mux, n.spec, fn == nil)
 	spec, validate := n.spec, validatorOf[T]()
 	h := chain(mux.interceptors, func(ctx context.Context, r *Request) (Raw, error) {
 		var v T
@@ -113,12 +119,24 @@ func HandleNotification[T any](mux *Mux, n Notification[T], fn func(context.Cont
 // or observe it and return Unimplemented. It panics if there is a fallback
 // already.
 func (m *Mux) HandleFallback(h RawHandler) {
-	if h == nil {
-		panic("typedrpc: HandleFallback: nil handler")
+	if m == nil || m.table == nil || h == nil {
+		panic("typedrpc: HandleFallback needs a handler, and a Mux that was made by NewMux")
 	}
 	e := &entry{raw: chain(m.interceptors, h)}
 	if !m.table.fallback.CompareAndSwap(nil, e) {
 		panic("typedrpc: HandleFallback: there is a fallback handler already")
+	}
+}
+
+// mustRegister finds the mistakes of a program that has just started.
+func mustRegister(m *Mux, s *spec, noHandler bool) {
+	switch {
+	case m == nil || m.table == nil:
+		panic("typedrpc: the Mux was not made by NewMux")
+	case s == nil:
+		panic("typedrpc: the method was not made by NewMethod, or the notification by NewNotification")
+	case noHandler:
+		panic(fmt.Sprintf("typedrpc: %s %q: the handler is nil", s.kind, s.name))
 	}
 }
 
@@ -145,12 +163,16 @@ func (m *Mux) add(e *entry) {
 	t.entries.Store(&entries)
 }
 
-// lookup finds the entry for a name and kind: nil if there is none.
+// lookup finds the entry for a name and kind: nil if there is none. A method
+// may be notified.
 func (m *Mux) lookup(name string, kind Kind) *entry {
-	if m == nil {
+	if m == nil || m.table == nil {
 		return nil
 	}
-	if e := (*m.table.entries.Load())[name]; e != nil && e.spec.kind == kind {
+	if e := (*m.table.entries.Load())[name]; e != nil {
+		if kind == KindCall && e.spec.kind != KindCall {
+			return nil
+		}
 		return e
 	}
 	if checkName(name) != nil {
@@ -162,7 +184,7 @@ func (m *Mux) lookup(name string, kind Kind) *entry {
 // intern returns the registered name that b spells, "" if there is none, so
 // that reading a known name does not allocate.
 func (m *Mux) intern(b []byte) string {
-	if m == nil {
+	if m == nil || m.table == nil {
 		return ""
 	}
 	if e := (*m.table.entries.Load())[string(b)]; e != nil {
@@ -173,7 +195,7 @@ func (m *Mux) intern(b []byte) string {
 
 // check asks codec whether it can carry every message of the table.
 func (m *Mux) check(c Codec) error {
-	if m == nil {
+	if m == nil || m.table == nil {
 		return nil
 	}
 	for _, e := range *m.table.entries.Load() {
@@ -238,6 +260,10 @@ func (r *Request) encode(s *spec, v any) (*buf.Buf, error) {
 // list by the names that the method declared; or the only element of a list.
 func decodeParams(s *spec, data []byte, v any) error {
 	if len(data) == 0 {
+		switch v.(type) {
+		case *string, *bool, *int, *int32, *int64, *uint, *uint32, *uint64, *float64:
+			return errors.New("params are missing: one value is wanted")
+		}
 		data = []byte("null")
 	}
 	if data[0] == '[' && len(s.params) > 0 {
@@ -251,8 +277,8 @@ func decodeParams(s *spec, data []byte, v any) error {
 	if err == nil || data[0] != '[' {
 		return err
 	}
-	if only := onlyElement(data); only != nil && s.decode(JSON, only, v) == nil {
-		return nil
+	if only := onlyElement(data); only != nil {
+		return s.decode(JSON, only, v)
 	}
 	return err
 }

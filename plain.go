@@ -59,12 +59,14 @@ func (c *Conn) receiveArray(fs []wire.Frame) error {
 // reports whether the writer must be woken.
 func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) bool {
 	part, err := wire.AppendJSON(nil, f, false)
-	if err != nil || a.size+len(part) > c.config.limits.MaxBuffered {
+	most := c.config.limits.MaxBuffered
+	if err != nil || a.size+len(part) > most || c.queued+len(part) > 2*most {
 		fail := wire.Frame{Type: wire.Fail, ID: f.ID, RawID: f.RawID, Code: int64(ResourceExhausted), Message: "the answers to this batch are too large together; send its requests one by one"}
 		part, _ = wire.AppendJSON(nil, &fail, false)
 	}
 	a.parts[index] = part
 	a.size += len(part)
+	c.queued += len(part) // held here, though it cannot be sent yet
 	a.open--
 	if a.open > 0 {
 		return false
@@ -78,8 +80,7 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) bool {
 		b.B = append(b.B, p...)
 	}
 	b.B = append(b.B, ']')
-	c.queued += b.Len()
-	c.queue.push(&item{body: b, whole: true, cost: b.Len()})
+	c.queue.push(&item{body: b, whole: true, cost: a.size})
 	return c.wakeLocked()
 }
 

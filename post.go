@@ -27,7 +27,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusUnsupportedMediaType, "POST JSON-RPC 2.0 with Content-Type: application/json").write(w)
 		return
 	}
-	id, refused := s.authenticateRequest(r)
+	id, refused := s.authenticateRequest(r.Context(), r)
 	if refused != nil {
 		refused.write(w)
 		return
@@ -78,11 +78,11 @@ type postTransport struct {
 	killed  chan struct{}
 }
 
-func (t *postTransport) Read(b *buf.Buf, progress func()) (bool, error) {
+func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
 	if t.request != nil {
-		b.B = append(b.B, t.request...)
+		b := buf.Copy(t.request)
 		t.request = nil
-		return true, nil
+		return b, true, nil
 	}
 	// The message was delivered. When all that it began has ended and the
 	// answer is written, the connection has served its purpose.
@@ -98,7 +98,7 @@ func (t *postTransport) Read(b *buf.Buf, progress func()) (bool, error) {
 		<-t.killed
 	case <-t.killed:
 	}
-	return false, io.EOF
+	return nil, false, io.EOF
 }
 
 func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {

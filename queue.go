@@ -1,6 +1,9 @@
 package typedrpc
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -13,7 +16,7 @@ type item struct {
 	frame wire.Frame
 	body  *buf.Buf // one reference; nil: no payload
 	call  *call    // CALL: whose it is
-	cost  int      // REPLY, NOTIFY: bytes of the outgoing budget
+	cost  int      // bytes of a budget: the peer's for a CALL, our own for the rest
 	whole bool     // body is a whole message, not a payload
 }
 
@@ -33,6 +36,37 @@ func (l *items) push(it *item) {
 	}
 	l.tail = it
 	l.len++
+}
+
+// insert puts it before at; a nil at is the end.
+func (l *items) insert(it, at *item) {
+	if at == nil {
+		l.push(it)
+		return
+	}
+	it.list, it.prev, it.next = l, at.prev, at
+	if at.prev != nil {
+		at.prev.next = it
+	} else {
+		l.head = it
+	}
+	at.prev = it
+	l.len++
+}
+
+// sort brings calls that were on the wire before into their old order, before
+// those that never were.
+func (l *items) sort() {
+	var all []*item
+	for it := l.pop(); it != nil; it = l.pop() {
+		all = append(all, it)
+	}
+	slices.SortStableFunc(all, func(a, b *item) int {
+		return cmp.Compare(a.call.order-1, b.call.order-1) // 0 wraps around: last
+	})
+	for _, it := range all {
+		l.push(it)
+	}
 }
 
 func (l *items) pop() *item {
@@ -70,9 +104,9 @@ func (l *items) prepend(o *items) {
 	}
 }
 
-// notifyOverhead is what every notification counts beside its bytes, so that
-// empty ones are bounded too (PROTOCOL.md section 3).
-const notifyOverhead = 64
+// messageOverhead is what every message counts beside the bytes of its payload
+// and its metadata, so that empty ones are bounded too (PROTOCOL.md section 3).
+const messageOverhead = 64
 
 // flow is the sender's side of the notification lane.
 type flow struct {

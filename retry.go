@@ -53,7 +53,10 @@ func (b Backoff) check() error {
 func (b Backoff) Delay(failed int) time.Duration {
 	b = b.withDefaults()
 	bound := float64(b.Min) * math.Pow(b.Factor, float64(max(failed, 1)-1))
-	bound = min(bound, float64(b.Max)) // also when Pow overflows to +Inf
+	bound = min(bound, float64(b.Max), 1<<62) // also when Pow overflows to +Inf
+	if !(bound > 0) {
+		return 0
+	}
 	return time.Duration(rand.Int64N(int64(bound) + 1))
 }
 
@@ -78,7 +81,8 @@ type RetryPolicy struct {
 	// Unavailable.
 	Codes []Code
 	// Budget stops retry storms; share one to bound many policies together.
-	// Default: one for each policy, NewRetryBudget(0.1, 10).
+	// Default: one for each policy, NewRetryBudget(0.1, 10); the policies of
+	// CallOptions without one share one for each connection, or Pick.
 	Budget *RetryBudget
 }
 
@@ -100,9 +104,21 @@ func (p RetryPolicy) ready() *RetryPolicy {
 		p.Codes = []Code{Unavailable}
 	}
 	if p.Budget == nil {
-		p.Budget = NewRetryBudget(0.1, 10)
+		p.Budget = defaultBudget()
 	}
 	return &p
+}
+
+func defaultBudget() *RetryBudget { return NewRetryBudget(0.1, 10) }
+
+// retryBudget is the budget of call policies that bring none.
+func (c *Conn) retryBudget() *RetryBudget {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.budget == nil {
+		c.budget = defaultBudget()
+	}
+	return c.budget
 }
 
 // next decides about a call that failed with err for the attempt-th time and

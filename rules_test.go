@@ -111,6 +111,8 @@ var goStatements = map[string]int{
 	"inbound.go AfterFunc":            1, // as package context does
 	"inbound.go cancel":               1, // as package context does
 	"lane.go laneLocked":              1, // the ordered lane, while there is work
+	"lane.go runLane":                 1, // the lane again, when a handler ended its goroutine
+	"typedrpc.go wait":                1, // a Broadcast's wait for one connection that is behind
 	"future.go intercept":             1, // a future whose interceptors wait
 	"dial.go Dial":                    1, // the supervisor of a dialled connection, which also reads
 	"dial.go change":                  1, // OnState, while there is something to tell

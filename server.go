@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -36,7 +37,8 @@ type Server struct {
 	// no origin and are not affected.
 	Origins []string
 	// DangerouslyAllowAnyOrigin lets every web page that a user visits
-	// connect with that user's cookies.
+	// connect with that user's cookies, also to a server on a loopback
+	// address by any name.
 	DangerouslyAllowAnyOrigin bool
 	// Limits bound what one client can make the server hold or do.
 	Limits Limits
@@ -56,7 +58,7 @@ type Server struct {
 	// goroutine of its own: calls of the client may run already.
 	OnConnect func(*Conn)
 	// OnDisconnect is called after OnConnect has returned and the connection
-	// has ended, with the reason.
+	// has ended, with the reason. Shutdown waits for it.
 	OnDisconnect func(*Conn, error)
 	// Interceptors wrap the calls and notifications that go to clients.
 	Interceptors []Interceptor
@@ -74,6 +76,7 @@ type Server struct {
 	maxPlain int
 	window   time.Duration
 	origins  []origin
+	codecs   []Codec
 
 	registry session.Registry
 
@@ -108,10 +111,14 @@ func (s *Server) configure() error {
 	if s.window == 0 {
 		s.window = 2 * time.Second
 	}
-	if s.Codecs == nil {
-		s.Codecs = []Codec{JSON}
+	s.codecs = s.Codecs
+	if s.codecs == nil {
+		s.codecs = []Codec{JSON}
 	}
-	for _, c := range s.Codecs {
+	for _, c := range s.codecs {
+		if err := checkCodec(c); err != nil {
+			return err
+		}
 		if err := s.Mux.check(c); err != nil {
 			return err
 		}
@@ -194,7 +201,7 @@ func (s *Server) admit(r *http.Request, offers []string) (admission, *httpRefusa
 	if !s.reservePlain() {
 		return a, refuse(http.StatusServiceUnavailable, "too many plain JSON-RPC connections; use one with the subprotocol %q, or try again later", helloProtocol)
 	}
-	id, refused := s.authenticateRequest(r)
+	id, refused := s.authenticateRequest(context.WithoutCancel(r.Context()), r)
 	a.identity = id
 	if refused != nil {
 		s.release(a)
@@ -263,7 +270,7 @@ func (s *Server) negotiate(offers []string) (a admission, ok bool) {
 		case slices.Contains(plainProtocols, name):
 			return admission{name, session.Plain, JSON, Identity{}}, true
 		}
-		for _, c := range s.Codecs {
+		for _, c := range s.codecs {
 			if codecProtocol(c) == name {
 				return admission{name, session.Binary, c, Identity{}}, true
 			}
@@ -274,24 +281,35 @@ func (s *Server) negotiate(offers []string) (a admission, ok bool) {
 
 func (s *Server) supported() []string {
 	var names []string
-	for _, c := range s.Codecs {
+	for _, c := range s.codecs {
 		names = append(names, codecProtocol(c))
 	}
 	return append(append(names, helloProtocol), plainProtocols...)
 }
 
+// bounded returns a context that ends when the handshake's time is over, unless
+// stop was called before: an Identity's context may derive from it, so it does
+// not end with the authentication.
+func (s *Server) bounded(parent context.Context) (ctx context.Context, cancel context.CancelCauseFunc, stop func() bool) {
+	ctx, cancel = context.WithCancelCause(parent)
+	timer := time.AfterFunc(s.config.limits.HandshakeTimeout, func() { cancel(context.DeadlineExceeded) })
+	return ctx, cancel, timer.Stop
+}
+
 // authenticateRequest authenticates a plain peer or a POST by the request
-// alone.
-func (s *Server) authenticateRequest(r *http.Request) (Identity, *httpRefusal) {
+// alone. base is what lives as long as the peer does.
+func (s *Server) authenticateRequest(base context.Context, r *http.Request) (Identity, *httpRefusal) {
 	if s.Authenticate.run == nil {
 		return Identity{}, nil
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.config.limits.HandshakeTimeout)
-	defer cancel()
+	ctx, cancel, stop := s.bounded(base)
+	defer stop()
+	defer context.AfterFunc(r.Context(), func() { cancel(context.Canceled) })()
 	id, _, err := s.authenticate(ctx, r, nil, JSON)
 	if err == nil {
 		return id, nil
 	}
+	cancel(err)
 	e, code, foreign := refusalOf(err)
 	s.logRefusal(r, err, foreign)
 	status := http.StatusUnauthorized
@@ -325,6 +343,10 @@ func (s *Server) logRefusal(r *http.Request, err error, foreign bool) {
 // ServeHTTP answers an upgrade with a connection that lives on after it
 // returns, a POST with JSON-RPC 2.0, and anything else with a text that helps.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.Check() != nil {
+		s.guard(r).write(w) // says so
+		return
+	}
 	switch {
 	case r.Method == http.MethodPost:
 		s.servePost(w, r)
@@ -368,6 +390,10 @@ func (s *Server) start(t link.Transport, a admission, r *http.Request) *serverLi
 	if draining { // since the request was admitted
 		l.sess.Fail(&link.CloseError{Code: session.CloseRestart, Reason: "shutting down"})
 	}
+	if a.dialect == session.Plain { // no handshake: open before anybody looks
+		l.sess.KeepAlive(c.config.limits.KeepAlive)
+		l.opened(a.identity, c.config.limits.plainPeer(), nil)
+	}
 	go l.serve(a)
 	return l
 }
@@ -375,10 +401,6 @@ func (s *Server) start(t link.Transport, a admission, r *http.Request) *serverLi
 // serve reads the link until it ends.
 func (l *serverLink) serve(a admission) {
 	s, c := l.server, l.conn
-	if a.dialect == session.Plain {
-		l.sess.KeepAlive(c.config.limits.KeepAlive)
-		l.opened(a.identity, c.config.limits.plainPeer(), nil)
-	}
 	cause := l.sess.Run()
 	l.auths.Wait()
 	c.lost(cause)
@@ -387,15 +409,19 @@ func (l *serverLink) serve(a admission) {
 	}
 	s.release(a)
 	s.mu.Lock()
-	delete(s.links, l)
-	if len(s.links) == 0 && s.ended != nil {
-		closeOnce(s.ended)
-	}
+	announced := l.open
+	l.open = false
 	s.mu.Unlock()
 	c.finish(cause)
 	l.greets.Wait()
-	if l.open && s.OnDisconnect != nil {
+	if announced && s.OnDisconnect != nil {
 		s.OnDisconnect(c, c.Err())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.links, l)
+	if len(s.links) == 0 && s.ended != nil {
+		closeOnce(s.ended)
 	}
 }
 
@@ -408,22 +434,18 @@ func (l *serverLink) hello(sess *session.Session, h wire.HelloBody) {
 
 func (l *serverLink) authenticate(h wire.HelloBody) {
 	s, c := l.server, l.conn
-	if h.Limits.Calls == 0 || h.Limits.Message == 0 || h.Limits.Window == 0 {
-		l.sess.Fail(protocolError("HELLO announces a limit of 0"))
-		return
-	}
 	var id Identity
 	var reply []byte
 	if s.Authenticate.run != nil {
-		ctx, cancel := context.WithTimeout(c.ctx, c.config.limits.HandshakeTimeout)
-		defer cancel()
-		stop := make(chan struct{})
-		defer close(stop)
+		ctx, cancel, stop := s.bounded(c.ctx)
+		defer stop()
+		returned := make(chan struct{})
+		defer close(returned)
 		l.auths.Go(func() {
 			select {
 			case <-l.sess.Done():
-				cancel()
-			case <-stop:
+				cancel(context.Canceled)
+			case <-returned:
 			}
 		})
 		creds, err := unwrapAuth(c.codec, h.Credentials)
@@ -433,7 +455,7 @@ func (l *serverLink) authenticate(h wire.HelloBody) {
 		if err != nil {
 			e, code, foreign := refusalOf(err)
 			s.logRefusal(l.req, err, foreign)
-			f, _ := toWire(ctx, e, c.codec, nil)
+			f := l.refusal(ctx, e)
 			l.sess.Refuse(wire.ErrorBody{
 				Code: f.Code, Message: f.Message, RetryAfter: f.RetryAfter, Data: wrapAuth(c.codec, f.Payload),
 			}, code, e.Message)
@@ -451,7 +473,21 @@ func (l *serverLink) authenticate(h wire.HelloBody) {
 		Limits:    c.config.limits.announced(),
 		Keepalive: millis(c.config.limits.KeepAlive),
 	}
-	l.opened(id, h.Limits, &w)
+	l.opened(id, announcedBy(h.Limits), &w)
+}
+
+// refusal makes the frame for an authentication's error. The encoding of a
+// fault's data is the user's code: its panic costs the data alone.
+func (l *serverLink) refusal(ctx context.Context, e *Error) (f wire.Frame) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.server.config.logger.Error("typedrpc: encoding a refusal panicked",
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			f = wire.Frame{Code: int64(e.Code), Message: clip(e.Message)}
+		}
+	}()
+	f, _ = toWire(ctx, e, l.conn.codec, nil)
+	return f
 }
 
 // opened begins the session and announces the connection.
@@ -459,11 +495,14 @@ func (l *serverLink) opened(id Identity, peer wire.Limits, w *wire.WelcomeBody) 
 	s, c := l.server, l.conn
 	c.identity = id
 	if id.Context != nil {
+		outer := c.cancel // of what id.Context may derive from
 		c.ctx, c.cancel = context.WithCancelCause(id.Context)
-		stop := context.AfterFunc(id.Context, func() {
-			l.sess.Fail(&link.CloseError{Code: session.CloseUnauthed, Reason: "the identity has ended"})
+		context.AfterFunc(c.ctx, func() {
+			if id.Context.Err() != nil { // else the connection ended first
+				l.sess.Fail(&link.CloseError{Code: session.CloseUnauthed, Reason: "the identity has ended"})
+			}
+			outer(context.Cause(c.ctx))
 		})
-		context.AfterFunc(c.ctx, func() { stop() })
 	}
 	if !id.Expires.IsZero() {
 		expire := time.AfterFunc(time.Until(id.Expires), func() {

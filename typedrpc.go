@@ -6,8 +6,11 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -37,9 +40,11 @@ type CallOptions struct {
 	Retry *RetryPolicy
 	// Interceptors wrap the call inside those of the connection.
 	Interceptors []Interceptor
+
+	fault *Error // what is wrong with the options: the call's error
 }
 
-func (o CallOptions) and(more CallOptions) CallOptions {
+func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptions {
 	if more.Metadata != nil {
 		merged := maps.Clone(o.Metadata)
 		if merged == nil {
@@ -53,7 +58,14 @@ func (o CallOptions) and(more CallOptions) CallOptions {
 	}
 	o.FailFast = o.FailFast || more.FailFast
 	if more.Retry != nil {
-		o.Retry = more.Retry.ready()
+		p := *more.Retry
+		if err := p.check(); err != nil {
+			o.fault = Errorf(InvalidArgument, "CallOptions.Retry: %w", err)
+		}
+		if p.Budget == nil {
+			p.Budget = budget()
+		}
+		o.Retry = p.ready()
 	}
 	o.Interceptors = slices.Concat(o.Interceptors, more.Interceptors)
 	return o
@@ -114,11 +126,11 @@ func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error 
 }
 
 // Broadcast sends a notification to many connections, encoding it once for
-// each codec. A connection that is behind delays nobody: the others are served
-// first, then Broadcast waits for it, with ctx. It returns the errors of the
-// connections that could not be served, joined.
+// each codec and dialect. A connection that is behind delays nobody: the
+// others are served first, then Broadcast waits for it, with ctx. It returns
+// the errors of the connections that could not be served, joined.
 func Broadcast[T any](ctx context.Context, conns iter.Seq[*Conn], n Notification[T], v T) error {
-	b := broadcast{spec: n.spec, bodies: map[string]*buf.Buf{}}
+	b := broadcast{spec: n.spec, bodies: map[encodedFor]*buf.Buf{}}
 	defer b.release()
 	var behind []*Conn
 	var errs []error
@@ -130,12 +142,7 @@ func Broadcast[T any](ctx context.Context, conns iter.Seq[*Conn], n Notification
 			errs = append(errs, err)
 		}
 	}
-	for _, c := range behind {
-		if _, err := b.send(ctx, c, &v, false); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.wait(ctx, behind, &v))...)
 }
 
 // Pick makes a Caller of a function that chooses a connection, asked once for
@@ -143,18 +150,22 @@ func Broadcast[T any](ctx context.Context, conns iter.Seq[*Conn], n Notification
 // be called by many goroutines at once. Its error fails the call, as
 // Unavailable unless it is an *Error. All its connections must speak one codec.
 func Pick(fn func(ctx context.Context, method string) (*Conn, error)) Caller {
-	return picker{pick: fn}
+	return picker{pick: fn, budget: sync.OnceValue(defaultBudget)}
 }
 
 type picker struct {
-	pick func(context.Context, string) (*Conn, error)
-	opts CallOptions
+	pick   func(context.Context, string) (*Conn, error)
+	opts   CallOptions
+	budget func() *RetryBudget // of policies without one
 }
 
-func (p picker) With(o CallOptions) Caller { return picker{p.pick, p.opts.and(o)} }
+func (p picker) With(o CallOptions) Caller { return picker{p.pick, p.opts.and(o, p.budget), p.budget} }
 
 func (p picker) target(ctx context.Context, method string) (target, *Error) {
 	t := target{pick: p.pick, opts: p.opts}
+	if p.opts.fault != nil {
+		return t, p.opts.fault
+	}
 	conn, err := t.next(ctx, method)
 	if err != nil {
 		return t, err
@@ -165,7 +176,7 @@ func (p picker) target(ctx context.Context, method string) (target, *Error) {
 
 // With returns a Caller that calls on c with options.
 func (c *Conn) With(o CallOptions) Caller {
-	return connWith{c, CallOptions{}.and(o)}
+	return connWith{c, CallOptions{}.and(o, c.retryBudget)}
 }
 
 func (c *Conn) target(context.Context, string) (target, *Error) { return target{conn: c}, nil }
@@ -175,10 +186,12 @@ type connWith struct {
 	opts CallOptions
 }
 
-func (c connWith) With(o CallOptions) Caller { return connWith{c.conn, c.opts.and(o)} }
+func (c connWith) With(o CallOptions) Caller {
+	return connWith{c.conn, c.opts.and(o, c.conn.retryBudget)}
+}
 
 func (c connWith) target(context.Context, string) (target, *Error) {
-	return target{conn: c.conn, opts: c.opts}, nil
+	return target{conn: c.conn, opts: c.opts}, c.opts.fault
 }
 
 // target is where one call goes.
@@ -209,10 +222,11 @@ func (t *target) next(ctx context.Context, method string) (*Conn, *Error) {
 	return conn, nil
 }
 
-// metadata adds the options' metadata to m.
+// metadata adds the options' metadata to m, in a map that is nobody else's:
+// interceptors may write to it, and the options are shared by calls.
 func (t *target) metadata(m Metadata) Metadata {
 	if len(m) == 0 {
-		return t.opts.Metadata
+		return maps.Clone(t.opts.Metadata)
 	}
 	merged := maps.Clone(m)
 	maps.Copy(merged, t.opts.Metadata)
@@ -308,6 +322,7 @@ func asError(err error) *Error {
 
 // do sends a request through the interceptors.
 func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
+	var ran atomic.Bool // some next got as far as a handler, or may have
 	send := func(ctx context.Context, r *Request) (Raw, error) {
 		// Copied: an interceptor's bytes are its own as soon as this returns,
 		// and the writer may still hold the request then.
@@ -317,13 +332,21 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 			return nil, Errorf(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
 		}
 		if s.kind == KindNotification {
-			if _, err := t.conn.sendNotification(ctx, s, body, r.Metadata, notifyOptions{failFast: t.opts.FailFast}); err != nil {
+			meta := maps.Clone(r.Metadata) // read when the notification is written
+			if err := meta.check(); err != nil {
 				return nil, err
 			}
+			if _, err := t.conn.sendNotification(ctx, s, body, meta, notifyOptions{failFast: t.opts.FailFast}); err != nil {
+				return nil, err
+			}
+			ran.Store(true)
 			return nil, nil
 		}
-		answer, meta, err := t.exchange(ctx, s, body, r.Metadata)
+		answer, meta, err := t.exchange(ctx, s, body, maps.Clone(r.Metadata))
 		r.Reply = meta
+		if err == nil || err.Outcome != NotSent {
+			ran.Store(true)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -332,7 +355,16 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 	if !t.intercepted() {
 		return send(ctx, r)
 	}
-	return chain(slices.Concat(t.conn.config.interceptors, t.opts.Interceptors), send)(ctx, r)
+	raw, err := chain(slices.Concat(t.conn.config.interceptors, t.opts.Interceptors), send)(ctx, r)
+	if err != nil {
+		// An interceptor's own error says nothing of what next did.
+		e := asError(err)
+		if ran.Load() && e.Outcome == NotSent {
+			e = e.with(MayHaveRun)
+		}
+		return nil, e
+	}
+	return raw, nil
 }
 
 // exchange sends body as a call and waits for its end.
@@ -343,7 +375,7 @@ func (t *target) exchange(ctx context.Context, s *spec, body *buf.Buf, meta Meta
 	if err := meta.check(); err != nil {
 		return nil, nil, err
 	}
-	cl := calls.Get().(*call)
+	cl := t.conn.newCall()
 	t.prepare(cl, ctx, s, body, meta)
 	cl.begin()
 	cl.wait()
@@ -357,34 +389,29 @@ func (t *target) exchange(ctx context.Context, s *spec, body *buf.Buf, meta Meta
 
 // prepare fills in a call.
 func (t *target) prepare(cl *call, ctx context.Context, s *spec, body *buf.Buf, meta Metadata) {
-	cl.target, cl.spec, cl.ctx, cl.conn = *t, s, ctx, t.conn
+	cl.target, cl.spec, cl.ctx = *t, s, ctx
 	cl.policy = t.policy(s)
 	cl.deadline, _ = ctx.Deadline()
 	cl.item.call = cl
 	cl.item.body = body.Retain()
 	cl.item.frame = wire.Frame{Type: wire.Call, Method: s.name, Meta: meta}
-	if in := inboundFrom(ctx); in != nil && in.req.Conn == t.conn {
-		cl.nested = true
-		if in.ordered {
-			cl.item.frame.Flags = wire.Lane
-		}
-	}
+	cl.item.cost = body.Len() + meta.size() + messageOverhead
+	cl.aim(t.conn)
 }
 
 // notify sends a notification through the interceptors.
 func (t *target) notify(ctx context.Context, s *spec, body *buf.Buf) *Error {
-	meta := t.metadata(nil)
-	if err := meta.check(); err != nil {
+	if err := t.opts.Metadata.check(); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
 		return ended(ctx, NotSent)
 	}
 	if !t.intercepted() {
-		_, err := t.conn.sendNotification(ctx, s, body, meta, notifyOptions{failFast: t.opts.FailFast})
+		_, err := t.conn.sendNotification(ctx, s, body, t.opts.Metadata, notifyOptions{failFast: t.opts.FailFast})
 		return err
 	}
-	r := &Request{Method: s.name, Kind: KindNotification, Conn: t.conn, Payload: body.B, Metadata: meta, spec: s}
+	r := &Request{Method: s.name, Kind: KindNotification, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
 	if _, err := t.do(ctx, s, r); err != nil {
 		return asError(err)
 	}
@@ -394,7 +421,14 @@ func (t *target) notify(ctx context.Context, s *spec, body *buf.Buf) *Error {
 // broadcast is one Broadcast without its types.
 type broadcast struct {
 	spec   *spec
-	bodies map[string]*buf.Buf // by codec
+	bodies map[encodedFor]*buf.Buf
+}
+
+// encodedFor is what one encoding is good for: the JSON-RPC dialect checks
+// payloads that the binary one need not.
+type encodedFor struct {
+	codec string
+	text  bool
 }
 
 func (b *broadcast) release() {
@@ -403,15 +437,28 @@ func (b *broadcast) release() {
 	}
 }
 
+// wait sends to the connections that are behind, each for itself: they do not
+// wait for each other either.
+func (b *broadcast) wait(ctx context.Context, conns []*Conn, v any) error {
+	errs := make([]error, len(conns))
+	var wg sync.WaitGroup
+	for i, c := range conns {
+		wg.Go(func() { _, errs[i] = b.send(ctx, c, v, false) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 func (b *broadcast) send(ctx context.Context, c *Conn, v any, noWait bool) (busy bool, _ error) {
 	t := target{conn: c}
-	body := b.bodies[c.codec.Name()]
+	key := encodedFor{c.codec.Name(), c.dialect != session.Binary}
+	body := b.bodies[key]
 	if body == nil {
 		var err *Error
 		if body, err = t.encode(b.spec, v); err != nil {
 			return false, err
 		}
-		b.bodies[c.codec.Name()] = body
+		b.bodies[key] = body
 	}
 	if noWait && !t.intercepted() {
 		busy, err := c.sendNotification(ctx, b.spec, body, nil, notifyOptions{noWait: true})
@@ -419,6 +466,9 @@ func (b *broadcast) send(ctx context.Context, c *Conn, v any, noWait bool) (busy
 			return busy, err
 		}
 		return busy, nil
+	}
+	if noWait && c.behind(body.Len()+wire.MaxMeta) {
+		return true, nil // before the interceptors see it, who may see it only once, and add metadata
 	}
 	if err := t.notify(ctx, b.spec, body); err != nil {
 		return false, err

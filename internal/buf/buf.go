@@ -15,9 +15,8 @@ const maxKept = 128 << 10
 // Buf is a byte buffer with a reference count. Its owner fills B; from the
 // moment it is shared its bytes are immutable.
 type Buf struct {
-	B     []byte
-	refs  atomic.Int32
-	owned bool // B came from elsewhere, where it may live on: not for the pool
+	B    []byte
+	refs atomic.Int32
 }
 
 var pool = sync.Pool{New: func() any { return &Buf{B: make([]byte, 0, 512)} }}
@@ -37,14 +36,6 @@ func Copy(p []byte) *Buf {
 	return b
 }
 
-// Own wraps p, which must not change while there are references, and which
-// never gets into the pool: one reference.
-func Own(p []byte) *Buf {
-	b := &Buf{B: p, owned: true}
-	b.refs.Store(1)
-	return b
-}
-
 // Retain adds a reference and returns b.
 func (b *Buf) Retain() *Buf {
 	b.refs.Add(1)
@@ -59,7 +50,7 @@ func (b *Buf) Release() {
 	}
 	switch n := b.refs.Add(-1); {
 	case n == 0:
-		if !b.owned && cap(b.B) <= maxKept {
+		if cap(b.B) <= maxKept {
 			pool.Put(b)
 		}
 	case n < 0:

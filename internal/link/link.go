@@ -17,9 +17,11 @@ import (
 // A Transport carries whole messages over one connection. Read is called by
 // one goroutine, Write by one goroutine at a time; Close and Kill by any.
 type Transport interface {
-	// Read appends the next message to b, calling progress after every part
-	// of it that arrived. A close by the peer is reported as a *CloseError.
-	Read(b *buf.Buf, progress func()) (text bool, err error)
+	// Read returns the next message, which the caller releases, calling
+	// progress after every part of it that arrived. It takes a buffer only
+	// when a message begins, so that an idle connection holds none. A close
+	// by the peer is reported as a *CloseError.
+	Read(progress func()) (b *buf.Buf, text bool, err error)
 	// Write sends one message and retains nothing of it. It calls progress
 	// as parts of a large one leave, so that slow is told from stalled.
 	Write(msg []byte, text bool, progress func()) error
@@ -162,11 +164,8 @@ func (l *Link) Run() error {
 }
 
 func (l *Link) readOne() error {
-	// The buffer is taken when the message begins and given back when it was
-	// delivered, so that an idle link holds none.
-	b := buf.Get()
+	b, text, err := l.t.Read(l.onRead)
 	defer b.Release()
-	text, err := l.t.Read(b, l.onRead)
 	if err != nil {
 		var ce *CloseError
 		if errors.As(err, &ce) {
@@ -381,5 +380,7 @@ func (l *Link) beat(code int) {
 	}
 }
 
-// now is the time in nanoseconds. Only differences of it are used.
+// now is the time in nanoseconds. Only differences of it are used. It is the
+// wall clock, which goes on while a laptop sleeps: whoever wakes finds a peer
+// dead that was silent all night, at once.
 func now() int64 { return time.Now().UnixNano() }

@@ -31,8 +31,9 @@ type lane struct {
 }
 
 type pipeMessage struct {
-	b    *buf.Buf
+	b    *buf.Buf // nil: ping or pong
 	text bool
+	ping bool
 }
 
 func newLane() *lane {
@@ -50,31 +51,40 @@ func (l *lane) put(msg []byte, text bool) error {
 	if l.err != nil {
 		return io.ErrClosedPipe
 	}
-	l.queue = append(l.queue, pipeMessage{buf.Copy(msg), text})
+	l.queue = append(l.queue, pipeMessage{b: buf.Copy(msg), text: text})
 	l.size += len(msg)
 	l.moved.Broadcast()
 	return nil
 }
 
-func (l *lane) get(b *buf.Buf) (text bool, err error) {
+func (l *lane) get() (m pipeMessage, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.queue) == 0 && l.err == nil {
 		l.moved.Wait()
 	}
 	if l.dead || len(l.queue) == 0 {
-		return false, l.err
+		return m, l.err
 	}
-	m := l.queue[0]
-	defer m.b.Release()
+	m = l.queue[0]
 	l.queue = l.queue[1:]
 	l.size -= m.b.Len()
 	l.moved.Broadcast()
 	if l.limit >= 0 && int64(m.b.Len()) > l.limit {
-		return false, &CloseError{Code: 1009, Reason: "message too big"}
+		m.b.Release()
+		return m, &CloseError{Code: 1009, Reason: "message too big"}
 	}
-	b.B = append(b.B, m.b.B...)
-	return m.text, nil
+	return m, nil
+}
+
+// control adds a ping or pong, which nothing holds up.
+func (l *lane) control(ping bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.queue = append(l.queue, pipeMessage{ping: ping})
+		l.moved.Broadcast()
+	}
 }
 
 // end lets the reader drain what was sent and then see err; a hard end drops
@@ -91,12 +101,22 @@ func (l *lane) end(err error, hard bool) {
 
 type pipeEnd struct{ in, out *lane }
 
-func (p *pipeEnd) Read(b *buf.Buf, progress func()) (bool, error) {
-	text, err := p.in.get(b)
-	if err == nil {
+func (p *pipeEnd) Read(progress func()) (*buf.Buf, bool, error) {
+	for {
+		m, err := p.in.get()
+		if err != nil {
+			return nil, false, err
+		}
+		if m.ping { // answered by whoever reads, as a WebSocket's is
+			p.out.control(false)
+			continue
+		}
 		progress()
+		if m.b == nil {
+			continue // a pong
+		}
+		return m.b, m.text, nil
 	}
-	return text, err
 }
 
 func (p *pipeEnd) Write(msg []byte, text bool, _ func()) error { return p.out.put(msg, text) }
@@ -117,4 +137,4 @@ func (p *pipeEnd) SetReadLimit(n int64) {
 	p.in.limit = n
 }
 
-func (p *pipeEnd) Ping() {}
+func (p *pipeEnd) Ping() { p.out.control(true) }

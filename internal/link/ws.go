@@ -23,15 +23,16 @@ type ws struct {
 	pong atomic.Pointer[func()]
 }
 
-func (t *ws) Read(b *buf.Buf, progress func()) (text bool, err error) {
+func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 	if t.pong.Load() == nil {
 		f := progress // a copy, so that only this first one allocates
 		t.pong.Store(&f)
 	}
 	typ, r, err := t.c.Reader(context.Background())
 	if err != nil {
-		return false, closeError(err)
+		return nil, false, closeError(err)
 	}
+	b = buf.Get()
 	for {
 		progress()
 		if len(b.B) == cap(b.B) {
@@ -40,10 +41,11 @@ func (t *ws) Read(b *buf.Buf, progress func()) (text bool, err error) {
 		n, err := r.Read(b.B[len(b.B):cap(b.B)])
 		b.B = b.B[:len(b.B)+n]
 		if err == io.EOF {
-			return typ == websocket.MessageText, nil
+			return b, typ == websocket.MessageText, nil
 		}
 		if err != nil {
-			return false, closeError(err)
+			b.Release()
+			return nil, false, closeError(err)
 		}
 	}
 }

@@ -47,6 +47,10 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, compress
 	if subprotocol != "" {
 		o.Subprotocols = []string{subprotocol}
 	}
+	if !hijackable(w) { // the library would have answered 101 already
+		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
+		return nil, errHijack
+	}
 	c, err := websocket.Accept(leanWriter{w}, r, o)
 	if err != nil {
 		return nil, err
@@ -89,6 +93,22 @@ func (t *ws) Ping() {
 // pingPatience bounds how long the goroutine of one ping can stay.
 const pingPatience = 10 * time.Second
 
+var errHijack = errors.New("typedrpc: the http.ResponseWriter cannot be hijacked: a middleware hides it, or the request is HTTP/2")
+
+// hijackable reports whether http.ResponseController can hijack w.
+func hijackable(w http.ResponseWriter) bool {
+	for {
+		switch v := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = v.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
 // hijackBuffer is the size of a server connection's buffers. net/http's own
 // are 4 KiB each and stay for the life of the connection: 6 kB of the memory
 // of an idle one. Messages larger than the buffer bypass it.
@@ -102,7 +122,7 @@ func (w leanWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w leanWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if errors.Is(err, http.ErrNotSupported) {
-		return nil, nil, errors.New("typedrpc: the http.ResponseWriter cannot be hijacked: a middleware hides it, or the request is HTTP/2")
+		return nil, nil, errHijack
 	}
 	if err != nil {
 		return nil, nil, err

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,10 @@ const (
 	ackBytes  = 64 << 10
 	ackDelay  = time.Second
 )
+
+// maxControl bounds the answers that a peer can make us queue outside of the
+// engine's budget.
+const maxControl = 64
 
 // ErrHandshakeTimeout is the cause of a link that never completed its opening.
 var ErrHandshakeTimeout = errors.New("the peer did not complete the handshake in time")
@@ -120,6 +125,8 @@ type Session struct {
 	newBytes int    // … and bytes
 	ackTimer *time.Timer
 	ackArmed bool
+	taking   bool          // the engine is being asked; sent grows in a moment
+	taken    chan struct{} // closed when it has; nil when nobody waits
 	moved    chan struct{} // closed when acked grows; nil when nobody waits
 	goodbye  error         // ends the link when everything was written
 	ended    bool
@@ -210,7 +217,8 @@ func (s *Session) Accept(w wire.WelcomeBody) bool {
 	}
 	w.Received = s.received
 	s.phase.Store(uint32(open))
-	s.control = append(s.control, wire.Frame{Type: wire.Welcome, Payload: w.Append(nil)})
+	// Before a GOAWAY that came in between.
+	s.control = slices.Insert(s.control, 0, wire.Frame{Type: wire.Welcome, Payload: w.Append(nil)})
 	s.stopOpener()
 	s.mu.Unlock()
 	s.link.SetReadLimit(s.readLimit())
@@ -251,25 +259,45 @@ func (s *Session) Sync(done <-chan struct{}) {
 		return
 	}
 	s.mu.Lock()
-	target := s.sent
-	for s.acked < target && !s.ended {
-		if s.moved == nil {
-			s.moved = make(chan struct{})
-		}
-		moved := s.moved
-		s.pingLocked()
-		s.mu.Unlock()
-		s.link.Wake()
-		select {
-		case <-moved:
-		case <-done:
-			return
-		case <-s.link.Done():
-			return
-		}
-		s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taking && !s.waitLocked(&s.taken, done) {
+		return // what was being taken would have counted
 	}
+	for target := s.sent; s.acked < target; {
+		s.pingLocked()
+		if !s.waitLocked(&s.moved, done) {
+			return
+		}
+	}
+}
+
+// waitLocked waits until signalLocked is called for ch. It reports false when
+// done was closed or the link ended.
+func (s *Session) waitLocked(ch *chan struct{}, done <-chan struct{}) bool {
+	if s.ended {
+		return false
+	}
+	if *ch == nil {
+		*ch = make(chan struct{})
+	}
+	signal := *ch
 	s.mu.Unlock()
+	defer s.mu.Lock()
+	s.link.Wake()
+	select {
+	case <-signal:
+		return true
+	case <-done:
+	case <-s.link.Done():
+	}
+	return false
+}
+
+func signalLocked(ch *chan struct{}) {
+	if *ch != nil {
+		close(*ch)
+		*ch = nil
+	}
 }
 
 func (s *Session) send(f wire.Frame) {
@@ -314,14 +342,11 @@ func (s *Session) Fill(dst []byte) []byte {
 	s.mu.Lock()
 	alone := s.takeControlLocked(b)
 	ready := s.is(open) && !alone
+	s.taking = ready
 	s.mu.Unlock()
 
 	if ready && !b.Full() {
 		s.engine.Take(b)
-	}
-	if b.Len() == 0 {
-		s.farewell()
-		return dst
 	}
 	s.mu.Lock()
 	for i := range b.frames {
@@ -329,7 +354,15 @@ func (s *Session) Fill(dst []byte) []byte {
 			s.sent++
 		}
 	}
+	if s.taking {
+		s.taking = false
+		signalLocked(&s.taken)
+	}
 	s.mu.Unlock()
+	if b.Len() == 0 {
+		s.farewell()
+		return dst
+	}
 	dst, err := b.encode(dst)
 	if err != nil {
 		// The engine checks every bound before it queues, so this is a
@@ -346,13 +379,18 @@ func (s *Session) takeControlLocked(b *Batch) (alone bool) {
 	for len(s.control) > 0 && !alone {
 		f := &s.control[0]
 		switch f.Type {
-		case wire.Ping:
-			f.Position, s.pinging = s.received, false
 		case wire.Hello, wire.Welcome, wire.Auth, wire.AuthOK:
 			if b.Len() > 0 {
 				return true
 			}
 			alone = true
+		default:
+			if !s.is(open) {
+				return true // nothing but the handshake before it is done
+			}
+			if f.Type == wire.Ping {
+				f.Position, s.pinging = s.received, false
+			}
 		}
 		b.Add(f, nil)
 		s.control = s.control[1:]
@@ -474,6 +512,12 @@ func (s *Session) frameIn(f *wire.Frame, alone bool) (int, error) {
 		return 0, nil
 	case wire.Auth:
 		// Credentials are refreshed only where WELCOME announced it.
+		s.mu.Lock()
+		flood := len(s.control) >= maxControl
+		s.mu.Unlock()
+		if flood {
+			return 0, &link.CloseError{Code: CloseFlood, Reason: "answers to AUTH are not being read"}
+		}
 		body := wire.AuthOKBody{Error: &wire.ErrorBody{Code: 12, Message: "this peer does not refresh credentials"}}
 		s.send(wire.Frame{Type: wire.AuthOK, Payload: body.Append(nil)})
 		return 0, nil
@@ -516,14 +560,16 @@ func (s *Session) opening(p phase, f *wire.Frame, alone bool) error {
 			return protocolError("malformed WELCOME", err)
 		}
 		s.link.SetReadLimit(s.readLimit())
+		if err := s.engine.Opened(w); err != nil {
+			return err
+		}
+		// Not before the engine is ready: until the phase changes the writer,
+		// which may still be awake from HELLO, takes nothing from it.
 		s.mu.Lock()
 		s.phase.Store(uint32(open))
 		s.ackDue = true // at once: it confirms the token
 		s.stopOpener()
 		s.mu.Unlock()
-		if err := s.engine.Opened(w); err != nil {
-			return err
-		}
 		s.link.Wake()
 		return nil
 	case p == waitWelcome && f.Type == wire.AuthOK:
@@ -544,11 +590,10 @@ func (s *Session) acknowledged(pos uint64, ping bool) error {
 	if pos > s.sent || pos < s.acked {
 		return protocolError(fmt.Sprintf("position %d is outside %d to %d", pos, s.acked, s.sent), nil)
 	}
-	if pos > s.acked && s.moved != nil {
-		close(s.moved)
-		s.moved = nil
+	if pos > s.acked {
+		s.acked = pos
+		signalLocked(&s.moved)
 	}
-	s.acked = pos
 	s.ackDue = s.ackDue || ping
 	return nil
 }

@@ -24,12 +24,14 @@ type Limits struct {
 	Message uint64 // bytes in the largest message
 	Calls   uint64 // calls in flight
 	Window  uint64 // bytes a new stream may send before the first CREDIT
+	Budget  uint64 // bytes of requests that are held at once
+	Depth   uint64 // nesting of JSON
 }
 
 // HelloBody is the body of HELLO:
 //
 //	{"attempt":1,"token":"…","received":0,"credentials":…,
-//	 "limits":{"message":…,"calls":…,"window":…},"features":["…"]}
+//	 "limits":{"message":…,"calls":…,"window":…,"budget":…,"depth":…},"features":["…"]}
 type HelloBody struct {
 	Attempt     uint64 // rises within one Conn
 	Token       string // the session to resume; "": a new one
@@ -192,6 +194,8 @@ func (o *object) limits(l Limits) {
 	inner.uint("message", l.Message)
 	inner.uint("calls", l.Calls)
 	inner.uint("window", l.Window)
+	inner.uint("budget", l.Budget)
+	inner.uint("depth", l.Depth)
 	o.dst = inner.end()
 }
 
@@ -360,6 +364,10 @@ func parseLimits(data []byte) (Limits, error) {
 			l.Calls, err = uintMember(key, value)
 		case "window":
 			l.Window, err = uintMember(key, value)
+		case "budget":
+			l.Budget, err = uintMember(key, value)
+		case "depth":
+			l.Depth, err = uintMember(key, value)
 		}
 		return err
 	})
