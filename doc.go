@@ -1,0 +1,203 @@
+// Package typedrpc turns one WebSocket into ordinary Go calls, checked by the
+// compiler, in both directions.
+//
+// A procedure is a value, a [Method], declared once in a package that both
+// sides import. One side registers a function for it on a [Mux]; the other
+// calls it on a [Conn]. There is no generated code, and no reflection outside
+// of codecs.
+//
+//	type Numbers struct{ A, B int }
+//
+//	var Add = typedrpc.NewMethod[Numbers, int]("math.add", typedrpc.Idempotent)
+//
+//	func handlers() *typedrpc.Mux {
+//		mux := typedrpc.NewMux()
+//		typedrpc.Handle(mux, Add, func(ctx context.Context, n Numbers) (int, error) {
+//			return n.A + n.B, nil
+//		})
+//		return mux
+//	}
+//
+// A [Server] is an [net/http.Handler]; [Dial] makes a client's connection:
+//
+//	http.Handle("/rpc", &typedrpc.Server{Mux: handlers()})
+//
+//	conn, err := typedrpc.Dial(ctx, "wss://example.com/rpc", nil)
+//	sum, err := typedrpc.Call(ctx, conn, Add, Numbers{A: 20, B: 22})
+//
+// # Both ways
+//
+// A [Conn] has two equal ends. A client answers calls with DialOptions.Mux; a
+// handler finds the connection that its call came in on with [ConnFrom] and
+// calls back; a server finds its clients with [Server.Conns] and
+// Server.OnConnect. [Notify] sends a message that has no answer, [Broadcast]
+// sends one to many connections, and [Go] makes a call whose response is waited
+// for later, alone or together with others: [Future.Await], [All], [Any],
+// [Race], [Wait].
+//
+// Everything that calls takes a [Caller]: a connection, a connection with
+// [CallOptions] (metadata, retries), or what [Pick] makes of many connections.
+//
+// # Order and concurrency
+//
+// Everything exported may be used by any number of goroutines at once, except
+// where its comment says otherwise ([Request], [Metadata]).
+//
+// Calls run concurrently, each handler on a goroutine of its own, in no order.
+// Notifications of a connection are handled one after another, in the order in
+// which the sender's calls of Notify returned. Methods declared [Serial] share
+// that lane: their calls and the notifications of one connection run one at a
+// time, in the order in which they were sent. A slow handler on the lane delays
+// what is behind it on the same connection, and nothing else.
+//
+// Between calls, and between a call and a notification, there is no order, also
+// on one connection: to have one thing happen after another, wait for the first.
+//
+// Replies are never queued behind handlers. A handler may call its caller back,
+// which may call back in turn, to any depth. What would have to wait for itself
+// fails at once instead of hanging: with ResourceExhausted when the peer's limits
+// are spent, with FailedPrecondition when a handler on the ordered lane
+// would wait for the peer's lane. The library knows such a call by its context:
+// pass the context that the handler was given to the calls that it makes.
+//
+// # Contexts
+//
+// When the context of a [Call] ends, Call returns at once, and the handler's
+// context ends soon after. Deadlines travel as the time that is left, so that
+// clocks need not agree; a handler that passes its context on passes on what is
+// left of it. [Timeout] gives a method's calls a deadline of their own. No
+// context of a caller reaches the socket, so ending one never harms the
+// connection.
+//
+// A handler's context ends when the caller gave up, when the caller's time has
+// passed, when the connection's session is over, and when the handler has
+// returned. It carries the values of the upgrade request's context, of the
+// Identity's, or, on a client, of the context that Dial was given. Work that
+// goes on after the handler needs [context.WithoutCancel], or [Conn.Context].
+//
+// The context of [Dial] bounds the first handshake and nothing else; that of
+// [Future.Await] bounds the waiting, while that of Go bounds the call.
+//
+// # Errors
+//
+// Every failed call returns an [*Error]; only [Any] and Broadcast join several.
+// Its [Code] is one of gRPC's or the application's own, and crosses the wire, so
+// that errors.Is works with codes and with the context package's errors:
+//
+//	_, err := typedrpc.Call(ctx, conn, Add, Numbers{})
+//	if errors.Is(err, typedrpc.NotFound) || errors.Is(err, context.DeadlineExceeded) {
+//		log.Print(err)
+//	}
+//
+// A handler chooses what its caller sees: a Code as it is, an *Error made by
+// [Errorf], or a [Fault], which is a declared error with typed data. The first
+// *Error or Code that the returned error wraps is the one that is sent, without
+// what is wrapped around it. Any other error crosses as Internal with a fixed
+// text and is logged in full; an [ErrorMapper] can change that. A handler that
+// passes on the error of a call that it made passes on that call's code and
+// message.
+//
+// The [Outcome] says how far a call got. NotSent: no handler saw it, and making
+// it again is always safe. MayHaveRun: it left, and no answer came. Answered:
+// the error is the handler's own.
+//
+// # Retries and lost links
+//
+// A call is made again, by whatever policy, only if its error is NotSent or its
+// method is [Idempotent]. A [RetryPolicy] belongs to a call, a method or a
+// connection, in this order, and without one nothing is repeated but what a
+// lost link interrupts.
+//
+// A connection that was dialled outlives its links. While there is none, calls
+// and notifications wait as long as their contexts allow, or fail at once with
+// CallOptions.FailFast. When a link is lost,
+//
+//   - calls that had not left are sent on the next one, in order;
+//   - Idempotent calls in flight are sent again, at most eight times or as
+//     often as their policy allows;
+//   - all other calls in flight fail with Unavailable, MayHaveRun;
+//   - notifications that had not left are sent on the next link, those that had
+//     may be lost;
+//   - handlers' contexts end, and their replies are dropped.
+//
+// Calls that a handler made with its own context are part of the session, and
+// end with it. In this version a session lives as long as its link, so calls in
+// flight do not go on after it. A connection that a server accepted ends with
+// its link; the client's return is a new one.
+//
+// DialOptions.OnState observes all this, [Conn.Reconnect] hurries it. The
+// connection stays away for good when the server says that coming back is
+// pointless: wrong credentials, not allowed, a protocol error, or HTTP status
+// 400, 401 or 403.
+//
+// # Flow control and limits
+//
+// Every queue has a bound in bytes, in calls, or both; see [Limits]. Both sides
+// announce theirs in the handshake.
+//
+// Notify waits, with its context, while the peer's handlers are behind by more
+// than the window that the peer announced, or while more than Limits.MaxBuffered
+// waits for the socket. A handler's reply waits the same way, and keeps its
+// call's place meanwhile: a peer that does not read is not served either. A call
+// waits when as many calls, or as many bytes of requests, are in flight as the
+// peer announced. A cancelled call holds its place until the peer's answer has
+// come, so that calling and cancelling in a loop is not a way around the limit.
+//
+// What is too large fails its call with ResourceExhausted, and the connection
+// goes on. A peer that floods the other with what it was told not to send is
+// disconnected.
+//
+// The requests of calls that wait for a link or for a place are held in memory,
+// as many as there are callers. Nothing bounds the number of futures but the
+// program that makes them.
+//
+// # Who can talk
+//
+// A dialled connection speaks [Binary] frames by default, with the codecs that
+// it offers; [JSON] is the default one. [JSONRPC] says the same in text that a
+// person can read. A client that offers no subprotocol, or POSTs, is taken for
+// a plain JSON-RPC 2.0 peer, and the same handlers serve it; [PlainJSONRPC] is
+// how to be one. Plain peers have no credentials beside the HTTP request, no
+// flow control, and no Outcome beyond what an answer tells. [Params] gives them
+// positional parameters. PROTOCOL.md has the details.
+//
+// # Security
+//
+// Server.Authenticate decides who may connect, by typed credentials that come
+// with the client's first message, by the HTTP request, or by both; nothing else
+// of the peer is handled before. Its [Identity] is what handlers find with
+// [Conn.Identity]. Web pages of foreign origins are refused unless
+// Server.Origins names them. TLS is net/http's, and a program's own duty.
+//
+// A type with a Validate method checks itself before a handler sees it, see
+// [Handle]. Encode secrets into neither Error.Message nor Error.Data: both are
+// for the peer.
+//
+// # Ending
+//
+// [Conn.Close] fails the calls in flight, flushes what was queued before, and
+// returns when the connection's goroutines have ended. [Conn.Shutdown] and
+// [Server.Shutdown] let calls in flight finish first. Call Server.Shutdown
+// before http.Server.Shutdown, which knows nothing of upgraded connections:
+//
+//	if err := srv.Shutdown(ctx); err != nil {
+//		log.Print("some calls did not finish: ", err)
+//	}
+//	hs.Shutdown(ctx)
+//
+// # Testing
+//
+// Package [github.com/typedrpc/typedrpc/typedrpctest] connects a server and a
+// client in memory. That works inside a bubble of [testing/synctest], where
+// waiting takes no time:
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
+//		defer client.Close()
+//		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+//		defer cancel()
+//		if _, err := typedrpc.Call(ctx, client, Add, Numbers{A: 20, B: 22}); err != nil {
+//			t.Error(err)
+//		}
+//	})
+package typedrpc

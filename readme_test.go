@@ -1,0 +1,230 @@
+package typedrpc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"go/ast"
+	"go/doc/comment"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// The documents' code is code: the README's program runs and prints what the
+// README says, and every other fragment compiles. What fragments use without
+// declaring it is in documentPrelude.
+
+const documentPrelude = `var (
+	ctx  context.Context
+	conn *typedrpc.Conn
+	mux  *typedrpc.Mux
+	srv  *typedrpc.Server
+	hs   *http.Server
+	t    *testing.T
+)
+`
+
+// documentPackages are what fragments may import, by name.
+var documentPackages = map[string]string{
+	"context": "context", "errors": "errors", "fmt": "fmt", "log": "log", "slog": "log/slog",
+	"http": "net/http", "testing": "testing", "synctest": "testing/synctest", "time": "time",
+	"typedrpc": "github.com/typedrpc/typedrpc", "typedrpctest": "github.com/typedrpc/typedrpc/typedrpctest",
+}
+
+// block is one fenced block of a Markdown document.
+type block struct{ info, text string }
+
+func blocks(t *testing.T, path string) []block {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []block
+	for _, m := range regexp.MustCompile("(?ms)^```([^\n]*)\n(.*?)^```$").FindAllSubmatch(data, -1) {
+		all = append(all, block{string(m[1]), string(m[2])})
+	}
+	return all
+}
+
+func TestREADME_program(t *testing.T) {
+	is := is.New(t)
+	all := blocks(t, "README.md")
+	at := slices.IndexFunc(all, func(b block) bool { return strings.HasPrefix(b.text, "package main\n") })
+	is.True(at >= 0 && all[at+1].info == "output") // a program and then its output
+
+	file := filepath.Join(t.TempDir(), "main.go")
+	is.NoErr(os.WriteFile(file, []byte(all[at].text), 0o600))
+	got := runGo(t, "run", file)
+	is.Equal(got, all[at+1].text)
+}
+
+func TestREADME_fragments(t *testing.T) {
+	var fragments []string
+	for _, b := range blocks(t, "README.md") {
+		if b.info == "go" && !strings.HasPrefix(b.text, "package ") {
+			fragments = append(fragments, b.text)
+		}
+	}
+	compile(t, fragments)
+}
+
+// TestREADME_guide does for doc.go's comment what the tests above do for the
+// README.
+func TestREADME_guide(t *testing.T) {
+	is := is.New(t)
+	f, err := parser.ParseFile(token.NewFileSet(), "doc.go", nil, parser.ParseComments)
+	is.NoErr(err)
+	var p comment.Parser
+	var fragments []string
+	for _, part := range p.Parse(f.Doc.Text()).Content {
+		if code, ok := part.(*comment.Code); ok {
+			fragments = append(fragments, code.Text)
+		}
+	}
+	is.True(len(fragments) > 3)
+	compile(t, fragments)
+}
+
+// compile compiles fragments, declarations or statements, as one package.
+func compile(t *testing.T, fragments []string) {
+	t.Helper()
+	is := is.New(t)
+	dir := t.TempDir()
+	args := []string{"build", "-o", os.DevNull}
+	for i, text := range append(fragments, documentPrelude) {
+		if pretty, err := format.Source([]byte(text)); err == nil && string(pretty) != text {
+			t.Errorf("gofmt would write this fragment as:\n%s", pretty)
+		}
+		name := filepath.Join(dir, fmt.Sprintf("fragment%d.go", i))
+		is.NoErr(os.WriteFile(name, goFile(t, i, text), 0o600))
+		args = append(args, name)
+	}
+	runGo(t, args...)
+}
+
+// goFile makes a file of a fragment.
+func goFile(t *testing.T, i int, text string) []byte {
+	t.Helper()
+	body := text
+	f, err := parser.ParseFile(token.NewFileSet(), "", "package p\n"+body, 0)
+	if err != nil {
+		body = fmt.Sprintf("func fragment%d() {\n%s\n}\n", i, text)
+		if f, err = parser.ParseFile(token.NewFileSet(), "", "package p\n"+body, 0); err != nil {
+			t.Fatalf("neither declarations nor statements: %v\n%s", err, text)
+		}
+		// What a fragment only shows being assigned counts as used.
+		used := ""
+		for _, stmt := range f.Decls[0].(*ast.FuncDecl).Body.List {
+			if a, ok := stmt.(*ast.AssignStmt); ok && a.Tok == token.DEFINE {
+				for _, v := range a.Lhs {
+					if id := v.(*ast.Ident); id.Name != "_" {
+						used += "\t_ = " + id.Name + "\n"
+					}
+				}
+			}
+		}
+		body = strings.TrimSuffix(body, "}\n") + used + "}\n"
+	}
+	var file bytes.Buffer
+	file.WriteString("package p\n\nimport (\n")
+	imported := map[string]bool{}
+	ast.Inspect(f, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok {
+			if id, ok := s.X.(*ast.Ident); ok && documentPackages[id.Name] != "" && !imported[id.Name] {
+				imported[id.Name] = true
+				fmt.Fprintf(&file, "\t%q\n", documentPackages[id.Name])
+			}
+		}
+		return true
+	})
+	file.WriteString(")\n\n" + body)
+	return file.Bytes()
+}
+
+// runGo runs the go command in the module's root, as a reader would.
+func runGo(t *testing.T, args ...string) (output string) {
+	t.Helper()
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("there is no go command here")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out)
+}
+
+// TestREADME_defaults keeps the table of defaults true.
+func TestREADME_defaults(t *testing.T) {
+	is := is.New(t)
+	l, err := Limits{}.withDefaults()
+	is.NoErr(err)
+	text, err := os.ReadFile("README.md")
+	is.NoErr(err)
+	b := Backoff{}.withDefaults()
+	p := RetryPolicy{}.ready()
+	for _, want := range []string{
+		"| `MaxMessage` | " + mebibytes(l.MaxMessage) + " |",
+		"| `MaxCalls` | " + thousands(l.MaxCalls) + " |",
+		"| `MaxBuffered` | " + mebibytes(l.MaxBuffered) + " |",
+		"| `Window` | " + kibibytes(l.Window) + " |",
+		fmt.Sprintf("| `MaxDepth` | %d |", l.MaxDepth),
+		"| `HandshakeTimeout` | " + seconds(l.HandshakeTimeout) + " |",
+		"| `KeepAlive` | " + seconds(l.KeepAlive) + " |",
+		"| `WriteTimeout` | " + seconds(l.WriteTimeout) + " |",
+		fmt.Sprintf("| %d ms to %s, factor %v, full jitter, starts over after %s of a link |", b.Min.Milliseconds(), seconds(b.Max), b.Factor, seconds(lived)),
+		fmt.Sprintf("with a policy %d attempts, for `Unavailable`", p.Attempts),
+		"| `Close` | flushes for " + seconds(closePatience) + " |",
+		"| typed data of an error, and its text | " + kibibytes(maxErrorData) + ", " + kibibytes(maxErrorText) + " |",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("README.md does not say %q", want)
+		}
+	}
+	srv := &Server{}
+	is.NoErr(srv.Check())
+	is.True(strings.Contains(string(text), "(`MaxPlainConns`) | "+thousands(srv.maxPlain)+" |"))
+	is.True(strings.Contains(string(text), "(`RetryWindow`) | "+seconds(srv.window)+" |"))
+}
+
+func mebibytes(n int) string         { return fmt.Sprintf("%d MiB", n>>20) }
+func kibibytes(n int) string         { return fmt.Sprintf("%d KiB", n>>10) }
+func seconds(d time.Duration) string { return fmt.Sprintf("%v s", d.Seconds()) }
+func thousands(n int) string         { return fmt.Sprintf("%d,%03d", n/1000, n%1000) }
+
+// TestREADME_links finds links within the repository that lead nowhere.
+func TestREADME_links(t *testing.T) {
+	docs, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range append(docs, "docs/design.md", "docs/rough-edges.md") {
+		text, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = regexp.MustCompile("(?ms)^```.*?^```$|`[^`\n]*`").ReplaceAll(text, nil)
+		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`).FindAllSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(doc), string(m[1]))); err != nil {
+				t.Errorf("%s links to %s: %v", doc, m[1], err)
+			}
+		}
+	}
+}
