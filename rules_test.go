@@ -115,11 +115,11 @@ var goStatements = map[string]int{
 	"typedrpc.go wait":                1, // a Broadcast's wait for one connection that is behind
 	"future.go intercept":             1, // a future whose interceptors wait
 	"dial.go Dial":                    1, // the supervisor of a dialled connection, which also reads
-	"dial.go change":                  1, // OnState, while there is something to tell
-	"server.go start":                 1, // an accepted link's reader
-	"server.go hello":                 1, // authentication, which waits
-	"server.go authenticate":          1, // its end when the client leaves
-	"server.go opened":                1, // OnConnect
+	"dialer.go change":                1, // OnState, while there is something to tell
+	"accept.go start":                 1, // an accepted link's reader
+	"accept.go hello":                 1, // authentication, which waits
+	"accept.go authenticate":          1, // its end when the client leaves
+	"accept.go opened":                1, // OnConnect
 	"server.go Shutdown":              1, // one for each connection being drained
 }
 
