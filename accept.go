@@ -162,16 +162,22 @@ func (l *serverLink) opened(id Identity, peer wire.Limits, w *wire.WelcomeBody) 
 		context.AfterFunc(c.ctx, func() { expire.Stop() })
 	}
 	c.opened(l.sess, peer)
+	l.list(true) // before WELCOME: a client whose Dial returned is among Conns
 	if w != nil && !l.sess.Accept(*w) {
+		l.list(false)
 		return
 	}
 	if w != nil {
 		l.sess.KeepAlive(c.config.limits.KeepAlive)
 	}
-	s.mu.Lock()
-	l.open = true
-	s.mu.Unlock()
 	if s.OnConnect != nil {
 		l.greets.Go(func() { s.OnConnect(c) })
 	}
+}
+
+// list puts the connection among the server's Conns, or takes it away.
+func (l *serverLink) list(open bool) {
+	l.server.mu.Lock()
+	defer l.server.mu.Unlock()
+	l.open = open
 }

@@ -169,7 +169,9 @@ func (cl *call) tryAgain(err *Error) bool {
 	if cl.target.pick == nil && !cl.conn.rest(cl) {
 		return false // the connection ends, and no other would be asked
 	}
-	cl.timer = time.AfterFunc(wait, cl.again)
+	// Not 0: timers that are due at once crash the race detector when several
+	// goroutines of one testing/synctest bubble start them (Go 1.26).
+	cl.timer = time.AfterFunc(max(wait, 1), cl.again)
 	return true
 }
 

@@ -129,7 +129,7 @@ func (in *inbound) AfterFunc(f func()) (stop func() bool) {
 
 func (in *inbound) armLocked() {
 	if in.timer == nil && !in.deadline.IsZero() {
-		in.timer = time.AfterFunc(time.Until(in.deadline), func() { in.cancel(context.DeadlineExceeded) })
+		in.timer = time.AfterFunc(max(time.Until(in.deadline), 1), func() { in.cancel(context.DeadlineExceeded) })
 	}
 }
 

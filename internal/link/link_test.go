@@ -183,7 +183,7 @@ func TestLink_noWakeIsLost(t *testing.T) {
 			}
 			wg.Wait()
 			synctest.Wait()
-			if r.up.queue != nil && len(r.up.queue) > 0 {
+			if len(r.up.queue) > 0 {
 				t.Fatalf("round %d: a message was queued and nobody wrote it", i)
 			}
 			for len(r.peer.(*pipeEnd).in.queue) > 0 {
@@ -232,14 +232,14 @@ func TestLink_keepAlive(t *testing.T) {
 		is := is.New(t)
 		r := run(Options{})
 		r.KeepAlive(20*time.Second, 4408)
-		time.Sleep(20*time.Second - 1)
+		time.Sleep(20*time.Second - time.Nanosecond)
 		is.Equal(r.up.idled(), 0)
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		is.Equal(r.up.idled(), 1) // one question, after one interval
 		time.Sleep(20*time.Second - 3)
 		is.NoErr(r.Err())
-		time.Sleep(3)
+		time.Sleep(3 * time.Nanosecond)
 		synctest.Wait()
 		var ce *CloseError
 		is.True(errors.As(r.Err(), &ce))
