@@ -68,7 +68,7 @@ type Credential struct {
 
 // Credentials makes a client's side of an authentication: fn is called before
 // every handshake, so that it can refresh what has expired. Its error fails
-// the attempt.
+// the attempt. It must not close the connection, which would wait for it.
 func Credentials[C, R any](m Method[C, R], fn func(ctx context.Context) (C, error)) Credential {
 	s := m.spec
 	return Credential{s, func(ctx context.Context, codec Codec) ([]byte, error) {

@@ -68,7 +68,8 @@ type Conn struct {
 
 	// calls that we handle
 	inbound  map[uint64]*inbound
-	inBytes  int // of their payloads
+	inBytes  int        // of their payloads
+	parked   []*inbound // of them, those that wait for replies to be read
 	lastIn   uint64
 	lane     *lane
 	credits  int // notifications to credit
@@ -229,6 +230,7 @@ func (c *Conn) close(ctx context.Context, code int, reason string) {
 		// see a lost connection, and not a "canceled" from the handler.
 		in.sess = nil
 	}
+	c.dropParkedLocked()
 	c.movedLocked()
 	c.mu.Unlock()
 	c.cancel(cause)
@@ -326,8 +328,12 @@ func (c *Conn) lost(cause error) {
 	c.sess, c.woken, c.away = nil, false, false
 	handlers := c.handlersLocked()
 	clear(c.inbound)
+	c.dropParkedLocked()
 	c.inBytes = 0
-	c.lane = nil
+	if c.lane != nil {
+		c.lane.orphan(!c.closing)
+		c.lane = nil
+	}
 	failed := c.interruptLocked(c.heals && !c.closing)
 	c.movedLocked()
 	c.checkIdleLocked()
@@ -336,6 +342,14 @@ func (c *Conn) lost(cause error) {
 		in.cancel(context.Canceled)
 	}
 	failed.settle(&Error{Code: Unavailable, Message: "connection lost", cause: cause})
+}
+
+// dropParkedLocked gives up calls that have not begun and never will.
+func (c *Conn) dropParkedLocked() {
+	for _, in := range c.parked {
+		in.body.Release()
+	}
+	c.parked = nil
 }
 
 // handlersLocked returns what is being handled.
@@ -424,6 +438,7 @@ func (c *Conn) take(b *session.Batch) {
 		c.woken = false
 		return
 	}
+	c.unparkLocked()
 	c.movedLocked()
 	c.checkIdleLocked()
 }

@@ -136,7 +136,14 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 	cl.stop = func() bool { p.cancel(); stop(); return true }
 	r := &Request{Method: s.name, Kind: KindCall, Conn: t.conn, Payload: append(Raw(nil), body...), Metadata: t.metadata(nil), spec: s}
 	go func() {
-		raw, err := t.do(ctx, s, r)
+		returned := false
+		defer func() {
+			if !returned { // runtime.Goexit in an interceptor
+				cl.settle(nil, nil, &Error{Code: Internal, Message: "an interceptor ended its goroutine", Outcome: MayHaveRun})
+			}
+		}()
+		raw, err := t.doSafely(ctx, s, r)
+		returned = true
 		if err != nil {
 			cl.settle(nil, r.Reply, asError(err))
 			return

@@ -195,14 +195,35 @@ func (c *Conn) called(f *wire.Frame, array *arrayReply, index int) error {
 	in.cost = len(f.Payload) + Metadata(f.Meta).size()
 	c.inbound[in.id] = in
 	c.inBytes += in.cost
-	if serial {
+	park := !serial && in.array == nil && c.crowdedLocked()
+	switch {
+	case serial:
 		c.laneLocked(in)
+	case park:
+		c.parked = append(c.parked, in)
 	}
 	c.mu.Unlock()
-	if !serial {
+	if !serial && !park {
 		go in.run()
 	}
 	return nil
+}
+
+// crowdedLocked reports that the peer does not read the replies there are. Its
+// calls begin when it has: it may be busy asking, so they are not refused.
+func (c *Conn) crowdedLocked() bool {
+	return c.queued+c.unsent > c.config.limits.MaxBuffered
+}
+
+// unparkLocked begins the calls that waited for replies to be read.
+func (c *Conn) unparkLocked() {
+	if len(c.parked) == 0 || c.crowdedLocked() {
+		return
+	}
+	for _, in := range c.parked {
+		go in.run()
+	}
+	c.parked = nil
 }
 
 // maxTimeLeft bounds a caller's deadline, in milliseconds: a century.
@@ -245,7 +266,8 @@ func (c *Conn) refusalLocked(in *inbound, f *wire.Frame, serial bool) (e *Error,
 		return Errorf(ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls), hello
 	case c.inBytes > 0 && c.inBytes+size > limits.MaxBuffered:
 		return Errorf(ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered), hello
-	case c.queued+c.unsent > limits.MaxBuffered:
+	case in.array != nil && c.crowdedLocked():
+		// It cannot wait: what takes the room may be the rest of its array.
 		return Errorf(ResourceExhausted, "%d bytes of replies have not been read", c.queued+c.unsent), false
 	case serial && f.Flags&wire.Lane != 0 && c.lane.busy():
 		return Errorf(FailedPrecondition, "%q is Serial and the lane is busy; a call from an ordered handler must not wait for it, because that could deadlock", f.Method), false
@@ -361,7 +383,7 @@ func (c *Conn) checkReply(in *inbound, body *buf.Buf) error {
 		return Errorf(ResourceExhausted, "the response has %d bytes, the caller takes at most %d", body.Len(), limit)
 	}
 	if err := Metadata(in.req.Reply).check(); err != nil {
-		return err
+		return fmt.Errorf("the reply's metadata: %s", err.Message) // the handler's defect
 	}
 	return c.checkPayload(body.Bytes())
 }

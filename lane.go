@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"context"
+	"slices"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/link"
@@ -12,15 +13,30 @@ import (
 // lane runs a session's notifications and Serial calls one after another. Its
 // fields are under Conn.mu. Its goroutine exists while there is work.
 type lane struct {
-	queue   []*inbound
-	running bool
-	current *inbound // the notification being handled
-	bytes   int      // of the notifications in queue, with their overhead
-	taken   int      // notifications handled and not credited yet …
-	spent   int      // … and their bytes
+	queue    []*inbound
+	running  bool
+	orphaned bool     // its session has ended
+	current  *inbound // the notification being handled
+	bytes    int      // of the notifications in queue, with their overhead
+	taken    int      // notifications handled and not credited yet …
+	spent    int      // … and their bytes
 }
 
 func (l *lane) busy() bool { return l.running || len(l.queue) > 0 }
+
+// orphan ends the lane's session. With keep the notifications in it are still
+// handled: they were received, and their sender may have been told so. Nobody
+// waits for the calls any more.
+func (l *lane) orphan(keep bool) {
+	l.orphaned = keep
+	l.queue = slices.DeleteFunc(l.queue, func(in *inbound) bool {
+		drop := !keep || in.req.Kind == KindCall
+		if drop {
+			in.body.Release()
+		}
+		return drop
+	})
+}
 
 // laneLocked appends in and starts the lane if it rests.
 func (c *Conn) laneLocked(in *inbound) {
@@ -42,7 +58,7 @@ func (c *Conn) runLane(l *lane) {
 	}()
 	for {
 		c.mu.Lock()
-		if len(l.queue) == 0 || c.lane != l {
+		if len(l.queue) == 0 {
 			l.queue, l.running = nil, false
 			c.checkIdleLocked()
 			c.mu.Unlock()
@@ -101,7 +117,7 @@ func (c *Conn) notified(f *wire.Frame) error {
 func (c *Conn) runNotification(l *lane, in *inbound) {
 	defer c.notificationDone(l, in) // also when a handler ends the goroutine
 	c.mu.Lock()
-	live := c.lane == l
+	live := c.lane == l || l.orphaned
 	if live {
 		l.current = in
 	}

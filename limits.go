@@ -25,7 +25,7 @@ type Limits struct {
 	// MaxBuffered is how many bytes of requests being handled are held for
 	// one connection (a typedrpc peer waits for its turn), and how many bytes
 	// of replies and notifications may wait for its socket before handlers
-	// wait too and new calls are refused. At least one message always fits.
+	// wait too and new calls do not begin. At least one message always fits.
 	// Default 8 MiB each.
 	MaxBuffered int
 	// Window is how many bytes of notifications (each counted with 64 more)

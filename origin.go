@@ -15,7 +15,7 @@ type origin struct{ scheme, host, port string }
 
 func parseOrigin(s string) (origin, error) {
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+	if err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
 		return origin{}, fmt.Errorf("%q is no origin; write scheme://host or scheme://host:port", s)
 	}
 	return newOrigin(u.Scheme, u.Host), nil

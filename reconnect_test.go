@@ -428,6 +428,44 @@ func TestReconnect_failFastDoesNotWaitInTheQueueEither(t *testing.T) {
 	})
 }
 
+func TestReconnect_failFastBehindAStalledWriteDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		peers := make(chan *wirePeer, 9)
+		w, c := scripted(t, nil, func(_ int, p *wirePeer) {
+			p.welcome() // and reads nothing more
+			peers <- p
+		})
+		p := <-peers
+		large := NewMethod[string, Empty]("large")
+		for range 2 { // more than the pipe holds
+			Go(t.Context(), c, large, strings.Repeat("x", 300<<10))
+			synctest.Wait()
+		}
+		patient := Go(t.Context(), c, labEcho, 1)
+		fast := Go(t.Context(), c.With(CallOptions{FailFast: true}), labEcho, 1)
+		w.mu.Lock()
+		w.script = nil // nobody answers any more
+		w.mu.Unlock()
+		p.t.Kill()
+		synctest.Wait()
+		is.Equal(c.State(), Waiting)
+		select {
+		case <-fast.Done():
+		default:
+			t.Error("a FailFast call waits for a link")
+		}
+		_, err := fast.Await(t.Context())
+		is.Equal(outcomeOf(err), NotSent)
+		select {
+		case <-patient.Done():
+			t.Error("a call that had not left does not wait for a link")
+		default:
+		}
+		is.NoErr(c.Close())
+	})
+}
+
 func TestReconnect_notificationsQueuedMeanwhileArrive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -256,7 +257,7 @@ func TestRetry_giveUpRacesWithTheNextAttempt(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, uint64(g)))
 			wg.Go(func() {
 				for range 200 {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rng.IntN(50)))
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+rng.IntN(50)))
 					fut := Go(ctx, pool, retryRead, Empty{})
 					time.AfterFunc(time.Duration(1+rng.IntN(50)), fut.Cancel)
 					_, err := Call(ctx, pool, retryRead, Empty{})
@@ -611,5 +612,50 @@ func TestLimits_plainPeerIsOnlyRefused(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(string(f.Payload), "5")
 		p.t.Kill()
+	})
+}
+
+// Notifications that had been received and acknowledged were dropped when their
+// sender closed the connection after them.
+func TestNotify_thenClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		note := NewNotification[int]("note")
+		mux := NewMux()
+		var got []int
+		HandleNotification(mux, note, func(_ context.Context, n int) {
+			time.Sleep(time.Millisecond) // slower than the sender
+			got = append(got, n)
+		})
+		c, _, err := dialPipe(t.Context(), &Server{Mux: mux}, nil)
+		is.NoErr(err)
+		for i := range 200 {
+			is.NoErr(Notify(t.Context(), c, note, i))
+		}
+		is.NoErr(c.Close())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		is.Equal(len(got), 200)
+		is.True(slices.IsSorted(got))
+	})
+}
+
+// The panic of an outgoing interceptor ended the process when the call was made
+// with Go, on whose goroutine nobody else can recover.
+func TestGo_interceptorPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := newLab()
+		c, _, err := dialPipe(t.Context(), l.Server, nil)
+		is.NoErr(err)
+		for _, end := range []func(){func() { panic("oops") }, runtime.Goexit} {
+			with := c.With(CallOptions{Interceptors: []Interceptor{func(context.Context, *Request, RawHandler) (Raw, error) {
+				end()
+				return nil, nil
+			}}})
+			_, err = Go(t.Context(), with, labEcho, 1).Await(t.Context())
+			is.True(errors.Is(err, Internal))
+		}
+		is.NoErr(c.Close())
 	})
 }

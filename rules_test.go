@@ -107,7 +107,8 @@ var goStatements = map[string]int{
 	"internal/link/link.go Wake":      1, // the writer, while there is work
 	"internal/link/link.go Fail":      1, // the goodbye, bounded
 	"internal/link/ws_native.go Ping": 1, // stands in for coder/websocket, which waits for the pong
-	"inbound.go called":               1, // one for each call being handled
+	"inbound.go called":               1, // one for each call being handled …
+	"inbound.go unparkLocked":         1, // … that waited for replies to be read
 	"inbound.go AfterFunc":            1, // as package context does
 	"inbound.go cancel":               1, // as package context does
 	"lane.go laneLocked":              1, // the ordered lane, while there is work

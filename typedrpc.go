@@ -3,8 +3,10 @@ package typedrpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -365,6 +367,19 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 		return nil, e
 	}
 	return raw, nil
+}
+
+// doSafely is do for a goroutine of our own, on which nobody else can recover:
+// an interceptor's panic is one failed call.
+func (t target) doSafely(ctx context.Context, s *spec, r *Request) (raw Raw, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.conn.config.logger.Error("typedrpc: interceptor panicked",
+				"method", r.Method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = &Error{Code: Internal, Message: internalText, Outcome: MayHaveRun}
+		}
+	}()
+	return t.do(ctx, s, r)
 }
 
 // exchange sends body as a call and waits for its end.
