@@ -131,10 +131,10 @@ const closePatience = 4 * time.Second
 // handlers' contexts end, and what was sent before (notifications, replies) is
 // flushed and, by a typedrpc peer, acknowledged, for at most five seconds.
 // Close returns when the connection's goroutines have ended, except those of
-// handlers and of OnState, so it may be called in them. Closing again waits for the same
-// end. A client whose connection a server closes comes back, see Dial; to keep
-// it away refuse its credentials. The error is always nil; it is there for
-// io.Closer.
+// handlers and of OnState, so it may be called in them. Closing again waits
+// for the same end. A client whose connection a server closes comes back, see
+// Dial; to keep it away refuse its credentials. The error is always nil; it is
+// there for io.Closer.
 func (c *Conn) Close() error {
 	c.close(context.Background(), session.CloseDone, "closed")
 	<-c.done

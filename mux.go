@@ -61,11 +61,11 @@ type entry struct {
 // Calls run concurrently, each on its own goroutine, unless m is Serial. fn's
 // context ends when the caller gives up, when the time that the caller gave
 // has passed, and when the connection is gone; ConnFrom and RequestFrom find
-// the connection and the request in it. A peer may also notify a method: then
-// fn runs like a notification's handler, and its response is dropped. If Req or *Req has a method Validate()
+// the connection and the request in it. If Req or *Req has a method Validate()
 // error, it is called first and its error answers the call, as InvalidArgument
 // unless it is an *Error. A panic in fn fails the call with Internal and is
-// logged with its stack.
+// logged with its stack. A peer may also notify a method: then fn runs like a
+// notification's handler, and its response is dropped.
 func Handle[Req, Resp any](mux *Mux, m Method[Req, Resp], fn func(context.Context, Req) (Resp, error)) {
 	mustRegister(mux, m.spec, fn == nil)
 	spec, validate := m.spec, validatorOf[Req]()
