@@ -127,9 +127,10 @@ func (c *Conn) Codec() Codec { return c.codec }
 // acknowledged; the goodbye itself takes at most a second more.
 const closePatience = 4 * time.Second
 
-// Close ends the connection. Calls in flight fail at once with Unavailable,
-// handlers' contexts end, and what was sent before (notifications, replies) is
-// flushed and, by a typedrpc peer, acknowledged, for at most five seconds.
+// Close ends the connection. Calls in flight fail at once with Unavailable and
+// handlers' contexts end. What was sent before is flushed: Close waits, for at
+// most five seconds, until a typedrpc peer has acknowledged it and its handlers
+// have taken the notifications.
 // Close returns when the connection's goroutines have ended, except those of
 // handlers and of OnState, so it may be called in them. Closing again waits
 // for the same end. A client whose connection a server closes comes back, see
@@ -254,11 +255,13 @@ func (c *Conn) close(ctx context.Context, code int, reason string) {
 	}
 }
 
-// flush waits until what is queued has left and was acknowledged.
+// flush waits until what is queued has left, the peer's handlers have taken the
+// notifications (it credits them then), and all was acknowledged. The end of a
+// session drops what its lane has not begun.
 func (c *Conn) flush(ctx context.Context, sess *session.Session) {
 	for {
 		c.mu.Lock()
-		if c.queue.len == 0 {
+		if c.queue.len == 0 && (c.notify.window == 0 || c.notify.used == 0) {
 			c.mu.Unlock()
 			break
 		}
@@ -300,6 +303,9 @@ func (c *Conn) opened(sess *session.Session, peer wire.Limits) {
 	refused := c.admitLocked()
 	wake := c.wakeLocked()
 	closing := c.closing
+	if c.drained != nil {
+		sess.GoAway(wire.GoAwayBody{Reason: "shutting down"})
+	}
 	c.movedLocked()
 	c.mu.Unlock()
 	refused.settleEach()
@@ -330,10 +336,7 @@ func (c *Conn) lost(cause error) {
 	clear(c.inbound)
 	c.dropParkedLocked()
 	c.inBytes = 0
-	if c.lane != nil {
-		c.lane.orphan(!c.closing)
-		c.lane = nil
-	}
+	c.lane = nil
 	failed := c.interruptLocked(c.heals && !c.closing)
 	c.movedLocked()
 	c.checkIdleLocked()

@@ -117,7 +117,7 @@
 //     often as their policy allows;
 //   - all other calls in flight fail with Unavailable, MayHaveRun;
 //   - notifications that had not left are sent on the next link, those that had
-//     may be lost;
+//     may be lost, also those that arrived and waited for the handler;
 //   - handlers' contexts end, and their replies are dropped.
 //
 // Calls that a handler made with its own context are part of the session, and
@@ -175,7 +175,8 @@
 //
 // # Ending
 //
-// [Conn.Close] fails the calls in flight, flushes what was queued before, and
+// [Conn.Close] fails the calls in flight, flushes what was queued before, waits
+// a few seconds at most for the peer's handlers to take the notifications, and
 // returns when the connection's goroutines have ended. [Conn.Shutdown] and
 // [Server.Shutdown] let calls in flight finish first. Call Server.Shutdown
 // before http.Server.Shutdown, which knows nothing of upgraded connections:

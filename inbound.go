@@ -428,12 +428,16 @@ func (c *Conn) failure(in *inbound, err error) (f wire.Frame) {
 // maxErrorData bounds the typed data of an error.
 const maxErrorData = 64 << 10
 
+// replyOverhead is what an answered call keeps in memory, beside the reply's
+// bytes, until the reply was written: many small ones are bounded too.
+const replyOverhead = 1 << 10
+
 // reply queues the terminal frame. It waits for the outgoing budget, holding
 // the call's slot, so that a peer that does not read is not served either.
 func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
 	defer in.body.Release()
 	f.ID, f.RawID = in.id, in.rawID
-	cost := body.Len() + len(f.Payload)
+	cost := body.Len() + len(f.Payload) + len(f.Message) + Metadata(f.Meta).size() + replyOverhead
 	c.mu.Lock()
 	c.unsent += cost
 	// An array's answer does not wait for room: what is held already may be the

@@ -2,7 +2,6 @@ package typedrpc
 
 import (
 	"context"
-	"slices"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/link"
@@ -24,20 +23,6 @@ type lane struct {
 
 func (l *lane) busy() bool { return l.running || len(l.queue) > 0 }
 
-// orphan ends the lane's session. With keep the notifications in it are still
-// handled: they were received, and their sender may have been told so. Nobody
-// waits for the calls any more.
-func (l *lane) orphan(keep bool) {
-	l.orphaned = keep
-	l.queue = slices.DeleteFunc(l.queue, func(in *inbound) bool {
-		drop := !keep || in.req.Kind == KindCall
-		if drop {
-			in.body.Release()
-		}
-		return drop
-	})
-}
-
 // laneLocked appends in and starts the lane if it rests.
 func (c *Conn) laneLocked(in *inbound) {
 	l := c.lane
@@ -58,7 +43,7 @@ func (c *Conn) runLane(l *lane) {
 	}()
 	for {
 		c.mu.Lock()
-		if len(l.queue) == 0 {
+		if len(l.queue) == 0 || c.lane != l {
 			l.queue, l.running = nil, false
 			c.checkIdleLocked()
 			c.mu.Unlock()
@@ -117,7 +102,7 @@ func (c *Conn) notified(f *wire.Frame) error {
 func (c *Conn) runNotification(l *lane, in *inbound) {
 	defer c.notificationDone(l, in) // also when a handler ends the goroutine
 	c.mu.Lock()
-	live := c.lane == l || l.orphaned
+	live := c.lane == l
 	if live {
 		l.current = in
 	}

@@ -616,7 +616,7 @@ func TestLimits_plainPeerIsOnlyRefused(t *testing.T) {
 }
 
 // Notifications that had been received and acknowledged were dropped when their
-// sender closed the connection after them.
+// sender closed the connection after them: Close waits for the handlers now.
 func TestNotify_thenClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
@@ -633,7 +633,6 @@ func TestNotify_thenClose(t *testing.T) {
 			is.NoErr(Notify(t.Context(), c, note, i))
 		}
 		is.NoErr(c.Close())
-		time.Sleep(time.Second)
 		synctest.Wait()
 		is.Equal(len(got), 200)
 		is.True(slices.IsSorted(got))
@@ -657,5 +656,36 @@ func TestGo_interceptorPanics(t *testing.T) {
 			is.True(errors.Is(err, Internal))
 		}
 		is.NoErr(c.Close())
+	})
+}
+
+// Only the bytes of replies counted in the budget: a peer that read slowly made
+// the server keep a million small ones, with all that belonged to their calls.
+func TestLimits_smallRepliesCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := newLab()
+		l.Limits.MaxBuffered = 64 << 10
+		p, err := join(l.Server, codecProtocol(JSON))
+		is.NoErr(err)
+		defer p.t.Kill()
+		_, err = p.hello()
+		is.NoErr(err)
+		var c *Conn
+		for conn := range l.Conns() {
+			c = conn
+		}
+		for id := range uint64(100_000) { // nothing is read
+			is.NoErr(p.send(wire.Frame{Type: wire.Call, ID: id + 1, Method: "lab.echo", Payload: []byte("1")}))
+			synctest.Wait()
+			c.mu.Lock()
+			queued, parked := c.queue.len, len(c.parked)
+			c.mu.Unlock()
+			if parked > 0 {
+				is.True(queued <= 64) // 64 KiB, at a kibibyte for each
+				return
+			}
+		}
+		t.Error("the server goes on for a peer that reads nothing")
 	})
 }
