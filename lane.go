@@ -12,13 +12,12 @@ import (
 // lane runs a session's notifications and Serial calls one after another. Its
 // fields are under Conn.mu. Its goroutine exists while there is work.
 type lane struct {
-	queue    []*inbound
-	running  bool
-	orphaned bool     // its session has ended
-	current  *inbound // the notification being handled
-	bytes    int      // of the notifications in queue, with their overhead
-	taken    int      // notifications handled and not credited yet …
-	spent    int      // … and their bytes
+	queue   []*inbound
+	running bool
+	current *inbound // the notification being handled
+	bytes   int      // of the notifications in queue, with their overhead
+	taken   int      // notifications handled and not credited yet …
+	spent   int      // … and their bytes
 }
 
 func (l *lane) busy() bool { return l.running || len(l.queue) > 0 }

@@ -330,12 +330,14 @@ func TestLimits_unfinishedBatchesStopNewCalls(t *testing.T) {
 		is.NoErr(p.write([]byte(single)))
 		synctest.Wait()
 		close(l.release)
-		for range 2*3 + 1 {
+		began := false
+		for range 2*3 + 1 { // in any order
 			f, err = p.next()
 			is.NoErr(err)
 			is.Equal(f.Type, wire.Result)
+			began = began || string(f.Payload) == "7"
 		}
-		is.Equal(string(f.Payload), "7") // it began when there was room
+		is.True(began) // when there was room
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -645,7 +646,7 @@ func TestGo_interceptorPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := newLab()
-		c, _, err := dialPipe(t.Context(), l.Server, nil)
+		c, _, err := dialPipe(t.Context(), l.Server, &DialOptions{Logger: slog.New(slog.DiscardHandler)})
 		is.NoErr(err)
 		for _, end := range []func(){func() { panic("oops") }, runtime.Goexit} {
 			with := c.With(CallOptions{Interceptors: []Interceptor{func(context.Context, *Request, RawHandler) (Raw, error) {
