@@ -4,6 +4,7 @@
 package buf
 
 import (
+	"math/bits"
 	"sync"
 	"sync/atomic"
 )
@@ -15,11 +16,23 @@ const maxKept = 128 << 10
 // Buf is a byte buffer with a reference count. Its owner fills B; from the
 // moment it is shared its bytes are immutable.
 type Buf struct {
-	B    []byte
-	refs atomic.Int32
+	B     []byte
+	refs  atomic.Int32
+	class int8 // of sized, from 1; 0: of pool
 }
 
+// pool has buffers that messages of unknown size are written into and that are
+// soon given back: they keep what they have grown to.
 var pool = sync.Pool{New: func() any { return &Buf{B: make([]byte, 0, 512)} }}
+
+// sized has buffers for messages of known size, which may wait for long: what
+// waits takes at most twice its bytes. Class n has 1<<(n+smallest-1) bytes.
+var sized [largest - smallest + 1]sync.Pool
+
+const (
+	smallest = 6  // 64 bytes
+	largest  = 17 // maxKept
+)
 
 // Get returns an empty buffer that the caller owns: one reference.
 func Get() *Buf {
@@ -29,9 +42,27 @@ func Get() *Buf {
 	return b
 }
 
+// Sized is Get for n bytes that may be kept: filling in as many does not move
+// them.
+func Sized(n int) *Buf {
+	class := max(bits.Len(uint(max(n, 1)-1)), smallest)
+	if class > largest {
+		b := &Buf{B: make([]byte, 0, n), class: -1}
+		b.refs.Store(1)
+		return b
+	}
+	b, _ := sized[class-smallest].Get().(*Buf)
+	if b == nil {
+		b = &Buf{B: make([]byte, 0, 1<<class), class: int8(class - smallest + 1)}
+	}
+	b.B = b.B[:0]
+	b.refs.Store(1)
+	return b
+}
+
 // Copy returns a buffer holding a copy of p: one reference.
 func Copy(p []byte) *Buf {
-	b := Get()
+	b := Sized(len(p))
 	b.B = append(b.B, p...)
 	return b
 }
@@ -49,10 +80,11 @@ func (b *Buf) Release() {
 		return
 	}
 	switch n := b.refs.Add(-1); {
-	case n == 0:
-		if cap(b.B) <= maxKept {
-			pool.Put(b)
-		}
+	case n > 0:
+	case n == 0 && b.class > 0 && cap(b.B) == 1<<(int(b.class)+smallest-1):
+		sized[b.class-1].Put(b)
+	case n == 0 && b.class == 0 && cap(b.B) <= maxKept:
+		pool.Put(b)
 	case n < 0:
 		panic("typedrpc: buffer released twice")
 	}
