@@ -82,6 +82,10 @@ var (
 	ErrStalled = errors.New("the peer does not read: a write made no progress in time")
 )
 
+// largeBatch is a message that keeps reader or writer busy for as long as
+// others need to get ready.
+const largeBatch = 16 << 10
+
 const (
 	// goodbye bounds a close handshake: long enough for a live peer's answer
 	// over a slow path, short enough not to hold a shutdown. The transport
@@ -178,7 +182,15 @@ func (l *Link) readOne() error {
 		return l.Err() // given up: nothing more is taken from this link
 	default:
 	}
-	return l.up.Deliver(b.B, text)
+	if err := l.up.Deliver(b.B, text); err != nil {
+		return err
+	}
+	if b.Len() >= largeBatch {
+		// Those that it woke have waited for this goroutine; behind a stream
+		// of such messages they would go on to, until it is preempted.
+		runtime.Gosched()
+	}
+	return nil
 }
 
 func (l *Link) touch() { l.lastRead.Store(now()) }
@@ -266,7 +278,10 @@ func (l *Link) write() {
 	for {
 		// Goroutines that are ready to run may have frames for this batch:
 		// one yield is worth a factor of four under load (docs/design.md).
-		runtime.Gosched()
+		// While a large one was written they had the time.
+		if len(b.B) < largeBatch {
+			runtime.Gosched()
+		}
 		b.B = l.up.Fill(b.B[:0])
 		if len(b.B) > 0 {
 			l.onWrite()
