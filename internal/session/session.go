@@ -128,8 +128,45 @@ type Session struct {
 	taking   bool          // the engine is being asked; sent grows in a moment
 	taken    chan struct{} // closed when it has; nil when nobody waits
 	moved    chan struct{} // closed when acked grows; nil when nobody waits
-	goodbye  error         // ends the link when everything was written
+	probe    probe
+	goodbye  error // ends the link when everything was written
 	ended    bool
+}
+
+// probe measures the round trip: of the opening, and then from the writing of a
+// PING with counted frames behind it to the ACK that has seen them.
+type probe struct {
+	wanted bool
+	from   time.Time // zero: none is on its way
+	at     uint64    // the position that answers it
+	rtt    time.Duration
+}
+
+// measure takes a round trip that has just been completed.
+func (p *probe) measure() {
+	if rtt := max(time.Since(p.from), 1); p.rtt == 0 || rtt < p.rtt {
+		p.rtt = rtt
+	}
+	p.from = time.Time{}
+}
+
+// Probe asks for a measurement of the round trip, with the next frames that are
+// sent.
+func (s *Session) Probe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.o.Dialect != Plain && !s.probe.wanted && s.probe.from.IsZero() {
+		s.probe.wanted = true
+		s.pingLocked()
+	}
+}
+
+// RTT returns the shortest round trip that was measured, 0 if none was. What
+// waits in buffers makes others longer.
+func (s *Session) RTT() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.probe.rtt
 }
 
 // New makes a session over t. Run starts it.
@@ -204,6 +241,9 @@ func (s *Session) Positions() (sent, acked, received uint64) {
 
 // Hello sends the client's first frame.
 func (s *Session) Hello(h wire.HelloBody) {
+	s.mu.Lock()
+	s.probe.from = time.Now() // WELCOME answers it, though not at once
+	s.mu.Unlock()
 	s.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)})
 }
 
@@ -217,6 +257,7 @@ func (s *Session) Accept(w wire.WelcomeBody) bool {
 	}
 	w.Received = s.received
 	s.phase.Store(uint32(open))
+	s.probe.from = time.Now() // the client's ACK answers WELCOME at once
 	// Before a GOAWAY that came in between.
 	s.control = slices.Insert(s.control, 0, wire.Frame{Type: wire.Welcome, Payload: w.Append(nil)})
 	s.stopOpener()
@@ -340,7 +381,9 @@ func (s *Session) Fill(dst []byte) []byte {
 	b := getBatch(s.o.Dialect)
 	defer b.free()
 	s.mu.Lock()
+	pinged := s.pinging
 	alone := s.takeControlLocked(b)
+	pinged = pinged && !s.pinging
 	ready := s.is(open) && !alone
 	s.taking = ready
 	s.mu.Unlock()
@@ -349,9 +392,16 @@ func (s *Session) Fill(dst []byte) []byte {
 		s.engine.Take(b)
 	}
 	s.mu.Lock()
+	before := s.sent
 	for i := range b.frames {
 		if b.frames[i].Type.Counted() {
 			s.sent++
+		}
+	}
+	if s.probe.wanted && pinged {
+		s.probe.wanted = false // alone it would be answered by any ACK
+		if s.sent > before {
+			s.probe.from, s.probe.at = time.Now(), s.sent
 		}
 	}
 	if s.taking {
@@ -430,9 +480,7 @@ func (s *Session) Deliver(msg []byte, text bool) error {
 	case Plain:
 		return s.deliverPlain(msg)
 	}
-	if counted > 0 {
-		s.countReceived(counted, len(msg))
-	}
+	s.countReceived(counted, len(msg))
 	return err
 }
 
@@ -496,11 +544,8 @@ func (s *Session) frameIn(f *wire.Frame, alone bool) (int, error) {
 	}
 	switch f.Type {
 	case wire.Ping:
-		if err := s.acknowledged(f.Position, true); err != nil {
-			return 0, err
-		}
-		s.link.Wake()
-		return 0, nil
+		// Answered when the whole message was counted: see Deliver.
+		return 0, s.acknowledged(f.Position, true)
 	case wire.Ack:
 		return 0, s.acknowledged(f.Position, false)
 	case wire.GoAway:
@@ -523,9 +568,6 @@ func (s *Session) frameIn(f *wire.Frame, alone bool) (int, error) {
 		return 0, nil
 	case wire.Hello, wire.Welcome, wire.AuthOK:
 		return 0, protocolError("a second handshake on one link", nil)
-	}
-	if f.Flags&wire.More != 0 || f.Type == wire.Chunk {
-		return 1, protocolError("fragments were not announced", nil)
 	}
 	if !f.Type.Counted() {
 		if f.Flags&wire.CountedBit != 0 {
@@ -568,6 +610,7 @@ func (s *Session) opening(p phase, f *wire.Frame, alone bool) error {
 		s.mu.Lock()
 		s.phase.Store(uint32(open))
 		s.ackDue = true // at once: it confirms the token
+		s.probe.measure()
 		s.stopOpener()
 		s.mu.Unlock()
 		s.link.Wake()
@@ -594,26 +637,33 @@ func (s *Session) acknowledged(pos uint64, ping bool) error {
 		s.acked = pos
 		signalLocked(&s.moved)
 	}
+	if !s.probe.from.IsZero() && pos >= s.probe.at {
+		s.probe.measure()
+	}
 	s.ackDue = s.ackDue || ping
 	return nil
 }
 
+// countReceived counts what a message held, and sees that an ACK goes out when
+// one is due.
 func (s *Session) countReceived(frames, bytes int) {
 	s.mu.Lock()
-	s.received += uint64(frames)
-	s.newly += frames
-	s.newBytes = min(s.newBytes+bytes, math.MaxInt32)
-	wake := false
-	switch {
-	case s.newly >= ackFrames || s.newBytes >= ackBytes:
-		wake, s.ackDue = !s.ackDue, true
-	case s.ackArmed || s.ended:
-	case s.ackTimer == nil:
-		s.ackArmed = true
-		s.ackTimer = time.AfterFunc(ackDelay, s.ackLate)
-	default:
-		s.ackArmed = true
-		s.ackTimer.Reset(ackDelay)
+	wake := s.ackDue // a PING was among them, or the writer knows already
+	if frames > 0 {
+		s.received += uint64(frames)
+		s.newly += frames
+		s.newBytes = min(s.newBytes+bytes, math.MaxInt32)
+		switch {
+		case s.newly >= ackFrames || s.newBytes >= ackBytes:
+			wake, s.ackDue = true, true
+		case s.ackArmed || s.ended:
+		case s.ackTimer == nil:
+			s.ackArmed = true
+			s.ackTimer = time.AfterFunc(ackDelay, s.ackLate)
+		default:
+			s.ackArmed = true
+			s.ackTimer.Reset(ackDelay)
+		}
 	}
 	s.mu.Unlock()
 	if wake {

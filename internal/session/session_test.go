@@ -206,17 +206,6 @@ func TestSession_malformedFrames(t *testing.T) {
 	}
 }
 
-func TestSession_fragmentsWereNotAnnounced(t *testing.T) {
-	for _, f := range []wire.Frame{{Type: wire.Chunk, ID: 1}, {Type: wire.Notify, Method: "n", Flags: wire.More}} {
-		synctest.Test(t, func(t *testing.T) {
-			is := is.New(t)
-			r := opened(t, Options{Dialect: Binary})
-			is.NoErr(r.raw.send(f))
-			is.Equal(r.code(), CloseProtocol)
-		})
-	}
-}
-
 func TestSession_authIsAnswered(t *testing.T) {
 	dialects(t, func(t *testing.T, d Dialect) {
 		is := is.New(t)
