@@ -43,7 +43,7 @@ func (s *Server) start(t link.Transport, a admission, r *http.Request) *serverLi
 	}
 	if a.dialect == session.Plain { // no handshake: open before anybody looks
 		l.sess.KeepAlive(c.config.limits.KeepAlive)
-		l.opened(a.identity, c.config.limits.plainPeer(), nil)
+		l.opened(a.identity, c.config.limits.plainPeer(), features{}, nil)
 	}
 	go l.serve(a)
 	return l
@@ -122,9 +122,10 @@ func (l *serverLink) authenticate(h wire.HelloBody) {
 	w := wire.WelcomeBody{
 		Token: l.token, Reason: reason, Reply: wrapAuth(c.codec, reply),
 		Limits:    c.config.limits.announced(),
+		Features:  ourFeatures,
 		Keepalive: millis(c.config.limits.KeepAlive),
 	}
-	l.opened(id, announcedBy(h.Limits), &w)
+	l.opened(id, announcedBy(h.Limits), c.sharedFeatures(h.Features), &w)
 }
 
 // refusal makes the frame for an authentication's error. The encoding of a
@@ -142,7 +143,7 @@ func (l *serverLink) refusal(ctx context.Context, e *Error) (f wire.Frame) {
 }
 
 // opened begins the session and announces the connection.
-func (l *serverLink) opened(id Identity, peer wire.Limits, w *wire.WelcomeBody) {
+func (l *serverLink) opened(id Identity, peer wire.Limits, f features, w *wire.WelcomeBody) {
 	s, c := l.server, l.conn
 	c.identity = id
 	if id.Context != nil {
@@ -161,7 +162,7 @@ func (l *serverLink) opened(id Identity, peer wire.Limits, w *wire.WelcomeBody) 
 		})
 		context.AfterFunc(c.ctx, func() { expire.Stop() })
 	}
-	c.opened(l.sess, peer)
+	c.opened(l.sess, peer, f)
 	l.list(true) // before WELCOME: a client whose Dial returned is among Conns
 	if w != nil && !l.sess.Accept(*w) {
 		l.list(false)

@@ -78,7 +78,7 @@ func TestReconnect_backoffGrowsToTheCap(t *testing.T) {
 		w.mu.Lock()
 		w.dials = []time.Time{time.Now()}
 		w.mu.Unlock()
-		w.line().cut()
+		w.cable().cut()
 		time.Sleep(time.Hour)
 		bound := b.Min
 		var sum time.Duration
@@ -109,7 +109,7 @@ func TestReconnect_firstTryIsJitteredToo(t *testing.T) {
 		for range n {
 			time.Sleep(20 * time.Second) // long enough to start over
 			began := time.Now()
-			w.line().cut()
+			w.cable().cut()
 			for c.State() != Connected {
 				time.Sleep(time.Millisecond)
 			}
@@ -135,7 +135,7 @@ func TestReconnect_onlyALinkThatLivedStartsOver(t *testing.T) {
 			w, _, conn := reconnected(t, &DialOptions{OnState: seen.on, Backoff: steady})
 			for range 5 {
 				time.Sleep(c.lives)
-				w.line().cut()
+				w.cable().cut()
 				time.Sleep(time.Until(seen.last().Next))
 				synctest.Wait()
 				is.Equal(conn.State(), Connected)
@@ -160,7 +160,7 @@ func TestReconnect_attemptsEnd(t *testing.T) {
 		w, _, c := reconnected(t, &DialOptions{Backoff: b})
 		time.Sleep(time.Minute)
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		f := Go(t.Context(), c, labEcho, 1)
 		<-c.Done()
 		is.Equal(w.dialled(), 5)
@@ -316,7 +316,7 @@ func TestReconnect_refusedUpgrades(t *testing.T) {
 				return nil
 			}
 			w.mu.Unlock()
-			w.line().cut()
+			w.cable().cut()
 			time.Sleep(time.Minute)
 			if c.away != 0 {
 				is.Equal(CodeOf(conn.Err()), c.away)
@@ -345,7 +345,7 @@ func TestReconnect_retryAfterOfAnUpgrade(t *testing.T) {
 			return nil
 		}
 		w.mu.Unlock()
-		w.line().cut()
+		w.cable().cut()
 		time.Sleep(time.Minute)
 		ds := w.waits()
 		is.Equal(len(ds), 2)
@@ -375,7 +375,7 @@ func TestReconnect_authIsAskedBeforeEveryHandshake(t *testing.T) {
 			return "me", nil
 		})})
 		for range 3 {
-			w.line().cut()
+			w.cable().cut()
 			time.Sleep(time.Minute)
 			is.Equal(conn.State(), Connected) // a vault that is closed is no reason to stay away
 		}

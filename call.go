@@ -22,11 +22,12 @@ type call struct {
 
 	id       uint64 // while in pending
 	deadline time.Time
-	nested   bool   // made by a handler of the same connection
-	lost     bool   // an earlier attempt may have run
-	order    uint64 // the id of an attempt that was not run: its place in line
-	attempts int    // that failed, by the policy's count
-	resends  int    // after the loss of a session
+	nested   bool      // made by a handler of the same connection
+	lost     bool      // an earlier attempt may have run
+	order    uint64    // the id of an attempt that was not run: its place in line
+	exchange *exchange // the items of a stream; nil: none
+	attempts int       // that failed, by the policy's count
+	resends  int       // after the loss of a session
 	policy   *RetryPolicy
 
 	// the result, written before ready is signalled
@@ -71,7 +72,7 @@ func (cl *call) begin() {
 	if cl.policy != nil {
 		cl.policy.Budget.earn()
 	}
-	if cl.policy == nil && !cl.shared {
+	if cl.policy == nil && !cl.shared && cl.exchange == nil {
 		// Its caller is the only one who can give up, and does so later.
 		cl.there = cl.conn
 		if err := cl.conn.start(cl); err != nil {
@@ -109,11 +110,11 @@ func (cl *call) launch(n int) {
 func (cl *call) aim(conn *Conn) {
 	cl.conn = conn
 	cl.nested = false
-	cl.item.frame.Flags = 0
+	cl.item.frame.Flags &= wire.NoItems
 	if in := inboundFrom(cl.ctx); in != nil && in.req.Conn == conn {
 		cl.nested = true
 		if in.ordered {
-			cl.item.frame.Flags = wire.Lane
+			cl.item.frame.Flags |= wire.Lane
 		}
 	}
 }
@@ -126,9 +127,13 @@ func (cl *call) settle(body *buf.Buf, meta map[string]string, err *Error) {
 	if err != nil && cl.tryAgain(err) {
 		return
 	}
-	cl.body, cl.meta, cl.err = body, meta, err
 	cl.item.body.Release()
 	cl.item.body = nil
+	if cl.exchange != nil {
+		cl.exchange.settle(body, meta, err)
+		return
+	}
+	cl.body, cl.meta, cl.err = body, meta, err
 	if !cl.shared {
 		cl.ready <- struct{}{} // the last touch: the caller may recycle it now
 		return

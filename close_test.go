@@ -70,7 +70,7 @@ func TestShutdown_deadPeerIsAHardStopToo(t *testing.T) {
 		l.OnConnect = func(c *Conn) { conns <- c }
 		w := &town{srv: l.Server}
 		c := w.dial(t, nil)
-		w.line().swallow()
+		w.cable().swallow()
 		is.NoErr(Notify(t.Context(), <-conns, labNote, 1)) // never to be acknowledged
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -41,39 +41,65 @@ type Conn struct {
 	dialect  session.Dialect
 	identity Identity
 
-	mu      sync.Mutex
-	sess    *session.Session // nil while there is no open session
-	peer    wire.Limits      // announced by the peer of this or the last session
-	woken   bool             // the writer knows that there is something to take
-	closing bool             // Close was called or the connection failed: nothing new
-	drained chan struct{}    // not nil while draining: closed when nothing is in flight
-	away    bool             // the peer said GOAWAY: it takes no more calls
-	err     *Error           // why the connection ended
-	room    chan struct{}    // not nil while somebody waits for budget or window
-	welcome []byte           // the server's reply to the credentials, encoded
-	budget  *RetryBudget     // of calls' retry policies that bring none; nil until there is one
+	mu       sync.Mutex
+	sess     *session.Session // nil while there is no open session
+	peer     wire.Limits      // announced by the peer of this or the last session
+	features                  // that it shares with us
+	woken    bool             // the writer knows that there is something to take
+	closing  bool             // Close was called or the connection failed: nothing new
+	drained  chan struct{}    // not nil while draining: closed when nothing is in flight
+	quiet    chan struct{}    // made with it: closed when nothing but streams is
+	away     bool             // the peer said GOAWAY: it takes no more calls
+	err      *Error           // why the connection ended
+	room     chan struct{}    // not nil while somebody waits for budget or window
+	welcome  []byte           // the server's reply to the credentials, encoded
+	budget   *RetryBudget     // of calls' retry policies that bring none; nil until there is one
 
 	// calls that we make
-	spare   sync.Pool           // *call
-	queue   items               // ready to be taken
-	waiting items               // calls without a slot, or held for the next session
-	pending map[uint64]inFlight // taken, by id
-	resting map[*call]struct{}  // waiting for their next attempt
-	nextID  uint64
-	slots   int // calls in queue and pending …
-	held    int // … and their bytes of the peer's budget
-	notify  flow
-	queued  int // bytes of replies and notifications in queue …
-	unsent  int // … and of replies that wait for room there
+	spare     sync.Pool           // *call
+	queue     items               // ready to be taken
+	waiting   items               // calls without a slot, or held for the next session
+	pending   map[uint64]inFlight // taken, by id
+	resting   map[*call]struct{}  // waiting for their next attempt
+	nextID    uint64
+	slots     int // calls in queue and pending …
+	held      int // … and their bytes of the peer's budget
+	notify    flow
+	large     items // those that wait until another has left in fragments
+	cutting   int   // bytes of messages that are leaving in fragments
+	midway    *item // of them, the ordered one
+	overtaken bool  // an ordered one waits in large, and so must those behind it
+	queued    int   // bytes of replies, items and notifications in queue …
+	unsent    int   // … and of replies that wait for room there
+
+	// streams, whoever called
+	sentItems int         // bytes of items that the peer has not credited
+	unread    int         // bytes of items that nobody has received yet, and of what is being assembled
+	grown     int         // bytes that windows have grown by
+	creditors []*exchange // that owe the peer credit
 
 	// calls that we handle
 	inbound  map[uint64]*inbound
-	inBytes  int        // of their payloads
-	parked   []*inbound // of them, those that wait for replies to be read
+	partial  map[partID]*assembly // messages of which parts have come
+	inBytes  int                  // of their payloads
+	parked   []*inbound           // of them, those that wait for replies to be read
 	lastIn   uint64
 	lane     *lane
 	credits  int // notifications to credit
 	offences offences
+}
+
+// features are the optional parts of the protocol that both ends announced.
+type features struct{ streams, fragments bool }
+
+// ourFeatures are announced in every handshake.
+var ourFeatures = []string{"streams", "fragments"}
+
+func (c *Conn) sharedFeatures(theirs []string) features {
+	return features{
+		streams:   c.dialect != session.Plain && slices.Contains(theirs, "streams"),
+		fragments: c.dialect == session.Binary && slices.Contains(theirs, "fragments"),
+	}
 }
 
 // config is what both sides' options have in common.
@@ -84,6 +110,7 @@ type config struct {
 	mapError     ErrorMapper
 	interceptors []Interceptor
 	retry        *RetryPolicy
+	budget       *budget // of the server; nil: none
 }
 
 func newConn(base context.Context, cfg config) *Conn {
@@ -92,6 +119,7 @@ func newConn(base context.Context, cfg config) *Conn {
 		done:    make(chan struct{}),
 		pending: map[uint64]inFlight{},
 		inbound: map[uint64]*inbound{},
+		partial: map[partID]*assembly{},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(base)
 	c.peer = cfg.limits.plainPeer()
@@ -144,8 +172,9 @@ func (c *Conn) Close() error {
 
 // Shutdown ends the connection gracefully: it tells the peer to begin nothing
 // new, refuses new calls on both sides with Unavailable, NotSent, lets those
-// in flight finish, and closes. Handlers may go on calling the peer. When ctx
-// ends first the connection is closed at once and ctx's error returned.
+// in flight finish, then ends the streams with Unavailable, and closes.
+// Handlers may go on calling the peer. When ctx ends first the connection is
+// closed at once and ctx's error returned.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	return c.shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
 }
@@ -154,17 +183,23 @@ func (c *Conn) shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 	c.mu.Lock()
 	first := c.drained == nil
 	if first {
-		c.drained = make(chan struct{})
+		c.drained, c.quiet = make(chan struct{}), make(chan struct{})
 		if c.sess != nil {
 			c.sess.GoAway(bye)
 		}
 	}
-	drained := c.drained
+	drained, quiet := c.drained, c.quiet
 	c.checkIdleLocked()
 	c.mu.Unlock()
 
 	if first {
 		c.disturb(Errorf(Unavailable, "the connection is shutting down"))
+	}
+	select {
+	case <-quiet:
+		c.endStreams()
+	case <-c.done:
+	case <-ctx.Done():
 	}
 	select {
 	case <-drained:
@@ -180,6 +215,9 @@ func (c *Conn) shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 // checkIdleLocked is called whenever something in flight ended, and decides
 // whether a connection that winds down is ready to.
 func (c *Conn) checkIdleLocked() {
+	if c.quiet != nil && c.quietLocked() {
+		closeOnce(c.quiet)
+	}
 	if c.drained == nil && !c.away || len(c.pending) > 0 || len(c.inbound) > 0 || c.queue.len > 0 || c.lane != nil && c.lane.busy() {
 		return
 	}
@@ -191,6 +229,56 @@ func (c *Conn) checkIdleLocked() {
 		// The server is going away and nothing is in flight: come back
 		// within the window that it gave.
 		c.sess.CloseAfterFlush(&link.CloseError{Code: session.CloseDone, Reason: "leaving a draining server"})
+	}
+}
+
+// quietLocked reports that nothing but streams is in flight: they may be
+// endless, so a drain ends them when the calls are done.
+func (c *Conn) quietLocked() bool {
+	for _, in := range c.inbound {
+		if in.exchange == nil {
+			return false
+		}
+	}
+	for _, p := range c.pending {
+		if p.call != nil && p.call.exchange == nil {
+			return false
+		}
+	}
+	for _, l := range []*items{&c.queue, &c.large} {
+		for it := l.head; it != nil; it = it.next {
+			if it.call != nil && it.call.exchange == nil {
+				return false
+			}
+		}
+	}
+	return true // calls may wait, for the places that the streams have
+}
+
+// endStreams ends the streams of a connection that drains.
+func (c *Conn) endStreams() {
+	c.mu.Lock()
+	var all []*exchange
+	for _, in := range c.inbound {
+		if in.exchange != nil {
+			all = append(all, in.exchange)
+		}
+	}
+	for _, p := range c.pending {
+		if p.call != nil && p.call.exchange != nil {
+			all = append(all, p.call.exchange)
+		}
+	}
+	for _, l := range []*items{&c.queue, &c.large, &c.waiting} {
+		for it := l.head; it != nil; it = it.next {
+			if it.call != nil && it.call.exchange != nil {
+				all = append(all, it.call.exchange)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, x := range all {
+		x.fail(Errorf(Unavailable, "shutting down"))
 	}
 }
 
@@ -294,9 +382,12 @@ func (c *Conn) movedLocked() {
 }
 
 // opened begins a session: what was held goes out.
-func (c *Conn) opened(sess *session.Session, peer wire.Limits) {
+func (c *Conn) opened(sess *session.Session, peer wire.Limits, f features) {
 	c.mu.Lock()
-	c.sess, c.peer, c.away = sess, peer, false
+	// What a peer allows is not all used: we keep accounts of it.
+	peer.Window = min(peer.Window, mostWindow)
+	peer.Budget = min(peer.Budget, uint64(max(mostBudget, c.config.limits.MaxBuffered)))
+	c.sess, c.peer, c.features, c.away = sess, peer, f, false
 	c.notify = flow{window: int(min(peer.Window, math.MaxInt32)), used: c.notify.used}
 	c.lane = new(lane)
 	c.lastIn, c.credits, c.offences = 0, 0, offences{}
@@ -317,10 +408,15 @@ func (c *Conn) opened(sess *session.Session, peer wire.Limits) {
 	}
 }
 
+const (
+	mostWindow = 16 << 20
+	mostBudget = 64 << 20
+)
+
 // wakeLocked reports whether the writer must be woken, which is done after
 // mu was given back.
 func (c *Conn) wakeLocked() bool {
-	if c.woken || c.sess == nil || c.queue.len == 0 && c.credits == 0 {
+	if c.woken || c.sess == nil || c.queue.len == 0 && c.credits == 0 && len(c.creditors) == 0 {
 		return false
 	}
 	c.woken = true
@@ -333,9 +429,15 @@ func (c *Conn) lost(cause error) {
 	c.mu.Lock()
 	c.sess, c.woken, c.away = nil, false, false
 	handlers := c.handlersLocked()
+	for _, in := range c.inbound {
+		in.detachLocked()
+	}
 	clear(c.inbound)
 	c.dropParkedLocked()
-	c.inBytes = 0
+	for key := range c.partial {
+		c.dropPartLocked(key)
+	}
+	c.creditors = nil
 	c.lane = nil
 	failed := c.interruptLocked(c.heals && !c.closing)
 	c.movedLocked()
@@ -400,59 +502,26 @@ func asUnavailable(cause error) *Error {
 	if errors.As(cause, &e) {
 		return e
 	}
+	var ce *link.CloseError
+	if errors.As(cause, &ce) && ce.Remote && ce.Code == session.CloseDone {
+		return &Error{Code: Unavailable, Message: "the peer closed the connection", cause: cause}
+	}
 	return &Error{Code: Unavailable, Message: "connection lost", cause: cause}
-}
-
-// take is the session's Engine.Take.
-func (c *Conn) take(b *session.Batch) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.credits > 0 {
-		b.Add(&wire.Frame{Type: wire.Credit, Items: uint64(c.credits)}, nil)
-		c.credits = 0
-	}
-	moved := b.Len() > 0
-	var now time.Time
-	for it := c.queue.head; it != nil && b.Fits(&it.frame, it.body.Len()); it = c.queue.head {
-		c.queue.remove(it)
-		moved = true
-		if it.whole {
-			c.queued -= it.cost
-			b.AddMessage(it.body)
-			break
-		}
-		f := it.frame
-		f.Payload = it.body.Bytes()
-		switch f.Type {
-		case wire.Call:
-			c.countCallLocked(it, &f, &now)
-		case wire.Notify:
-			c.queued -= it.cost
-			c.notify.counted(it.cost)
-		case wire.Result, wire.Fail:
-			c.queued -= it.cost
-		}
-		b.Add(&f, it.body)
-		if f.Type != wire.Call {
-			it.body = nil
-		}
-	}
-	if !moved {
-		c.woken = false
-		return
-	}
-	c.unparkLocked()
-	c.movedLocked()
-	c.checkIdleLocked()
 }
 
 // dropQueueLocked gives up what can only go to the session that ended:
 // replies, cancels and, when the connection is over, notifications.
 func (c *Conn) dropQueueLocked() {
+	c.gatherLocked()
 	for it := c.queue.pop(); it != nil; it = c.queue.pop() {
+		if it.line != nil {
+			it.line.dropLocked(c)
+			continue
+		}
+		c.queued -= it.cost
 		it.body.Release()
 	}
-	c.queued, c.notify.used = 0, 0
+	c.notify.used, c.cutting = 0, 0
 }
 
 // offendedLocked counts an offence of the peer and returns what ends the link

@@ -237,10 +237,10 @@ func (d *dialer) connect(ctx context.Context, told chan<- *Error) error {
 	if hello {
 		sess.Hello(wire.HelloBody{
 			Attempt: d.attempt, Token: d.token, Received: d.received,
-			Credentials: wrapAuth(c.codec, creds), Limits: c.config.limits.announced(),
+			Credentials: wrapAuth(c.codec, creds), Limits: c.config.limits.announced(), Features: ourFeatures,
 		})
 	} else {
-		d.open(sess, c.config.limits.plainPeer(), c.config.limits.KeepAlive, told)
+		d.open(sess, c.config.limits.plainPeer(), features{}, c.config.limits.KeepAlive, told)
 	}
 	// Until there is a session the attempt ends with ctx; after that the
 	// connection's end takes care of the link itself.
@@ -340,11 +340,11 @@ func (d *dialer) welcome(s *session.Session, w wire.WelcomeBody, told chan<- *Er
 	if server := time.Duration(min(w.Keepalive, 1<<40)) * time.Millisecond; server > 0 {
 		keepAlive = min(keepAlive, server)
 	}
-	d.open(s, announcedBy(w.Limits), keepAlive, told)
+	d.open(s, announcedBy(w.Limits), d.conn.sharedFeatures(w.Features), keepAlive, told)
 	return nil
 }
 
-func (d *dialer) open(s *session.Session, peer wire.Limits, keepAlive time.Duration, told chan<- *Error) {
+func (d *dialer) open(s *session.Session, peer wire.Limits, f features, keepAlive time.Duration, told chan<- *Error) {
 	d.opened = true
 	d.mu.Lock()
 	d.min, d.max = 0, 0
@@ -354,7 +354,7 @@ func (d *dialer) open(s *session.Session, peer wire.Limits, keepAlive time.Durat
 	default:
 	}
 	s.KeepAlive(keepAlive)
-	d.conn.opened(s, peer)
+	d.conn.opened(s, peer, f)
 	d.change(StateChange{State: Connected})
 	if told != nil {
 		told <- nil

@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -28,25 +29,32 @@ func (e *engine) ReceiveArray(fs []wire.Frame) error { return e.c.receiveArray(f
 
 func (e *engine) Receive(f *wire.Frame) error {
 	c := e.c
+	var body *buf.Buf
+	if f.Flags&wire.More != 0 || f.Type == wire.Chunk {
+		var err error
+		if f, body, err = c.assemble(f); f == nil {
+			return err
+		}
+	}
 	switch f.Type {
 	case wire.Call:
-		return c.called(f, nil, 0)
+		return c.called(f, body, nil, 0)
 	case wire.Result, wire.Fail:
-		return c.answered(f)
+		return c.answered(f, body)
 	case wire.Cancel:
 		return c.cancelled(f)
 	case wire.Notify:
-		return c.notified(f)
+		return c.notified(f, body)
+	case wire.Item:
+		return c.received(f, body)
+	case wire.End:
+		return c.endReceived(f)
 	case wire.Credit:
 		return c.credited(f)
 	case wire.Invalid:
 		return c.invalid(f)
-	default:
-		// Items and ends belong to streams, and there are none.
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.offendedLocked()
 	}
+	return nil
 }
 
 // goingAway takes a GOAWAY: calls that have not left wait for the next session.
@@ -59,10 +67,11 @@ func (c *Conn) goingAway(b wire.GoAwayBody) {
 		}
 		c.dialer.window(hint(b.Min), hint(b.Max))
 	}
+	c.gatherLocked()
 	var held items
 	for it := c.queue.head; it != nil; {
 		next := it.next
-		if it.call != nil && it.call.waits() {
+		if it.call != nil && it.call.id == 0 && it.call.waits() {
 			c.queue.remove(it)
 			c.vacateLocked(it.cost)
 			held.push(it)

@@ -26,8 +26,12 @@ type inbound struct {
 	array   *arrayReply // plain peers: the array it came in
 	index   int         // its place in array
 	cost    int         // its bytes of the connection's budget or the lane's window
+	serial  bool        // runs on the lane
 	ordered bool        // runs on the lane, or was called from one
+	partial bool        // the rest of its request is to come
 	reply   item
+
+	exchange *exchange // the items of a stream; nil: none
 
 	deadline time.Time // zero: none
 
@@ -154,59 +158,145 @@ func (in *inbound) cancel(err error) {
 	}
 }
 
-// called takes a CALL: start it, put it on the lane, or refuse it. array is
-// where a plain peer's answer goes, nil for one of its own.
-func (c *Conn) called(f *wire.Frame, array *arrayReply, index int) error {
+// kinds translates what a CALL says of itself.
+var kinds = [...]Kind{
+	wire.Unary: KindCall, wire.ServerStream: KindServerStream,
+	wire.ClientStream: KindClientStream, wire.BidiStream: KindBidiStream,
+}
+
+// called takes a CALL: start it, put it on the lane, or refuse it; with MORE,
+// wait for the rest of its request. body is the buffer that the payload lives
+// in, nil if there is none. array is where a plain peer's answer goes, nil for
+// one of its own.
+func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int) error {
 	in := &inbound{
-		req:   Request{Method: f.Method, Kind: KindCall, Conn: c, Metadata: f.Meta},
+		req:   Request{Method: f.Method, Kind: kinds[f.Kind], Conn: c, Metadata: f.Meta},
 		array: array, index: index,
 	}
 	if f.TimeLeft > 0 {
 		in.deadline = time.Now().Add(time.Duration(min(f.TimeLeft, maxTimeLeft)) * time.Millisecond)
 	}
-	in.entry = c.config.mux.lookup(f.Method, KindCall)
+	in.entry = c.config.mux.lookup(f.Method, in.req.Kind)
 	if in.entry != nil && in.entry.spec != nil {
 		in.req.spec = in.entry.spec
-		in.ordered = in.entry.spec.serial
+		in.serial = in.req.spec.serial
 	}
-	serial := in.ordered
-	in.ordered = in.ordered || f.Flags&wire.Lane != 0
+	in.ordered = in.serial || f.Flags&wire.Lane != 0
 
 	c.mu.Lock()
 	if err := c.identifyLocked(in, f); err != nil {
 		c.mu.Unlock()
+		body.Release()
 		return err
 	}
-	refusal, offence := c.refusalLocked(in, f, serial)
+	in.cost = len(f.Payload) + Metadata(f.Meta).size()
+	refusal, offence := c.refusalLocked(in, f)
+	if refusal == nil && !c.config.budget.take(in.cost) {
+		refusal = errBusy("a request")
+	}
 	if refusal != nil {
-		wake, sess := c.refuseLocked(in, refusal), c.sess
-		err := c.overflowLocked()
+		err := c.refuseLocked(in, refusal)
 		if err == nil && offence {
 			err = c.offendedLocked()
 		}
+		wake, sess := c.wakeLocked(), c.sess
 		c.mu.Unlock()
 		if wake {
 			sess.Wake()
 		}
+		body.Release()
 		return err
 	}
-	in.body = buf.Copy(f.Payload)
-	in.req.Payload = in.body.B
-	in.cost = len(f.Payload) + Metadata(f.Meta).size()
 	c.inbound[in.id] = in
 	c.inBytes += in.cost
-	park := !serial && in.array == nil && c.crowdedLocked()
+	if in.req.Kind.streams() {
+		s := in.req.spec
+		if s == nil { // a fallback's
+			s = &spec{name: f.Method, kind: in.req.Kind}
+		}
+		in.exchange = newExchange(c, s, in.req.Kind, false)
+		in.exchange.in, in.exchange.req = in, &in.req
+		in.exchange.over = in.exchange.over || f.Flags&wire.NoItems != 0
+		in.exchange.beginLocked(in.id)
+		in.req.exchange = in.exchange
+	}
+	if f.Flags&wire.More != 0 {
+		part := buf.Sized(min(2*len(f.Payload), c.config.limits.MaxMessage))
+		part.B = append(part.B, f.Payload...)
+		a := &assembly{frame: *f, in: in, body: part}
+		a.frame.Payload = nil
+		c.partial[partOf(f)] = a
+		in.partial = true
+		c.mu.Unlock()
+		return nil
+	}
+	c.mu.Unlock()
+	if body == nil {
+		body = buf.Copy(f.Payload)
+	}
+	c.begin(in, body)
+	return nil
+}
+
+// begin starts an admitted call, whose request is whole, or lets it wait for
+// the lane or for replies to be read.
+func (c *Conn) begin(in *inbound, body *buf.Buf) {
+	c.mu.Lock()
+	if in.orphanedLocked() {
+		c.mu.Unlock()
+		body.Release() // the connection ended meanwhile
+		return
+	}
+	in.partial = false
+	in.body = body
+	in.req.Payload = body.B
+	park := !in.serial && in.array == nil && c.crowdedLocked()
 	switch {
-	case serial:
+	case in.serial:
 		c.laneLocked(in)
 	case park:
 		c.parked = append(c.parked, in)
 	}
 	c.mu.Unlock()
-	if !serial && !park {
+	if !in.serial && !park {
 		go in.run()
 	}
-	return nil
+}
+
+// refuse takes back the admission of a call whose request was not complete.
+func (c *Conn) refuse(in *inbound, e *Error) error {
+	c.mu.Lock()
+	in.detachLocked()
+	delete(c.inbound, in.id)
+	err := c.refuseLocked(in, e)
+	c.checkIdleLocked()
+	wake, sess := c.wakeLocked(), c.sess
+	c.mu.Unlock()
+	in.cancel(context.Canceled)
+	if wake {
+		sess.Wake()
+	}
+	return err
+}
+
+// orphanedLocked reports that the session which the call came in is over.
+func (in *inbound) orphanedLocked() bool { return in.sess == nil || in.sess != in.req.Conn.sess }
+
+// detachLocked gives back what an inbound call holds of the connection, when
+// it or its session ends.
+func (in *inbound) detachLocked() {
+	c := in.req.Conn
+	c.inBytes -= in.cost
+	c.config.budget.give(in.cost)
+	in.cost = 0
+	if x := in.exchange; x != nil {
+		if x.failed == nil {
+			x.failed = Errorf(Unavailable, "the connection was lost")
+		}
+		c.dropPartLocked(partID{in.id, true})
+		x.dropSendLocked()
+		x.finishLocked()
+	}
 }
 
 // crowdedLocked reports that the peer does not read the replies there are. Its
@@ -249,50 +339,49 @@ func (c *Conn) identifyLocked(in *inbound, f *wire.Frame) error {
 // refusalLocked says why a call cannot run, nil if it can. No handler sees a
 // refused call, so it is safe to make again. offence is a call that a peer
 // which keeps to the announced limits does not make.
-func (c *Conn) refusalLocked(in *inbound, f *wire.Frame, serial bool) (e *Error, offence bool) {
+func (c *Conn) refusalLocked(in *inbound, f *wire.Frame) (e *Error, offence bool) {
 	limits := &c.config.limits
 	hello := c.dialect != session.Plain
-	size := len(f.Payload) + Metadata(f.Meta).size()
 	switch {
 	case c.drained != nil || c.closing:
 		return Errorf(Unavailable, "shutting down"), false
-	case f.Kind != wire.Unary:
-		return Errorf(Unimplemented, "streams are not served here"), false
+	case f.Kind != wire.Unary && !c.streams:
+		return Errorf(Unimplemented, "streams were not announced"), true
 	case in.entry == nil:
-		return c.unknown(f.Method), false
+		return c.unknown(f.Method, in.req.Kind), false
 	case len(f.Payload) > limits.MaxMessage:
 		return Errorf(ResourceExhausted, "the request has %d bytes, at most %d are taken", len(f.Payload), limits.MaxMessage), false
 	case len(c.inbound) >= limits.MaxCalls:
 		return Errorf(ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls), hello
-	case c.inBytes > 0 && c.inBytes+size > limits.MaxBuffered:
+	case c.inBytes > 0 && c.inBytes+in.cost > limits.MaxBuffered:
 		return Errorf(ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered), hello
 	case in.array != nil && c.crowdedLocked():
 		// It cannot wait: what takes the room may be the rest of its array.
 		return Errorf(ResourceExhausted, "%d bytes of replies have not been read", c.queued+c.unsent), false
-	case serial && f.Flags&wire.Lane != 0 && c.lane.busy():
+	case in.serial && f.Flags&wire.Lane != 0 && c.lane.busy():
 		return Errorf(FailedPrecondition, "%q is Serial and the lane is busy; a call from an ordered handler must not wait for it, because that could deadlock", f.Method), false
 	}
 	return nil, false
 }
 
-// unknown is the error for a name that is no method.
-func (c *Conn) unknown(name string) *Error {
-	if c.config.mux.lookup(name, KindNotification) != nil {
-		return Errorf(Unimplemented, "%q is a notification, not a method: send it without an id", name)
+// unknown is the error for a name that is nothing of this kind.
+func (c *Conn) unknown(name string, kind Kind) *Error {
+	if is, ok := c.config.mux.kindOf(name); ok {
+		return Errorf(Unimplemented, "%q is a %s, not a %s", name, is, kind)
 	}
 	return Errorf(Unimplemented, "no method %q", name)
 }
 
-// refuseLocked queues a refusal and reports whether the writer must be woken.
-// It does not wait for the outgoing budget, but counts in it: see
-// overflowLocked.
-func (c *Conn) refuseLocked(in *inbound, e *Error) bool {
+// refuseLocked queues a refusal. It does not wait for the outgoing budget, but
+// counts in it: see overflowLocked.
+func (c *Conn) refuseLocked(in *inbound, e *Error) error {
 	f := wire.Frame{Type: wire.Fail, Flags: wire.NotRun, ID: in.id, RawID: in.rawID, Code: int64(e.Code), Message: clip(e.Message)}
 	if in.array != nil {
-		return c.arrayPartLocked(in.array, in.index, &f)
+		c.arrayPartLocked(in.array, in.index, &f)
+	} else {
+		c.pushAnswerLocked(f)
 	}
-	c.pushAnswerLocked(f)
-	return c.wakeLocked()
+	return c.overflowLocked()
 }
 
 // pushAnswerLocked queues an answer that the reader gives itself.
@@ -330,6 +419,11 @@ func (in *inbound) finish(body *buf.Buf, err error) {
 	f := wire.Frame{Type: wire.Result, Meta: in.req.Reply}
 	if err == nil {
 		err = c.checkReply(in, body)
+	}
+	if x := in.exchange; x != nil {
+		if e := x.verdict(); e != nil {
+			err = e
+		}
 	}
 	if err != nil {
 		body.Release()
@@ -442,26 +536,26 @@ func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
 	c.unsent += cost
 	// An array's answer does not wait for room: what is held already may be the
 	// rest of its array, which goes out with it.
-	for in.array == nil && c.sess == in.sess && c.queued > 0 && c.queued+cost > c.config.limits.MaxBuffered {
+	for in.array == nil && !in.orphanedLocked() && c.queued > 0 && c.queued+cost > c.config.limits.MaxBuffered {
 		room := c.waitRoomLocked()
 		c.mu.Unlock()
 		<-room
 		c.mu.Lock()
 	}
 	c.unsent -= cost
-	if c.sess != in.sess {
+	if in.orphanedLocked() {
 		c.mu.Unlock()
 		body.Release() // nobody is there to answer
 		return
 	}
 	delete(c.inbound, in.id)
 	c.inBytes -= in.cost
-	var wake bool
+	c.config.budget.give(in.cost)
 	if in.array != nil {
 		if body != nil {
 			f.Payload = body.B
 		}
-		wake = c.arrayPartLocked(in.array, in.index, &f)
+		c.arrayPartLocked(in.array, in.index, &f)
 		body.Release()
 	} else {
 		if body == nil && len(f.Payload) > 0 {
@@ -469,11 +563,17 @@ func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
 		}
 		in.reply = item{frame: f, body: body, cost: cost}
 		c.queued += cost
-		c.queue.push(&in.reply)
-		wake = c.wakeLocked()
+		if x := in.exchange; x != nil {
+			c.dropPartLocked(partID{in.id, true})
+			x.finishLocked()
+			x.line.frames.push(&in.reply) // after its items
+			x.line.pushLocked(c)
+		} else {
+			c.queue.push(&in.reply)
+		}
 	}
 	c.checkIdleLocked()
-	sess := c.sess
+	wake, sess := c.wakeLocked(), c.sess
 	c.mu.Unlock()
 	if wake {
 		sess.Wake()
@@ -498,8 +598,17 @@ func (c *Conn) cancelled(f *wire.Frame) error {
 	if in == nil && c.dialect != session.Plain && f.ID > c.lastIn {
 		err = c.offendedLocked()
 	}
+	partial := in != nil && in.partial
+	if partial {
+		c.dropPartLocked(partID{in.id, true}) // no more parts will come
+	} else if in != nil && in.exchange != nil {
+		in.exchange.callerLeftLocked()
+	}
 	c.mu.Unlock()
-	if in != nil {
+	switch {
+	case partial:
+		return c.refuse(in, Errorf(Canceled, "canceled"))
+	case in != nil:
 		in.cancel(context.Canceled)
 	}
 	return err

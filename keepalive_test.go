@@ -47,7 +47,7 @@ func TestKeepAlive_deadPeerIsFoundByBothSides(t *testing.T) {
 			time.Sleep(time.Hour + 7*time.Second)
 			f := Go(t.Context(), c, labHang, Empty{})
 			time.Sleep(time.Second)
-			w.line().swallow()
+			w.cable().swallow()
 			w.serve(nil) // else a new link would fence the old one first
 			began := time.Now()
 			is.True(errors.Is(<-gone, link.ErrSilent)) // the server
@@ -75,7 +75,7 @@ func TestKeepAlive_shorterIntervalOfTheServerHolds(t *testing.T) {
 		w := &town{srv: l.Server}
 		c := w.dial(t, &DialOptions{Backoff: Backoff{Min: time.Hour, Max: time.Hour}})
 		time.Sleep(time.Minute)
-		w.line().swallow()
+		w.cable().swallow()
 		time.Sleep(6*time.Second + time.Millisecond)
 		synctest.Wait()
 		c.mu.Lock()
@@ -92,7 +92,7 @@ func TestKeepAlive_shorterIntervalOfTheClientHolds(t *testing.T) {
 		w, _, c := reconnected(t, &DialOptions{Limits: Limits{KeepAlive: 3 * time.Second}, Backoff: steady})
 		time.Sleep(time.Minute)
 		is.Equal(w.dialled(), 1)
-		w.line().swallow()
+		w.cable().swallow()
 		time.Sleep(10 * time.Second)
 		is.Equal(w.dialled(), 2)
 		is.Equal(c.State(), Connected)

@@ -53,16 +53,17 @@ func (c *Conn) runLane(l *lane) {
 		l.queue[0] = nil
 		l.queue = l.queue[1:]
 		c.mu.Unlock()
-		if in.req.Kind == KindCall {
-			in.run()
-		} else {
+		if in.req.Kind == KindNotification {
 			c.runNotification(l, in)
+		} else {
+			in.run()
 		}
 	}
 }
 
-// notified takes a NOTIFY.
-func (c *Conn) notified(f *wire.Frame) error {
+// notified takes a NOTIFY; body is the buffer that the payload lives in, nil if
+// there is none. MORE marks one whose rest was not taken.
+func (c *Conn) notified(f *wire.Frame, body *buf.Buf) error {
 	in := &inbound{
 		req:     Request{Method: f.Method, Kind: KindNotification, Conn: c, Metadata: f.Meta},
 		entry:   c.config.mux.lookup(f.Method, KindNotification),
@@ -80,15 +81,20 @@ func (c *Conn) notified(f *wire.Frame) error {
 		most = c.config.limits.MaxBuffered
 	}
 	if l.bytes > 0 && l.bytes+cost > most {
+		body.Release()
 		return &link.CloseError{Code: session.CloseFlood, Reason: "notifications beyond the announced window"}
 	}
 	in.sess = c.sess
 	switch {
-	case in.entry == nil, len(f.Payload) > c.config.limits.MaxMessage, c.closing:
+	case in.entry == nil, len(f.Payload) > c.config.limits.MaxMessage, f.Flags&wire.More != 0, c.closing:
 		// Dropped, and credited in its turn: it keeps its place in the queue.
 		in.entry = nil
+		body.Release()
 	default:
-		in.body = buf.Copy(f.Payload)
+		if body == nil {
+			body = buf.Copy(f.Payload)
+		}
+		in.body = body
 		in.req.Payload = in.body.B
 		in.req.spec = in.entry.spec
 	}

@@ -14,22 +14,26 @@ import (
 // refused here. The zero value of every field is its default; a negative one
 // is refused when the server or connection is made.
 type Limits struct {
-	// MaxMessage is the size in bytes of one request, response or
+	// MaxMessage is the size in bytes of one request, response, item or
 	// notification received, in its encoding. Default 4 MiB, at most
 	// 16 MiB less 64 KiB.
 	MaxMessage int
-	// MaxCalls is how many calls of the peer run here at once. A typedrpc
+	// MaxCalls is how many calls and streams of the peer run here at once. A typedrpc
 	// peer waits for its turn; from others, more are refused with
 	// ResourceExhausted, NotSent. Default 1,024.
 	MaxCalls int
 	// MaxBuffered is how many bytes of requests being handled are held for
 	// one connection (a typedrpc peer waits for its turn), and how many bytes
-	// of replies and notifications may wait for its socket before handlers
-	// wait too and new calls do not begin. At least one message always fits.
-	// Default 8 MiB each.
+	// of replies, items and notifications may wait for its socket before
+	// handlers wait too and new calls do not begin. As many bytes again may
+	// be stream items that nobody has received yet: a typedrpc peer sends no
+	// more than that, and a stream that passes twice as much fails. At least
+	// one message always fits. Default 8 MiB each.
 	MaxBuffered int
-	// Window is how many bytes of notifications (each counted with 64 more)
-	// a peer may send before this side's handlers took them. Default 64 KiB.
+	// Window is how many bytes of notifications, or of one stream's items
+	// (each counted with 64 more), a peer may send before they were taken
+	// here. A stream's grows to 1 MiB, while the sum of what they have grown
+	// by is at most half of MaxBuffered. Default 64 KiB.
 	Window int
 	// MaxDepth is how deep a message of the JSON-RPC dialect may nest.
 	// Default 64.

@@ -81,6 +81,7 @@ type spec struct {
 	allocs     []allocator
 	pool       sync.Pool
 	check      func(Codec) error
+	up, down   sync.Pool // of what streams encode and decode, *Up and *Down
 }
 
 // A Trait is a fact about a procedure that belongs to its declaration.
@@ -93,20 +94,21 @@ func (f traitFunc) apply(s *spec) { f(s) }
 // Idempotent says that running the method twice is the same as running it
 // once. Calls in flight when a connection is lost are then made again.
 var Idempotent Trait = traitFunc(func(s *spec) {
-	mustCall(s, "Idempotent")
+	mustMethod(s, "Idempotent")
 	s.idempotent = true
 })
 
 // Serial makes a connection's calls of the method run one after another, in
 // the order in which they arrived, on one lane with its notifications and all
-// its other Serial methods.
+// its other Serial methods. A Serial stream has the lane for as long as its
+// handler runs.
 var Serial Trait = traitFunc(func(s *spec) {
 	mustCall(s, "Serial")
 	s.serial = true
 })
 
-// Timeout is the deadline of calls whose context has none, and the longest
-// that a call may take. It begins when the call is made.
+// Timeout is the deadline of calls and streams whose context has none, and the
+// longest that one may take. It begins when the call is made.
 func Timeout(d time.Duration) Trait {
 	return traitFunc(func(s *spec) {
 		mustCall(s, "Timeout")
@@ -121,7 +123,7 @@ func Timeout(d time.Duration) Trait {
 // the call's own.
 func Retry(p RetryPolicy) Trait {
 	return traitFunc(func(s *spec) {
-		mustCall(s, "Retry")
+		mustMethod(s, "Retry")
 		if err := p.check(); err != nil {
 			panic(fmt.Sprintf("typedrpc: method %q: %v", s.name, err))
 		}
@@ -129,8 +131,8 @@ func Retry(p RetryPolicy) Trait {
 	})
 }
 
-// MaxSize bounds the encoded request, response or notification in bytes, below
-// the connection's own limit. It is checked by the sender and the receiver.
+// MaxSize bounds each encoded message of the declaration in bytes (request,
+// response, notification, item), below the connection's own limit. It is checked by the sender and the receiver.
 func MaxSize(bytes int) Trait {
 	return traitFunc(func(s *spec) {
 		if bytes <= 0 {
@@ -194,9 +196,17 @@ func (allocOf[T]) target(v any) (any, bool, bool) {
 	return *p, *p == nil, true
 }
 
+// mustMethod refuses a trait that only methods can have.
+func mustMethod(s *spec, trait string) {
+	if s.kind != KindCall {
+		panic(fmt.Sprintf("typedrpc: %s %q: %s is for methods", s.kind, s.name, trait))
+	}
+}
+
+// mustCall refuses a trait that notifications cannot have.
 func mustCall(s *spec, trait string) {
 	if s.kind == KindNotification {
-		panic(fmt.Sprintf("typedrpc: notification %q: %s is for methods", s.name, trait))
+		panic(fmt.Sprintf("typedrpc: notification %q: %s is for methods and streams", s.name, trait))
 	}
 }
 
@@ -235,6 +245,9 @@ func checkType[T any](s *spec, c Codec) error {
 	v, ok := s.fresh(&zero)
 	if !ok {
 		v = &zero
+	}
+	if _, ok := v.(*Bytes); ok && s.kind.streams() {
+		return nil // no codec sees it
 	}
 	if err := c.Check(v); err != nil {
 		return fmt.Errorf("typedrpc: codec %q cannot carry %T of method %q: %w", c.Name(), zero, s.name, err)

@@ -170,7 +170,7 @@ func (m *Mux) lookup(name string, kind Kind) *entry {
 		return nil
 	}
 	if e := (*m.table.entries.Load())[name]; e != nil {
-		if kind == KindCall && e.spec.kind != KindCall {
+		if is := e.spec.kind; is != kind && (kind != KindNotification || is != KindCall) {
 			return nil
 		}
 		return e
@@ -179,6 +179,18 @@ func (m *Mux) lookup(name string, kind Kind) *entry {
 		return nil // reserved names are not for fallbacks
 	}
 	return m.table.fallback.Load()
+}
+
+// kindOf says what a registered name is.
+func (m *Mux) kindOf(name string) (Kind, bool) {
+	if m == nil || m.table == nil {
+		return 0, false
+	}
+	e := (*m.table.entries.Load())[name]
+	if e == nil {
+		return 0, false
+	}
+	return e.spec.kind, true
 }
 
 // intern returns the registered name that b spells, "" if there is none, so
@@ -241,6 +253,17 @@ func (r *Request) decode(s *spec, v any) error {
 	}
 	if err != nil {
 		return Errorf(InvalidArgument, "cannot decode the request: %w", err)
+	}
+	return nil
+}
+
+// accept reads and validates a stream's request.
+func (r *Request) accept(v any, validate func(any) error) error {
+	if err := r.decode(r.spec, v); err != nil {
+		return err
+	}
+	if validate != nil {
+		return validate(v)
 	}
 	return nil
 }

@@ -71,7 +71,14 @@ func TestNewMethod_badTraits(t *testing.T) {
 	} {
 		is := is.New(t)
 		text := panicText(func() { typedrpc.NewNotification[int]("n", trait) })
-		is.Equal(text, fmt.Sprintf(`typedrpc: notification "n": %s is for methods`, name))
+		is.True(strings.HasPrefix(text, fmt.Sprintf(`typedrpc: notification "n": %s is for methods`, name)))
+	}
+	for name, trait := range map[string]typedrpc.Trait{
+		"Idempotent": typedrpc.Idempotent, "Retry": typedrpc.Retry(typedrpc.RetryPolicy{}),
+	} {
+		is := is.New(t)
+		text := panicText(func() { typedrpc.NewBidiStream[int, int, int]("s", trait) })
+		is.Equal(text, fmt.Sprintf(`typedrpc: bidirectional stream "s": %s is for methods`, name))
 	}
 }
 

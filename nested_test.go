@@ -171,7 +171,7 @@ func TestNested_lostLinkEndsTheWholeChain(t *testing.T) {
 		f := Go(t.Context(), c, nestedPing, 1)
 		synctest.Wait()
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		_, err := f.Await(t.Context())
 		is.Equal(outcomeOf(err), MayHaveRun)
 		err = <-ends

@@ -2,8 +2,6 @@ package typedrpc
 
 import (
 	"context"
-	"fmt"
-	"math"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -48,9 +46,10 @@ func (c *Conn) sendNotification(ctx context.Context, s *spec, body *buf.Buf, met
 	c.notify.used += cost
 	c.queued += cost
 	c.queue.push(&item{
-		frame: wire.Frame{Type: wire.Notify, Method: s.name, Meta: meta},
-		body:  body.Retain(),
-		cost:  cost,
+		frame:   wire.Frame{Type: wire.Notify, Method: s.name, Meta: meta},
+		body:    body.Retain(),
+		cost:    cost,
+		ordered: true,
 	})
 	wake, sess := c.wakeLocked(), c.sess
 	c.mu.Unlock()
@@ -70,24 +69,7 @@ func (c *Conn) behind(n int) bool {
 // roomLocked reports whether the peer's window and the outgoing budget have
 // room for a notification.
 func (c *Conn) roomLocked(cost int) bool {
-	return c.notify.fits(cost) && (c.queued == 0 || c.queued+cost <= c.config.limits.MaxBuffered)
+	return c.notify.fits(cost) && (c.queued == 0 || c.queued+cost <= c.outgoing())
 }
 
 type notifyOptions struct{ failFast, noWait bool }
-
-// credited takes the peer's CREDIT for notifications.
-func (c *Conn) credited(f *wire.Frame) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.ID != 0 {
-		return c.offendedLocked() // no streams of ours
-	}
-	if !c.notify.credit(f.Items) {
-		return protocolError(fmt.Sprintf("credit for %d notifications that were not sent", f.Items))
-	}
-	if f.Window > 0 {
-		c.notify.window = int(min(f.Window, math.MaxInt32))
-	}
-	c.movedLocked()
-	return nil
-}

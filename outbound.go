@@ -84,7 +84,7 @@ func (c *Conn) start(cl *call) *Error {
 		c.mu.Unlock()
 		return err
 	}
-	if err := c.tooBigLocked(cl); err != nil {
+	if err := c.cannotLocked(cl); err != nil {
 		c.mu.Unlock()
 		return err
 	}
@@ -125,7 +125,11 @@ func (c *Conn) vacateLocked(cost int) {
 	c.held -= cost
 }
 
-func (c *Conn) tooBigLocked(cl *call) *Error {
+// cannotLocked says why the peer cannot take a call at all.
+func (c *Conn) cannotLocked(cl *call) *Error {
+	if cl.exchange != nil && c.sess != nil && !c.streams {
+		return Errorf(Unimplemented, "the peer takes no streams, %q is one", cl.spec.name)
+	}
 	limit := cl.spec.sizeLimit(int(min(c.peer.Message, maxMessageCeiling)))
 	if n := cl.item.body.Len(); n > limit {
 		return Errorf(ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.spec.name, n, limit)
@@ -137,7 +141,7 @@ func (c *Conn) tooBigLocked(cl *call) *Error {
 // peer cannot take, to be settled without the lock.
 func (c *Conn) admitLocked() (refused refusals) {
 	for it := c.waiting.head; it != nil; it = c.waiting.head {
-		err := c.tooBigLocked(it.call)
+		err := c.cannotLocked(it.call)
 		switch {
 		case c.sess == nil || c.away:
 			return refused
@@ -167,12 +171,16 @@ func (c *Conn) countCallLocked(it *item, f *wire.Frame, now *time.Time) {
 		}
 		f.TimeLeft = max(1, millis(cl.deadline.Sub(*now)))
 	}
-	it.body.Retain() // the batch has its own; ours is for another attempt
+	if cl.exchange != nil {
+		cl.exchange.beginLocked(f.ID)
+	}
 }
 
-// answered takes a RESULT or FAIL.
-func (c *Conn) answered(f *wire.Frame) error {
+// answered takes a RESULT or FAIL; body is the buffer that the payload lives
+// in, nil if there is none.
+func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	c.mu.Lock()
+	c.dropPartLocked(partID{f.ID, false})
 	in, ok := c.pending[f.ID]
 	if !ok {
 		var err error
@@ -180,11 +188,15 @@ func (c *Conn) answered(f *wire.Frame) error {
 			err = c.offendedLocked()
 		}
 		c.mu.Unlock()
+		body.Release()
 		return err
 	}
 	delete(c.pending, f.ID)
 	c.vacateLocked(in.cost)
 	cl := in.call
+	if cl != nil && cl.item.list != nil {
+		c.unqueueLocked(&cl.item) // refused before the whole of it was sent
+	}
 	if cl != nil && f.Type == wire.Fail && c.sendLaterLocked(cl, f) {
 		cl = nil
 	}
@@ -199,10 +211,14 @@ func (c *Conn) answered(f *wire.Frame) error {
 	refused.settleEach()
 	switch {
 	case cl == nil:
+		body.Release()
 	case f.Type == wire.Fail:
 		cl.settle(nil, f.Meta, fromWire(f, c.codec))
 	default:
-		cl.settle(buf.Copy(f.Payload), f.Meta, nil)
+		if body == nil {
+			body = buf.Copy(f.Payload)
+		}
+		cl.settle(body, f.Meta, nil)
 	}
 	return nil
 }
@@ -213,8 +229,8 @@ func (c *Conn) sendLaterLocked(cl *call, f *wire.Frame) bool {
 	if !c.heals || !c.away || f.Flags&wire.NotRun == 0 || Code(f.Code) != Unavailable {
 		return false
 	}
-	if !cl.waits() {
-		return false
+	if !cl.waits() || cl.exchange != nil && cl.exchange.sends {
+		return false // items have left
 	}
 	// In front of what was made after it, so that Serial calls keep their
 	// order.
@@ -238,15 +254,29 @@ func (c *Conn) abandon(cl *call) (o Outcome, ok bool) {
 	case cl.item.list == &c.waiting:
 		c.waiting.remove(&cl.item)
 		o, ok = NotSent, true
-	case cl.item.list == &c.queue:
-		c.queue.remove(&cl.item)
+	case cl.item.list != nil && cl.id == 0:
+		c.unqueueLocked(&cl.item)
 		c.vacateLocked(cl.item.cost)
 		o, ok = NotSent, true
 		refused = c.admitLocked()
 	case cl.id != 0 && c.pending[cl.id].call == cl:
+		if cl.item.list != nil { // in the middle of its fragments
+			c.unqueueLocked(&cl.item)
+		}
+		if cl.exchange != nil {
+			cl.exchange.dropSendLocked()
+		}
+		o, ok = MayHaveRun, true
+		if c.dropPartLocked(partID{cl.id, false}) == wire.Result {
+			// Its handler has returned: the rest of the answer is dropped as
+			// it comes, and nothing else will.
+			delete(c.pending, cl.id)
+			c.vacateLocked(cl.item.cost)
+			refused = c.admitLocked()
+			break
+		}
 		c.pending[cl.id] = inFlight{nil, cl.item.cost}
 		c.queue.push(&item{frame: wire.Frame{Type: wire.Cancel, ID: cl.id}})
-		o, ok = MayHaveRun, true
 	}
 	wake, sess = c.wakeLocked(), c.sess
 	c.checkIdleLocked()
@@ -269,7 +299,11 @@ func (t taken) settle(cause error) {
 		outcome Outcome
 	}{{t.notSent, NotSent}, {t.mayHaveRun, MayHaveRun}} {
 		for _, cl := range group.calls {
-			cl.settle(nil, nil, asUnavailable(cause).with(group.outcome))
+			err := asUnavailable(cause).with(group.outcome)
+			if cl.exchange != nil && group.outcome == MayHaveRun {
+				err.Message += "; items of the stream may be missing"
+			}
+			cl.settle(nil, nil, err)
 		}
 	}
 }
@@ -295,6 +329,7 @@ const maxResends = 8
 // interruptLocked sorts out the calls of a session that ended. With again
 // those that may go to the next session wait for it, in their old order.
 func (c *Conn) interruptLocked(again bool) (t taken) {
+	c.gatherLocked()
 	var resend items
 	ids := make([]uint64, 0, len(c.pending))
 	for id := range c.pending {
@@ -307,6 +342,9 @@ func (c *Conn) interruptLocked(again bool) (t taken) {
 			continue
 		}
 		cl.id = 0
+		if cl.item.list != nil {
+			c.unqueueLocked(&cl.item)
+		}
 		if again && c.mayResend(cl) {
 			cl.resends++
 			cl.lost, cl.order = true, id
@@ -319,21 +357,24 @@ func (c *Conn) interruptLocked(again bool) (t taken) {
 	c.slots, c.held = 0, 0
 
 	var keep items
-	c.queued, c.notify.used = 0, 0
+	c.notify.used = 0
 	for it := c.queue.pop(); it != nil; it = c.queue.pop() {
 		switch {
 		case it.call != nil && again && it.call.waits():
 			resend.push(it)
 		case it.call != nil:
 			t.notSent = append(t.notSent, it.call)
-		case it.frame.Type == wire.Notify && again:
-			c.queued += it.cost
+		case it.line != nil:
+			it.line.dropLocked(c) // a handler's last items and its end
+		case it.frame.Type == wire.Notify && again && it.sent == 0:
 			c.notify.used += it.cost
 			keep.push(it)
 		default:
+			c.queued -= it.cost
 			it.body.Release()
 		}
 	}
+	c.cutting, c.midway = 0, nil
 	c.queue.prepend(&keep)
 	c.waiting.prepend(&resend)
 	c.waiting.sort()
@@ -369,9 +410,14 @@ func (c *Conn) abandonCallsLocked() (t taken) {
 		}
 		delete(c.pending, id)
 	}
+	c.gatherLocked()
 	for it := c.queue.head; it != nil; {
 		next := it.next
-		if it.call != nil {
+		switch {
+		case it.call == nil:
+		case it.sent > 0: // in pending too
+			c.unqueueLocked(it)
+		default:
 			c.queue.remove(it)
 			t.notSent = append(t.notSent, it.call)
 		}

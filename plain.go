@@ -33,11 +33,12 @@ func (c *Conn) receiveArray(fs []wire.Frame) error {
 		var err error
 		switch f := &fs[i]; f.Type {
 		case wire.Call:
-			err = c.called(f, a, index)
+			err = c.called(f, nil, a, index)
 			index++
 		case wire.Invalid:
 			c.mu.Lock()
-			wake, sess := c.arrayPartLocked(a, index, invalidReply(f)), c.sess
+			c.arrayPartLocked(a, index, invalidReply(f))
+			wake, sess := c.wakeLocked(), c.sess
 			c.mu.Unlock()
 			if wake {
 				sess.Wake()
@@ -55,9 +56,8 @@ func (c *Conn) receiveArray(fs []wire.Frame) error {
 	return c.overflowLocked()
 }
 
-// arrayPartLocked adds one answer and queues the array with the last one. It
-// reports whether the writer must be woken.
-func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) bool {
+// arrayPartLocked adds one answer and queues the array with the last one.
+func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
 	part, err := wire.AppendJSON(nil, f, false)
 	most := c.config.limits.MaxBuffered
 	if err != nil || a.size+len(part) > most || c.queued+len(part) > 2*most {
@@ -69,7 +69,7 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) bool {
 	c.queued += len(part) // held here, though it cannot be sent yet
 	a.open--
 	if a.open > 0 {
-		return false
+		return
 	}
 	b := buf.Get()
 	b.B = append(b.B, '[')
@@ -81,7 +81,6 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) bool {
 	}
 	b.B = append(b.B, ']')
 	c.queue.push(&item{body: b, whole: true, cost: a.size})
-	return c.wakeLocked()
 }
 
 func invalidReply(f *wire.Frame) *wire.Frame {

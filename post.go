@@ -53,7 +53,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	c.posted, c.dialect, c.codec, c.identity = true, session.Plain, JSON, id
 	t := &postTransport{conn: c, request: body, killed: make(chan struct{})}
 	t.sess = c.newSession(t, &engine{c: c}, false)
-	c.opened(t.sess, c.peer)
+	c.opened(t.sess, c.peer, features{})
 	gone := context.AfterFunc(base, func() { t.sess.Fail(&link.CloseError{Err: context.Cause(base)}) })
 	cause := t.sess.Run()
 	gone()

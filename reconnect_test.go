@@ -29,7 +29,7 @@ type town struct {
 	names  func() string              // the script's subprotocol; nil: binary
 	refuse func(n int) error          // may refuse the upgrade
 	dials  []time.Time
-	lines  []*line
+	lines  []*cable
 }
 
 func (w *town) connect(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error) {
@@ -67,7 +67,7 @@ func (w *town) connect(ctx context.Context, offers []string) (link.Transport, st
 	if refused != nil {
 		return nil, "", refused.response(), errors.New("refused")
 	}
-	near, far, l := newLine()
+	near, far, l := newCable()
 	w.lines = append(w.lines, l)
 	w.srv.start(far, a, r)
 	return near, a.subprotocol, nil, nil
@@ -81,7 +81,7 @@ func (w *town) serve(srv *Server) {
 }
 
 // line is the newest line.
-func (w *town) line() *line {
+func (w *town) cable() *cable {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.lines[len(w.lines)-1]
@@ -116,13 +116,13 @@ func (w *town) tryDial(ctx context.Context, o *DialOptions) (*Conn, error) {
 }
 
 // line carries messages between two pipes and can stop doing so.
-type line struct {
+type cable struct {
 	a, b link.Transport
 	deaf atomic.Bool
 }
 
-func newLine() (near, far link.Transport, l *line) {
-	l = new(line)
+func newCable() (near, far link.Transport, l *cable) {
+	l = new(cable)
 	near, l.a = link.Pipe()
 	l.b, far = link.Pipe()
 	go l.forward(l.a, l.b)
@@ -131,16 +131,16 @@ func newLine() (near, far link.Transport, l *line) {
 }
 
 // cut breaks the line and returns when both ends have noticed.
-func (l *line) cut() {
+func (l *cable) cut() {
 	l.a.Kill()
 	l.b.Kill()
 	synctest.Wait()
 }
 
 // swallow breaks the line so that neither end can notice.
-func (l *line) swallow() { l.deaf.Store(true) }
+func (l *cable) swallow() { l.deaf.Store(true) }
 
-func (l *line) forward(from, to link.Transport) {
+func (l *cable) forward(from, to link.Transport) {
 	for {
 		m, text, err := from.Read(func() {})
 		var ce *link.CloseError
@@ -265,7 +265,7 @@ func TestReconnect_plainCallInFlightMayHaveRun(t *testing.T) {
 		f := Go(t.Context(), c, labHang, Empty{})
 		synctest.Wait()
 		is.Equal(l.running.Load(), int64(1))
-		w.line().cut()
+		w.cable().cut()
 		_, err := f.Await(t.Context())
 		is.True(errors.Is(err, Unavailable))
 		is.Equal(outcomeOf(err), MayHaveRun)
@@ -287,7 +287,7 @@ func TestReconnect_idempotentCallIsSentAgain(t *testing.T) {
 		for i := range int64(3) {
 			synctest.Wait()
 			is.Equal(l.hung.Load(), i+1)
-			w.line().cut()
+			w.cable().cut()
 			time.Sleep(time.Minute)
 		}
 		close(l.release)
@@ -306,7 +306,7 @@ func TestReconnect_resendsAreBounded(t *testing.T) {
 		f := Go(t.Context(), c, labHangTwice, Empty{})
 		for range 2 * maxResends {
 			synctest.Wait()
-			w.line().cut()
+			w.cable().cut()
 			time.Sleep(time.Minute)
 		}
 		_, err := f.Await(t.Context())
@@ -327,7 +327,7 @@ func TestReconnect_resentCallThatNeverLeftAgainMayHaveRun(t *testing.T) {
 		g := Go(t.Context(), c, labHangTwice, Empty{})
 		synctest.Wait()
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		synctest.Wait()
 		cancel()
 		_, err := f.Await(t.Context())
@@ -344,7 +344,7 @@ func TestReconnect_callsWaitForTheLink(t *testing.T) {
 		is := is.New(t)
 		w, l, c := reconnected(t, nil)
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		var fs []*Future[int]
 		for i := range 100 {
 			fs = append(fs, Go(t.Context(), c, labEcho, i))
@@ -365,7 +365,7 @@ func TestReconnect_deadlineEndsTheWait(t *testing.T) {
 		is := is.New(t)
 		w, _, c := reconnected(t, nil)
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
@@ -385,7 +385,7 @@ func TestReconnect_failFast(t *testing.T) {
 		f := Go(t.Context(), fast, labHangTwice, Empty{})
 		synctest.Wait()
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		_, err := f.Await(t.Context())
 		is.Equal(outcomeOf(err), MayHaveRun) // in flight, and not sent again although it is Idempotent
 		_, err = Call(t.Context(), fast, labEcho, 1)
@@ -413,7 +413,7 @@ func TestReconnect_failFastDoesNotWaitInTheQueueEither(t *testing.T) {
 		waits := Go(t.Context(), c.With(CallOptions{FailFast: true}), labEcho, 1) // for the only slot
 		synctest.Wait()
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		synctest.Wait()
 		select {
 		case <-waits.Done():
@@ -472,7 +472,7 @@ func TestReconnect_notificationsQueuedMeanwhileArrive(t *testing.T) {
 		w, l, c := reconnected(t, nil)
 		for round := range 20 {
 			w.serve(nil)
-			w.line().cut()
+			w.cable().cut()
 			synctest.Wait()
 			for i := range 50 {
 				is.NoErr(Notify(t.Context(), c, labNote, round*50+i))
@@ -496,7 +496,7 @@ func TestReconnect_notificationsWaitForRoom(t *testing.T) {
 		w := &town{srv: l.Server}
 		c := w.dial(t, nil)
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		synctest.Wait()
 		sent := 0
 		for ; sent < 100; sent++ {
@@ -536,7 +536,7 @@ func TestReconnect_handlersContextsEnd(t *testing.T) {
 		c := w.dial(t, &DialOptions{Mux: mux})
 		f := Go(t.Context(), <-conns, labHang, Empty{}) // the server calls the client
 		synctest.Wait()
-		w.line().cut()
+		w.cable().cut()
 		is.Equal(<-ended, context.Canceled)
 		_, err := f.Await(t.Context())
 		is.Equal(outcomeOf(err), MayHaveRun)
@@ -559,7 +559,7 @@ func TestReconnect_answerOfAnOldSessionIsDropped(t *testing.T) {
 		c := w.dial(t, &DialOptions{Mux: mux})
 		old := Go(t.Context(), <-conns, labEcho, 100) // id 1 of the first session
 		synctest.Wait()
-		w.line().cut()
+		w.cable().cut()
 		next := Go(t.Context(), <-conns, labEcho, 200) // id 1 of the second
 		synctest.Wait()
 		_, err := old.Await(t.Context())
@@ -580,7 +580,7 @@ func TestReconnect_states(t *testing.T) {
 		w, l, c := reconnected(t, &DialOptions{OnState: seen.on, Backoff: steady})
 		time.Sleep(time.Minute)
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		synctest.Wait()
 		is.Equal(c.State(), Waiting)
 		waiting := seen.seen()[2]
@@ -638,7 +638,7 @@ func TestConn_reconnectNow(t *testing.T) {
 		is.Equal(w.dialled(), 2)
 		is.Equal(c.State(), Connected)
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		synctest.Wait()
 		is.Equal(c.State(), Waiting)
 		w.serve(l.Server)
@@ -668,11 +668,11 @@ func TestConn_reconnectWhileConnectingIsForgotten(t *testing.T) {
 		})
 		c = w.dial(t, &DialOptions{Auth: auth, Backoff: Backoff{Min: time.Hour, Max: time.Hour}})
 		first = false
-		w.line().cut()
+		w.cable().cut()
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		is.Equal(c.State(), Connected)
-		w.line().cut()
+		w.cable().cut()
 		synctest.Wait()
 		is.Equal(c.State(), Waiting)
 		is.NoErr(c.Close())
@@ -684,7 +684,7 @@ func TestReconnect_closeEndsTheWait(t *testing.T) {
 		is := is.New(t)
 		w, _, c := reconnected(t, &DialOptions{Backoff: Backoff{Min: time.Hour, Max: time.Hour}})
 		w.serve(nil)
-		w.line().cut()
+		w.cable().cut()
 		synctest.Wait()
 		f := Go(t.Context(), c, labEcho, 1)
 		began := time.Now()
@@ -704,7 +704,7 @@ func TestReconnect_closeDuringTheHandshake(t *testing.T) {
 		w.mu.Lock()
 		w.script = func(_ int, p *wirePeer) { silent <- p }
 		w.mu.Unlock()
-		w.line().cut()
+		w.cable().cut()
 		p := <-silent
 		synctest.Wait()
 		is.Equal(c.State(), Connecting)
@@ -775,7 +775,7 @@ func TestReconnect_handshakesThatHangAreGivenUp(t *testing.T) {
 		w.mu.Lock()
 		w.script = func(_ int, p *wirePeer) { p.closeCode() }
 		w.mu.Unlock()
-		w.line().cut()
+		w.cable().cut()
 		time.Sleep(time.Minute)
 		is.True(w.dialled() >= 5)
 		w.mu.Lock()

@@ -128,7 +128,7 @@ func TestRetry_mayHaveRunIsNotRepeated(t *testing.T) {
 		w, l, c := reconnected(t, &DialOptions{Retry: &RetryPolicy{Attempts: 10}})
 		f := Go(t.Context(), c, labHang, Empty{})
 		synctest.Wait()
-		w.line().cut()
+		w.cable().cut()
 		_, err := f.Await(t.Context())
 		is.Equal(outcomeOf(err), MayHaveRun)
 		time.Sleep(time.Minute)

@@ -107,7 +107,7 @@ var goStatements = map[string]int{
 	"internal/link/link.go Wake":      1, // the writer, while there is work
 	"internal/link/link.go Fail":      1, // the goodbye, bounded
 	"internal/link/ws_native.go Ping": 1, // stands in for coder/websocket, which waits for the pong
-	"inbound.go called":               1, // one for each call being handled …
+	"inbound.go begin":                1, // one for each call being handled …
 	"inbound.go unparkLocked":         1, // … that waited for replies to be read
 	"inbound.go AfterFunc":            1, // as package context does
 	"inbound.go cancel":               1, // as package context does
@@ -115,6 +115,8 @@ var goStatements = map[string]int{
 	"lane.go runLane":                 1, // the lane again, when a handler ended its goroutine
 	"typedrpc.go wait":                1, // a Broadcast's wait for one connection that is behind
 	"future.go intercept":             1, // a future whose interceptors wait
+	"converse.go open":                1, // a bidirectional stream whose interceptors wait
+	"converse.go forward":             1, // one direction of a forwarded stream
 	"dial.go Dial":                    1, // the supervisor of a dialled connection, which also reads
 	"dialer.go change":                1, // OnState, while there is something to tell
 	"accept.go start":                 1, // an accepted link's reader

@@ -1,6 +1,7 @@
 package typedrpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,13 @@ type Server struct {
 	DangerouslyAllowAnyOrigin bool
 	// Limits bound what one client can make the server hold or do.
 	Limits Limits
+	// MaxBuffered is how many bytes all connections together may hold of what
+	// clients sent: requests being handled, stream items that no handler has
+	// received, and messages of which parts have come. What passes it is
+	// refused with ResourceExhausted: a call, NotSent, or the stream that an
+	// item belongs to. From half of it on windows do not grow, and only 64 KiB
+	// wait for the socket of a client before its handlers wait. Default 1 GiB.
+	MaxBuffered int64
 	// MaxPlainConns bounds the connections of plain JSON-RPC peers, which
 	// need not complete any handshake; more are refused with 503. Default
 	// 1,024.
@@ -100,8 +108,8 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	if s.MaxPlainConns < 0 || s.RetryWindow < 0 {
-		return errors.New("typedrpc: Server.MaxPlainConns and RetryWindow must not be negative")
+	if s.MaxPlainConns < 0 || s.RetryWindow < 0 || s.MaxBuffered < 0 {
+		return errors.New("typedrpc: Server.MaxPlainConns, MaxBuffered and RetryWindow must not be negative")
 	}
 	s.maxPlain, s.window = s.MaxPlainConns, s.RetryWindow
 	if s.maxPlain == 0 {
@@ -132,6 +140,7 @@ func (s *Server) configure() error {
 	s.config = config{
 		mux: s.Mux, limits: limits, logger: s.Logger, mapError: s.MapError,
 		interceptors: slices.Clone(s.Interceptors),
+		budget:       &budget{max: cmp.Or(s.MaxBuffered, 1<<30)},
 	}
 	if s.config.logger == nil {
 		s.config.logger = slog.Default()

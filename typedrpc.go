@@ -324,8 +324,7 @@ func asError(err error) *Error {
 
 // do sends a request through the interceptors.
 func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
-	var ran atomic.Bool // some next got as far as a handler, or may have
-	send := func(ctx context.Context, r *Request) (Raw, error) {
+	return t.around(ctx, r, func(ctx context.Context, r *Request) (Raw, error) {
 		// Copied: an interceptor's bytes are its own as soon as this returns,
 		// and the writer may still hold the request then.
 		body := buf.Copy(r.Payload)
@@ -341,23 +340,31 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 			if _, err := t.conn.sendNotification(ctx, s, body, meta, notifyOptions{failFast: t.opts.FailFast}); err != nil {
 				return nil, err
 			}
-			ran.Store(true)
 			return nil, nil
 		}
 		answer, meta, err := t.exchange(ctx, s, body, maps.Clone(r.Metadata))
 		r.Reply = meta
-		if err == nil || err.Outcome != NotSent {
-			ran.Store(true)
-		}
 		if err != nil {
 			return nil, err
 		}
 		return answer.B, nil // not released: an interceptor may keep it
-	}
+	})
+}
+
+// around runs send inside the interceptors.
+func (t target) around(ctx context.Context, r *Request, send RawHandler) (Raw, error) {
 	if !t.intercepted() {
 		return send(ctx, r)
 	}
-	raw, err := chain(slices.Concat(t.conn.config.interceptors, t.opts.Interceptors), send)(ctx, r)
+	var ran atomic.Bool // some next got as far as a handler, or may have
+	next := func(ctx context.Context, r *Request) (Raw, error) {
+		raw, err := send(ctx, r)
+		if err == nil || OutcomeOf(err) != NotSent {
+			ran.Store(true)
+		}
+		return raw, err
+	}
+	raw, err := chain(slices.Concat(t.conn.config.interceptors, t.opts.Interceptors), next)(ctx, r)
 	if err != nil {
 		// An interceptor's own error says nothing of what next did.
 		e := asError(err)
@@ -407,7 +414,7 @@ func (t *target) prepare(cl *call, ctx context.Context, s *spec, body *buf.Buf, 
 	cl.target, cl.spec, cl.ctx = *t, s, ctx
 	cl.policy = t.policy(s)
 	cl.deadline, _ = ctx.Deadline()
-	cl.item.call = cl
+	cl.item.call, cl.item.ordered = cl, s.serial
 	cl.item.body = body.Retain()
 	cl.item.frame = wire.Frame{Type: wire.Call, Method: s.name, Meta: meta}
 	cl.item.cost = body.Len() + meta.size() + messageOverhead

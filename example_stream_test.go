@@ -1,0 +1,131 @@
+package typedrpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+
+	"github.com/typedrpc/typedrpc"
+)
+
+var (
+	Countdown = typedrpc.NewServerStream[int, int]("countdown")
+	Average   = typedrpc.NewClientStream[typedrpc.Empty, float64, float64]("average")
+	Echo      = typedrpc.NewBidiStream[typedrpc.Empty, string, string]("echo")
+)
+
+func exampleStreams() *typedrpc.Mux {
+	mux := typedrpc.NewMux()
+	typedrpc.HandleServerStream(mux, Countdown, func(ctx context.Context, from int, send func(int) error) error {
+		for n := from; n > 0; n-- {
+			if err := send(n); err != nil {
+				return err
+			}
+		}
+		return typedrpc.OutOfRange // comes after all items
+	})
+	typedrpc.HandleClientStream(mux, Average, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[float64, error]) (float64, error) {
+		sum, n := 0.0, 0.0
+		for v, err := range items {
+			if err != nil {
+				return 0, err
+			}
+			sum, n = sum+v, n+1
+		}
+		return sum / n, nil
+	})
+	typedrpc.HandleBidiStream(mux, Echo, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[string, string]) error {
+		for text, err := range s.All() {
+			if err != nil {
+				return err
+			}
+			if err := s.Send(text + "!"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return mux
+}
+
+// The error is the last pair. Leaving the loop earlier ends the handler's
+// context.
+func ExampleReceive() {
+	conn, stop := exampleConnect(exampleStreams(), nil)
+	defer stop()
+
+	for n, err := range typedrpc.Receive(context.Background(), conn, Countdown, 3) {
+		if err != nil {
+			fmt.Println(errors.Is(err, typedrpc.OutOfRange))
+			break
+		}
+		fmt.Println(n)
+	}
+	// Output:
+	// 3
+	// 2
+	// 1
+	// true
+}
+
+func ExampleSendAll() {
+	conn, stop := exampleConnect(exampleStreams(), nil)
+	defer stop()
+
+	values := typedrpc.Items(slices.Values([]float64{1, 2, 6}))
+	fmt.Println(typedrpc.SendAll(context.Background(), conn, Average, typedrpc.Empty{}, values))
+	// Output: 3 <nil>
+}
+
+func ExampleOpen() {
+	conn, stop := exampleConnect(exampleStreams(), nil)
+	defer stop()
+
+	s, err := typedrpc.Open(context.Background(), conn, Echo, typedrpc.Empty{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer s.Close()
+	s.Send("one")
+	s.Send("two")
+	s.CloseSend()
+	for {
+		text, err := s.Recv()
+		if err == io.EOF {
+			return
+		}
+		fmt.Println(text, err)
+	}
+	// Output:
+	// one! <nil>
+	// two! <nil>
+}
+
+// An interceptor wraps a stream from its request to its end, sees each item,
+// and can stop it.
+func ExampleRequest_OnItem() {
+	limit := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+		left := 2
+		r.OnItem(func(item typedrpc.Raw, sent bool) error {
+			if left--; left < 0 {
+				return typedrpc.Errorf(typedrpc.ResourceExhausted, "two items are enough")
+			}
+			return nil
+		})
+		return next(ctx, r)
+	}
+	conn, stop := exampleConnect(exampleStreams(), &typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{limit}})
+	defer stop()
+
+	for n, err := range typedrpc.Receive(context.Background(), conn, Countdown, 5) {
+		fmt.Println(n, err)
+	}
+	// Output:
+	// 5 <nil>
+	// 4 <nil>
+	// 0 resource exhausted: two items are enough (may have run)
+}

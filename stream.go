@@ -1,0 +1,317 @@
+package typedrpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"sync"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+)
+
+// ServerStream declares a call that is answered by any number of items: a
+// request there, items back. Like a Method it is declared once, in a package
+// that both sides import, and is safe for concurrent use.
+type ServerStream[Req, Item any] struct{ spec *spec }
+
+// ClientStream declares a call whose caller sends any number of items after
+// its request, and which is answered by one response.
+type ClientStream[Req, Item, Resp any] struct{ spec *spec }
+
+// BidiStream declares a call in which both sides send items, in any order, at
+// the same time: Up from the caller to the handler, Down from the handler to
+// the caller.
+type BidiStream[Req, Up, Down any] struct{ spec *spec }
+
+// NewServerStream declares a server stream. It panics like NewMethod.
+func NewServerStream[Req, Item any](name string, traits ...Trait) ServerStream[Req, Item] {
+	s := newSpec(name, KindServerStream, traits)
+	s.down.New = func() any { return new(Item) }
+	s.check = func(c Codec) error { return errors.Join(checkType[Req](s, c), checkType[Item](s, c)) }
+	return ServerStream[Req, Item]{s}
+}
+
+// NewClientStream declares a client stream. It panics like NewMethod.
+func NewClientStream[Req, Item, Resp any](name string, traits ...Trait) ClientStream[Req, Item, Resp] {
+	s := newSpec(name, KindClientStream, traits)
+	s.up.New = func() any { return new(Item) }
+	s.check = func(c Codec) error {
+		return errors.Join(checkType[Req](s, c), checkType[Item](s, c), checkType[Resp](s, c))
+	}
+	return ClientStream[Req, Item, Resp]{s}
+}
+
+// NewBidiStream declares a bidirectional stream. It panics like NewMethod.
+func NewBidiStream[Req, Up, Down any](name string, traits ...Trait) BidiStream[Req, Up, Down] {
+	s := newSpec(name, KindBidiStream, traits)
+	s.up.New = func() any { return new(Up) }
+	s.down.New = func() any { return new(Down) }
+	s.check = func(c Codec) error {
+		return errors.Join(checkType[Req](s, c), checkType[Up](s, c), checkType[Down](s, c))
+	}
+	return BidiStream[Req, Up, Down]{s}
+}
+
+// Name returns the stream's name.
+func (s ServerStream[Req, Item]) Name() string { return s.spec.name }
+
+// Name returns the stream's name.
+func (s ClientStream[Req, Item, Resp]) Name() string { return s.spec.name }
+
+// Name returns the stream's name.
+func (s BidiStream[Req, Up, Down]) Name() string { return s.spec.name }
+
+// HandleServerStream registers fn for s. fn sends items with send, which waits
+// while the caller is behind by more than its window, and ends the stream by
+// returning: nil for a good end, or an error, which the caller gets after all
+// items that were sent before it. send may be called by several goroutines;
+// the order of its returns is the order of the items. When the caller leaves,
+// its time is over or the connection is gone, ctx ends and send returns an
+// error. All that is said of Handle holds here too.
+func HandleServerStream[Req, Item any](mux *Mux, s ServerStream[Req, Item], fn func(ctx context.Context, req Req, send func(Item) error) error) {
+	mustRegister(mux, s.spec, fn == nil)
+	validate := validatorOf[Req]()
+	mux.add(&entry{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var req Req
+		if err := r.accept(&req, validate); err != nil {
+			return nil, err
+		}
+		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.exchange, &s.spec.down, item) })
+	}})
+}
+
+// HandleClientStream registers fn for s. items ranges over what the caller
+// sends and ends when the caller has sent all; its error, always the last
+// pair, says that the caller failed, left, or is gone. fn may answer before
+// items has ended: what comes after that is dropped. An item whose type has a
+// method Validate() error is validated before fn sees it.
+func HandleClientStream[Req, Item, Resp any](mux *Mux, s ClientStream[Req, Item, Resp], fn func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)) {
+	mustRegister(mux, s.spec, fn == nil)
+	validate, validateItem := validatorOf[Req](), validatorOf[Item]()
+	mux.add(&entry{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var req Req
+		if err := r.accept(&req, validate); err != nil {
+			return nil, err
+		}
+		items := &Stream[Empty, Item]{x: r.exchange, in: &s.spec.up, validate: validateItem}
+		resp, err := fn(ctx, req, items.All())
+		if err != nil {
+			return nil, err
+		}
+		return r.encode(s.spec, &resp)
+	}})
+}
+
+// HandleBidiStream registers fn for s. fn sends and receives with the stream,
+// in any order and from several goroutines, and ends it by returning: nil for
+// a good end, or an error, which the caller gets after all items that were
+// sent before it. The stream is of no use after that.
+func HandleBidiStream[Req, Up, Down any](mux *Mux, s BidiStream[Req, Up, Down], fn func(ctx context.Context, req Req, stream *Stream[Down, Up]) error) {
+	mustRegister(mux, s.spec, fn == nil)
+	validate, validateItem := validatorOf[Req](), validatorOf[Up]()
+	mux.add(&entry{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var req Req
+		if err := r.accept(&req, validate); err != nil {
+			return nil, err
+		}
+		return nil, fn(ctx, req, &Stream[Down, Up]{x: r.exchange, out: &s.spec.down, in: &s.spec.up, validate: validateItem})
+	}})
+}
+
+// Receive calls a server stream and ranges over its items. Each loop over the
+// result makes a call of its own, which begins with the loop. Leaving the loop,
+// by break, return or panic, ends the call: the handler's context ends, and
+// what was on its way is dropped. An error is always the last pair, after all
+// items that came before it, and an *Error:
+//
+//	for item, err := range typedrpc.Receive(ctx, conn, Prices, req) {
+//		if err != nil {
+//			return err
+//		}
+//		…
+//	}
+//
+// A loop over one variable compiles and hides the error. While the body of the
+// loop is busy, items wait, up to the stream's window; then the handler waits.
+//
+// A stream belongs to one link: when that is lost the loop ends with
+// Unavailable, and items may be missing. One that has not left yet waits for
+// the next link as a call does. Streams are not retried.
+func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, Item], req Req) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		left := false // or the loop's body panicked
+		_, err := converse(ctx, c, s.spec, &req, func(x *exchange) (Raw, error) {
+			for {
+				if left { // and an interceptor calls next again
+					return nil, errLeft
+				}
+				item, _, err := recvItem[Item](x, &s.spec.down, nil)
+				if err == io.EOF {
+					return nil, nil
+				}
+				if err != nil {
+					return nil, err
+				}
+				left = true
+				left = !yield(item, nil)
+			}
+		})
+		if err != nil && !left {
+			var none Item
+			yield(none, err)
+		}
+	}
+}
+
+// SendAll calls a client stream: it sends all items and returns the response.
+// It waits while the handler is behind by more than its window. An error in
+// items ends the call with that error; the handler sees that the caller left.
+// When the handler answers early, SendAll stops pulling items and returns its
+// answer. See Items for a sequence that cannot fail.
+func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[Req, Item, Resp], req Req, items iter.Seq2[Item, error]) (Resp, error) {
+	var resp, none Resp
+	begun := false
+	err := converseFor(ctx, c, s.spec, &req, &resp, func(x *exchange) (Raw, error) {
+		if begun { // by an interceptor that calls next again
+			return nil, Errorf(FailedPrecondition, "the items of %q were sent already and cannot be sent again", s.spec.name)
+		}
+		for item, err := range items {
+			begun = true
+			if err != nil {
+				return nil, asError(err).with(MayHaveRun) // the call itself has left
+			}
+			if err := sendItem(x, &s.spec.up, item); err != nil {
+				if x.isDone() {
+					break // answered early, or failed: its own error says it better
+				}
+				return nil, err
+			}
+		}
+		x.closeSend()
+		return x.answer()
+	})
+	if err != nil {
+		return none, err
+	}
+	return resp, nil
+}
+
+// Items makes a sequence that cannot fail one for SendAll.
+func Items[T any](seq iter.Seq[T]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for v := range seq {
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Open calls a bidirectional stream. It returns when the call is on its way,
+// not when it was accepted: that the handler refused is what Recv says. ctx
+// lives as long as the stream: when it ends, the stream does. The caller must
+// receive until an error, Close the stream, or end ctx; otherwise the stream
+// lives as long as its connection.
+func Open[Req, Up, Down any](ctx context.Context, c Caller, s BidiStream[Req, Up, Down], req Req) (*Stream[Up, Down], error) {
+	x, err := open(ctx, c, s.spec, &req)
+	if err != nil {
+		return nil, err
+	}
+	return &Stream[Up, Down]{x: x, out: &s.spec.up, in: &s.spec.down}, nil
+}
+
+// Stream is one side of a bidirectional stream: Out is what this side sends, In
+// what it receives. Its methods may be called by any goroutine at any time;
+// sending and receiving do not wait for each other.
+type Stream[Out, In any] struct {
+	x        *exchange
+	out, in  *sync.Pool
+	validate func(any) error
+}
+
+// Send sends an item. It waits while the other side is behind by more than its
+// window, as long as the stream lives. The order of returns is the order of
+// the items. nil says that the item is on its way, not that it was received.
+// After the end of the stream the error says why it ended; after a good end it
+// is FailedPrecondition and wraps io.EOF.
+func (s *Stream[Out, In]) Send(v Out) error { return sendItem(s.x, s.out, v) }
+
+// Recv waits for the next item. It returns io.EOF after the last one: the
+// handler has returned nil, or the caller has called CloseSend. Every other
+// error is an *Error, and comes after all items that were sent before it,
+// unless it was this side that ended the stream.
+func (s *Stream[Out, In]) Recv() (In, error) {
+	v, _, err := recvItem[In](s.x, s.in, s.validate)
+	return v, err
+}
+
+// All ranges over the items that come until the end, with Recv's errors but
+// io.EOF as the last pair. Leaving the loop leaves the stream as it is.
+func (s *Stream[Out, In]) All() iter.Seq2[In, error] {
+	return func(yield func(In, error) bool) {
+		for {
+			v, err := s.Recv()
+			if err == io.EOF || !yield(v, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// CloseSend says that this side sends no more items: the other side's Recv
+// returns io.EOF after the last one. Receiving goes on. On the handler's side
+// it only keeps this side from sending: there the end is its return.
+func (s *Stream[Out, In]) CloseSend() { s.x.closeSend() }
+
+// Close ends this side: what has not been sent or received is dropped, and Send
+// and Recv return Canceled. On the caller's side the handler's context ends; a
+// stream that has ended already just gives up its memory. It does not wait.
+func (s *Stream[Out, In]) Close() {
+	closed := &Error{Code: Canceled, Message: "the stream was closed by this side", cause: context.Canceled}
+	if s.x.in == nil {
+		s.x.fail(closed)
+		return
+	}
+	s.x.refuse(closed)
+	c := s.x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.x.sess != nil { // else its terminal frame is in the line
+		s.x.dropSendLocked()
+	}
+}
+
+// Metadata returns what came back with the end of the stream, on the caller's
+// side; nil before it.
+func (s *Stream[Out, In]) Metadata() Metadata {
+	c := s.x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return s.x.meta
+}
+
+// sendItem sends v. The pool keeps v from being boxed anew for each item.
+func sendItem[T any](x *exchange, pool *sync.Pool, v T) error {
+	p := pool.Get().(*T)
+	*p = v
+	err := x.send(p)
+	var none T
+	*p = none
+	pool.Put(p)
+	return err
+}
+
+// recvItem receives an item, with what its ITEM says of it.
+func recvItem[T any](x *exchange, pool *sync.Pool, validate func(any) error) (T, piece, error) {
+	p := pool.Get().(*T)
+	about, err := x.recv(p, validate)
+	v := *p
+	var none T
+	*p = none
+	pool.Put(p)
+	if err != nil {
+		return none, about, err
+	}
+	return v, about, nil
+}
