@@ -82,6 +82,7 @@ type spec struct {
 	pool       sync.Pool
 	check      func(Codec) error
 	up, down   sync.Pool // of what streams encode and decode, *Up and *Down
+	topic      *topicTraits
 }
 
 // A Trait is a fact about a procedure that belongs to its declaration.

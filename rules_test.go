@@ -123,6 +123,7 @@ var goStatements = map[string]int{
 	"accept.go hello":                 1, // authentication, which waits
 	"accept.go authenticate":          1, // its end when the client leaves
 	"accept.go opened":                1, // OnConnect
+	"presence.go announceLocked":      1, // what a hub announces, while there is something
 	"server.go Shutdown":              1, // one for each connection being drained
 }
 

@@ -303,6 +303,9 @@ func (b *budget) take(n int) bool {
 	return true
 }
 
+// force takes n bytes whether they are there or not.
+func (b *budget) force(n int) { b.give(-n) }
+
 func (b *budget) give(n int) {
 	if b != nil {
 		b.used.Add(-int64(n))

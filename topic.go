@@ -1,0 +1,327 @@
+package typedrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Topic declares messages of one type that go to everybody who has subscribed
+// to a key: a room of a chat, the symbol of a price, the id of a document.
+// Like a Method it is declared once, in a package that both sides import, and
+// is safe for concurrent use. A subscription is a server stream of the topic's
+// name whose request is the key; a second one, of the name with ".presence"
+// behind it, tells who has subscribed.
+type Topic[T any] struct{ spec *spec }
+
+// topicTraits are what a topic's spec has beside a stream's.
+type topicTraits struct {
+	slow     SlowPolicy
+	last     int           // history: messages; 0: no such bound
+	recent   time.Duration // history: age; 0: no such bound
+	presence *spec
+}
+
+func (t *topicTraits) remembers() bool { return t.last > 0 || t.recent > 0 }
+
+// NewTopic declares a topic. It panics like NewMethod; the name may have 246
+// bytes.
+func NewTopic[T any](name string, traits ...Trait) Topic[T] {
+	topic := traitFunc(func(s *spec) { s.topic = &topicTraits{slow: Disconnect} })
+	s := newSpec(name, KindServerStream, slices.Concat([]Trait{topic}, traits))
+	if s.serial {
+		panic(fmt.Sprintf("typedrpc: topic %q: Serial is not for topics: one subscription would keep the lane", name))
+	}
+	if _, ok := any(new(T)).(*Bytes); ok {
+		panic(fmt.Sprintf("typedrpc: topic %q: Bytes are for streams, a topic's messages are the codec's; use []byte", name))
+	}
+	s.down.New = func() any { return new(T) }
+	s.check = func(c Codec) error { return errors.Join(checkType[string](s, c), checkType[T](s, c)) }
+	p := newSpec(name+presenceSuffix, KindServerStream, nil)
+	p.down.New = func() any { return new(string) }
+	p.check = func(c Codec) error { return checkType[string](p, c) }
+	s.topic.presence = p
+	return Topic[T]{s}
+}
+
+const presenceSuffix = ".presence"
+
+// Name returns the topic's name.
+func (t Topic[T]) Name() string { return t.spec.name }
+
+// SlowPolicy says what becomes of a subscriber that receives more slowly than
+// others publish: one whose stream's window (64 KiB at first) is spent, and
+// for whom more messages are queued than the policy allows. It never delays
+// or harms other subscribers, except that WaitAtMost makes the publisher wait.
+// What is dropped is counted and told with the next message, see Event. The
+// policies are values: Disconnect, DropOldest, DropNewest, LatestOnly, and
+// what WaitAtMost and Within return.
+type SlowPolicy struct {
+	do    slowDo
+	wait  time.Duration
+	bytes int // 0: slowBytes
+}
+
+type slowDo uint8
+
+const (
+	disconnect slowDo = iota
+	dropOldest
+	dropNewest
+	latestOnly
+	waitAtMost
+)
+
+// slowBytes is the default of what is queued for one subscriber.
+const slowBytes = 256 << 10
+
+var (
+	// Disconnect ends the subscription with ResourceExhausted. It is the
+	// default: subscribing again is easy, and nobody overlooks the error as
+	// one overlooks a message that is missing.
+	Disconnect = SlowPolicy{do: disconnect}
+	// DropOldest drops the messages that have waited longest.
+	DropOldest = SlowPolicy{do: dropOldest}
+	// DropNewest drops what does not fit any more.
+	DropNewest = SlowPolicy{do: dropNewest}
+	// LatestOnly queues one message: each new one takes the place of the one
+	// before. It is for states, such as prices, of which only the last counts.
+	LatestOnly = SlowPolicy{do: latestOnly}
+)
+
+// WaitAtMost makes the publisher wait for the subscriber, after all others of
+// the room have been served, and disconnects it when d has passed since it
+// fell behind and it has not caught up with half of what was queued.
+// Publishers to other keys do not wait. Their context does not end the wait: a
+// message that others of the room have belongs to all of it.
+func WaitAtMost(d time.Duration) SlowPolicy { return SlowPolicy{do: waitAtMost, wait: d} }
+
+// Within returns the policy with another bound than 256 KiB for what is queued
+// for one subscriber, in bytes of encoded messages, each counted with 64 more.
+// One message fits always. Beside this bound a connection's subscriptions
+// together may queue Limits.MaxBuffered, and those of all connections half of
+// Server.MaxBuffered; what does not fit there is the policy's, too.
+func (p SlowPolicy) Within(bytes int) SlowPolicy {
+	p.bytes = bytes
+	if bytes <= 0 {
+		p.bytes = -1 // refused by Slow
+	}
+	return p
+}
+
+// Slow is what becomes of a topic's slow subscribers. The default is
+// Disconnect.
+func Slow(p SlowPolicy) Trait {
+	return traitFunc(func(s *spec) {
+		mustTopic(s, "Slow")
+		if p.bytes < 0 {
+			panic(fmt.Sprintf("typedrpc: topic %q: SlowPolicy.Within needs a positive number of bytes", s.name))
+		}
+		if p.do == waitAtMost && p.wait <= 0 {
+			panic(fmt.Sprintf("typedrpc: topic %q: WaitAtMost must be positive, it is %v", s.name, p.wait))
+		}
+		s.topic.slow = p
+	})
+}
+
+// History gives a new subscriber the last n messages of its key, or those of
+// the last d, or what both allow, before the live ones, without a gap and
+// without a repetition. 0 is no bound of that kind; one is needed. A Hub keeps
+// what it has heard since the key was first used with it, up to
+// HubOptions.HistoryBytes for each key, in memory.
+func History(n int, d time.Duration) Trait {
+	return traitFunc(func(s *spec) {
+		mustTopic(s, "History")
+		if n < 0 || d < 0 || n == 0 && d == 0 {
+			panic(fmt.Sprintf("typedrpc: topic %q: History needs a number of messages or an age, and neither negative; they are %d and %v", s.name, n, d))
+		}
+		s.topic.last, s.topic.recent = n, d
+	})
+}
+
+func mustTopic(s *spec, trait string) {
+	if s.topic == nil {
+		panic(fmt.Sprintf("typedrpc: %s %q: %s is for topics", s.kind, s.name, trait))
+	}
+}
+
+// HandleTopic lets mux's peers subscribe to t, and see its presence. allow is
+// asked for each subscription, in the handler's context, and refuses it with
+// an error; nil allows every key. A key is a string of at most 255 bytes of
+// UTF-8, and may be empty. Several muxes may share a hub. It panics like
+// Handle, and if the hub's codec cannot carry T.
+func HandleTopic[T any](mux *Mux, hub *Hub, t Topic[T], allow func(ctx context.Context, key string) error) {
+	mustRegister(mux, t.spec, false)
+	if hub == nil {
+		panic(fmt.Sprintf("typedrpc: topic %q: the hub is nil", t.spec.name))
+	}
+	if err := t.spec.check(hub.codec); err != nil {
+		panic(err.Error())
+	}
+	serve := func(run func(context.Context, *exchange, *spec, string) error) func(context.Context, *Request) (*buf.Buf, error) {
+		return func(ctx context.Context, r *Request) (*buf.Buf, error) {
+			var key string
+			if err := r.decode(r.spec, &key); err != nil {
+				return nil, err
+			}
+			if err := checkKey(key); err != nil {
+				return nil, err
+			}
+			if allow != nil {
+				if err := allow(ctx, key); err != nil {
+					return nil, err
+				}
+			}
+			return nil, run(ctx, r.exchange, t.spec, key)
+		}
+	}
+	mux.add(&entry{spec: t.spec, serve: serve(hub.subscribe)})
+	mux.add(&entry{spec: t.spec.topic.presence, serve: serve(hub.watch)})
+}
+
+const maxKey = 255
+
+func checkKey(key string) error {
+	switch {
+	case len(key) > maxKey:
+		return Errorf(InvalidArgument, "the key has %d bytes, at most %d are allowed", len(key), maxKey)
+	case !utf8.ValidString(key):
+		return Errorf(InvalidArgument, "the key is not UTF-8")
+	}
+	return nil
+}
+
+// Publish sends v to all subscribers of t's key, at this hub and at all others
+// that share its broker. v is encoded once, whatever their number. Messages
+// that one goroutine publishes to one key arrive in that order, and all
+// subscribers of a hub see the messages of a key in the same order. Publish
+// waits for the broker, with ctx, and never for subscribers, except with
+// WaitAtMost when the hub has no broker of its own; that wait is the policy's
+// and lasts as long as it says. nil says that the broker
+// took v, not that anybody received it. Any number of goroutines may publish.
+func Publish[T any](ctx context.Context, hub *Hub, t Topic[T], key string, v T) error {
+	p := t.spec.down.Get().(*T)
+	*p = v
+	body := buf.Get()
+	defer body.Release()
+	var err error
+	body.B, err = t.spec.encode(hub.codec, body.B, p)
+	var none T
+	*p = none
+	t.spec.down.Put(p)
+	if err != nil {
+		return Errorf(InvalidArgument, "cannot encode the message of %q: %w", t.spec.name, err)
+	}
+	return hub.publish(ctx, t.spec, key, body.B)
+}
+
+// Event is a message of a topic as a subscriber gets it.
+type Event[T any] struct {
+	Value T
+	// Missed is how many messages were lost to this subscriber before this
+	// one: it was too slow for them, see SlowPolicy, or could not be given
+	// them, because they were larger than it takes. -1: an unknown number,
+	// none perhaps, because the broker lost its connection.
+	Missed int
+	// History says that the message was published before the subscription.
+	History bool
+}
+
+// missedUnknown is -1 on the wire: the largest integer that JSON's readers all
+// agree on (PROTOCOL.md section 1.2).
+const missedUnknown = 1<<53 - 1
+
+// missed adds up numbers of lost messages.
+func missed(a, b uint64) uint64 {
+	if a == missedUnknown || b == missedUnknown {
+		return missedUnknown
+	}
+	return min(a+b, missedUnknown-1)
+}
+
+// Subscribe subscribes to a key of t and ranges over its messages. Each loop
+// over the result is a subscription of its own. All that is said of Receive
+// holds here too: leaving the loop ends the subscription, an error is always
+// the last pair, and a loop whose link is lost ends with Unavailable. To go on
+// then, subscribe again; a topic with History repeats what it has.
+func Subscribe[T any](ctx context.Context, c Caller, t Topic[T], key string) iter.Seq2[Event[T], error] {
+	return follow(ctx, c, t.spec, key, func(v T, about piece) (Event[T], error) {
+		e := Event[T]{Value: v, History: about.flags&wire.History != 0}
+		switch {
+		case about.dropped >= missedUnknown:
+			e.Missed = -1
+		default:
+			e.Missed = int(min(about.dropped, math.MaxInt))
+		}
+		return e, nil
+	})
+}
+
+// Member is somebody who subscribes to a key of a topic, or does so no more.
+type Member struct {
+	Subject string // of the connection's Identity; "": those without
+	Left    bool
+	// History says that the member was there when the loop began.
+	History bool
+}
+
+// Presence ranges over those who subscribe to a key of t: first the ones who
+// are there, then everybody who comes or leaves. A subject with several
+// subscriptions comes with the first and leaves with the last; all connections
+// without a subject are one. A loop that is slow is not told of somebody who
+// came and left again meanwhile. Members at other hubs that share the broker
+// come as soon as those have answered, and at the latest 40 s after such a hub
+// was lost its members leave. Looking on is not a subscription. It ends as
+// Subscribe does.
+func Presence[T any](ctx context.Context, c Caller, t Topic[T], key string) iter.Seq2[Member, error] {
+	return follow(ctx, c, t.spec.topic.presence, key, func(v string, about piece) (Member, error) {
+		m := Member{History: about.flags&wire.History != 0}
+		var came bool
+		if m.Subject, came = strings.CutPrefix(v, "+"); !came {
+			if m.Subject, m.Left = strings.CutPrefix(v, "-"); !m.Left {
+				return m, Errorf(Internal, "cannot read %.20q: presence begins with + or -", v)
+			}
+		}
+		return m, nil
+	})
+}
+
+// follow is Receive with what is said of each item.
+func follow[T, E any](ctx context.Context, c Caller, s *spec, key string, event func(T, piece) (E, error)) iter.Seq2[E, error] {
+	return func(yield func(E, error) bool) {
+		left := false
+		_, err := converse(ctx, c, s, &key, func(x *exchange) (Raw, error) {
+			for {
+				v, about, err := recvItem[T](x, &s.down, nil)
+				if err == io.EOF {
+					return nil, nil
+				}
+				if err != nil {
+					return nil, err
+				}
+				e, err := event(v, about)
+				if err != nil {
+					return nil, err
+				}
+				if !yield(e, nil) {
+					left = true
+					return nil, errLeft
+				}
+			}
+		})
+		if err != nil && !left {
+			var none E
+			yield(none, err)
+		}
+	}
+}
