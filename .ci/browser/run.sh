@@ -1,6 +1,7 @@
 #!/bin/sh
-# Tests the calculator example in Chromium. Needs Go, Node and npm; Chromium is
-# installed if it is missing. SCREENSHOT=path says where the picture goes.
+# Tests the pages of the calculator and the chat example in Chromium. Needs Go,
+# Node and npm; Chromium is installed if it is missing. SCREENSHOT=path says
+# where the calculator's picture goes, and others beside it.
 set -eu
 cd "$(dirname "$0")"
 
@@ -17,5 +18,5 @@ npm ci --no-audit --no-fund --loglevel=error
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-(cd ../.. && go build -o "$work/calculator" ./examples/calculator)
-CALCULATOR="$work/calculator" node test.mjs
+(cd ../.. && go build -o "$work/" ./examples/calculator ./examples/chat)
+CALCULATOR="$work/calculator" CHAT="$work/chat" node test.mjs

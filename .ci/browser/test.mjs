@@ -1,92 +1,40 @@
-// Drives the calculator example in a real browser.
+// Drives the examples' pages in a real browser: the calculator's here, the chat's
+// in chat.mjs.
 //
-//   CALCULATOR   the built example (see run.sh)
-//   CHROMIUM     default /usr/bin/chromium
-//   SCREENSHOT   where to put a picture of the page; more pictures
-//                go beside it. Default: a new temporary directory.
+//   CALCULATOR, CHAT   the built examples (see run.sh)
+//   CHROMIUM           default /usr/bin/chromium
+//   SCREENSHOT         where to put a picture of the calculator; more pictures
+//                      go beside it. Default: a new temporary directory.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtemp, mkdir, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { chromium } from "playwright-core";
+import { chat } from "./chat.mjs";
+import { args, executablePath, fail, picture, screenshot, start, summary, test, watch } from "./harness.mjs";
 
 const calculator = process.env.CALCULATOR;
-if (!calculator) {
-  console.error("CALCULATOR must be the path of the built example; run.sh builds it");
+if (!calculator || !process.env.CHAT) {
+  console.error("CALCULATOR and CHAT must be the paths of the built examples; run.sh builds them");
   process.exit(2);
-}
-const screenshot = process.env.SCREENSHOT || join(await mkdtemp(join(tmpdir(), "typedrpc-browser-")), "calculator.png");
-await mkdir(dirname(screenshot), { recursive: true });
-
-// start runs the server until it says where it listens.
-async function start(addr) {
-  const child = spawn(calculator, ["-addr", addr], { stdio: ["ignore", "ignore", "pipe"] });
-  const ended = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
-  process.once("exit", () => child.kill()); // also when the test is interrupted
-  let log = "";
-  child.stderr.setEncoding("utf8");
-  const url = await new Promise((resolve, reject) => {
-    child.once("error", reject);
-    ended.then((status) => reject(new Error(`the calculator ended with ${status}:\n${log}`)));
-    child.stderr.on("data", (text) => {
-      log += text;
-      const found = /url=(\S+)/.exec(log);
-      if (found) resolve(found[1]);
-    });
-  });
-  return {
-    url,
-    log: () => log,
-    async stop() {
-      child.kill("SIGINT");
-      return ended;
-    },
-  };
-}
-
-for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
-
-let passed = 0;
-let failed = 0;
-
-async function test(name, fn) {
-  try {
-    await fn();
-    passed++;
-    console.log(`ok    ${name}`);
-  } catch (error) {
-    failed++;
-    console.log(`FAIL  ${name}\n      ${error.message.replaceAll("\n", "\n      ")}`);
-  }
 }
 
 const profile = await mkdtemp(join(tmpdir(), "typedrpc-profile-"));
-let server = await start("127.0.0.1:0");
+let server = await start(calculator, "127.0.0.1:0");
 let browser;
 try {
   browser = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+    executablePath,
     headless: true,
-    args: [
-      "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ],
+    args,
     viewport: { width: 900, height: 700 },
   });
   browser.setDefaultTimeout(10_000);
   const page = browser.pages()[0] ?? (await browser.newPage());
 
-  // The browser itself reports a refused connection; while the server is away
-  // on purpose that is no fault of the page.
-  let away = false;
+  let away = false; // the server is, on purpose
   const complaints = [];
-  page.on("console", (message) => {
-    const expected = away && message.text().includes("WebSocket connection to");
-    if (["error", "warning"].includes(message.type()) && !expected) complaints.push(message.text());
-  });
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("requestfailed", (request) => complaints.push(`${request.url()}: ${request.failure().errorText}`));
+  watch(page, complaints, () => away);
 
   // Text appears when the answer comes: these wait for it.
   const shows = (selector, text) =>
@@ -141,7 +89,7 @@ try {
   await test("the server asks, and OK multiplies", async () => {
     await calculate(2000000, MULTIPLY);
     await shows("#question", "2000000 is a large number");
-    await page.screenshot({ path: join(dirname(screenshot), "confirm.png") });
+    await page.screenshot({ path: picture("confirm.png") });
     await click("OK");
     await shows("#result", "2000000 × 1000 = 2000000000");
   });
@@ -186,9 +134,9 @@ try {
     await page.setViewportSize({ width: 320, height: 640 });
     const width = await page.evaluate(() => document.documentElement.scrollWidth);
     assert.ok(width <= 320, `the page is ${width} pixels wide`);
-    await page.screenshot({ path: join(dirname(screenshot), "narrow.png") });
+    await page.screenshot({ path: picture("narrow.png") });
     await page.emulateMedia({ colorScheme: "dark" });
-    await page.screenshot({ path: join(dirname(screenshot), "dark.png") });
+    await page.screenshot({ path: picture("dark.png") });
     await page.emulateMedia({ colorScheme: null });
     await page.setViewportSize({ width: 900, height: 700 });
   });
@@ -204,7 +152,7 @@ try {
     assert.equal(await page.getByRole("button", { name: ROOT }).isDisabled(), true);
   });
   await test("the page reconnects when the server is back", async () => {
-    server = await start(new URL(server.url).host);
+    server = await start(calculator, new URL(server.url).host);
     await shows("#status", "connected");
     away = false;
     await calculate(16, ROOT);
@@ -218,13 +166,11 @@ try {
   });
   await test("the console has no errors or warnings", () => assert.deepEqual(complaints, []));
 } catch (error) {
-  failed++;
-  console.log(`FAIL  ${error.stack}`);
+  fail(error.stack);
 } finally {
   await browser?.close();
   await server.stop();
   await rm(profile, { recursive: true, force: true });
 }
-console.log(`screenshots in ${dirname(screenshot)}`);
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed > 0 ? 1 : 0);
+await chat(process.env.CHAT);
+summary();

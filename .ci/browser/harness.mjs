@@ -1,0 +1,79 @@
+// What the tests of the examples' pages have in common.
+import { spawn } from "node:child_process";
+import { mkdtemp, mkdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+
+export const executablePath = process.env.CHROMIUM || "/usr/bin/chromium";
+export const args = [
+  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+];
+
+export const screenshot = process.env.SCREENSHOT || join(await mkdtemp(join(tmpdir(), "typedrpc-browser-")), "calculator.png");
+const pictures = dirname(screenshot);
+await mkdir(pictures, { recursive: true });
+export const picture = (name) => join(pictures, name);
+
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+
+// start runs an example until it says where it listens.
+export async function start(binary, addr) {
+  const child = spawn(binary, ["-addr", addr], { stdio: ["ignore", "ignore", "pipe"] });
+  const ended = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
+  process.once("exit", () => child.kill()); // also when the test is interrupted
+  let log = "";
+  child.stderr.setEncoding("utf8");
+  const url = await new Promise((resolve, reject) => {
+    child.once("error", reject);
+    ended.then((status) => reject(new Error(`${binary} ended with ${status}:\n${log}`)));
+    child.stderr.on("data", (text) => {
+      log += text;
+      const found = /url=(\S+)/.exec(log);
+      if (found) resolve(found[1]);
+    });
+  });
+  return {
+    url,
+    log: () => log,
+    async stop(signal = "SIGINT") {
+      child.kill(signal);
+      return ended;
+    },
+  };
+}
+
+let passed = 0;
+let failed = 0;
+
+export async function test(name, fn) {
+  try {
+    await fn();
+    passed++;
+    console.log(`ok    ${name}`);
+  } catch (error) {
+    fail(`${name}\n      ${error.message.replaceAll("\n", "\n      ")}`);
+  }
+}
+
+export function fail(text) {
+  failed++;
+  console.log(`FAIL  ${text}`);
+}
+
+export function summary() {
+  console.log(`screenshots in ${pictures}`);
+  console.log(`${passed} passed, ${failed} failed`);
+  process.exit(failed > 0 ? 1 : 0);
+}
+
+// watch collects what the browser complains about. That a connection is refused
+// is no fault of the page while away() says that the server is not there.
+export function watch(page, complaints, away) {
+  page.on("console", (message) => {
+    const expected = away() && message.text().includes("WebSocket connection to");
+    if (["error", "warning"].includes(message.type()) && !expected) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("requestfailed", (request) => complaints.push(`${request.url()}: ${request.failure().errorText}`));
+}
