@@ -38,6 +38,45 @@
 // Everything that calls takes a [Caller]: a connection, a connection with
 // [CallOptions] (metadata, retries), or what [Pick] makes of many connections.
 //
+// # Streams
+//
+// A [ServerStream] is a call that is answered by many items, a [ClientStream] one
+// that sends many, a [BidiStream] one in which both sides do. They are declared
+// and handled like methods, and are called by either end:
+//
+//	var Count = typedrpc.NewServerStream[int, int]("count")
+//
+//	typedrpc.HandleServerStream(mux, Count, func(ctx context.Context, n int, send func(int) error) error {
+//		for i := range n {
+//			if err := send(i); err != nil {
+//				return err
+//			}
+//		}
+//		return nil
+//	})
+//
+//	for i, err := range typedrpc.Receive(ctx, conn, Count, 10) {
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		fmt.Println(i)
+//	}
+//
+// [Receive] is left by leaving its loop, [SendAll] takes a sequence, and [Open]
+// returns a [Stream] for both directions. The items of one direction keep their
+// order; the two directions, and different streams, have none between them. The
+// end comes after all items: nil for a good one, the handler's error for
+// another. [Upload] and [Download] carry an io.Reader over a stream.
+//
+// # Topics
+//
+// A [Topic] is published to by the server, on a [Hub], and subscribed to by
+// clients, by key: a room of a chat, a ticker's symbol. [Subscribe] ranges over
+// its events, [Presence] over who is subscribed. How much history a new
+// subscriber gets, and what happens to one that is slow, belongs to the
+// declaration: [History], [Slow]. An event is encoded once, however many
+// subscribe. A [Broker] carries topics between servers.
+//
 // # Order and concurrency
 //
 // Everything exported may be used by any number of goroutines at once, except
@@ -120,6 +159,9 @@
 //     may be lost, also those that arrived and waited for the handler;
 //   - handlers' contexts end, and their replies are dropped.
 //
+// Streams in flight end with Unavailable, and items may be missing; opening one
+// again is the program's decision, since only it knows from where.
+//
 // Calls that a handler made with its own context are part of the session, and
 // end with it. In this version a session lives as long as its link, so calls in
 // flight do not go on after it. A connection that a server accepted ends with
@@ -142,6 +184,16 @@
 // waits when as many calls, or as many bytes of requests, are in flight as the
 // peer announced. A cancelled call holds its place until the peer's answer has
 // come, so that calling and cancelling in a loop is not a way around the limit.
+//
+// A stream's sender waits, in Send, while the receiver has not taken the items
+// that are on their way, by more than the stream's window: the pressure of a
+// slow consumer reaches the producer and stops there. What a consumer that has
+// stopped costs is one window; other streams and calls go on. The window begins
+// with Limits.Window and grows while a fast consumer waits for a far producer,
+// so that neither a long path nor many small items hold it back. Payloads over
+// 64 KiB leave in fragments between which others have their turn, so that big
+// messages do not delay small ones. A subscription never makes its publisher
+// wait, unless its policy says so: there the policy decides.
 //
 // What is too large fails its call with ResourceExhausted, and the connection
 // goes on. A peer that floods the other with what it was told not to send is
@@ -178,7 +230,8 @@
 // [Conn.Close] fails the calls in flight, flushes what was queued before, waits
 // a few seconds at most for the peer's handlers to take the notifications, and
 // returns when the connection's goroutines have ended. [Conn.Shutdown] and
-// [Server.Shutdown] let calls in flight finish first. Call Server.Shutdown
+// [Server.Shutdown] let calls in flight finish first, and then end the streams
+// with Unavailable, because they may be endless. Call Server.Shutdown
 // before http.Server.Shutdown, which knows nothing of upgraded connections:
 //
 //	if err := srv.Shutdown(ctx); err != nil {

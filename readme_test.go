@@ -38,6 +38,7 @@ const documentPrelude = `var (
 // documentPackages are what fragments may import, by name.
 var documentPackages = map[string]string{
 	"context": "context", "errors": "errors", "fmt": "fmt", "log": "log", "slog": "log/slog",
+	"iter": "iter", "slices": "slices",
 	"http": "net/http", "testing": "testing", "synctest": "testing/synctest", "time": "time",
 	"typedrpc": "github.com/typedrpc/typedrpc", "typedrpctest": "github.com/typedrpc/typedrpc/typedrpctest",
 }
