@@ -99,6 +99,10 @@ type ring[T any] struct {
 	n    int
 }
 
+// ringKept is how much room an empty ring keeps: for a batch of small items, so
+// that a stream that is busy does not make it anew for each.
+const ringKept = 1 << 10
+
 func (r *ring[T]) len() int { return r.n }
 
 func (r *ring[T]) push(v T) {
@@ -120,7 +124,7 @@ func (r *ring[T]) pop() T {
 	v := r.all[r.head]
 	r.all[r.head] = none
 	r.head = (r.head + 1) & (len(r.all) - 1)
-	if r.n--; r.n == 0 && len(r.all) > 256 {
+	if r.n--; r.n == 0 && len(r.all) > ringKept {
 		*r = ring[T]{} // the memory of a burst
 	}
 	return v
