@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"runtime/debug"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -106,7 +105,6 @@ func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (*exc
 	}
 	x := newExchange(t.conn, s, s.kind, true)
 	x.req, x.done, x.held = r, make(chan struct{}), held
-	x.flow.window = int(min(t.conn.peerLimits().Window, math.MaxInt32)) // as far as it is known
 	if !t.intercepted() {
 		x.reply = t.opts.Reply
 	}

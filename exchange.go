@@ -99,7 +99,8 @@ func (x *exchange) itemLeftLocked(cost int) {
 	}
 }
 
-// beginLocked is called when the stream has its id: what is queued may leave.
+// beginLocked is called when the stream has its id: from now on items may be
+// sent.
 func (x *exchange) beginLocked(id uint64) {
 	x.id, x.sess = id, x.conn.sess
 	x.window.taken, x.window.spent, x.window.due, x.window.dueBytes = 0, 0, 0, 0
@@ -115,9 +116,9 @@ func (x *exchange) pushLocked() {
 	}
 }
 
-// context is the one that the stream lives in, for waiting: nil at the caller's,
+// gone is closed when the handler's context ends. It is nil at the caller's,
 // whose call is settled when its context ends.
-func (x *exchange) ended() <-chan struct{} {
+func (x *exchange) gone() <-chan struct{} {
 	if x.in != nil {
 		return x.in.Done()
 	}
@@ -171,7 +172,7 @@ func (x *exchange) sendBody(body *buf.Buf, flags wire.Flags, dropped uint64) err
 		}
 		select {
 		case <-wait:
-		case <-x.ended():
+		case <-x.gone():
 		}
 	}
 }
@@ -380,7 +381,7 @@ func (x *exchange) next() (p piece, data []byte, err error) {
 		}
 		select {
 		case <-x.arrived:
-		case <-x.ended():
+		case <-x.gone():
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -433,4 +434,49 @@ func TestFragments_protocolErrors(t *testing.T) {
 			settled(t, c)
 		})
 	}
+}
+
+// A peer assembles no more than it said: of large answers only as many are under
+// way at once as its budget holds, and one at least.
+func TestFragments_underWayWithinThePeersBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		mux := NewMux()
+		sized := NewMethod[int, string]("fragment.sized")
+		Handle(mux, sized, func(_ context.Context, n int) (string, error) { return letters(n), nil })
+		p, err := join(&Server{Mux: mux}, codecProtocol(JSON))
+		is.NoErr(err)
+		defer p.t.Kill()
+		const budget = 400_000
+		h := wire.HelloBody{Attempt: 1, Features: ourFeatures, Limits: wire.Limits{Message: 1 << 20, Calls: 16, Window: 1 << 16, Budget: budget}}
+		is.NoErr(p.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
+		_, err = p.until(wire.Welcome)
+		is.NoErr(err)
+		is.NoErr(p.send(wire.Frame{Type: wire.Ack}))
+		sizes := map[uint64]int{1: 150_000, 2: 150_000, 3: 150_000, 4: 500_000, 5: 150_000}
+		for id := uint64(1); id <= 5; id++ {
+			is.NoErr(p.send(wire.Frame{Type: wire.Call, ID: id, Method: sized.Name(), Payload: []byte(strconv.Itoa(sizes[id]))}))
+		}
+		underWay, most := map[uint64]bool{}, 0
+		for done := 0; done < len(sizes); {
+			f, err := p.next()
+			is.NoErr(err)
+			if f.Type != wire.Result && f.Type != wire.Chunk {
+				continue
+			}
+			if f.Flags&wire.More == 0 {
+				delete(underWay, f.ID)
+				done++
+				continue
+			}
+			underWay[f.ID] = true
+			bytes := 0
+			for id := range underWay {
+				bytes += sizes[id] + len(`""`)
+			}
+			is.True(bytes <= budget || len(underWay) == 1)
+			most = max(most, len(underWay))
+		}
+		is.Equal(most, 2) // and not one after another
+	})
 }

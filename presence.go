@@ -467,7 +467,7 @@ func (h *Hub) watch(ctx context.Context, x *exchange, s *spec, key string) error
 		case <-w.wake:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-x.ended():
+		case <-x.gone():
 			return x.in.Err()
 		}
 	}

@@ -109,7 +109,7 @@ func (s *subscriber) run(ctx context.Context, past []queued) error {
 		case <-s.wake:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.x.ended():
+		case <-s.x.gone():
 			return s.x.in.Err()
 		}
 	}
@@ -268,7 +268,7 @@ func (s *subscriber) await(body *buf.Buf) {
 		case <-timer.C:
 			s.end(s.tooSlow())
 			return
-		case <-s.x.ended():
+		case <-s.x.gone():
 			return
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http/httptest"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -78,7 +79,7 @@ func benchSubscribe(b *testing.B, hub *Hub, conns []*Conn, per int, a *audience)
 		}
 	}
 	for subs := 0; subs < len(conns)*per; {
-		time.Sleep(10 * time.Millisecond)
+		runtime.Gosched()
 		hub.mu.Lock()
 		r := hub.rooms[roomID{benchTopic.spec, "x"}]
 		hub.mu.Unlock()
