@@ -70,7 +70,9 @@ type DialOptions struct {
 	MapError ErrorMapper
 
 	// connect replaces the WebSocket, for connections in memory.
-	connect func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error)
+	connect connector
+	// tap sees every attempt to connect, for typedrpctest.Recorder.
+	tap func(t link.Transport, subprotocol string, err error) link.Transport
 }
 
 // State is what a connection is doing.

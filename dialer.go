@@ -71,6 +71,7 @@ func newDialer(ctx context.Context, target string, o *DialOptions) (*dialer, err
 			})
 		}
 	}
+	d.o.connect = d.o.tapped(d.o.connect)
 	cfg := config{mux: o.Mux, limits: limits, logger: o.Logger, mapError: o.MapError, interceptors: slices.Clone(o.Interceptors)}
 	if cfg.logger == nil {
 		cfg.logger = slog.Default()

@@ -14,6 +14,26 @@ func init() {
 		c, s, err := dialPipe(context.Background(), srv.(*Server), o.(*DialOptions))
 		return c, s, err
 	}
+	hook.Tap = func(o, tap any) any {
+		opts := *o.(*DialOptions)
+		opts.tap = tap.(func(link.Transport, string, error) link.Transport)
+		return &opts
+	}
+}
+
+// connector gets a dialled connection a link: the transport, the subprotocol,
+// and the response of a server that refused the upgrade.
+type connector = func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error)
+
+// tapped is connect with o.tap around what it returns.
+func (o *DialOptions) tapped(connect connector) connector {
+	if o.tap == nil {
+		return connect
+	}
+	return func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error) {
+		t, name, resp, err := connect(ctx, offers)
+		return o.tap(t, name, err), name, resp, err
+	}
 }
 
 // dialPipe connects a client to srv in memory. All but HTTP and WebSocket is

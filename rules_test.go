@@ -86,6 +86,7 @@ func TestRules_layers(t *testing.T) {
 		"internal/hook":    {},
 		"internal/link":    {"internal/buf"},
 		"internal/session": {"internal/buf", "internal/link", "internal/wire"},
+		"typedrpctest":     {"internal/buf", "internal/hook", "internal/link", "internal/wire"},
 	}
 	files := sources(t)
 	for path, f := range files {
@@ -125,6 +126,10 @@ var goStatements = map[string]int{
 	"accept.go opened":                1, // OnConnect
 	"presence.go announceLocked":      1, // what a hub announces, while there is something
 	"server.go Shutdown":              1, // one for each connection being drained
+	"typedrpctest/network.go Serve":   1, // a host's http.Server
+	"typedrpctest/proxy.go NewProxy":  1, // a proxy's listener
+	"typedrpctest/proxy.go accept":    1, // a connection through it …
+	"typedrpctest/proxy.go forward":   2, // … and, at either end, what it carries each way
 }
 
 func TestRules_goroutines(t *testing.T) {
