@@ -307,13 +307,22 @@ func (h *Host) Pair(t testing.TB, srv *typedrpc.Server, o *typedrpc.DialOptions)
 		t.Fatalf("typedrpctest: Host.Pair: %v", err)
 	}
 	t.Cleanup(func() { client.Close() })
-	for c := range srv.Conns() {
-		if !before[c] {
-			server = c
+	find := func() *typedrpc.Conn {
+		for c := range srv.Conns() {
+			if !before[c] {
+				return c
+			}
 		}
+		return nil
 	}
-	if server == nil {
-		t.Fatal("typedrpctest: Host.Pair: the connection was lost at once")
+	// A plain peer has no handshake: when its Dial returns the server may not
+	// have begun yet.
+	end := time.Now().Add(10 * time.Second)
+	for server = find(); server == nil; server = find() {
+		if time.Now().After(end) {
+			t.Fatal("typedrpctest: Host.Pair: the connection was lost at once")
+		}
+		time.Sleep(time.Millisecond)
 	}
 	t.Cleanup(func() {
 		client.Close()
