@@ -21,6 +21,8 @@ type ws struct {
 	// pong is called when the peer answered a WebSocket ping, which says as
 	// much about it as a message does. Set while a Read is under way.
 	pong atomic.Pointer[func()]
+	// broken is set when reading from the connection below has failed.
+	broken atomic.Bool
 }
 
 func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
@@ -40,6 +42,11 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 		}
 		n, err := r.Read(b.B[len(b.B):cap(b.B)])
 		b.B = b.B[:len(b.B)+n]
+		// The library takes a connection that ends inside a message for the
+		// end of the message, and may decompress what it has not unmasked.
+		if err == io.EOF && t.broken.Load() {
+			err = errLost
+		}
 		if err == io.EOF {
 			return b, typ == websocket.MessageText, nil
 		}
@@ -49,6 +56,8 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 		}
 	}
 }
+
+var errLost = errors.New("the connection ended inside a message")
 
 // writePart is the most of a message that leaves without a sign of progress. A
 // larger message is a WebSocket message of several frames (RFC 6455 section

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -22,7 +23,7 @@ import (
 func Dial(ctx context.Context, url string, o DialOptions) (Transport, string, *http.Response, error) {
 	t := new(ws)
 	c, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{
-		HTTPClient:      o.HTTPClient,
+		HTTPClient:      watching(o.HTTPClient, &t.broken),
 		HTTPHeader:      o.Header,
 		Subprotocols:    o.Subprotocols,
 		CompressionMode: compression(o.Compress),
@@ -51,7 +52,7 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, compress
 		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
 		return nil, errHijack
 	}
-	c, err := websocket.Accept(leanWriter{w}, r, o)
+	c, err := websocket.Accept(leanWriter{w, &t.broken}, r, o)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +116,10 @@ func hijackable(w http.ResponseWriter) bool {
 const hijackBuffer = 1 << 10
 
 // leanWriter replaces the buffers of a hijacked connection by small ones.
-type leanWriter struct{ http.ResponseWriter }
+type leanWriter struct {
+	http.ResponseWriter
+	broken *atomic.Bool
+}
 
 func (w leanWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -127,17 +131,74 @@ func (w leanWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if n := rw.Reader.Buffered(); n > 0 {
-		early, _ := rw.Reader.Peek(n)
-		c = &earlyConn{Conn: c, r: io.MultiReader(bytes.NewReader(bytes.Clone(early)), c)}
-	}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	c = &watchedConn{c, w.broken, bytes.Clone(early)}
 	return c, bufio.NewReadWriter(bufio.NewReaderSize(c, hijackBuffer), bufio.NewWriterSize(c, hijackBuffer)), nil
 }
 
-// earlyConn gives back what the client sent before the upgrade was answered.
-type earlyConn struct {
+// watchedConn is a hijacked connection that says when reading has failed. It
+// first gives back what the client sent before the upgrade was answered.
+type watchedConn struct {
 	net.Conn
-	r io.Reader
+	broken *atomic.Bool
+	early  []byte
 }
 
-func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c *watchedConn) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		if c.early = c.early[n:]; len(c.early) == 0 {
+			c.early = nil
+		}
+		return n, nil
+	}
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.broken.Store(true)
+	}
+	return n, err
+}
+
+// watching returns a copy of c, nil for http.DefaultClient, whose upgraded
+// connection says when reading has failed.
+func watching(c *http.Client, broken *atomic.Bool) *http.Client {
+	if c == nil {
+		c = http.DefaultClient
+	}
+	upgrader := *c
+	upgrader.Transport = watchingTransport{c.Transport, broken}
+	return &upgrader
+}
+
+type watchingTransport struct {
+	base   http.RoundTripper
+	broken *atomic.Bool
+}
+
+func (t watchingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	base := t.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	resp, err := base.RoundTrip(r)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		return resp, err
+	}
+	if body, ok := resp.Body.(io.ReadWriteCloser); ok {
+		resp.Body = watchedBody{body, t.broken}
+	}
+	return resp, nil
+}
+
+type watchedBody struct {
+	io.ReadWriteCloser
+	broken *atomic.Bool
+}
+
+func (b watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadWriteCloser.Read(p)
+	if err != nil {
+		b.broken.Store(true)
+	}
+	return n, err
+}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -205,4 +207,96 @@ func TestWS_largeWritesReportProgress(t *testing.T) {
 	parts := 0
 	is.NoErr(client.Write(make([]byte, 1<<20), false, func() { parts++ }))
 	is.Equal(parts, (1<<20)/writePart)
+}
+
+// A connection that ends inside a message ends with an error, wherever that is,
+// and not with a message that is cut off.
+func TestWS_connectionLostInsideAMessage(t *testing.T) {
+	text := strings.Repeat("some text ", 300)
+	for _, compress := range []bool{false, true} {
+		for _, fromClient := range []bool{false, true} {
+			var sent []byte // a message as it travels
+			for after := -1; after < len(sent); after += 1 + len(sent)/50 {
+				is := is.New(t)
+				var last *tapConn // of the end that sends
+				o := DialOptions{Compress: compress}
+				tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+					c, err := new(net.Dialer).DialContext(ctx, network, addr)
+					last = &tapConn{Conn: c, after: -1}
+					return last, err
+				}}
+				o.HTTPClient = &http.Client{Transport: tr}
+				accepted := make(chan Transport, 1)
+				var far *tapConn
+				hs := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if tr, err := Accept(w, r, "", compress); err == nil {
+						accepted <- tr
+					}
+				}))
+				hs.Listener = &tapListener{hs.Listener, &far}
+				hs.Start()
+				from, _, _, err := Dial(t.Context(), hs.URL, o)
+				is.NoErr(err)
+				to := <-accepted
+				tap := last
+				if !fromClient {
+					from, to, tap = to, from, far
+				}
+				tap.mu.Lock()
+				tap.sent, tap.after = nil, after
+				tap.mu.Unlock()
+				from.Write([]byte(text), true, func() {})
+				m, _, err := to.Read(func() {})
+				if after < 0 {
+					is.NoErr(err)
+					is.Equal(string(m.B), text)
+					tap.mu.Lock()
+					sent = tap.sent
+					tap.mu.Unlock()
+				} else {
+					is.True(err != nil) // cut off after so many bytes
+				}
+				from.Kill()
+				to.Kill()
+				hs.Close()
+			}
+			if len(sent) < 20 {
+				t.Errorf("%d bytes", len(sent))
+			}
+		}
+	}
+}
+
+// tapConn keeps what is written, and closes itself after that many bytes.
+type tapConn struct {
+	net.Conn
+	mu    sync.Mutex
+	sent  []byte
+	after int // -1: never
+}
+
+func (c *tapConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent = append(c.sent, p...)
+	if c.after >= 0 && len(c.sent) > c.after {
+		c.Conn.Write(p[:max(0, len(p)-(len(c.sent)-c.after))])
+		c.Conn.Close()
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(p)
+}
+
+type tapListener struct {
+	net.Listener
+	last **tapConn
+}
+
+func (l *tapListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	*l.last = &tapConn{Conn: c, after: -1}
+	return *l.last, nil
 }
