@@ -283,6 +283,14 @@ func (h *Host) links() []*Link {
 // Both ends are closed when the test ends, before its other cleanups that were
 // registered earlier; the network is not. A handshake that fails fails the
 // test.
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		n := typedrpctest.NewNetwork(nil)
+//		t.Cleanup(func() { n.Close() })
+//		client, _ := n.Host("shop").Pair(t, srv, nil)
+//		n.CutAll(typedrpctest.CutDialer) // the server does not learn of it
+//		…
+//	})
 func (h *Host) Pair(t testing.TB, srv *typedrpc.Server, o *typedrpc.DialOptions) (client, server *typedrpc.Conn) {
 	t.Helper()
 	h.network.mu.Lock()

@@ -1,5 +1,16 @@
-// Package typedrpctest connects a server and a client in memory, for unit
-// tests of code that uses typedrpc.
+// Package typedrpctest is for tests of code that uses typedrpc.
+//
+//   - Pair connects a server and a client in memory, without sockets, HTTP or
+//     WebSocket: for tests of handlers.
+//   - Network runs the real http.Server, WebSocket and Dial over connections in
+//     memory whose bytes it delays, loses, and cuts off: for tests of what
+//     happens when the network fails. Its hosts have names, and can be stopped
+//     and unplugged.
+//   - Proxy does the same to TCP connections, also outside of tests.
+//   - Recorder shows what frames a connection sent and received.
+//
+// Pair, Network and Recorder work inside of a testing/synctest bubble, where
+// waiting takes no time.
 package typedrpctest
 
 import (
