@@ -88,6 +88,27 @@ func (o Outcome) String() string {
 	return "answered"
 }
 
+// Gap is what the error of a stream is when the stream was broken off and items
+// may be missing: errors.Is(err, typedrpc.Gap). That is so when the session that
+// a stream had left in was lost, on the caller's side and on the handler's; and
+// on the caller's when the peer, which has said that it is going away, ended the
+// stream with Unavailable. Such an error is an *Error, Unavailable. It comes
+// after the items that had arrived.
+//
+// All other ends are no gaps, because somebody meant them: the handler's error,
+// a deadline, a cancellation, Close and Shutdown by this side. Nor is the end of
+// a stream that never left. That an error is a Gap does not cross the wire, when
+// a handler returns it; its code and its text do.
+//
+// After a gap only the program, or a declaration that is Restartable, knows
+// where to go on.
+const Gap = sentinel("items of the stream may be missing")
+
+// sentinel is an error that others are compared with.
+type sentinel string
+
+func (s sentinel) Error() string { return string(s) }
+
 // Error is what every failed call returns; a handler may return one to choose
 // code, message and data. It must not be changed once it was returned.
 type Error struct {
@@ -102,6 +123,7 @@ type Error struct {
 	Data Raw
 
 	cause error // local only; never crosses the wire
+	gap   bool  // as cause: it is a Gap
 	// fault is data that is encoded when the connection's codec is known.
 	fault any
 }
@@ -128,10 +150,12 @@ func (e *Error) Error() string {
 }
 
 // Is reports that e has the target's code: a Code, context.Canceled or
-// context.DeadlineExceeded. A peer's "canceled" and our own are told apart by
-// Outcome: Answered is the peer's.
+// context.DeadlineExceeded; or that it is a Gap. A peer's "canceled" and our own
+// are told apart by Outcome: Answered is the peer's.
 func (e *Error) Is(target error) bool {
 	switch target {
+	case Gap:
+		return e.gap
 	case context.Canceled:
 		return e.Code == Canceled
 	case context.DeadlineExceeded:
@@ -139,6 +163,19 @@ func (e *Error) Is(target error) bool {
 	}
 	c, ok := target.(Code)
 	return ok && c == e.Code
+}
+
+// broken returns a copy of e that is a Gap.
+func (e *Error) broken() *Error {
+	x := *e
+	x.gap, x.Message = true, e.Message+", items may be missing"
+	return &x
+}
+
+// sessionLost is what a stream ends with when its session is lost.
+func sessionLost(cause error) *Error {
+	e := &Error{Code: Unavailable, Message: "the session was lost", Outcome: MayHaveRun, cause: cause}
+	return e.broken()
 }
 
 // Unwrap returns the local cause, if any.

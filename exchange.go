@@ -131,7 +131,7 @@ func (x *exchange) brokenLocked() *Error {
 	case x.failed != nil:
 		return x.failed
 	case x.in != nil && x.in.orphanedLocked():
-		return Errorf(Unavailable, "the connection was lost")
+		return x.in.lostLocked()
 	}
 	return nil
 }

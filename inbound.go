@@ -282,6 +282,14 @@ func (c *Conn) refuse(in *inbound, e *Error) error {
 // orphanedLocked reports that the session which the call came in is over.
 func (in *inbound) orphanedLocked() bool { return in.sess == nil || in.sess != in.req.Conn.sess }
 
+// lostLocked says why a call's session is over.
+func (in *inbound) lostLocked() *Error {
+	if in.sess == nil {
+		return Errorf(Unavailable, "the connection was closed by this side").with(MayHaveRun)
+	}
+	return sessionLost(nil)
+}
+
 // detachLocked gives back what an inbound call holds of the connection, when
 // it or its session ends.
 func (in *inbound) detachLocked() {
@@ -291,7 +299,7 @@ func (in *inbound) detachLocked() {
 	in.cost = 0
 	if x := in.exchange; x != nil {
 		if x.failed == nil {
-			x.failed = Errorf(Unavailable, "the connection was lost")
+			x.failed = in.lostLocked()
 		}
 		c.dropPartLocked(partID{in.id, true})
 		x.dropSendLocked()

@@ -200,6 +200,7 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	if cl != nil && f.Type == wire.Fail && c.sendLaterLocked(cl, f) {
 		cl = nil
 	}
+	away := c.away
 	refused := c.admitLocked()
 	wake, sess := c.wakeLocked(), c.sess
 	c.checkIdleLocked()
@@ -213,7 +214,11 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	case cl == nil:
 		body.Release()
 	case f.Type == wire.Fail:
-		cl.settle(nil, f.Meta, fromWire(f, c.codec))
+		err := fromWire(f, c.codec)
+		if away && cl.exchange != nil && err.Code == Unavailable && err.Outcome == Answered {
+			err = err.broken() // by the peer's shutdown, and not by its handler's will
+		}
+		cl.settle(nil, f.Meta, err)
 	default:
 		if body == nil {
 			body = buf.Copy(f.Payload)
@@ -290,7 +295,11 @@ func (c *Conn) abandon(cl *call) (o Outcome, ok bool) {
 
 // taken are calls that were taken out of the tables when a session or the
 // connection ended: those that never left and those that may have run.
-type taken struct{ notSent, mayHaveRun []*call }
+type taken struct {
+	notSent, mayHaveRun []*call
+
+	lost bool // with their session, and not by this side's will
+}
 
 // settle fails them all with cause, each with its own outcome.
 func (t taken) settle(cause error) {
@@ -300,7 +309,11 @@ func (t taken) settle(cause error) {
 	}{{t.notSent, NotSent}, {t.mayHaveRun, MayHaveRun}} {
 		for _, cl := range group.calls {
 			err := asUnavailable(cause).with(group.outcome)
-			if cl.exchange != nil && group.outcome == MayHaveRun {
+			switch {
+			case cl.exchange == nil || group.outcome == NotSent:
+			case t.lost:
+				err = sessionLost(cause)
+			default:
 				err.Message += "; items of the stream may be missing"
 			}
 			cl.settle(nil, nil, err)
@@ -329,6 +342,7 @@ const maxResends = 8
 // interruptLocked sorts out the calls of a session that ended. With again
 // those that may go to the next session wait for it, in their old order.
 func (c *Conn) interruptLocked(again bool) (t taken) {
+	t.lost = true
 	c.gatherLocked()
 	var resend items
 	ids := make([]uint64, 0, len(c.pending))

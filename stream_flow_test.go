@@ -493,7 +493,7 @@ func TestFlow_acrossLinks(t *testing.T) {
 		_, err = stream.Recv()
 		is.True(errors.Is(err, Unavailable))
 		is.Equal(OutcomeOf(err), MayHaveRun)
-		is.True(strings.Contains(err.Error(), "items of the stream may be missing"))
+		is.True(strings.Contains(err.Error(), "the session was lost, items may be missing"))
 		is.True(errors.Is(stream.Send("x"), Unavailable))
 
 		_, err = Open(t.Context(), c.With(CallOptions{FailFast: true}), flowBoth, "")
