@@ -18,38 +18,28 @@ var errLeft = &Error{Code: Canceled, Message: "the loop over the stream was left
 
 // converse calls a stream, has use send and receive its items, and ends it when
 // use returns. It runs on the caller's goroutine, inside the interceptors. A
-// response is valid for as long as the caller keeps it.
-func converse(ctx context.Context, c Caller, s *spec, req any, use func(*exchange) (Raw, error)) (Raw, error) {
+// response is valid for as long as the caller keeps it. The target is nil when
+// there was none, or the request could not be encoded.
+func converse(ctx context.Context, c Caller, s *spec, req any, use func(*exchange) (Raw, error)) (*target, Raw, *Error) {
 	t, r, err := dialogue(ctx, c, s, req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	raw, failed := t.converse(ctx, s, r, use)
 	if t.opts.Reply != nil {
 		*t.opts.Reply = r.Reply
 	}
 	if failed != nil {
-		return nil, asError(failed)
+		return t, nil, asError(failed)
 	}
-	return raw, nil
+	return t, raw, nil
 }
 
 // converseFor is converse for a stream with a response.
 func converseFor(ctx context.Context, c Caller, s *spec, req, resp any, use func(*exchange) (Raw, error)) error {
-	var t *target
-	raw, err := converse(ctx, c, s, req, func(x *exchange) (Raw, error) {
-		t = &x.call.target
-		return use(x)
-	})
-	switch {
-	case err != nil:
+	t, raw, err := converse(ctx, c, s, req, use)
+	if err != nil {
 		return err
-	case t == nil: // an interceptor answered in place of the peer
-		first, err := c.target(ctx, s.name)
-		if err != nil {
-			return err
-		}
-		t = &first
 	}
 	return t.decode(s, raw, resp)
 }

@@ -159,8 +159,33 @@
 //     may be lost, also those that arrived and waited for the handler;
 //   - handlers' contexts end, and their replies are dropped.
 //
-// Streams in flight end with Unavailable, and items may be missing; opening one
-// again is the program's decision, since only it knows from where.
+// Streams in flight end, for both sides, with an error that is a [Gap]: items may
+// be missing. So do those that a peer which shuts down ends. Only the program
+// knows from where to go on. Its declaration can say it, with
+// [ServerStream.Restartable] or [Topic.Restartable]: then [Receive], [Subscribe]
+// and [Presence] open the stream again on the next session, and the gap is one
+// pair of the loop, which goes on if it continues:
+//
+//	type PricesRequest struct{ After int }
+//	type Price struct{ Seq, Cents int }
+//
+//	var Prices = typedrpc.NewServerStream[PricesRequest, Price]("prices").
+//		Restartable(func(req PricesRequest, last *Price) PricesRequest {
+//			if last != nil {
+//				req.After = last.Seq
+//			}
+//			return req
+//		})
+//
+//	for price, err := range typedrpc.Receive(ctx, conn, Prices, PricesRequest{}) {
+//		if errors.Is(err, typedrpc.Gap) {
+//			continue // the handler goes on after the last one
+//		}
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		fmt.Println(price.Cents)
+//	}
 //
 // Calls that a handler made with its own context are part of the session, and
 // end with it. In this version a session lives as long as its link, so calls in

@@ -105,6 +105,60 @@ func ExampleOpen() {
 	// two! <nil>
 }
 
+type (
+	PricesRequest struct{ After int }
+	Price         struct{ Seq, Cents int }
+)
+
+var Prices = typedrpc.NewServerStream[PricesRequest, Price]("prices").
+	Restartable(func(req PricesRequest, last *Price) PricesRequest {
+		if last != nil {
+			req.After = last.Seq
+		}
+		return req
+	})
+
+// When the link is lost the loop hears of a gap, and goes on behind the last
+// item that it has seen.
+func ExampleServerStream_Restartable() {
+	mux := typedrpc.NewMux()
+	typedrpc.HandleServerStream(mux, Prices, func(ctx context.Context, req PricesRequest, send func(Price) error) error {
+		for seq := req.After + 1; seq <= 4; seq++ {
+			if err := send(Price{Seq: seq, Cents: 100 + seq}); err != nil {
+				return err
+			}
+			if req.After == 0 && seq == 2 { // the next price is long in coming
+				<-ctx.Done()
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	conn, stop := exampleConnect(mux, nil)
+	defer stop()
+
+	for price, err := range typedrpc.Receive(context.Background(), conn, Prices, PricesRequest{}) {
+		if errors.Is(err, typedrpc.Gap) {
+			fmt.Println("gap")
+			continue
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(price.Seq, price.Cents)
+		if price.Seq == 2 {
+			conn.Reconnect() // as if the network had failed
+		}
+	}
+	// Output:
+	// 1 101
+	// 2 102
+	// gap
+	// 3 103
+	// 4 104
+}
+
 // An interceptor wraps a stream from its request to its end, sees each item,
 // and can stop it.
 func ExampleRequest_OnItem() {

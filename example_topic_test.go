@@ -2,6 +2,7 @@ package typedrpc_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -55,6 +56,42 @@ func ExampleTopic() {
 	// ann says: is anybody here? true
 	// bob says: yes false
 	// permission denied: the room "office" is private
+}
+
+// After a gap the history comes again, and what is new since then.
+func ExampleTopic_Restartable() {
+	hub := typedrpc.NewHub(nil)
+	defer hub.Close()
+	mux := typedrpc.NewMux()
+	typedrpc.HandleTopic(mux, hub, chat, nil)
+	conn, stop := exampleConnect(mux, nil)
+	defer stop()
+
+	ctx := context.Background()
+	typedrpc.Publish(ctx, hub, chat, "lobby", message{"ann", "hello"})
+	for e, err := range typedrpc.Subscribe(ctx, conn, chat.Restartable(), "lobby") {
+		if errors.Is(err, typedrpc.Gap) {
+			fmt.Println("gap")
+			typedrpc.Publish(ctx, hub, chat, "lobby", message{"bob", "where are you?"})
+			continue
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(e.Value.From, "says:", e.Value.Text, e.Missed)
+		if e.Value.From == "bob" {
+			break
+		}
+		if e.Missed == 0 {
+			conn.Reconnect() // as if the network had failed
+		}
+	}
+	// Output:
+	// ann says: hello 0
+	// gap
+	// ann says: hello -1
+	// bob says: where are you? 0
 }
 
 func ExamplePresence() {

@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"sync"
@@ -13,7 +14,10 @@ import (
 // ServerStream declares a call that is answered by any number of items: a
 // request there, items back. Like a Method it is declared once, in a package
 // that both sides import, and is safe for concurrent use.
-type ServerStream[Req, Item any] struct{ spec *spec }
+type ServerStream[Req, Item any] struct {
+	spec *spec
+	next *func(Req, *Item) Req // not nil: restartable. A pointer keeps declarations comparable.
+}
 
 // ClientStream declares a call whose caller sends any number of items after
 // its request, and which is answered by one response.
@@ -29,7 +33,7 @@ func NewServerStream[Req, Item any](name string, traits ...Trait) ServerStream[R
 	s := newSpec(name, KindServerStream, traits)
 	s.down.New = func() any { return new(Item) }
 	s.check = func(c Codec) error { return errors.Join(checkType[Req](s, c), checkType[Item](s, c)) }
-	return ServerStream[Req, Item]{s}
+	return ServerStream[Req, Item]{spec: s}
 }
 
 // NewClientStream declares a client stream. It panics like NewMethod.
@@ -51,6 +55,36 @@ func NewBidiStream[Req, Up, Down any](name string, traits ...Trait) BidiStream[R
 		return errors.Join(checkType[Req](s, c), checkType[Up](s, c), checkType[Down](s, c))
 	}
 	return BidiStream[Req, Up, Down]{s}
+}
+
+// Restartable returns the declaration with another behaviour of Receive: a
+// stream that breaks off with a Gap is opened again, as soon as there is a
+// session, with the request that next makes. req is the loop's own request, last
+// the latest item that the loop was given, nil if there was none yet:
+//
+//	var Prices = typedrpc.NewServerStream[PricesRequest, Price]("prices").
+//		Restartable(func(req PricesRequest, last *Price) PricesRequest {
+//			if last != nil {
+//				req.After = last.Seq
+//			}
+//			return req
+//		})
+//
+// Whether an item is lost or repeated is the handler's affair: it is not if the
+// handler goes on behind what the request names. next runs on the goroutine of
+// the loop. Loops run it at the same time, so it must not change what they
+// share. It panics if next is nil.
+//
+// See Receive for what the loop sees of it. Only Receive restarts streams;
+// Download ends with the gap. For the handler each opening is a stream of its
+// own. The two declarations have one name, are the same to HandleServerStream,
+// and may both be called.
+func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req) ServerStream[Req, Item] {
+	if next == nil {
+		panic(fmt.Sprintf("typedrpc: server stream %q: Restartable needs a function that makes the next request", s.spec.name))
+	}
+	s.next = &next
+	return s
 }
 
 // Name returns the stream's name.
@@ -122,8 +156,9 @@ func HandleBidiStream[Req, Up, Down any](mux *Mux, s BidiStream[Req, Up, Down], 
 // Receive calls a server stream and ranges over its items. Each loop over the
 // result makes a call of its own, which begins with the loop. Leaving the loop,
 // by break, return or panic, ends the call: the handler's context ends, and
-// what was on its way is dropped. An error is always the last pair, after all
-// items that came before it, and an *Error:
+// what was on its way is dropped. An error is the last pair, after all items
+// that came before it, and an *Error; the gap of a Restartable stream alone may
+// have others behind it:
 //
 //	for item, err := range typedrpc.Receive(ctx, conn, Prices, req) {
 //		if err != nil {
@@ -135,15 +170,50 @@ func HandleBidiStream[Req, Up, Down any](mux *Mux, s BidiStream[Req, Up, Down], 
 // A loop over one variable compiles and hides the error. While the body of the
 // loop is busy, items wait, up to the stream's window; then the handler waits.
 //
-// A stream belongs to one link: when that is lost the loop ends with
-// Unavailable, and items may be missing. One that has not left yet waits for
-// the next link as a call does. Streams are not retried.
+// A stream belongs to one session: when that is lost, or the peer shuts down, the
+// loop ends with an error that is a Gap. One that has not left yet waits for the
+// next session as a call does. Streams are not retried.
+//
+// A stream that is Restartable is opened again instead. The loop gets the gap as
+// one pair of no item and an error that is a Gap, after the items that came
+// before it, and may go on:
+//
+//	if errors.Is(err, typedrpc.Gap) {
+//		log.Print(err)
+//		continue
+//	}
+//
+// A loop that returns on every error ends there, and nothing is opened. Gaps
+// with no item between them are one pair. The first pair after it is an item, or
+// what the stream ended with in the end: the handler's error, the context's, or
+// why the connection ended for good. The context, and a Timeout of the
+// declaration, are for the whole loop; metadata, interceptors and Pick for each
+// opening. Between openings that brought no item and were over within ten
+// seconds, the loop waits by the connection's Backoff.
+//
+// Nothing is opened again for a caller that is FailFast, or on a connection that
+// does not come back by itself, as those that a server accepted: then the gap is
+// the last pair, as for any other stream.
 func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, Item], req Req) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		left := false // or the loop's body panicked
-		_, err := converse(ctx, c, s.spec, &req, func(x *exchange) (Raw, error) {
+		var none Item
+		var last *Item // of a restartable stream
+		l := loop{caller: c, spec: s.spec, restarts: s.next != nil}
+		request := func(first bool) any {
+			next := req
+			switch {
+			case first:
+			case last == nil:
+				next = (*s.next)(req, nil)
+			default:
+				item := *last
+				next = (*s.next)(req, &item)
+			}
+			return &next
+		}
+		l.run(ctx, request, func(x *exchange) (Raw, error) {
 			for {
-				if left { // and an interceptor calls next again
+				if l.left { // and an interceptor calls next again
 					return nil, errLeft
 				}
 				item, _, err := recvItem[Item](x, &s.spec.down, nil)
@@ -153,14 +223,17 @@ func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, I
 				if err != nil {
 					return nil, err
 				}
-				left = true
-				left = !yield(item, nil)
+				l.came()
+				if l.restarts {
+					if last == nil {
+						last = new(Item)
+					}
+					*last = item
+				}
+				l.left = true
+				l.left = !yield(item, nil)
 			}
-		})
-		if err != nil && !left {
-			var none Item
-			yield(none, err)
-		}
+		}, func(err error) bool { return yield(none, err) })
 	}
 }
 

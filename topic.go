@@ -22,7 +22,10 @@ import (
 // is safe for concurrent use. A subscription is a server stream of the topic's
 // name whose request is the key; a second one, of the name with ".presence"
 // behind it, tells who has subscribed.
-type Topic[T any] struct{ spec *spec }
+type Topic[T any] struct {
+	spec  *spec
+	again bool // restartable
+}
 
 // topicTraits are what a topic's spec has beside a stream's.
 type topicTraits struct {
@@ -51,10 +54,20 @@ func NewTopic[T any](name string, traits ...Trait) Topic[T] {
 	p.down.New = func() any { return new(string) }
 	p.check = func(c Codec) error { return checkType[string](p, c) }
 	s.topic.presence = p
-	return Topic[T]{s}
+	return Topic[T]{spec: s}
 }
 
 const presenceSuffix = ".presence"
+
+// Restartable returns the declaration with another behaviour of Subscribe and
+// Presence: a loop that breaks off with a Gap subscribes to its key again, as
+// soon as there is a session. What Receive says of restartable streams holds for
+// both; Subscribe and Presence say what comes after the gap. The two
+// declarations have one name and are the same to HandleTopic and Publish.
+func (t Topic[T]) Restartable() Topic[T] {
+	t.again = true
+	return t
+}
 
 // Name returns the topic's name.
 func (t Topic[T]) Name() string { return t.spec.name }
@@ -231,7 +244,8 @@ type Event[T any] struct {
 	// Missed is how many messages were lost to this subscriber before this
 	// one: it was too slow for them, see SlowPolicy, or could not be given
 	// them, because they were larger than it takes. -1: an unknown number,
-	// none perhaps, because the broker lost its connection.
+	// none perhaps, because the broker lost its connection, or the subscription
+	// of a restartable topic its session.
 	Missed int
 	// History says that the message was published before the subscription.
 	History bool
@@ -251,14 +265,19 @@ func missed(a, b uint64) uint64 {
 
 // Subscribe subscribes to a key of t and ranges over its messages. Each loop
 // over the result is a subscription of its own. All that is said of Receive
-// holds here too: leaving the loop ends the subscription, an error is always
-// the last pair, and a loop whose link is lost ends with Unavailable. To go on
-// then, subscribe again; a topic with History repeats what it has.
+// holds here too: leaving the loop ends the subscription, an error is the last
+// pair, and a loop whose session is lost ends with a Gap. To go on then,
+// subscribe again; a topic with History repeats what it has.
+//
+// A topic that is Restartable does so by itself. The loop gets the gap as a pair
+// of no event and an error, at once, and may go on. The first event after it has
+// Missed -1. What the topic remembers comes first, with History set, also what
+// the loop has seen before the gap.
 func Subscribe[T any](ctx context.Context, c Caller, t Topic[T], key string) iter.Seq2[Event[T], error] {
-	return follow(ctx, c, t.spec, key, func(v T, about piece) (Event[T], error) {
+	return follow(ctx, c, t.spec, t.again, key, func(v T, about piece, afterGap bool) (Event[T], error) {
 		e := Event[T]{Value: v, History: about.flags&wire.History != 0}
 		switch {
-		case about.dropped >= missedUnknown:
+		case afterGap || about.dropped >= missedUnknown:
 			e.Missed = -1
 		default:
 			e.Missed = int(min(about.dropped, math.MaxInt))
@@ -271,7 +290,8 @@ func Subscribe[T any](ctx context.Context, c Caller, t Topic[T], key string) ite
 type Member struct {
 	Subject string // of the connection's Identity; "": those without
 	Left    bool
-	// History says that the member was there when the loop began.
+	// History says that the member was there when the loop began, or began
+	// again after a gap.
 	History bool
 }
 
@@ -283,8 +303,12 @@ type Member struct {
 // come as soon as those have answered, and at the latest 40 s after such a hub
 // was lost its members leave. Looking on is not a subscription. It ends as
 // Subscribe does.
+//
+// Presence of a Restartable topic goes on after a gap as it began: the members
+// who are there come with History. Nobody is told of those who left meanwhile, so
+// a loop that keeps a list begins a new one at the gap.
 func Presence[T any](ctx context.Context, c Caller, t Topic[T], key string) iter.Seq2[Member, error] {
-	return follow(ctx, c, t.spec.topic.presence, key, func(v string, about piece) (Member, error) {
+	return follow(ctx, c, t.spec.topic.presence, t.again, key, func(v string, about piece, _ bool) (Member, error) {
 		m := Member{History: about.flags&wire.History != 0}
 		var came bool
 		if m.Subject, came = strings.CutPrefix(v, "+"); !came {
@@ -297,11 +321,15 @@ func Presence[T any](ctx context.Context, c Caller, t Topic[T], key string) iter
 }
 
 // follow is Receive with what is said of each item.
-func follow[T, E any](ctx context.Context, c Caller, s *spec, key string, event func(T, piece) (E, error)) iter.Seq2[E, error] {
+func follow[T, E any](ctx context.Context, c Caller, s *spec, again bool, key string, event func(v T, about piece, afterGap bool) (E, error)) iter.Seq2[E, error] {
 	return func(yield func(E, error) bool) {
-		left := false
-		_, err := converse(ctx, c, s, &key, func(x *exchange) (Raw, error) {
+		var none E
+		l := loop{caller: c, spec: s, restarts: again}
+		l.run(ctx, func(bool) any { return &key }, func(x *exchange) (Raw, error) {
 			for {
+				if l.left {
+					return nil, errLeft
+				}
 				v, about, err := recvItem[T](x, &s.down, nil)
 				if err == io.EOF {
 					return nil, nil
@@ -309,19 +337,13 @@ func follow[T, E any](ctx context.Context, c Caller, s *spec, key string, event 
 				if err != nil {
 					return nil, err
 				}
-				e, err := event(v, about)
+				e, err := event(v, about, l.came())
 				if err != nil {
 					return nil, err
 				}
-				if !yield(e, nil) {
-					left = true
-					return nil, errLeft
-				}
+				l.left = true
+				l.left = !yield(e, nil)
 			}
-		})
-		if err != nil && !left {
-			var none E
-			yield(none, err)
-		}
+		}, func(err error) bool { return yield(none, err) })
 	}
 }
