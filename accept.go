@@ -124,7 +124,11 @@ func (l *serverLink) authenticate(h wire.HelloBody) {
 		Limits:    c.config.limits.announced(),
 		Features:  ourFeatures,
 		Keepalive: millis(c.config.limits.KeepAlive),
+		Cache:     c.config.replays.id,
 	}
+	c.mu.Lock()
+	c.peerCache = checkCache(h.Cache)
+	c.mu.Unlock()
 	l.opened(id, announcedBy(h.Limits), c.sharedFeatures(h.Features), &w)
 }
 

@@ -24,6 +24,7 @@ type call struct {
 	deadline time.Time
 	nested   bool      // made by a handler of the same connection
 	lost     bool      // an earlier attempt may have run
+	claimed  bool      // the latest attempt counts among its key's uses
 	order    uint64    // the id of an attempt that was not run: its place in line
 	exchange *exchange // the items of a stream; nil: none
 	attempts int       // that failed, by the policy's count
@@ -121,6 +122,9 @@ func (cl *call) aim(conn *Conn) {
 
 // settle completes the call, or arranges another attempt.
 func (cl *call) settle(body *buf.Buf, meta map[string]string, err *Error) {
+	if cl.target.key != nil {
+		err = cl.attempted(meta, err)
+	}
 	if err != nil && err.Outcome == NotSent && cl.lost {
 		err = err.with(MayHaveRun)
 	}
@@ -166,7 +170,7 @@ func (cl *call) tryAgain(err *Error) bool {
 	}
 	cl.attempts++
 	cl.there = nil
-	wait, ok := cl.policy.next(err, cl.attempts, cl.spec.idempotent)
+	wait, ok := cl.policy.next(err, cl.attempts, cl.repeatable())
 	if !ok || !cl.deadline.IsZero() && time.Until(cl.deadline) <= wait {
 		return false
 	}

@@ -78,6 +78,8 @@ type Conn struct {
 	grown     int         // bytes that windows have grown by
 	creditors []*exchange // that owe the peer credit
 
+	peerCache string // the identity of the peer's ReplayCache, "": it has none
+
 	// calls that we handle
 	inbound  map[uint64]*inbound
 	partial  map[partID]*assembly // messages of which parts have come
@@ -111,6 +113,8 @@ type config struct {
 	interceptors []Interceptor
 	retry        *RetryPolicy
 	budget       *budget // of the server; nil: none
+	replays      *ReplayCache
+	detached     *detached // keyed calls whose sessions were lost
 }
 
 func newConn(base context.Context, cfg config) *Conn {
@@ -444,7 +448,7 @@ func (c *Conn) lost(cause error) {
 	c.checkIdleLocked()
 	c.mu.Unlock()
 	for _, in := range handlers {
-		in.cancel(context.Canceled)
+		in.lose()
 	}
 	failed.settle(&Error{Code: Unavailable, Message: "connection lost", cause: cause})
 }

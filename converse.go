@@ -47,6 +47,9 @@ func converseFor(ctx context.Context, c Caller, s *spec, req, resp any, use func
 // dialogue prepares a stream's request.
 func dialogue(ctx context.Context, c Caller, s *spec, req any) (*target, *Request, *Error) {
 	t, err := c.target(ctx, s.name)
+	if err == nil {
+		err = t.giveKey(s)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

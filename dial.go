@@ -58,6 +58,9 @@ type DialOptions struct {
 	Retry *RetryPolicy
 	// Interceptors wrap outgoing calls and notifications.
 	Interceptors []Interceptor
+	// Replays remembers the answers to the server's Keyed calls. Default one
+	// of the connection's own, with 16,384 entries and 16 MiB.
+	Replays *ReplayCache
 	// OnState is told of every change of state, in order, one call at a
 	// time, on a goroutine of its own. It may use the connection, and close
 	// it; so nothing waits for it, and Close may return before OnState was

@@ -82,7 +82,12 @@ func newDialer(ctx context.Context, target string, o *DialOptions) (*dialer, err
 		}
 		cfg.retry = o.Retry.ready()
 	}
+	cfg.replays, cfg.detached = o.Replays, &detached{most: limits.MaxCalls}
+	if cfg.replays == nil {
+		cfg.replays = NewReplayCache(dialledReplays)
+	}
 	d.conn = newConn(context.WithoutCancel(ctx), cfg)
+	context.AfterFunc(d.conn.ctx, cfg.detached.stop)
 	d.conn.heals, d.conn.dialer = true, d
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d, nil
@@ -239,6 +244,7 @@ func (d *dialer) connect(ctx context.Context, told chan<- *Error) error {
 		sess.Hello(wire.HelloBody{
 			Attempt: d.attempt, Token: d.token, Received: d.received,
 			Credentials: wrapAuth(c.codec, creds), Limits: c.config.limits.announced(), Features: ourFeatures,
+			Cache: c.config.replays.id,
 		})
 	} else {
 		d.open(sess, c.config.limits.plainPeer(), features{}, c.config.limits.KeepAlive, told)
@@ -335,7 +341,7 @@ func (d *dialer) welcome(s *session.Session, w wire.WelcomeBody, told chan<- *Er
 	}
 	d.token = w.Token
 	d.conn.mu.Lock()
-	d.conn.welcome = slices.Clone(reply)
+	d.conn.welcome, d.conn.peerCache = slices.Clone(reply), checkCache(w.Cache)
 	d.conn.mu.Unlock()
 	keepAlive := d.conn.config.limits.KeepAlive
 	if server := time.Duration(min(w.Keepalive, 1<<40)) * time.Millisecond; server > 0 {

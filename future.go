@@ -91,6 +91,9 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 		})
 	}
 	t, err := c.target(ctx, s.name)
+	if err == nil {
+		err = t.giveKey(s)
+	}
 	var body *buf.Buf
 	if err == nil {
 		body, err = t.encode(s, req)
@@ -98,8 +101,9 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 	if err == nil && ctx.Err() != nil {
 		err = ended(ctx, NotSent)
 	}
+	var meta Metadata
 	if err == nil {
-		err = t.opts.Metadata.check()
+		meta, err = t.checkMetadata(t.opts.Metadata)
 	}
 	if err != nil {
 		body.Release()
@@ -116,7 +120,7 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 		p.intercept(ctx, stop, t, s, body.Bytes())
 		return p
 	}
-	t.prepare(cl, ctx, s, body, t.opts.Metadata)
+	t.prepare(cl, ctx, s, body, meta)
 	unbind := func() bool { return true }
 	if ctx.Done() != nil {
 		unbind = context.AfterFunc(ctx, func() {

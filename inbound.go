@@ -32,6 +32,7 @@ type inbound struct {
 	reply   item
 
 	exchange *exchange // the items of a stream; nil: none
+	keyed    *keyed    // the call has an idempotency key; nil: none
 
 	deadline time.Time // zero: none
 
@@ -175,6 +176,9 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	}
 	if f.TimeLeft > 0 {
 		in.deadline = time.Now().Add(time.Duration(min(f.TimeLeft, maxTimeLeft)) * time.Millisecond)
+	}
+	if _, ok := f.Meta[metaKey]; ok {
+		in.keyed = &keyed{arrived: time.Now()}
 	}
 	in.entry = c.config.mux.lookup(f.Method, in.req.Kind)
 	if in.entry != nil && in.entry.spec != nil {
@@ -517,6 +521,9 @@ func (c *Conn) failure(in *inbound, err error) (f wire.Frame) {
 	if foreign {
 		c.config.logger.Error("typedrpc: handler failed", "method", in.req.Method, "error", err)
 	}
+	if in.refusedBy(err) {
+		f.Flags |= wire.NotRun
+	}
 	if Metadata(in.req.Reply).check() == nil {
 		f.Meta = in.req.Reply
 	}
@@ -617,7 +624,7 @@ func (c *Conn) cancelled(f *wire.Frame) error {
 	case partial:
 		return c.refuse(in, Errorf(Canceled, "canceled"))
 	case in != nil:
-		in.cancel(context.Canceled)
+		in.giveUp()
 	}
 	return err
 }

@@ -126,6 +126,9 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	if s == nil {
 		s = &spec{name: r.Method, kind: r.Kind}
 	}
+	if err := t.passKey(ctx, r); err != nil {
+		return nil, err
+	}
 	out := &Request{Method: r.Method, Kind: r.Kind, Conn: t.conn, Payload: r.Payload, Metadata: t.metadata(r.Metadata), spec: s}
 	var raw Raw
 	var failed error
@@ -139,6 +142,9 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	}
 	for k, v := range out.Reply {
 		r.Reply.Set(k, v)
+	}
+	if t.key != nil && OutcomeOf(failed) == MayHaveRun {
+		r.Reply.Set(metaOutcome, outcomeUnknown)
 	}
 	return raw, failed
 }

@@ -74,6 +74,7 @@ type spec struct {
 	kind       Kind
 	idempotent bool
 	serial     bool
+	keyed      bool
 	timeout    time.Duration
 	maxSize    int
 	params     []string

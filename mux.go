@@ -151,6 +151,9 @@ func (m *Mux) add(e *entry) {
 		}
 		e = &entry{spec: e.spec, notify: slices.Concat(old.notify, e.notify)}
 	}
+	if e.spec.keyed {
+		e.serve = once(e.spec, e.serve)
+	}
 	if e.serve != nil && len(m.interceptors) > 0 {
 		serve := e.serve
 		e.raw = chain(m.interceptors, func(ctx context.Context, r *Request) (Raw, error) {

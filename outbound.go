@@ -130,6 +130,11 @@ func (c *Conn) cannotLocked(cl *call) *Error {
 	if cl.exchange != nil && c.sess != nil && !c.streams {
 		return Errorf(Unimplemented, "the peer takes no streams, %q is one", cl.spec.name)
 	}
+	if cl.target.key != nil && c.sess != nil {
+		if err := cl.claim(c.peerCache); err != nil {
+			return err
+		}
+	}
 	limit := cl.spec.sizeLimit(int(min(c.peer.Message, maxMessageCeiling)))
 	if n := cl.item.body.Len(); n > limit {
 		return Errorf(ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.spec.name, n, limit)
@@ -173,6 +178,9 @@ func (c *Conn) countCallLocked(it *item, f *wire.Frame, now *time.Time) {
 	}
 	if cl.exchange != nil {
 		cl.exchange.beginLocked(f.ID)
+	}
+	if k := cl.target.key; k != nil {
+		f.Meta = k.stamp(f.Meta)
 	}
 }
 
@@ -361,7 +369,7 @@ func (c *Conn) interruptLocked(again bool) (t taken) {
 		}
 		if again && c.mayResend(cl) {
 			cl.resends++
-			cl.lost, cl.order = true, id
+			cl.lost, cl.order, cl.claimed = true, id, false
 			resend.push(&cl.item)
 		} else {
 			t.mayHaveRun = append(t.mayHaveRun, cl)
@@ -411,7 +419,7 @@ func (c *Conn) mayResend(cl *call) bool {
 	if cl.policy != nil {
 		most = cl.policy.Attempts - 1
 	}
-	return cl.spec.idempotent && cl.waits() && cl.resends < most
+	return cl.repeatable() && cl.waits() && cl.resends < most
 }
 
 // abandonCallsLocked takes every call out of the tables, for the end of the

@@ -71,6 +71,10 @@ type Server struct {
 	Interceptors []Interceptor
 	// Retry is the policy of calls to clients whose method has none.
 	Retry *RetryPolicy
+	// Replays remembers the answers to Keyed calls. Servers may share one, and
+	// a Server that takes the place of another in the same process should take
+	// over its cache. Default one of the server's own.
+	Replays *ReplayCache
 	// Logger gets what no client is told: panics, handlers' foreign errors,
 	// refused connections. Default slog.Default().
 	Logger *slog.Logger
@@ -141,6 +145,11 @@ func (s *Server) configure() error {
 		mux: s.Mux, limits: limits, logger: s.Logger, mapError: s.MapError,
 		interceptors: slices.Clone(s.Interceptors),
 		budget:       &budget{max: cmp.Or(s.MaxBuffered, 1<<30)},
+		replays:      s.Replays,
+		detached:     &detached{most: limits.MaxCalls},
+	}
+	if s.config.replays == nil {
+		s.config.replays = NewReplayCache(ReplayOptions{})
 	}
 	if s.config.logger == nil {
 		s.config.logger = slog.Default()
@@ -400,6 +409,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
+	defer s.config.detached.end(ctx) // Keyed calls whose sessions were lost
 	s.mu.Lock()
 	s.draining = true
 	if s.ended == nil {

@@ -42,6 +42,9 @@ type CallOptions struct {
 	Retry *RetryPolicy
 	// Interceptors wrap the call inside those of the connection.
 	Interceptors []Interceptor
+	// Key is the idempotency key of a Keyed method's call, for a program that
+	// repeats the call itself. Without one each call has its own.
+	Key Key
 
 	fault *Error // what is wrong with the options: the call's error
 }
@@ -59,6 +62,9 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 		o.Reply = more.Reply
 	}
 	o.FailFast = o.FailFast || more.FailFast
+	if more.Key != (Key{}) {
+		o.Key = more.Key
+	}
 	if more.Retry != nil {
 		p := *more.Retry
 		if err := p.check(); err != nil {
@@ -113,6 +119,9 @@ func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req R
 // lost may be lost too. One that has not left waits for the next link.
 func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error {
 	t, err := c.target(ctx, n.spec.name)
+	if err == nil {
+		err = t.giveKey(n.spec)
+	}
 	if err != nil {
 		return err
 	}
@@ -201,6 +210,7 @@ type target struct {
 	conn *Conn // of the first attempt
 	pick func(context.Context, string) (*Conn, error)
 	opts CallOptions
+	key  *keyState // of a Keyed method's call
 }
 
 // next returns the connection for the next attempt.
@@ -227,6 +237,9 @@ func (t *target) next(ctx context.Context, method string) (*Conn, *Error) {
 // metadata adds the options' metadata to m, in a map that is nobody else's:
 // interceptors may write to it, and the options are shared by calls.
 func (t *target) metadata(m Metadata) Metadata {
+	if t.key != nil {
+		return t.keyedMetadata(m)
+	}
 	if len(m) == 0 {
 		return maps.Clone(t.opts.Metadata)
 	}
@@ -271,6 +284,9 @@ func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
 		defer cancel()
 	}
 	t, err := c.target(ctx, s.name)
+	if err == nil {
+		err = t.giveKey(s)
+	}
 	if err != nil {
 		return err
 	}
@@ -394,17 +410,18 @@ func (t *target) exchange(ctx context.Context, s *spec, body *buf.Buf, meta Meta
 	if ctx.Err() != nil {
 		return nil, nil, ended(ctx, NotSent)
 	}
-	if err := meta.check(); err != nil {
+	meta, err := t.checkMetadata(meta)
+	if err != nil {
 		return nil, nil, err
 	}
 	cl := t.conn.newCall()
 	t.prepare(cl, ctx, s, body, meta)
 	cl.begin()
 	cl.wait()
-	answer, reply, err := cl.body, cl.meta, cl.err
+	answer, reply, failed := cl.body, cl.meta, cl.err
 	cl.recycle()
-	if err != nil {
-		return nil, reply, err
+	if failed != nil {
+		return nil, reply, failed
 	}
 	return answer, reply, nil
 }

@@ -31,7 +31,7 @@ type Limits struct {
 // HelloBody is the body of HELLO:
 //
 //	{"attempt":1,"token":"…","received":0,"credentials":…,
-//	 "limits":{"message":…,"calls":…,"window":…,"budget":…,"depth":…},"features":["…"]}
+//	 "limits":{"message":…,"calls":…,"window":…,"budget":…,"depth":…},"features":["…"],"cache":"…"}
 type HelloBody struct {
 	Attempt     uint64 // rises within one Conn
 	Token       string // the session to resume; "": a new one
@@ -39,12 +39,13 @@ type HelloBody struct {
 	Credentials []byte // raw JSON, nil: none
 	Limits      Limits
 	Features    []string
+	Cache       string // whose answers to keyed calls it repeats, "": none
 }
 
 // WelcomeBody is the body of WELCOME:
 //
 //	{"token":"…","resumed":true,"reason":"…","received":0,"reply":…,
-//	 "limits":{…},"features":["…"],"keepalive":20000}
+//	 "limits":{…},"features":["…"],"keepalive":20000,"cache":"…"}
 type WelcomeBody struct {
 	Token     string
 	Resumed   bool   // always written
@@ -54,6 +55,7 @@ type WelcomeBody struct {
 	Limits    Limits
 	Features  []string
 	Keepalive uint64 // milliseconds between PINGs
+	Cache     string // as in HELLO
 }
 
 // AuthBody is the body of AUTH: {"credentials":…}.
@@ -94,6 +96,7 @@ func (b *HelloBody) Append(dst []byte) []byte {
 	w.raw("credentials", b.Credentials)
 	w.limits(b.Limits)
 	w.features(b.Features)
+	w.string("cache", b.Cache)
 	return w.end()
 }
 
@@ -109,6 +112,7 @@ func (b *WelcomeBody) Append(dst []byte) []byte {
 	w.limits(b.Limits)
 	w.features(b.Features)
 	w.uint("keepalive", b.Keepalive)
+	w.string("cache", b.Cache)
 	return w.end()
 }
 
@@ -233,6 +237,8 @@ func ParseHello(data []byte) (HelloBody, error) {
 			b.Limits, err = parseLimits(value)
 		case "features":
 			b.Features, err = parseFeatures(value)
+		case "cache":
+			b.Cache, err = stringMember(key, value)
 		}
 		return err
 	})
@@ -266,6 +272,8 @@ func ParseWelcome(data []byte) (WelcomeBody, error) {
 			b.Features, err = parseFeatures(value)
 		case "keepalive":
 			b.Keepalive, err = uintMember(key, value)
+		case "cache":
+			b.Cache, err = stringMember(key, value)
 		}
 		return err
 	})

@@ -13,11 +13,11 @@ func TestHello(t *testing.T) {
 	is := is.New(t)
 	in := HelloBody{
 		Attempt: 2, Token: "t\"", Received: 9, Credentials: []byte(`{"user":"u"}`),
-		Limits: Limits{Message: 1, Calls: 2, Window: 3}, Features: []string{"a", "b"},
+		Limits: Limits{Message: 1, Calls: 2, Window: 3}, Features: []string{"a", "b"}, Cache: "c",
 	}
 	text := in.Append([]byte("x"))
 	is.Equal(string(text), `x{"attempt":2,"token":"t\"","received":9,"credentials":{"user":"u"},`+
-		`"limits":{"message":1,"calls":2,"window":3},"features":["a","b"]}`)
+		`"limits":{"message":1,"calls":2,"window":3},"features":["a","b"],"cache":"c"}`)
 	got, err := ParseHello(text[1:])
 	is.NoErr(err)
 	is.True(slices.Equal(got.Features, in.Features))
@@ -35,11 +35,11 @@ func TestWelcome(t *testing.T) {
 	is := is.New(t)
 	in := WelcomeBody{
 		Token: "t", Resumed: true, Reason: "r", Received: 9, Reply: []byte(`"ok"`),
-		Limits: Limits{Calls: 2}, Features: []string{"a"}, Keepalive: 20000,
+		Limits: Limits{Calls: 2}, Features: []string{"a"}, Keepalive: 20000, Cache: "c",
 	}
 	text := in.Append(nil)
 	is.Equal(string(text), `{"token":"t","resumed":true,"reason":"r","received":9,"reply":"ok",`+
-		`"limits":{"calls":2},"features":["a"],"keepalive":20000}`)
+		`"limits":{"calls":2},"features":["a"],"keepalive":20000,"cache":"c"}`)
 	got, err := ParseWelcome(text)
 	is.NoErr(err)
 	is.Equal(got.Limits, in.Limits)
@@ -107,6 +107,8 @@ func TestHandshake_refuses(t *testing.T) {
 		{"HELLO", `{"limits":{"message":"1"}}`},
 		{"HELLO", `{"limits":{"calls":true}}`},
 		{"HELLO", `{"limits":{"window":1,"window":1}}`},
+		{"HELLO", `{"cache":1}`},
+		{"HELLO", `{"cache":"a","cache":"a"}`},
 		{"HELLO", `{"features":{}}`},
 		{"HELLO", `{"features":[1]}`},
 		{"HELLO", `{"features":[""` + strings.Repeat(`,""`, maxFeatures) + `]}`},
@@ -117,6 +119,7 @@ func TestHandshake_refuses(t *testing.T) {
 		{"WELCOME", `{"limits":1}`},
 		{"WELCOME", `{"features":"a"}`},
 		{"WELCOME", `{"keepalive":1e3}`},
+		{"WELCOME", `{"cache":null}`},
 		{"AUTH_OK", `{"expires":""}`},
 		{"AUTH_OK", `{"error":"no"}`},
 		{"AUTH_OK", `{"error":null}`},
