@@ -126,9 +126,11 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	if s == nil {
 		s = &spec{name: r.Method, kind: r.Kind}
 	}
-	if err := t.passKey(ctx, r); err != nil {
-		return nil, err
+	passed, fault := t.passKey(ctx, r)
+	if fault != nil {
+		return nil, fault
 	}
+	defer passed()
 	out := &Request{Method: r.Method, Kind: r.Kind, Conn: t.conn, Payload: r.Payload, Metadata: t.metadata(r.Metadata), spec: s}
 	var raw Raw
 	var failed error

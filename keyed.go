@@ -258,22 +258,24 @@ func (t *target) giveKey(s *spec) *Error {
 
 // passKey has a call that is forwarded keep its key, and remembers where it
 // went.
-func (t *target) passKey(ctx context.Context, r *Request) *Error {
+func (t *target) passKey(ctx context.Context, r *Request) (done func(), err error) {
 	if t.opts.Key.s != nil {
-		return Errorf(InvalidArgument, "CallOptions.Key: a call that is forwarded has the key that it came with")
+		return nil, Errorf(InvalidArgument, "CallOptions.Key: a call that is forwarded has the key that it came with")
 	}
 	if _, ok := r.Metadata[metaKey]; !ok || r.Kind != KindCall {
-		return nil
+		return func() {}, nil
 	}
 	in := r.inbound(ctx)
-	key, age, err := in.keyOf(r)
-	if err == nil {
-		t.key, err = r.Conn.config.replays.forward(key, r.sum(), age)
+	key, age, fault := in.keyOf(r)
+	if fault != nil {
+		in.refuse(r, fault)
+		return nil, fault
 	}
+	t.key, done, err = r.Conn.config.replays.forward(key, r.sum(), age, in)
 	if err != nil {
 		in.refuse(r, err)
 	}
-	return err
+	return done, err
 }
 
 // keyedMetadata is metadata with the key, as interceptors see it.
@@ -361,14 +363,12 @@ type keyed struct {
 	refused atomic.Pointer[Error] // the error by which it was refused, and did not run
 	run     *run                  // that the call is running; under inbound.mu, and so is
 	lost    bool                  // it is to run nothing any more
+	left    bool                  // its caller is not there any more; under ReplayCache.mu
 }
 
 // own makes the call the one whose handler is the run. It fails if its context
 // has ended.
 func (in *inbound) own(r *run) error {
-	if in == nil {
-		return nil
-	}
 	if err := in.Err(); err != nil {
 		return err
 	}
@@ -379,6 +379,12 @@ func (in *inbound) own(r *run) error {
 	}
 	in.keyed.run = r
 	return nil
+}
+
+func (in *inbound) disown() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.keyed.run = nil
 }
 
 // owned returns the run that the call's handler is, nil if there is none, and
@@ -398,7 +404,7 @@ func (in *inbound) owned() *run {
 func (in *inbound) lose() {
 	if in.keyed != nil {
 		cfg := &in.req.Conn.config
-		if r := in.owned(); r != nil && cfg.replays.detach(r, cfg.detached) && cfg.replays.leave(r, true, false) {
+		if r := in.owned(); r != nil && cfg.replays.detach(r, cfg.detached) && cfg.replays.leave(r, in, false) {
 			return
 		}
 	}
@@ -409,7 +415,7 @@ func (in *inbound) lose() {
 func (in *inbound) giveUp() {
 	if in.keyed != nil {
 		in.keyed.gaveUp.Store(true)
-		if r := in.owned(); r != nil && in.req.Conn.config.replays.leave(r, true, true) {
+		if r := in.owned(); r != nil && in.req.Conn.config.replays.leave(r, in, true) {
 			return
 		}
 	}
@@ -457,12 +463,14 @@ func (r *Request) sum() (sum [32]byte) {
 
 // refuse notes that err is why the call's handler did not run, so that its
 // caller is told. One that is too old may have run earlier.
-func (in *inbound) refuse(r *Request, err *Error) {
+func (in *inbound) refuse(r *Request, err error) {
+	var e *Error
 	switch {
-	case err == errForgotten:
+	case !errors.As(err, &e): // the end of its context
+	case e == errForgotten:
 		r.Reply.Set(metaOutcome, outcomeUnknown)
 	case in != nil:
-		in.keyed.refused.Store(err)
+		in.keyed.refused.Store(e)
 	}
 }
 
@@ -491,10 +499,7 @@ func once(s *spec, serve func(context.Context, *Request) (*buf.Buf, error)) func
 		cache := r.Conn.config.replays
 		run, first, err := cache.begin(key, r.sum(), age, in)
 		if err != nil {
-			var e *Error
-			if errors.As(err, &e) {
-				in.refuse(r, e)
-			}
+			in.refuse(r, err)
 			return nil, err
 		}
 		if first {
@@ -504,7 +509,7 @@ func once(s *spec, serve func(context.Context, *Request) (*buf.Buf, error)) func
 		case <-run.done:
 			return run.answer.give(r)
 		case <-ctx.Done():
-			cache.leave(run, false, in != nil && in.keyed.gaveUp.Load())
+			cache.leave(run, nil, in != nil && in.keyed.gaveUp.Load())
 			return nil, ctx.Err()
 		}
 	}
@@ -513,14 +518,16 @@ func once(s *spec, serve func(context.Context, *Request) (*buf.Buf, error)) func
 // run runs the handler and notes its answer.
 func (c *ReplayCache) run(ctx context.Context, run *run, r *Request, serve func(context.Context, *Request) (*buf.Buf, error)) (*buf.Buf, error) {
 	a := answer{err: &Error{Code: Internal, Message: internalText}} // unless it returns
-	defer func() { c.end(run, a) }()
+	defer func() {
+		a.meta = maps.Clone(r.Reply)
+		c.end(run, a)
+	}()
 	body, err := serve(ctx, r)
 	if err != nil {
 		a.err = r.Conn.flatten(ctx, err)
 	} else {
 		a = answer{body: append([]byte(nil), body.Bytes()...)}
 	}
-	a.meta = maps.Clone(r.Reply)
 	return body, err
 }
 

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -88,30 +90,34 @@ type replayKey struct {
 type replayEntry struct {
 	key     replayKey
 	sum     [32]byte  // of what was asked
-	run     *run      // not nil while the handler runs
+	run     *run      // not nil while the handler runs, or the call is forwarded
 	passed  *keyState // not nil: the call was forwarded
 	answer  answer
 	cost    int64
 	expires time.Time
 }
 
-// run is one handler of a keyed call, which repeats wait for. Its fields are
-// under ReplayCache.mu, but for answer, which is there when done is closed.
+// run is one handler of a keyed call, which repeats wait for; or the handlers
+// that forward it. Its fields are under ReplayCache.mu, but for answer, which is
+// there when done is closed.
 type run struct {
 	entry    *replayEntry
-	in       *inbound // whose handler it is, to end its context; nil: not known
+	ins      []*inbound // whose handlers they are, to end their contexts
 	done     chan struct{}
 	answer   answer
 	over     bool
 	waiting  int         // callers that are there for the answer …
-	left     bool        // … but not the first one any more
 	idle     *time.Timer // ends the handler's context when nobody comes back
 	detached *detached   // not nil: its session was lost
 }
 
-func (r *run) stop() {
-	if r.in != nil {
-		r.in.cancel(context.Canceled)
+// stop ends the handlers' contexts.
+func (c *ReplayCache) stop(r *run) {
+	c.mu.Lock()
+	ins := slices.Clone(r.ins)
+	c.mu.Unlock()
+	for _, in := range ins {
+		in.cancel(context.Canceled)
 	}
 }
 
@@ -225,21 +231,29 @@ func (c *ReplayCache) begin(key replayKey, sum [32]byte, age time.Duration, in *
 	case known && e.passed != nil:
 		return nil, false, Errorf(InvalidArgument, "the idempotency key was used for a call that was forwarded")
 	case known && e.run != nil:
-		e.run.waiting++
-		if e.run.idle != nil {
-			e.run.idle.Stop()
-		}
+		e.run.joinLocked()
 		return e.run, false, nil
 	case known:
 		return &run{entry: e, done: closedChan, answer: e.answer, over: true}, false, nil
 	}
-	r = &run{entry: e, in: in, done: make(chan struct{}), waiting: 1}
-	if err := in.own(r); err != nil { // its context has ended
-		c.dropLocked(e)
-		return nil, false, err
+	r = &run{entry: e, done: make(chan struct{}), waiting: 1}
+	if in != nil {
+		if err := in.own(r); err != nil { // its context has ended
+			c.dropLocked(e)
+			return nil, false, err
+		}
+		r.ins = []*inbound{in}
 	}
 	e.run = r
 	return r, true, nil
+}
+
+// joinLocked counts one more caller that is there for the answer.
+func (r *run) joinLocked() {
+	r.waiting++
+	if r.idle != nil {
+		r.idle.Stop()
+	}
 }
 
 var closedChan = func() chan struct{} { ch := make(chan struct{}); close(ch); return ch }()
@@ -249,37 +263,43 @@ var closedChan = func() chan struct{} { ch := make(chan struct{}); close(ch); re
 func (c *ReplayCache) end(r *run, a answer) {
 	c.mu.Lock()
 	e := r.entry
-	r.answer, r.over = a, true
-	e.run, e.answer = nil, a
+	r.answer, e.answer = a, a
 	if n := a.size(); c.fitsLocked(e.key.subject, 0, n) {
 		e.cost += n
 		c.useLocked(e.key.subject, 0, n)
 	} else {
 		e.answer = answer{err: errNotKept}
 	}
+	c.ageLocked(e)
+	r.endLocked()
+	c.mu.Unlock()
+}
+
+// endLocked notes that the handler, or the last one that forwards, returned.
+func (r *run) endLocked() {
+	r.over, r.entry.run, r.ins = true, nil, nil
 	if r.idle != nil {
 		r.idle.Stop()
 	}
-	c.ageLocked(e)
-	d := r.detached
-	c.mu.Unlock()
-	close(r.done)
-	if d != nil {
-		d.remove(r)
+	if r.detached != nil {
+		r.detached.remove(r)
 	}
+	close(r.done)
 }
 
 // leave notes that a caller is no longer there for the answer of a run: lost,
 // or because it cancelled its call. When the last one cancels, the handler's
-// context ends; one that was lost may come back. owner says that it is the
-// caller whose handler it is. It reports false if the handler has returned.
-func (c *ReplayCache) leave(r *run, owner, cancelled bool) bool {
+// context ends; one that was lost may come back. in is the caller's call if it
+// runs the handler. It reports false if that has returned.
+func (c *ReplayCache) leave(r *run, in *inbound, cancelled bool) bool {
 	c.mu.Lock()
-	if r.over || owner && r.left {
+	if r.over || in != nil && in.keyed.left {
 		defer c.mu.Unlock()
 		return !r.over
 	}
-	r.left = r.left || owner
+	if in != nil {
+		in.keyed.left = true
+	}
 	r.waiting--
 	stop := false
 	switch {
@@ -292,7 +312,7 @@ func (c *ReplayCache) leave(r *run, owner, cancelled bool) bool {
 			idle := r.waiting == 0
 			c.mu.Unlock()
 			if idle {
-				r.stop()
+				c.stop(r)
 			}
 		})
 	default:
@@ -300,7 +320,7 @@ func (c *ReplayCache) leave(r *run, owner, cancelled bool) bool {
 	}
 	c.mu.Unlock()
 	if stop {
-		r.stop()
+		c.stop(r)
 	}
 	return true
 }
@@ -310,29 +330,60 @@ func (c *ReplayCache) leave(r *run, owner, cancelled bool) bool {
 func (c *ReplayCache) detach(r *run, d *detached) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.over || !d.add(r) {
+	switch {
+	case r.over:
 		return false
+	case r.detached == nil:
+		if !d.add(c, r) {
+			return false
+		}
+		r.detached = d
 	}
-	r.detached = d
 	return true
 }
 
 // forward returns the key of a call that this side only passes on, with what is
-// known of where it went.
-func (c *ReplayCache) forward(key replayKey, sum [32]byte, age time.Duration) (*keyState, *Error) {
+// known of where it went. The handler is like that of a keyed call until done.
+func (c *ReplayCache) forward(key replayKey, sum [32]byte, age time.Duration, in *inbound) (k *keyState, done func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, known, err := c.findLocked(key, sum, age)
+	e, known, refused := c.findLocked(key, sum, age)
 	switch {
-	case err != nil:
-		return nil, err
+	case refused != nil:
+		return nil, nil, refused
 	case known && e.passed == nil:
-		return nil, Errorf(InvalidArgument, "the idempotency key was used for a call that was not forwarded")
+		return nil, nil, Errorf(InvalidArgument, "the idempotency key was used for a call that was not forwarded")
 	case !known:
 		e.passed = &keyState{id: key.id, born: time.Now().Add(-age), told: true}
 		c.ageLocked(e)
 	}
-	return e.passed, nil
+	if in == nil {
+		return e.passed, func() {}, nil
+	}
+	r := e.run
+	if r == nil {
+		r = &run{entry: e, done: make(chan struct{})}
+	}
+	if err := in.own(r); err != nil {
+		return nil, nil, err
+	}
+	e.run = r
+	r.joinLocked()
+	r.ins = append(r.ins, in)
+	return e.passed, func() { c.forwarded(r, in) }, nil
+}
+
+// forwarded notes that a handler which forwarded a call has its answer.
+func (c *ReplayCache) forwarded(r *run, in *inbound) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !in.keyed.left {
+		r.waiting--
+	}
+	in.disown()
+	if r.ins = slices.DeleteFunc(r.ins, func(other *inbound) bool { return other == in }); len(r.ins) == 0 {
+		r.endLocked()
+	}
 }
 
 // ageLocked begins the time for which an entry is kept.
@@ -376,7 +427,7 @@ type detached struct {
 	most int // for one subject
 
 	mu     sync.Mutex
-	runs   map[*run]struct{}
+	runs   map[*run]*ReplayCache
 	counts map[string]int
 	ended  bool
 	idle   chan struct{} // not nil while somebody waits: closed when runs is empty
@@ -384,7 +435,7 @@ type detached struct {
 
 // add reports false if there are too many: the handler's context ends then, as
 // that of a call without a key does. Called with ReplayCache.mu held.
-func (d *detached) add(r *run) bool {
+func (d *detached) add(c *ReplayCache, r *run) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	subject := r.entry.key.subject
@@ -392,13 +443,14 @@ func (d *detached) add(r *run) bool {
 		return false
 	}
 	if d.runs == nil {
-		d.runs, d.counts = map[*run]struct{}{}, map[string]int{}
+		d.runs, d.counts = map[*run]*ReplayCache{}, map[string]int{}
 	}
-	d.runs[r] = struct{}{}
+	d.runs[r] = c
 	d.counts[subject]++
 	return true
 }
 
+// remove is called with ReplayCache.mu held, too.
 func (d *detached) remove(r *run) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -434,12 +486,9 @@ func (d *detached) end(ctx context.Context) {
 func (d *detached) stop() {
 	d.mu.Lock()
 	d.ended = true
-	var all []*run
-	for r := range d.runs {
-		all = append(all, r)
-	}
+	all := maps.Clone(d.runs)
 	d.mu.Unlock()
-	for _, r := range all {
-		r.stop()
+	for r, c := range all {
+		c.stop(r)
 	}
 }
