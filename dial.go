@@ -124,7 +124,7 @@ func (e *UpgradeError) Error() string {
 // When its link is lost the connection redials with backoff, opens a new
 // session, and goes on: calls and notifications made meanwhile wait for it as
 // long as their contexts allow; calls that had not left are sent on the new
-// link, Idempotent ones in flight are sent again, all others fail with
+// link, Idempotent and Keyed ones in flight are sent again, all others fail with
 // Unavailable, MayHaveRun; handlers' contexts end. It stays away and closes
 // when the server says that coming back is pointless: wrong credentials, not
 // allowed, protocol errors.

@@ -143,7 +143,7 @@
 // # Retries and lost links
 //
 // A call is made again, by whatever policy, only if its error is NotSent or its
-// method is [Idempotent]. A [RetryPolicy] belongs to a call, a method or a
+// method is [Idempotent] or [Keyed]. A [RetryPolicy] belongs to a call, a method or a
 // connection, in this order, and without one nothing is repeated but what a
 // lost link interrupts.
 //
@@ -152,12 +152,13 @@
 // CallOptions.FailFast. When a link is lost,
 //
 //   - calls that had not left are sent on the next one, in order;
-//   - Idempotent calls in flight are sent again, at most eight times or as
-//     often as their policy allows;
+//   - Idempotent and Keyed calls in flight are sent again, at most eight times
+//     or as often as their policy allows;
 //   - all other calls in flight fail with Unavailable, MayHaveRun;
 //   - notifications that had not left are sent on the next link, those that had
 //     may be lost, also those that arrived and waited for the handler;
-//   - handlers' contexts end, and their replies are dropped.
+//   - handlers' contexts end, and their replies are dropped; those of Keyed calls
+//     go on, since the caller comes back for the answer.
 //
 // Streams in flight end, for both sides, with an error that is a [Gap]: items may
 // be missing. So do those that a peer which shuts down ends. Only the program

@@ -72,7 +72,7 @@ const (
 	// it before running anything. Making it again is always safe.
 	NotSent Outcome = iota
 	// MayHaveRun: the call left and no answer came. Only an Idempotent
-	// method is safe to call again.
+	// method is safe to call again, or a Keyed one with the same Key.
 	MayHaveRun
 	// Answered: the peer's handler ran and this is its answer.
 	Answered

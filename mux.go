@@ -60,7 +60,7 @@ type entry struct {
 //
 // Calls run concurrently, each on its own goroutine, unless m is Serial. fn's
 // context ends when the caller gives up, when the time that the caller gave
-// has passed, and when the connection is gone; ConnFrom and RequestFrom find
+// has passed, and when the connection is gone (but see Keyed); ConnFrom and RequestFrom find
 // the connection and the request in it. If Req or *Req has a method Validate()
 // error, it is called first and its error answers the call, as InvalidArgument
 // unless it is an *Error. A panic in fn fails the call with Internal and is

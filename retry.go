@@ -62,7 +62,7 @@ func (b Backoff) Delay(failed int) time.Duration {
 
 // RetryPolicy says which failed calls are made again. Whatever it says, a call
 // is only repeated if its error says that it was NotSent, or if its method is
-// Idempotent. The zero value is the default policy.
+// Idempotent or Keyed. The zero value is the default policy.
 //
 // A policy may be given to a method (the trait Retry), to a connection
 // (DialOptions.Retry, Server.Retry) and to a call (CallOptions.Retry); the
