@@ -584,32 +584,53 @@ func TestKeyed_sharedCacheIsTheSame(t *testing.T) {
 	})
 }
 
-// What a draining server did not run may go to another cache.
+// What did not run may go to another cache: after an answer that says so …
 func TestKeyed_whatDidNotRunGoesAnywhere(t *testing.T) {
 	keyedTest(t, func(t *testing.T, is *is.I, o *DialOptions) {
-		a, b := newLedger(), newLedger()
-		w := &town{srv: a.Server}
+		l := newLedger()
+		w := &town{srv: newLab().Server}
 		c := w.dial(t, o)
-		hang := Go(t.Context(), c, keyHang, 1)
-		synctest.Wait()
-		done := make(chan error, 1)
-		go func() { done <- a.Shutdown(t.Context()) }()
 		k := NewKey()
-		f := Go(t.Context(), withKey(c, k), keyAdd, 5) // on its way before GOAWAY has come
-		synctest.Wait()
-		w.serve(b.Server)
-		close(a.release)
-		n, err := f.Await(t.Context())
+		_, err := Call(t.Context(), withKey(c, k), keyAdd, 5)
+		errorOf(t, err, Unimplemented, NotSent)
+		w.serve(l.Server)
+		w.cable().cut()
+		n, err := Call(t.Context(), withKey(c, k), keyAdd, 5)
 		is.NoErr(err)
 		is.Equal(n, 5)
-		_, err = hang.Await(t.Context())
-		is.NoErr(err)
-		is.NoErr(<-done)
-		n, err = Call(t.Context(), withKey(c, k), keyAdd, 5)
+		is.NoErr(c.Close())
+	})
+}
+
+// … and from a draining server to the next one, without a word.
+func TestKeyed_drainingServersCallsGoAnywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		keys := make(chan string, 9)
+		_, c := scripted(t, &DialOptions{Backoff: steady}, func(n int, p *wirePeer) {
+			p.until(wire.Hello)
+			p.answers = true
+			w := wire.WelcomeBody{Token: "token", Limits: roomy, Cache: strconv.Itoa(n)}
+			p.send(wire.Frame{Type: wire.Welcome, Payload: w.Append(nil)})
+			f, err := p.until(wire.Call)
+			if err != nil {
+				return
+			}
+			keys <- f.Meta[metaKey] + f.Meta[metaAge]
+			if n == 1 {
+				bye := wire.GoAwayBody{}
+				p.send(wire.Frame{Type: wire.GoAway, Payload: bye.Append(nil)},
+					wire.Frame{Type: wire.Fail, ID: f.ID, Code: int64(Unavailable), Flags: wire.NotRun})
+			} else {
+				p.send(wire.Frame{Type: wire.Result, ID: f.ID, Payload: []byte("5")})
+			}
+			p.closeCode()
+		})
+		n, err := Call(t.Context(), c, keyAdd, 5)
 		is.NoErr(err)
 		is.Equal(n, 5)
-		runs, _ := b.ran()
-		is.Equal(runs, 1)
+		first, second := <-keys, <-keys
+		is.Equal(first[:32], second[:32])
 		is.NoErr(c.Close())
 	})
 }
