@@ -975,6 +975,32 @@ func TestKeyed_ages(t *testing.T) {
 	errorOf(t, k.claim("c", false), FailedPrecondition, MayHaveRun)
 }
 
+// A key that was told to somebody may have been used there.
+func TestKey_toldKeysKeepTheirAgeAndTheirCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		for _, told := range []bool{false, true} {
+			k := NewKey()
+			if told {
+				_ = k.String()
+			}
+			is.True(k.s.claim("a", false) == nil)
+			k.s.stamp(map[string]string{})
+			k.s.release() // it did not run
+			time.Sleep(time.Minute)
+			is.Equal(k.s.stamp(map[string]string{})[metaAge], map[bool]string{false: "0", true: "60000"}[told])
+
+			k = NewKey()
+			is.True(k.s.claim("a", false) == nil)
+			if told {
+				_ = k.String() // names the cache
+			}
+			k.s.release()
+			is.Equal(k.s.claim("b", false) == nil, !told)
+		}
+	})
+}
+
 func TestKey_text(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
