@@ -33,9 +33,10 @@ type Authenticator struct {
 
 // Authenticate makes a server's authentication of a typed exchange: the
 // client's credentials, which come with its first message and never in the URL,
-// and the server's reply. fn is called once for every link, before anything
-// else of the peer is handled; it also sees the upgrade request, for cookies,
-// headers and addresses. A plain JSON-RPC peer and an HTTP POST are
+// and the server's reply. fn is called for every link, before anything else of the
+// peer is handled, and for the credentials that a client refreshes on a live one;
+// it also sees the upgrade request, for cookies, headers and addresses. The subject
+// may not change while a session lives. A plain JSON-RPC peer and an HTTP POST are
 // authenticated by the request alone, with zero credentials.
 //
 // An error refuses the peer: Unavailable, ResourceExhausted and
@@ -67,8 +68,11 @@ type Credential struct {
 }
 
 // Credentials makes a client's side of an authentication: fn is called before
-// every handshake, so that it can refresh what has expired. Its error fails
-// the attempt. It must not close the connection, which would wait for it.
+// every handshake, and on a live connection before the credentials expire, so that
+// it can refresh what has expired. It may be called while another call is under
+// way. Its error, or panic, fails the attempt. ctx ends with the handshake's time and
+// with the connection; Close waits for fn, so it must heed ctx, and must not close the
+// connection itself.
 func Credentials[C, R any](m Method[C, R], fn func(ctx context.Context) (C, error)) Credential {
 	s := m.spec
 	return Credential{s, func(ctx context.Context, codec Codec) ([]byte, error) {
@@ -80,8 +84,8 @@ func Credentials[C, R any](m Method[C, R], fn func(ctx context.Context) (C, erro
 	}}
 }
 
-// AuthReply decodes the server's reply to the credentials of c's latest
-// handshake.
+// AuthReply decodes the server's reply to the latest credentials that it took, of a
+// handshake or of a live connection.
 func AuthReply[C, R any](c *Conn, m Method[C, R]) (R, error) {
 	var reply R
 	c.mu.Lock()
@@ -97,7 +101,7 @@ func AuthReply[C, R any](c *Conn, m Method[C, R]) (R, error) {
 }
 
 // Credentials and their reply are JSON values under a JSON codec and base64
-// strings of the encoded bytes under any other (PROTOCOL.md section 6).
+// strings of the encoded bytes under any other (PROTOCOL.md section 2.2).
 
 func wrapAuth(codec Codec, data []byte) []byte {
 	if codec == JSON || data == nil {

@@ -349,7 +349,7 @@ func TestReconnect_retryAfterOfAnUpgrade(t *testing.T) {
 		time.Sleep(time.Minute)
 		ds := w.waits()
 		is.Equal(len(ds), 2)
-		is.True(ds[1] >= 17*time.Second && ds[1] <= 18*time.Second)
+		is.True(ds[1] >= 17*time.Second && ds[1] <= 25500*time.Millisecond)
 		is.Equal(conn.State(), Connected)
 		is.NoErr(conn.Close())
 	})

@@ -16,8 +16,10 @@ import (
 )
 
 // Conn is a connection to a peer, over which both sides call and both sides
-// handle. One that was dialled heals itself: it outlives its links, redialling
-// until it is closed; one that a server accepted lives as long as its link.
+// handle. It outlives its links: when one breaks the client dials again, and the
+// session goes on where it was, calls and streams in flight included. When the
+// session itself is lost, one that was dialled begins another one, until it is
+// closed; one that a server accepted has ended.
 //
 // All methods may be called by any goroutine at any time. Calls run
 // concurrently, in no order; notifications, and calls of Serial methods, are
@@ -28,20 +30,21 @@ import (
 // connection that was dialled.
 type Conn struct {
 	// fixed when the connection is made
-	heals  bool // dialled: it outlives its links
-	posted bool // not a connection at all: one HTTP POST
-	config config
-	ctx    context.Context // ends with the connection
-	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when everything of the connection has ended
-	dialer *dialer       // nil on the server's side
+	heals    bool // dialled: it outlives its sessions
+	posted   bool // not a connection at all: one HTTP POST
+	config   config
+	ctx      context.Context // ends with the connection
+	cancel   context.CancelCauseFunc
+	done     chan struct{} // closed when everything of the connection has ended
+	dialer   *dialer       // nil on the server's side
+	accepted *accepted     // nil on the client's, and over POST
 
 	// fixed by the first handshake
-	codec    Codec
-	dialect  session.Dialect
-	identity Identity
+	codec   Codec
+	dialect session.Dialect
 
 	mu       sync.Mutex
+	identity Identity
 	sess     *session.Session // nil while there is no open session
 	peer     wire.Limits      // announced by the peer of this or the last session
 	features                  // that it shares with us
@@ -49,6 +52,7 @@ type Conn struct {
 	closing  bool             // Close was called or the connection failed: nothing new
 	drained  chan struct{}    // not nil while draining: closed when nothing is in flight
 	quiet    chan struct{}    // made with it: closed when nothing but streams is
+	bye      wire.GoAwayBody  // what the peer is told then, on every link
 	away     bool             // the peer said GOAWAY: it takes no more calls
 	err      *Error           // why the connection ended
 	room     chan struct{}    // not nil while somebody waits for budget or window
@@ -92,15 +96,28 @@ type Conn struct {
 }
 
 // features are the optional parts of the protocol that both ends announced.
-type features struct{ streams, fragments bool }
+type features struct{ streams, fragments, resume, auth bool }
 
-// ourFeatures are announced in every handshake.
-var ourFeatures = []string{"streams", "fragments"}
+// features are announced in a handshake. auth says that there are credentials.
+func (c *config) features(auth bool) []string {
+	list := []string{"streams", "fragments"}
+	if c.limits.Grace > 0 {
+		list = append(list, "resume")
+	}
+	if auth {
+		list = append(list, "auth")
+	}
+	return list
+}
 
-func (c *Conn) sharedFeatures(theirs []string) features {
+// sharedFeatures are those that a connection of dialect d has in common.
+func sharedFeatures(d session.Dialect, ours, theirs []string) features {
+	both := func(name string) bool {
+		return d != session.Plain && slices.Contains(ours, name) && slices.Contains(theirs, name)
+	}
 	return features{
-		streams:   c.dialect != session.Plain && slices.Contains(theirs, "streams"),
-		fragments: c.dialect == session.Binary && slices.Contains(theirs, "fragments"),
+		streams: both("streams"), fragments: d == session.Binary && both("fragments"),
+		resume: both("resume"), auth: both("auth"),
 	}
 }
 
@@ -148,9 +165,14 @@ func (c *Conn) Err() error {
 // carries the values of the Identity's context and of the upgrade request.
 func (c *Conn) Context() context.Context { return c.ctx }
 
-// Identity returns what the server's Authenticate said of the peer. On the
-// client, and without authentication, it is zero.
-func (c *Conn) Identity() Identity { return c.identity }
+// Identity returns what the server's Authenticate said of the peer, the last
+// time that it was asked. On the client, and without authentication, it is zero.
+// Its Subject never changes.
+func (c *Conn) Identity() Identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity
+}
 
 // Codec returns the codec of the connection, fixed for its life.
 func (c *Conn) Codec() Codec { return c.codec }
@@ -160,16 +182,16 @@ func (c *Conn) Codec() Codec { return c.codec }
 const closePatience = 4 * time.Second
 
 // Close ends the connection. Calls in flight fail at once with Unavailable and
-// handlers' contexts end. What was sent before is flushed: Close waits, for at
-// most five seconds, until a typedrpc peer has acknowledged it and its handlers
-// have taken the notifications.
+// handlers' contexts end. What was sent before is flushed, if there is a link:
+// Close waits, for at most five seconds, until a typedrpc peer has acknowledged
+// it and its handlers have taken the notifications.
 // Close returns when the connection's goroutines have ended, except those of
 // handlers and of OnState, so it may be called in them. Closing again waits
 // for the same end. A client whose connection a server closes comes back, see
 // Dial; to keep it away refuse its credentials. The error is always nil; it is
 // there for io.Closer.
 func (c *Conn) Close() error {
-	c.close(context.Background(), session.CloseDone, "closed")
+	c.close(context.Background(), &link.CloseError{Code: session.CloseDone, Reason: "closed"})
 	<-c.done
 	return nil
 }
@@ -177,8 +199,9 @@ func (c *Conn) Close() error {
 // Shutdown ends the connection gracefully: it tells the peer to begin nothing
 // new, refuses new calls on both sides with Unavailable, NotSent, lets those
 // in flight finish, then ends the streams with Unavailable, and closes.
-// Handlers may go on calling the peer. When ctx ends first the connection is
-// closed at once and ctx's error returned.
+// Handlers may go on calling the peer. A peer whose link is broken may come back
+// for its answers until its session is over. When ctx ends first the connection
+// is closed at once and ctx's error returned.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	return c.shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
 }
@@ -187,12 +210,12 @@ func (c *Conn) shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 	c.mu.Lock()
 	first := c.drained == nil
 	if first {
-		c.drained, c.quiet = make(chan struct{}), make(chan struct{})
+		c.drained, c.quiet, c.bye = make(chan struct{}), make(chan struct{}), bye
 		if c.sess != nil {
 			c.sess.GoAway(bye)
 		}
 	}
-	drained, quiet := c.drained, c.quiet
+	drained, quiet, sess := c.drained, c.quiet, c.sess
 	c.checkIdleLocked()
 	c.mu.Unlock()
 
@@ -211,7 +234,10 @@ func (c *Conn) shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 		return nil
 	case <-ctx.Done():
 	}
-	c.close(ctx, code, bye.Reason)
+	if sess != nil {
+		c.flush(ctx, sess)
+	}
+	c.close(ctx, &link.CloseError{Code: code, Reason: bye.Reason})
 	<-c.done
 	return ctx.Err()
 }
@@ -229,7 +255,7 @@ func (c *Conn) checkIdleLocked() {
 		if c.waiting.len == 0 {
 			closeOnce(c.drained)
 		}
-	} else if c.heals && c.sess != nil {
+	} else if c.heals && c.linkedLocked() && c.notify.used == 0 {
 		// The server is going away and nothing is in flight: come back
 		// within the window that it gave.
 		c.sess.CloseAfterFlush(&link.CloseError{Code: session.CloseDone, Reason: "leaving a draining server"})
@@ -295,22 +321,21 @@ func closeOnce(ch chan struct{}) {
 }
 
 // close begins the end: nothing new, calls fail, and when what is queued was
-// flushed, or ctx or patience is over, the link closes with code. It returns
-// when the link has begun to end.
-func (c *Conn) close(ctx context.Context, code int, reason string) {
+// flushed, or ctx or patience is over, the session ends with bye. It returns
+// when it has begun to end.
+func (c *Conn) close(ctx context.Context, bye *link.CloseError) {
 	ctx, cancel := context.WithTimeout(ctx, closePatience)
 	defer cancel()
-	bye := &link.CloseError{Code: code, Reason: reason}
-	cause := &Error{Code: Unavailable, Message: "the connection was closed by this side"}
+	cause := &Error{Code: Unavailable, Message: "the connection was closed by this side", cause: bye.Err}
 	c.mu.Lock()
-	sess := c.sess
+	sess, linked := c.sess, c.linkedLocked()
 	if c.closing {
 		c.mu.Unlock()
 		if sess != nil { // somebody else is closing: wait for that, but not longer
 			select {
 			case <-sess.Done():
 			case <-ctx.Done():
-				sess.Fail(bye)
+				c.end(sess, bye)
 			}
 		}
 		return
@@ -338,12 +363,38 @@ func (c *Conn) close(ctx context.Context, code int, reason string) {
 	if sess == nil {
 		return
 	}
-	c.flush(ctx, sess)
-	sess.CloseAfterFlush(bye)
-	select {
-	case <-sess.Done():
-	case <-ctx.Done():
-		sess.Fail(bye)
+	if linked {
+		c.flush(ctx, sess)
+		if sess.CloseAfterFlush(bye) {
+			c.over(bye)
+		}
+		select {
+		case <-sess.Done():
+		case <-ctx.Done():
+		}
+	}
+	c.end(sess, bye)
+}
+
+// expel ends the connection at once.
+func (c *Conn) expel(bye *link.CloseError) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c.close(ctx, bye)
+}
+
+// end ends a session, whether it has a link or not.
+func (c *Conn) end(sess *session.Session, cause error) {
+	if sess.End(cause) {
+		c.over(cause)
+	}
+}
+
+// over is called when a session without a link was ended. A client's supervisor
+// learns of it by itself.
+func (c *Conn) over(cause error) {
+	if c.accepted != nil {
+		go c.accepted.end(cause)
 	}
 }
 
@@ -385,9 +436,14 @@ func (c *Conn) movedLocked() {
 	}
 }
 
-// opened begins a session: what was held goes out.
+// opened begins a session: what was held goes out as soon as it has a link.
 func (c *Conn) opened(sess *session.Session, peer wire.Limits, f features) {
 	c.mu.Lock()
+	if old := c.sess; old != nil { // somebody is just about to say that it is lost
+		c.mu.Unlock()
+		c.lost(old, old.Err())
+		c.mu.Lock()
+	}
 	// What a peer allows is not all used: we keep accounts of it.
 	peer.Window = min(peer.Window, mostWindow)
 	peer.Budget = min(peer.Budget, uint64(max(mostBudget, c.config.limits.MaxBuffered)))
@@ -396,21 +452,76 @@ func (c *Conn) opened(sess *session.Session, peer wire.Limits, f features) {
 	c.lane = new(lane)
 	c.lastIn, c.credits, c.offences = 0, 0, offences{}
 	refused := c.admitLocked()
-	wake := c.wakeLocked()
-	closing := c.closing
-	if c.drained != nil {
-		sess.GoAway(wire.GoAwayBody{Reason: "shutting down"})
-	}
+	c.wakeLocked() // the session looks when it gets its link
+	closing, err := c.closing, c.err
 	c.movedLocked()
 	c.mu.Unlock()
 	refused.settleEach()
-	if wake {
-		sess.Wake()
-	}
 	if closing {
-		sess.Fail(&link.CloseError{Code: session.CloseDone, Reason: "closed"})
+		sess.End(&link.CloseError{Code: session.CloseDone, Reason: "closed", Err: err})
 	}
 }
+
+// linkUp is called when sess got a link, its first or a new one.
+func (c *Conn) linkUp(sess *session.Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess == sess && c.drained != nil {
+		sess.GoAway(c.bye)
+	}
+	c.checkIdleLocked()
+}
+
+// linkDown is called when the session goes on without a link: what would rather
+// fail than wait for one, and has not left, does.
+func (c *Conn) linkDown() {
+	c.mu.Lock()
+	if c.linkedLocked() {
+		c.mu.Unlock()
+		return // another one is here already
+	}
+	c.gatherLocked()
+	var failed taken
+	for it := c.queue.head; it != nil; {
+		next := it.next
+		if it.call != nil && it.call.id == 0 && it.call.target.opts.FailFast {
+			c.unqueueLocked(it)
+			c.vacateLocked(it.cost)
+			failed.notSent = append(failed.notSent, it.call)
+		}
+		it = next
+	}
+	for it := c.waiting.head; it != nil; {
+		next := it.next
+		if it.call.target.opts.FailFast {
+			c.waiting.remove(it)
+			failed.notSent = append(failed.notSent, it.call)
+		}
+		it = next
+	}
+	refused := c.admitLocked()
+	c.checkIdleLocked()
+	c.mu.Unlock()
+	refused.settleEach()
+	failed.settle(Errorf(Unavailable, "no connection at the moment"))
+}
+
+// linkedLocked reports whether there is a session, and a link that carries it.
+func (c *Conn) linkedLocked() bool { return c.sess != nil && c.sess.Carrier() != nil }
+
+// holds is how many bytes a session without a link keeps for its peer.
+func (c *Conn) holds() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess == nil {
+		return 0
+	}
+	return c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound))*handlerOverhead
+}
+
+// handlerOverhead is what a running handler is taken to hold beside its request,
+// and a connection beside all that: some 7 kB each were measured.
+const handlerOverhead = 8 << 10
 
 const (
 	mostWindow = 16 << 20
@@ -427,10 +538,14 @@ func (c *Conn) wakeLocked() bool {
 	return true
 }
 
-// lost ends the session: handlers' contexts end, calls in flight fail or wait
-// for the next session, and so does what never left.
-func (c *Conn) lost(cause error) {
+// lost ends sess, unless that has been done: handlers' contexts end, calls in
+// flight fail or wait for the next session, and so does what never left.
+func (c *Conn) lost(sess *session.Session, cause error) {
 	c.mu.Lock()
+	if c.sess != sess {
+		c.mu.Unlock()
+		return
+	}
 	c.sess, c.woken, c.away = nil, false, false
 	handlers := c.handlersLocked()
 	for _, in := range c.inbound {
@@ -447,8 +562,14 @@ func (c *Conn) lost(cause error) {
 	c.movedLocked()
 	c.checkIdleLocked()
 	c.mu.Unlock()
+	var ce *link.CloseError
+	revoked := errors.As(cause, &ce) && ce.Code == session.CloseUnauthed && !ce.Remote
 	for _, in := range handlers {
-		in.lose()
+		if revoked {
+			in.cancel(context.Canceled)
+		} else {
+			in.lose()
+		}
 	}
 	failed.settle(&Error{Code: Unavailable, Message: "connection lost", cause: cause})
 }

@@ -113,7 +113,9 @@ func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (*exc
 	if ctx.Done() != nil {
 		unbind = context.AfterFunc(ctx, func() { x.fail(ended(ctx, MayHaveRun)) })
 	}
+	t.conn.mu.Lock() // the context may end this moment
 	x.stop = func() { unbind(); stop() }
+	t.conn.mu.Unlock()
 	x.call.begin()
 	if err := x.unsent(); err != nil {
 		return nil, err

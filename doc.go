@@ -140,25 +140,33 @@
 // it again is always safe. MayHaveRun: it left, and no answer came. Answered:
 // the error is the handler's own.
 //
-// # Retries and lost links
+// # Lost links, lost sessions, retries
 //
-// A call is made again, by whatever policy, only if its error is NotSent or its
-// method is [Idempotent] or [Keyed]. A [RetryPolicy] belongs to a call, a method or a
-// connection, in this order, and without one nothing is repeated but what a
-// lost link interrupts.
+// A connection outlives its links. When one breaks the client dials again, and
+// the session goes on where it was, on both sides: calls and streams in flight,
+// both ways, are completed, handlers run on, credit, cancels and deadlines keep
+// counting; nothing is lost and nothing runs twice. All that a program sees is the
+// time that it took. Calls and notifications made meanwhile wait as long as their
+// contexts allow, or fail at once with CallOptions.FailFast.
 //
-// A connection that was dialled outlives its links. While there is none, calls
-// and notifications wait as long as their contexts allow, or fail at once with
-// CallOptions.FailFast. When a link is lost,
+// A session is lost when no new link comes within Limits.Grace (30 s), when the
+// server was restarted or has to give up sessions (Server.MaxKept), or when it is
+// told to end. Then the connection that was dialled begins a new one, and the one
+// that a server accepted has ended. Everybody is told what is known:
 //
-//   - calls that had not left are sent on the next one, in order;
+//   - calls that had not left are sent on the next session, in order;
 //   - Idempotent and Keyed calls in flight are sent again, at most eight times
 //     or as often as their policy allows;
 //   - all other calls in flight fail with Unavailable, MayHaveRun;
-//   - notifications that had not left are sent on the next link, those that had
-//     may be lost, also those that arrived and waited for the handler;
+//   - notifications that had not left are sent on the next session, those that
+//     had may be lost, also those that arrived and waited for the handler;
 //   - handlers' contexts end, and their replies are dropped; those of Keyed calls
 //     go on, since the caller comes back for the answer.
+//
+// Otherwise a call is made again, by whatever policy, only if its error is NotSent
+// or its method is [Idempotent] or [Keyed]. A [RetryPolicy] belongs to a call, a
+// method or a connection, in this order, and without one nothing is repeated but
+// what a lost session interrupts.
 //
 // Streams in flight end, for both sides, with an error that is a [Gap]: items may
 // be missing. So do those that a peer which shuts down ends. Only the program
@@ -189,14 +197,12 @@
 //	}
 //
 // Calls that a handler made with its own context are part of the session, and
-// end with it. In this version a session lives as long as its link, so calls in
-// flight do not go on after it. A connection that a server accepted ends with
-// its link; the client's return is a new one.
+// end with it. docs/reliability.md has it all in tables, and how it is tested.
 //
 // DialOptions.OnState observes all this, [Conn.Reconnect] hurries it. The
 // connection stays away for good when the server says that coming back is
 // pointless: wrong credentials, not allowed, a protocol error, or HTTP status
-// 400, 401 or 403.
+// 400, 401 or 403. DialOptions.URLs names other addresses of the service.
 //
 // # Flow control and limits
 //
@@ -244,7 +250,9 @@
 // Server.Authenticate decides who may connect, by typed credentials that come
 // with the client's first message, by the HTTP request, or by both; nothing else
 // of the peer is handled before. Its [Identity] is what handlers find with
-// [Conn.Identity]. Web pages of foreign origins are refused unless
+// [Conn.Identity]. When the credentials end is the server's to say
+// (Identity.Expires); a client refreshes them on the live connection, by itself
+// or with [Conn.Reauthenticate], and [Server.Revoke] ends all that a subject has. Web pages of foreign origins are refused unless
 // Server.Origins names them. TLS is net/http's, and a program's own duty.
 //
 // A type with a Validate method checks itself before a handler sees it, see
@@ -268,8 +276,10 @@
 // # Testing
 //
 // Package [github.com/typedrpc/typedrpc/typedrpctest] connects a server and a
-// client in memory. That works inside a bubble of [testing/synctest], where
-// waiting takes no time:
+// client in memory, over a pipe or over a network that loses, delays and cuts as
+// it is told; it has a TCP proxy that does the same, and a recorder that prints
+// what went over a connection. All but the proxy works inside a bubble of
+// [testing/synctest], where waiting takes no time:
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)

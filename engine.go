@@ -9,23 +9,27 @@ import (
 )
 
 // engine is the Conn as its session sees it.
-type engine struct {
-	c    *Conn
-	sess *session.Session
-	// opened is called with the server's WELCOME, refused with its refusal,
-	// hello with the client's HELLO. Each side has its own.
-	opened  func(*session.Session, wire.WelcomeBody) error
-	refused func(*wire.ErrorBody)
-	hello   func(*session.Session, wire.HelloBody)
-}
+type engine struct{ c *Conn }
 
 func (e *engine) Take(b *session.Batch)              { e.c.take(b) }
-func (e *engine) Opened(w wire.WelcomeBody) error    { return e.opened(e.sess, w) }
-func (e *engine) Refused(b *wire.ErrorBody)          { e.refused(b) }
-func (e *engine) Hello(h wire.HelloBody)             { e.hello(e.sess, h) }
 func (e *engine) GoAway(b wire.GoAwayBody)           { e.c.goingAway(b) }
 func (e *engine) Malformed(err error) error          { return e.c.malformed(err) }
 func (e *engine) ReceiveArray(fs []wire.Frame) error { return e.c.receiveArray(fs) }
+
+func (e *engine) Auth(c *session.Carrier, b wire.AuthBody) {
+	if !e.c.auth {
+		c.AuthOK(wire.AuthOKBody{Error: &wire.ErrorBody{Code: int64(Unimplemented), Message: "credentials are not refreshed on this connection"}})
+		return
+	}
+	e.c.accepted.renew(c, b)
+}
+
+func (e *engine) AuthOK(b wire.AuthOKBody) error {
+	if e.c.dialer == nil {
+		return protocolError("AUTH_OK from a client")
+	}
+	return e.c.dialer.renewed(b)
+}
 
 func (e *engine) Receive(f *wire.Frame) error {
 	c := e.c

@@ -118,8 +118,9 @@ var Prices = typedrpc.NewServerStream[PricesRequest, Price]("prices").
 		return req
 	})
 
-// When the link is lost the loop hears of a gap, and goes on behind the last
-// item that it has seen.
+// When the session is lost the loop hears of a gap, and goes on behind the last
+// item that it has seen. Here sessions end with their links, so that it is lost at
+// once.
 func ExampleServerStream_Restartable() {
 	mux := typedrpc.NewMux()
 	typedrpc.HandleServerStream(mux, Prices, func(ctx context.Context, req PricesRequest, send func(Price) error) error {
@@ -134,7 +135,7 @@ func ExampleServerStream_Restartable() {
 		}
 		return nil
 	})
-	conn, stop := exampleConnect(mux, nil)
+	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{Limits: typedrpc.Limits{Grace: -1}})
 	defer stop()
 
 	for price, err := range typedrpc.Receive(context.Background(), conn, Prices, PricesRequest{}) {

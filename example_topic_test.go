@@ -58,13 +58,14 @@ func ExampleTopic() {
 	// permission denied: the room "office" is private
 }
 
-// After a gap the history comes again, and what is new since then.
+// After a gap the history comes again, and what is new since then. Here sessions
+// end with their links.
 func ExampleTopic_Restartable() {
 	hub := typedrpc.NewHub(nil)
 	defer hub.Close()
 	mux := typedrpc.NewMux()
 	typedrpc.HandleTopic(mux, hub, chat, nil)
-	conn, stop := exampleConnect(mux, nil)
+	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{Limits: typedrpc.Limits{Grace: -1}})
 	defer stop()
 
 	ctx := context.Background()

@@ -29,11 +29,12 @@ type exchange struct {
 	sess *session.Session
 
 	// sending
-	line   line
-	pack   packer
-	flow   flow
-	closed bool          // END or the terminal frame is queued
-	room   chan struct{} // capacity 1: the window may have room
+	line    line
+	pack    packer
+	flow    flow
+	closed  bool          // END or the terminal frame is queued, or all was dropped
+	dropped bool          // … because the call is being settled
+	room    chan struct{} // capacity 1: the window may have room
 
 	// receiving
 	got     ring[piece]
@@ -185,6 +186,10 @@ func (x *exchange) offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait 
 	}
 	c := x.conn
 	c.mu.Lock()
+	if x.dropped && x.done != nil && x.failed == nil && !x.isDone() {
+		c.mu.Unlock()
+		return x.done, nil // it will say why
+	}
 	if err := x.refusalLocked(body.Len()); err != nil {
 		c.mu.Unlock()
 		signal(x.room) // others who wait learn of it too
@@ -198,7 +203,7 @@ func (x *exchange) offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait 
 		c.mu.Unlock()
 		return x.room, nil
 	case !x.affordableLocked(cost),
-		c.queued > 0 && c.queued+cost > c.outgoing():
+		c.queued > 0 && c.queued+cost > c.outgoingLocked():
 		room := c.waitRoomLocked()
 		c.mu.Unlock()
 		return room, nil
@@ -496,7 +501,7 @@ func (x *exchange) untieLocked() (stop func()) {
 // dropSendLocked gives up what has not been sent, and what the peer owes.
 func (x *exchange) dropSendLocked() {
 	c := x.conn
-	x.closed = true
+	x.closed, x.dropped = true, true
 	x.line.dropLocked(c)
 	x.pack.rest()
 	c.sentItems -= x.flow.used

@@ -280,7 +280,7 @@ func TestFragments_interrupted(t *testing.T) {
 		w := new(town)
 		w.script = func(_ int, far *wirePeer) {
 			far.until(wire.Hello)
-			b := wire.WelcomeBody{Token: "token", Limits: wire.Limits{Message: 4 << 20}, Features: ourFeatures}
+			b := wire.WelcomeBody{Token: "token", Limits: wire.Limits{Message: 4 << 20}, Features: handFeatures}
 			far.send(wire.Frame{Type: wire.Welcome, Payload: b.Append(nil)})
 			f, _ := far.until(wire.Call)
 			far.send(wire.Frame{Type: wire.Fail, Flags: wire.NotRun, ID: f.ID, Code: int64(ResourceExhausted)})
@@ -448,7 +448,7 @@ func TestFragments_underWayWithinThePeersBudget(t *testing.T) {
 		is.NoErr(err)
 		defer p.t.Kill()
 		const budget = 400_000
-		h := wire.HelloBody{Attempt: 1, Features: ourFeatures, Limits: wire.Limits{Message: 1 << 20, Calls: 16, Window: 1 << 16, Budget: budget}}
+		h := wire.HelloBody{Attempt: 1, Features: handFeatures, Limits: wire.Limits{Message: 1 << 20, Calls: 16, Window: 1 << 16, Budget: budget}}
 		is.NoErr(p.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
 		_, err = p.until(wire.Welcome)
 		is.NoErr(err)

@@ -26,6 +26,8 @@ type inbound struct {
 	array   *arrayReply // plain peers: the array it came in
 	index   int         // its place in array
 	cost    int         // its bytes of the connection's budget or the lane's window
+	owes    int         // bytes of the server's budget that it holds without a session
+	begun   bool        // its handler was started
 	serial  bool        // runs on the lane
 	ordered bool        // runs on the lane, or was called from one
 	partial bool        // the rest of its request is to come
@@ -260,6 +262,8 @@ func (c *Conn) begin(in *inbound, body *buf.Buf) {
 		c.laneLocked(in)
 	case park:
 		c.parked = append(c.parked, in)
+	default:
+		in.begun = true
 	}
 	c.mu.Unlock()
 	if !in.serial && !park {
@@ -299,7 +303,11 @@ func (in *inbound) lostLocked() *Error {
 func (in *inbound) detachLocked() {
 	c := in.req.Conn
 	c.inBytes -= in.cost
-	c.config.budget.give(in.cost)
+	if in.keyed != nil && in.begun {
+		in.owes = in.cost // its handler may go on, and hold the request
+	} else {
+		c.config.budget.give(in.cost)
+	}
 	in.cost = 0
 	if x := in.exchange; x != nil {
 		if x.failed == nil {
@@ -309,6 +317,13 @@ func (in *inbound) detachLocked() {
 		x.dropSendLocked()
 		x.finishLocked()
 	}
+}
+
+// repayLocked gives back what a call without a session holds of the server's
+// budget.
+func (in *inbound) repayLocked() {
+	in.req.Conn.config.budget.give(in.owes)
+	in.owes = 0
 }
 
 // crowdedLocked reports that the peer does not read the replies there are. Its
@@ -323,6 +338,7 @@ func (c *Conn) unparkLocked() {
 		return
 	}
 	for _, in := range c.parked {
+		in.begun = true
 		go in.run()
 	}
 	c.parked = nil
@@ -551,7 +567,7 @@ func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
 	c.unsent += cost
 	// An array's answer does not wait for room: what is held already may be the
 	// rest of its array, which goes out with it.
-	for in.array == nil && !in.orphanedLocked() && c.queued > 0 && c.queued+cost > c.config.limits.MaxBuffered {
+	for in.array == nil && !in.orphanedLocked() && c.queued > 0 && c.queued+cost > c.outgoingLocked() {
 		room := c.waitRoomLocked()
 		c.mu.Unlock()
 		<-room
@@ -559,6 +575,7 @@ func (c *Conn) reply(in *inbound, f wire.Frame, body *buf.Buf) {
 	}
 	c.unsent -= cost
 	if in.orphanedLocked() {
+		in.repayLocked()
 		c.mu.Unlock()
 		body.Release() // nobody is there to answer
 		return

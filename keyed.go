@@ -23,7 +23,7 @@ import (
 // Metadata of keyed calls (PROTOCOL.md section 2.7).
 const (
 	metaKey     = "idempotency-key"     // 32 hexadecimal digits
-	metaAge     = "idempotency-age"     // milliseconds
+	metaAge     = wire.MetaAge          // milliseconds
 	metaOutcome = "idempotency-outcome" // of an answer
 )
 
@@ -433,7 +433,7 @@ func (r *Request) inbound(ctx context.Context) *inbound {
 
 // keyOf reads a request's key, and its age by now.
 func (in *inbound) keyOf(r *Request) (key replayKey, age time.Duration, err *Error) {
-	key.subject = r.Conn.identity.Subject
+	key.subject = r.Conn.Identity().Subject
 	var ok bool
 	if key.id, ok = parseID(r.Metadata[metaKey]); !ok {
 		return key, 0, Errorf(InvalidArgument, "metadata %q must be 32 hexadecimal digits", metaKey)

@@ -52,6 +52,7 @@ func (c *Conn) runLane(l *lane) {
 		in := l.queue[0]
 		l.queue[0] = nil
 		l.queue = l.queue[1:]
+		in.begun = true
 		c.mu.Unlock()
 		if in.req.Kind == KindNotification {
 			c.runNotification(l, in)

@@ -30,6 +30,13 @@ type Limits struct {
 	// more than that, and a stream that passes twice as much fails. At least
 	// one message always fits. Default 8 MiB each.
 	MaxBuffered int
+	// MaxUnacked is how many bytes of what was sent are kept until the peer
+	// has acknowledged them, to be sent again when the link breaks. When they
+	// are spent sending waits; one message always fits. They count in
+	// MaxBuffered's bytes of what waits for the socket, too. On a path of long
+	// delay this bounds the throughput: so many bytes for each round trip.
+	// Default 8 MiB.
+	MaxUnacked int
 	// Window is how many bytes of notifications, or of one stream's items
 	// (each counted with 64 more), a peer may send before they were taken
 	// here. A stream's grows to 1 MiB, while the sum of what they have grown
@@ -45,6 +52,12 @@ type Limits struct {
 	// asked for a sign of life; after two the link is dead. A dialled
 	// connection uses the server's interval if that is shorter. Default 20 s.
 	KeepAlive time.Duration
+	// Grace is how long a session goes on without a link: calls and streams
+	// wait, handlers run. When no new link has come by then the session is
+	// lost, and every call is told what is known of it. The shorter one of
+	// both sides' holds, each from the moment that it missed the link. Default
+	// 30 s. Negative: not at all, a session ends with its link.
+	Grace time.Duration
 	// WriteTimeout is how long a write may make no progress before the link
 	// is dead. Default 10 s.
 	WriteTimeout time.Duration
@@ -64,6 +77,7 @@ func (l Limits) withDefaults() (Limits, error) {
 		{"MaxMessage", &l.MaxMessage, 4 << 20, maxMessageCeiling},
 		{"MaxCalls", &l.MaxCalls, 1024, 1 << 20},
 		{"MaxBuffered", &l.MaxBuffered, 8 << 20, math.MaxInt32},
+		{"MaxUnacked", &l.MaxUnacked, 8 << 20, math.MaxInt32},
 		{"Window", &l.Window, 64 << 10, 1 << 30},
 		{"MaxDepth", &l.MaxDepth, wire.MaxDepth, 10_000},
 	}
@@ -83,6 +97,12 @@ func (l Limits) withDefaults() (Limits, error) {
 		{"HandshakeTimeout", &l.HandshakeTimeout, 10 * time.Second},
 		{"KeepAlive", &l.KeepAlive, 20 * time.Second},
 		{"WriteTimeout", &l.WriteTimeout, 10 * time.Second},
+	}
+	switch {
+	case l.Grace == 0:
+		l.Grace = 30 * time.Second
+	case l.Grace < 0:
+		l.Grace = -1
 	}
 	for _, f := range durations {
 		switch {

@@ -69,7 +69,7 @@ func (c *Conn) behind(n int) bool {
 // roomLocked reports whether the peer's window and the outgoing budget have
 // room for a notification.
 func (c *Conn) roomLocked(cost int) bool {
-	return c.notify.fits(cost) && (c.queued == 0 || c.queued+cost <= c.outgoing())
+	return c.notify.fits(cost) && (c.queued == 0 || c.queued+cost <= c.outgoingLocked())
 }
 
 type notifyOptions struct{ failFast, noWait bool }

@@ -69,7 +69,7 @@ func (c *Conn) unsentLocked(kind Kind, failFast, nested bool) *Error {
 		return Errorf(Unavailable, "the connection is shutting down")
 	case c.sess == nil && !c.heals:
 		return Errorf(Unavailable, "the connection is gone")
-	case c.sess == nil && (failFast || nested):
+	case c.sess == nil && nested, failFast && !c.linkedLocked():
 		return Errorf(Unavailable, "no connection at the moment")
 	case c.away && kind == KindCall && (failFast || nested || !c.heals):
 		return Errorf(Unavailable, "the peer is shutting down")

@@ -23,15 +23,15 @@ func init() {
 
 // connector gets a dialled connection a link: the transport, the subprotocol,
 // and the response of a server that refused the upgrade.
-type connector = func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error)
+type connector = func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error)
 
 // tapped is connect with o.tap around what it returns.
 func (o *DialOptions) tapped(connect connector) connector {
 	if o.tap == nil {
 		return connect
 	}
-	return func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error) {
-		t, name, resp, err := connect(ctx, offers)
+	return func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error) {
+		t, name, resp, err := connect(ctx, url, offers)
 		return o.tap(t, name, err), name, resp, err
 	}
 }
@@ -44,7 +44,7 @@ func dialPipe(ctx context.Context, srv *Server, o *DialOptions) (client, server 
 	}
 	opts := *o
 	accepted := make(chan *serverLink, 1)
-	opts.connect = func(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error) {
+	opts.connect = func(ctx context.Context, _ string, offers []string) (link.Transport, string, *http.Response, error) {
 		r, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, "http://pipe/", nil)
 		if err != nil {
 			return nil, "", nil, err
@@ -65,10 +65,13 @@ func dialPipe(ctx context.Context, srv *Server, o *DialOptions) (client, server 
 		}
 		return near, a.subprotocol, nil, nil
 	}
+	opts.URLs = nil
 	if client, err = Dial(ctx, "ws://pipe/", &opts); err != nil {
 		return nil, nil, err
 	}
-	return client, (<-accepted).conn, nil
+	l := <-accepted
+	l.auths.Wait() // then it is known whose link it is
+	return client, l.accepted.conn, nil
 }
 
 func (h *httpRefusal) response() *http.Response {

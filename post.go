@@ -17,7 +17,11 @@ import (
 // plain peer, and so is the answer. The request runs through a connection that
 // lasts for this one message.
 func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
-	if refused := s.guard(r); refused != nil {
+	refused := s.guard(r)
+	if refused == nil {
+		refused = s.drains(false)
+	}
+	if refused != nil {
 		refused.write(w)
 		return
 	}
@@ -27,7 +31,13 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusUnsupportedMediaType, "POST JSON-RPC 2.0 with Content-Type: application/json").write(w)
 		return
 	}
-	id, refused := s.authenticateRequest(r.Context(), r)
+	check := s.beginCheck()
+	g, refused := s.authenticateRequest(r.Context(), r)
+	defer g.release(context.Canceled)
+	id := g.id
+	if s.endCheck(check); refused == nil && check.revoked[id.Subject] {
+		refused = refuse(http.StatusUnauthorized, "%s", errRevoked.Message)
+	}
 	if refused != nil {
 		refused.write(w)
 		return
@@ -52,12 +62,15 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	c := newConn(base, s.config)
 	c.posted, c.dialect, c.codec, c.identity = true, session.Plain, JSON, id
 	t := &postTransport{conn: c, request: body, killed: make(chan struct{})}
-	t.sess = c.newSession(t, &engine{c: c}, false)
+	t.sess = c.newSession(features{})
 	c.opened(t.sess, c.peer, features{})
-	gone := context.AfterFunc(base, func() { t.sess.Fail(&link.CloseError{Err: context.Cause(base)}) })
-	cause := t.sess.Run()
+	carrier := newCarrier(t, &s.config, session.Plain, nil, false)
+	t.sess.Attach(carrier, 0, nil) // a session that is new has not ended
+	gone := context.AfterFunc(base, func() { t.sess.End(&link.CloseError{Err: context.Cause(base)}) })
+	cause := carrier.Run()
+	t.sess.Detach(carrier, cause)
 	gone()
-	c.lost(cause)
+	c.lost(t.sess, cause)
 	c.finish(cause)
 
 	if len(t.answer) == 0 {

@@ -202,4 +202,5 @@ func TestProtocol_tables(t *testing.T) {
 	}
 	says(`"` + session.ReasonUnknown + `"`)
 	says(`"` + session.ReasonEnded + `"`)
+	says(`"` + session.ReasonDiffers + `"`)
 }

@@ -3,8 +3,10 @@ package typedrpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -28,11 +30,12 @@ type town struct {
 	script func(n int, far *wirePeer) // or a server that follows a script; n counts dials from 1
 	names  func() string              // the script's subprotocol; nil: binary
 	refuse func(n int) error          // may refuse the upgrade
+	fuse   func() int64               // how many messages a line carries before it breaks; nil: any number
 	dials  []time.Time
 	lines  []*cable
 }
 
-func (w *town) connect(ctx context.Context, offers []string) (link.Transport, string, *http.Response, error) {
+func (w *town) connect(ctx context.Context, _ string, offers []string) (link.Transport, string, *http.Response, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dials = append(w.dials, time.Now())
@@ -63,11 +66,16 @@ func (w *town) connect(ctx context.Context, offers []string) (link.Transport, st
 	if err != nil {
 		return nil, "", nil, err
 	}
+	r.RemoteAddr = fmt.Sprint("town:", len(w.dials))
 	a, refused := w.srv.admit(r, offers)
 	if refused != nil {
 		return nil, "", refused.response(), errors.New("refused")
 	}
-	near, far, l := newCable()
+	fuse := int64(math.MaxInt64)
+	if w.fuse != nil {
+		fuse = w.fuse()
+	}
+	near, far, l := newCable(fuse)
 	w.lines = append(w.lines, l)
 	w.srv.start(far, a, r)
 	return near, a.subprotocol, nil, nil
@@ -109,6 +117,9 @@ func (w *town) tryDial(ctx context.Context, o *DialOptions) (*Conn, error) {
 	}
 	opts := *o
 	opts.connect = w.connect
+	if opts.Limits.Grace == 0 {
+		opts.Limits.Grace = -1 // most tests are of sessions that are lost
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -119,10 +130,12 @@ func (w *town) tryDial(ctx context.Context, o *DialOptions) (*Conn, error) {
 type cable struct {
 	a, b link.Transport
 	deaf atomic.Bool
+	fuse atomic.Int64
 }
 
-func newCable() (near, far link.Transport, l *cable) {
+func newCable(fuse int64) (near, far link.Transport, l *cable) {
 	l = new(cable)
+	l.fuse.Store(fuse)
 	near, l.a = link.Pipe()
 	l.b, far = link.Pipe()
 	go l.forward(l.a, l.b)
@@ -154,10 +167,14 @@ func (l *cable) forward(from, to link.Transport) {
 		case err != nil:
 			to.Kill()
 			return
+		case l.fuse.Add(-1) < 0:
+			m.Release()
+			l.a.Kill()
+			l.b.Kill()
+			return
 		default:
 			if to.Write(m.B, text, func() {}) != nil {
-				from.Kill()
-				return
+				return // the other direction says how it ended
 			}
 		}
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/matryer/is"
 
-	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -145,40 +144,6 @@ func TestNotify_metadataCountsInTheWindow(t *testing.T) {
 }
 
 // A GOAWAY that was queued during the handshake went before WELCOME, which the
-// client took for a protocol error.
-func TestShutdown_goAwayFollowsWelcome(t *testing.T) {
-	for _, offer := range []string{codecProtocol(JSON), helloProtocol} {
-		synctest.Test(t, func(t *testing.T) {
-			is := is.New(t)
-			l := newLab()
-			let := make(chan struct{})
-			l.Authenticate = Authenticate(sign, func(context.Context, *http.Request, Empty) (Identity, Empty, error) {
-				<-let
-				return Identity{}, Empty{}, nil
-			})
-			r := newUpgrade()
-			a, refused := l.admit(r, []string{offer})
-			is.True(refused == nil)
-			near, far := link.Pipe()
-			accepted := l.start(far, a, r)
-			p := &wirePeer{t: near, dialect: a.dialect}
-			defer p.t.Kill()
-			h := wire.HelloBody{Attempt: 1, Limits: roomy}
-			is.NoErr(p.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
-			synctest.Wait()
-			accepted.sess.GoAway(wire.GoAwayBody{Reason: "shutting down"})
-			synctest.Wait()
-			close(let)
-			f, err := p.next()
-			is.NoErr(err)
-			is.Equal(f.Type, wire.Welcome)
-			f, err = p.next()
-			is.NoErr(err)
-			is.Equal(f.Type, wire.GoAway)
-		})
-	}
-}
-
 // explosive is data of a fault that cannot be encoded.
 type explosive struct{}
 
@@ -312,16 +277,22 @@ func TestLimits_unfinishedBatchesStopNewCalls(t *testing.T) {
 		big := NewMethod[Empty, string]("big")
 		l := newLab()
 		l.Limits.MaxBuffered = 128 << 10
-		Handle(l.Mux, big, func(context.Context, Empty) (string, error) { return strings.Repeat("x", 60_000), nil })
+		all := make(chan struct{}) // have begun, before the first reply makes it crowded
+		Handle(l.Mux, big, func(context.Context, Empty) (string, error) {
+			<-all
+			return strings.Repeat("x", 60_000), nil
+		})
 		p, err := join(l.Server, "")
 		is.NoErr(err)
 		defer p.t.Kill()
-		const batch = `[{"jsonrpc":"2.0","id":1,"method":"big"},{"jsonrpc":"2.0","id":2,"method":"big"},{"jsonrpc":"2.0","id":3,"method":"lab.hang"}]`
+		const batch = `[{"jsonrpc":"2.0","id":3,"method":"lab.hang"},{"jsonrpc":"2.0","id":1,"method":"big"},{"jsonrpc":"2.0","id":2,"method":"big"}]`
 		const single = `{"jsonrpc":"2.0","id":4,"method":"lab.echo","params":[7]}`
 		for range 2 {
 			is.NoErr(p.write([]byte(batch)))
 			synctest.Wait()
 		}
+		close(all)
+		synctest.Wait()
 		is.NoErr(p.write([]byte("[" + single + "]")))
 		f, err := p.next()
 		is.NoErr(err)

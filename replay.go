@@ -368,7 +368,9 @@ func (c *ReplayCache) forward(key replayKey, sum [32]byte, age time.Duration, in
 		return nil, nil, err
 	}
 	e.run = r
-	r.joinLocked()
+	if !in.keyed.left && !slices.Contains(r.ins, in) {
+		r.joinLocked()
+	}
 	r.ins = append(r.ins, in)
 	return e.passed, func() { c.forwarded(r, in) }, nil
 }
@@ -377,11 +379,16 @@ func (c *ReplayCache) forward(key replayKey, sum [32]byte, age time.Duration, in
 func (c *ReplayCache) forwarded(r *run, in *inbound) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	i := slices.Index(r.ins, in)
+	r.ins = slices.Delete(r.ins, i, i+1)
+	if slices.Contains(r.ins, in) {
+		return // it forwards the call twice at once
+	}
 	if !in.keyed.left {
 		r.waiting--
 	}
 	in.disown()
-	if r.ins = slices.DeleteFunc(r.ins, func(other *inbound) bool { return other == in }); len(r.ins) == 0 {
+	if len(r.ins) == 0 {
 		r.endLocked()
 	}
 }
@@ -465,21 +472,40 @@ func (d *detached) remove(r *run) {
 	}
 }
 
-// end waits for the runs, and ends the contexts of the rest when ctx ends.
-func (d *detached) end(ctx context.Context) {
+// end waits for the runs, and ends the contexts of the rest when ctx ends. It
+// reports whether there were none.
+func (d *detached) end(ctx context.Context) (all bool) {
 	d.mu.Lock()
 	if len(d.runs) > 0 && d.idle == nil {
 		d.idle = make(chan struct{})
 	}
 	idle := d.idle
 	d.mu.Unlock()
+	all = true
 	if idle != nil {
 		select {
 		case <-idle:
 		case <-ctx.Done():
+			select {
+			case <-idle:
+			default:
+				all = false
+			}
 		}
 	}
 	d.stop()
+	return all
+}
+
+// revoke ends the contexts of a subject's runs.
+func (d *detached) revoke(subject string) {
+	d.mu.Lock()
+	runs := maps.Clone(d.runs)
+	maps.DeleteFunc(runs, func(r *run, _ *ReplayCache) bool { return r.entry.key.subject != subject })
+	d.mu.Unlock()
+	for r, c := range runs {
+		c.stop(r)
+	}
 }
 
 // stop ends the contexts of all.

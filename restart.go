@@ -45,7 +45,9 @@ func (l *loop) run(ctx context.Context, request func(first bool) any, use func(*
 			err = t.reason(ctx, err).with(MayHaveRun)
 		}
 		if !l.restarts || !err.gap || !t.reopens() {
-			fail(err)
+			if fail(err) && l.restarts && err.gap && t != nil {
+				fail(errNotReopened) // for a body that goes on at gaps
+			}
 			return
 		}
 		if !l.gap {
@@ -62,6 +64,9 @@ func (l *loop) run(ctx context.Context, request func(first bool) any, use func(*
 		}
 	}
 }
+
+// errNotReopened ends a loop over a restartable stream that is not restarted.
+var errNotReopened = Errorf(Unavailable, "the stream broke off and is not opened again: the caller is FailFast, or the connection does not dial").with(MayHaveRun)
 
 // reopens reports whether a restartable stream that broke off can be opened
 // again: the connection heals, or there may be another one.

@@ -17,7 +17,7 @@ type Backoff struct {
 	Min      time.Duration // bound of the first delay. Default 100 ms.
 	Max      time.Duration // largest bound. Default 30 s.
 	Factor   float64       // growth of the bound, at least 1. Default 2.
-	Attempts int           // attempts in a row before giving up. Default 0: without end.
+	Attempts int           // attempts in a row before giving up, those included whose link lived for less than ten seconds. Default 0: without end.
 }
 
 func (b Backoff) withDefaults() Backoff {

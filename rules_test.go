@@ -105,31 +105,34 @@ func TestRules_layers(t *testing.T) {
 // goStatements are all the goroutines that the library starts, by function, as
 // docs/design.md lists them.
 var goStatements = map[string]int{
-	"internal/link/link.go Wake":      1, // the writer, while there is work
-	"internal/link/link.go Fail":      1, // the goodbye, bounded
-	"internal/link/ws_native.go Ping": 1, // stands in for coder/websocket, which waits for the pong
-	"inbound.go begin":                1, // one for each call being handled …
-	"inbound.go unparkLocked":         1, // … that waited for replies to be read
-	"inbound.go AfterFunc":            1, // as package context does
-	"inbound.go cancel":               1, // as package context does
-	"lane.go laneLocked":              1, // the ordered lane, while there is work
-	"lane.go runLane":                 1, // the lane again, when a handler ended its goroutine
-	"typedrpc.go wait":                1, // a Broadcast's wait for one connection that is behind
-	"future.go intercept":             1, // a future whose interceptors wait
-	"converse.go open":                1, // a bidirectional stream whose interceptors wait
-	"converse.go forward":             1, // one direction of a forwarded stream
-	"dial.go Dial":                    1, // the supervisor of a dialled connection, which also reads
-	"dialer.go change":                1, // OnState, while there is something to tell
-	"accept.go start":                 1, // an accepted link's reader
-	"accept.go hello":                 1, // authentication, which waits
-	"accept.go authenticate":          1, // its end when the client leaves
-	"accept.go opened":                1, // OnConnect
-	"presence.go announceLocked":      1, // what a hub announces, while there is something
-	"server.go Shutdown":              1, // one for each connection being drained
-	"typedrpctest/network.go Serve":   1, // a host's http.Server
-	"typedrpctest/proxy.go NewProxy":  1, // a proxy's listener
-	"typedrpctest/proxy.go accept":    1, // a connection through it …
-	"typedrpctest/proxy.go forward":   2, // … and, at either end, what it carries each way
+	"internal/link/link.go Wake":             1, // the writer, while there is work
+	"internal/link/link.go Fail":             1, // the goodbye, bounded
+	"internal/link/ws_native.go Ping":        1, // stands in for coder/websocket, which waits for the pong
+	"inbound.go begin":                       1, // one for each call being handled …
+	"inbound.go unparkLocked":                1, // … that waited for replies to be read
+	"inbound.go AfterFunc":                   1, // as package context does
+	"inbound.go cancel":                      1, // as package context does
+	"lane.go laneLocked":                     1, // the ordered lane, while there is work
+	"lane.go runLane":                        1, // the lane again, when a handler ended its goroutine
+	"typedrpc.go wait":                       1, // a Broadcast's wait for one connection that is behind
+	"future.go intercept":                    1, // a future whose interceptors wait
+	"converse.go open":                       1, // a bidirectional stream whose interceptors wait
+	"converse.go forward":                    1, // one direction of a forwarded stream
+	"dial.go Dial":                           1, // the supervisor of a dialled connection, which also reads
+	"dialer.go changeLocked":                 1, // OnState, while there is something to tell
+	"accept.go start":                        1, // an accepted link's reader
+	"accept.go Hello":                        1, // authentication, which waits
+	"accept.go authenticateLink":             1, // its end when the client leaves
+	"accept.go accept":                       1, // OnConnect
+	"accept.go renew":                        1, // authentication on a live link
+	"conn.go over":                           1, // the end of a connection that has no link
+	"internal/session/registry.go endLocked": 1, // the same, for lack of time or room
+	"presence.go announceLocked":             1, // what a hub announces, while there is something
+	"server.go Shutdown":                     1, // one for each connection being drained
+	"typedrpctest/network.go Serve":          1, // a host's http.Server
+	"typedrpctest/proxy.go NewProxy":         1, // a proxy's listener
+	"typedrpctest/proxy.go accept":           1, // a connection through it …
+	"typedrpctest/proxy.go forward":          2, // … and, at either end, what it carries each way
 }
 
 func TestRules_goroutines(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -53,6 +54,16 @@ type Server struct {
 	// need not complete any handshake; more are refused with 503. Default
 	// 1,024.
 	MaxPlainConns int
+	// MaxKept and MaxKeptBytes bound what is kept for clients whose link was
+	// lost and that have not come back yet (Limits.Grace): the number of their
+	// sessions, and the bytes that wait in them, unsent, unacknowledged or not
+	// handled yet, with 8 KiB for each session and for each handler that runs.
+	// The bytes are asked for when a link is lost, and once a second. Beyond
+	// either the sessions that have been without a link for the longest are given
+	// up, those first whose clients never answered a WELCOME: their clients find
+	// new ones, and are told what is lost. Default 10,000 and 256 MiB.
+	MaxKept      int
+	MaxKeptBytes int64
 	// Codecs that clients may choose. Default JSON.
 	Codecs []Codec
 	// Compress accepts permessage-deflate without context takeover. Default
@@ -92,10 +103,12 @@ type Server struct {
 	registry session.Registry
 
 	mu       sync.Mutex
-	links    map[*serverLink]struct{}
+	links    map[*serverLink]struct{} // that live
+	accepted map[*accepted]struct{}   // connections, with or without a link
+	checks   map[*check]struct{}      // authentications under way
 	plain    int
 	draining bool
-	ended    chan struct{} // not nil while Shutdown waits: closed when links is empty
+	ended    chan struct{} // not nil while Shutdown waits: closed when nothing is left
 }
 
 // Check reports what is wrong with the server's fields: limits out of range,
@@ -112,8 +125,8 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	if s.MaxPlainConns < 0 || s.RetryWindow < 0 || s.MaxBuffered < 0 {
-		return errors.New("typedrpc: Server.MaxPlainConns, MaxBuffered and RetryWindow must not be negative")
+	if s.MaxPlainConns < 0 || s.RetryWindow < 0 || s.MaxBuffered < 0 || s.MaxKept < 0 || s.MaxKeptBytes < 0 {
+		return errors.New("typedrpc: Server.MaxPlainConns, MaxBuffered, MaxKept, MaxKeptBytes and RetryWindow must not be negative")
 	}
 	s.maxPlain, s.window = s.MaxPlainConns, s.RetryWindow
 	if s.maxPlain == 0 {
@@ -160,7 +173,9 @@ func (s *Server) configure() error {
 		}
 		s.config.retry = s.Retry.ready()
 	}
-	s.links = map[*serverLink]struct{}{}
+	s.links, s.accepted, s.checks = map[*serverLink]struct{}{}, map[*accepted]struct{}{}, map[*check]struct{}{}
+	s.registry.MaxSessions = cmp.Or(s.MaxKept, 10_000)
+	s.registry.MaxBytes = cmp.Or(s.MaxKeptBytes, 256<<20)
 	return nil
 }
 
@@ -187,7 +202,8 @@ type admission struct {
 	subprotocol string
 	dialect     session.Dialect
 	codec       Codec
-	identity    Identity // plain peers: authenticated already
+	grant       grant  // plain peers: authenticated already …
+	check       *check // … and not open yet
 }
 
 // admit decides about an upgrade request.
@@ -197,6 +213,9 @@ func (s *Server) admit(r *http.Request, offers []string) (admission, *httpRefusa
 		return a, refused
 	}
 	a, ok := s.negotiate(offers)
+	if refused := s.drains(ok && a.dialect != session.Plain); refused != nil {
+		return a, refused
+	}
 	if !ok {
 		return a, refuse(http.StatusBadRequest, "none of the offered subprotocols is spoken here; supported are %q", s.supported())
 	}
@@ -206,8 +225,9 @@ func (s *Server) admit(r *http.Request, offers []string) (admission, *httpRefusa
 	if !s.reservePlain() {
 		return a, refuse(http.StatusServiceUnavailable, "too many plain JSON-RPC connections; use one with the subprotocol %q, or try again later", helloProtocol)
 	}
-	id, refused := s.authenticateRequest(context.WithoutCancel(r.Context()), r)
-	a.identity = id
+	a.check = s.beginCheck()
+	g, refused := s.authenticateRequest(context.WithoutCancel(r.Context()), r)
+	a.grant = g
 	if refused != nil {
 		s.release(a)
 	}
@@ -228,6 +248,8 @@ func (s *Server) reservePlain() bool {
 // release gives back what admit reserved.
 func (s *Server) release(a admission) {
 	if a.dialect == session.Plain {
+		s.endCheck(a.check)
+		a.grant.release(context.Canceled)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.plain--
@@ -240,19 +262,25 @@ func (s *Server) guard(r *http.Request) *httpRefusal {
 		s.logger().Error("typedrpc: the server is misconfigured", "error", err)
 		return refuse(http.StatusInternalServerError, "the server is misconfigured; its log says how")
 	}
-	s.mu.Lock()
-	draining := s.draining
-	s.mu.Unlock()
-	if draining {
-		h := refuse(http.StatusServiceUnavailable, "shutting down")
-		h.header.Set("Retry-After", "1")
-		return h
-	}
 	if err := s.checkOrigin(r); err != nil {
 		s.logger().Warn("typedrpc: request refused", "remote", r.RemoteAddr, "error", err)
 		return refuse(http.StatusForbidden, "%s", err.Error())
 	}
 	return nil
+}
+
+// drains refuses new work while the server shuts down. What may be a session that
+// comes back for its answers is let in.
+func (s *Server) drains(mayResume bool) *httpRefusal {
+	s.mu.Lock()
+	draining := s.draining && !(mayResume && len(s.accepted) > 0)
+	s.mu.Unlock()
+	if !draining {
+		return nil
+	}
+	h := refuse(http.StatusServiceUnavailable, "shutting down")
+	h.header.Set("Retry-After", "1")
+	return h
 }
 
 func (s *Server) logger() *slog.Logger {
@@ -271,13 +299,13 @@ func (s *Server) negotiate(offers []string) (a admission, ok bool) {
 	for _, name := range offers {
 		switch {
 		case name == helloProtocol:
-			return admission{name, session.JSON, JSON, Identity{}}, true
+			return admission{subprotocol: name, dialect: session.JSON, codec: JSON}, true
 		case slices.Contains(plainProtocols, name):
-			return admission{name, session.Plain, JSON, Identity{}}, true
+			return admission{subprotocol: name, dialect: session.Plain, codec: JSON}, true
 		}
 		for _, c := range s.codecs {
 			if codecProtocol(c) == name {
-				return admission{name, session.Binary, c, Identity{}}, true
+				return admission{subprotocol: name, dialect: session.Binary, codec: c}, true
 			}
 		}
 	}
@@ -303,16 +331,16 @@ func (s *Server) bounded(parent context.Context) (ctx context.Context, cancel co
 
 // authenticateRequest authenticates a plain peer or a POST by the request
 // alone. base is what lives as long as the peer does.
-func (s *Server) authenticateRequest(base context.Context, r *http.Request) (Identity, *httpRefusal) {
+func (s *Server) authenticateRequest(base context.Context, r *http.Request) (g grant, _ *httpRefusal) {
 	if s.Authenticate.run == nil {
-		return Identity{}, nil
+		return g, nil
 	}
 	ctx, cancel, stop := s.bounded(base)
 	defer stop()
 	defer context.AfterFunc(r.Context(), func() { cancel(context.Canceled) })()
 	id, _, err := s.authenticate(ctx, r, nil, JSON)
 	if err == nil {
-		return id, nil
+		return grant{id: id, end: cancel}, nil
 	}
 	cancel(err)
 	e, code, foreign := refusalOf(err)
@@ -324,7 +352,7 @@ func (s *Server) authenticateRequest(base context.Context, r *http.Request) (Ide
 	case session.CloseOverload:
 		status = http.StatusServiceUnavailable
 	}
-	return id, refuse(status, "%s", e.Message)
+	return g, refuse(status, "%s", e.Message)
 }
 
 // authenticate runs the user's function, whose panic refuses one peer.
@@ -380,14 +408,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Conns ranges over the open connections, as they were when the loop began.
+// Conns ranges over the open connections, as they were when the loop began, also
+// those that have lost their link and are kept (their State is Waiting).
 func (s *Server) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		s.mu.Lock()
-		conns := make([]*Conn, 0, len(s.links))
-		for l := range s.links {
-			if l.open {
-				conns = append(conns, l.conn)
+		conns := make([]*Conn, 0, len(s.accepted))
+		for a := range s.accepted {
+			if a.open.Load() {
+				conns = append(conns, a.conn)
 			}
 		}
 		s.mu.Unlock()
@@ -402,39 +431,45 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 // Shutdown ends the server gracefully, in this order: new connections are
 // refused; clients are told to begin nothing new and to come back spread over
 // RetryWindow; calls in flight, both ways, finish; connections close, with code
-// 1012. When ctx ends first, the rest is closed at once and ctx's error
-// returned. Call it before http.Server.Shutdown, which knows nothing of
-// upgraded connections. A Server that was shut down stays so.
-func (s *Server) Shutdown(ctx context.Context) error {
+// 1012. A client whose link breaks meanwhile may come back for its answers. When
+// ctx ends first, the rest is closed at once and ctx's error returned. Call it
+// before http.Server.Shutdown, which knows nothing of upgraded connections. A
+// Server that was shut down stays so.
+func (s *Server) Shutdown(ctx context.Context) (err error) {
 	if err := s.Check(); err != nil {
 		return err
 	}
-	defer s.config.detached.end(ctx) // Keyed calls whose sessions were lost
+	defer func() { // Keyed calls whose sessions were lost
+		if !s.config.detached.end(ctx) && err == nil {
+			err = ctx.Err()
+		}
+	}()
 	s.mu.Lock()
 	s.draining = true
 	if s.ended == nil {
 		s.ended = make(chan struct{})
 	}
 	ended := s.ended
-	if len(s.links) == 0 {
-		closeOnce(ended)
-	}
-	var links []*serverLink
+	s.checkEndedLocked()
+	var opening []*serverLink
 	for l := range s.links {
-		links = append(links, l)
+		if l.adm.dialect != session.Plain && !l.answered {
+			l.refused = true
+			opening = append(opening, l)
+		}
 	}
+	conns := slices.Collect(maps.Keys(s.accepted))
 	s.mu.Unlock()
 
-	bye := wire.GoAwayBody{Reason: "the server is shutting down", Max: millis(s.window)}
-	var g errgroup.Group
-	for _, l := range links {
-		if !l.conn.live() {
-			l.sess.Fail(&link.CloseError{Code: session.CloseRestart, Reason: bye.Reason})
-			continue
-		}
-		g.Go(func() error { return l.conn.shutdown(ctx, bye, session.CloseRestart) })
+	for _, l := range opening {
+		l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message})
 	}
-	err := g.Wait()
+	bye := wire.GoAwayBody{Reason: errDraining.Message, Max: millis(s.window)}
+	var g errgroup.Group
+	for _, a := range conns {
+		g.Go(func() error { return a.conn.shutdown(ctx, bye, session.CloseRestart) })
+	}
+	err = g.Wait()
 	select {
 	case <-ended:
 	case <-ctx.Done():
@@ -443,9 +478,54 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// live reports whether the connection has a session.
-func (c *Conn) live() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sess != nil
+func (s *Server) checkEndedLocked() {
+	if s.ended != nil && len(s.links) == 0 && len(s.accepted) == 0 {
+		closeOnce(s.ended)
+	}
+}
+
+// check is an authentication under way, for Revoke to know of.
+type check struct{ revoked map[string]bool }
+
+func (s *Server) beginCheck() *check {
+	c := new(check)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checks[c] = struct{}{}
+	return c
+}
+
+func (s *Server) endCheck(c *check) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.checks, c)
+}
+
+// Revoke closes all connections of the peers that Authenticate found to be
+// subject, also those that lost their link and are kept, and returns how many.
+// It closes them with code 4401 and at once: handlers' contexts end before it
+// returns, calls fail, tokens of their sessions are void, and an authentication
+// that is under way fails. A dialled client comes back once with fresh
+// credentials: it is Authenticate that has to refuse them, from before Revoke is
+// called.
+func (s *Server) Revoke(subject string) int {
+	if s.Check() != nil {
+		return 0
+	}
+	s.mu.Lock()
+	for c := range s.checks {
+		if c.revoked == nil {
+			c.revoked = map[string]bool{}
+		}
+		c.revoked[subject] = true
+	}
+	all := slices.Collect(maps.Keys(s.accepted))
+	s.mu.Unlock()
+	all = slices.DeleteFunc(all, func(a *accepted) bool { return a.conn.Identity().Subject != subject })
+	defer s.config.detached.revoke(subject) // Keyed handlers whose sessions were lost
+	for _, a := range all {
+		s.registry.Remove(a.sess)
+		a.conn.expel(&link.CloseError{Code: session.CloseUnauthed, Reason: errRevoked.Message, Err: errRevoked})
+	}
+	return len(all)
 }

@@ -192,8 +192,8 @@ func HandleBidiStream[Req, Up, Down any](mux *Mux, s BidiStream[Req, Up, Down], 
 // seconds, the loop waits by the connection's Backoff.
 //
 // Nothing is opened again for a caller that is FailFast, or on a connection that
-// does not come back by itself, as those that a server accepted: then the gap is
-// the last pair, as for any other stream.
+// does not come back by itself, as those that a server accepted: then a loop that
+// goes on at the gap is given one more error, Unavailable, that is none.
 func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, Item], req Req) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		var none Item

@@ -84,7 +84,7 @@ func bubble(t *testing.T, name string, test func(t *testing.T, is *is.I)) {
 func distant(t *testing.T, rtt time.Duration, srv *Server, o *DialOptions) *Conn {
 	t.Helper()
 	opts := *o
-	opts.connect = func(_ context.Context, offers []string) (link.Transport, string, *http.Response, error) {
+	opts.connect = func(_ context.Context, _ string, offers []string) (link.Transport, string, *http.Response, error) {
 		r := newUpgrade()
 		a, refused := srv.admit(r, offers)
 		if refused != nil {

@@ -78,6 +78,9 @@ func (p *rawPeer) closed() int {
 	return 0
 }
 
+// handFeatures are what peers driven by hand announce.
+var handFeatures = []string{"streams", "fragments"}
+
 // rawClient joins srv as a client driven by hand that has all features.
 func rawClient(t *testing.T, d Dialect, srv *Server) (*rawPeer, *Conn) {
 	t.Helper()
@@ -89,7 +92,7 @@ func rawClient(t *testing.T, d Dialect, srv *Server) (*rawPeer, *Conn) {
 	}
 	p, err := join(srv, []string{codecProtocol(JSON), helloProtocol}[d])
 	is.NoErr(err)
-	h := wire.HelloBody{Attempt: 1, Limits: roomy, Features: ourFeatures}
+	h := wire.HelloBody{Attempt: 1, Limits: roomy, Features: handFeatures}
 	is.NoErr(p.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
 	_, err = p.until(wire.Welcome)
 	is.NoErr(err)
@@ -113,7 +116,7 @@ func rawServer(t *testing.T, limits wire.Limits, o *DialOptions) (p *rawPeer, c 
 		if _, err := far.until(wire.Hello); err != nil {
 			return
 		}
-		b := wire.WelcomeBody{Token: "token", Limits: limits, Features: ourFeatures}
+		b := wire.WelcomeBody{Token: "token", Limits: limits, Features: handFeatures}
 		far.send(wire.Frame{Type: wire.Welcome, Payload: b.Append(nil)})
 		raw := &rawPeer{wirePeer: far}
 		peers <- raw

@@ -67,7 +67,7 @@ func (h *Hub) subscribe(ctx context.Context, x *exchange, s *spec, key string) e
 	c := x.conn
 	peer := c.peerLimits()
 	sub := &subscriber{
-		x: x, topic: s, policy: s.topic.slow, most: s.topic.slow.bytes, subject: c.identity.Subject,
+		x: x, topic: s, policy: s.topic.slow, most: s.topic.slow.bytes, subject: c.Identity().Subject,
 		codec: c.codec.Name(), text: c.dialect != session.Binary, depth: int(min(peer.Depth, rawDepth)),
 		limit:    s.sizeLimit(int(min(peer.Message, maxMessageCeiling))),
 		observed: len(x.req.hooks) > 0,

@@ -260,6 +260,9 @@ func (c *Conn) credited(f *wire.Frame) error {
 		c.notify.window = int(min(f.Window, mostWindow))
 	}
 	c.movedLocked()
+	if c.notify.used == 0 {
+		c.checkIdleLocked()
+	}
 	return nil
 }
 
@@ -319,10 +322,15 @@ func errBusy(what string) *Error {
 	return Errorf(ResourceExhausted, "the server is holding all that it may for its connections; %s more is not taken", what)
 }
 
-// outgoing is how many bytes may wait for the connection's socket.
-func (c *Conn) outgoing() int {
-	if c.config.budget.pressed() {
-		return min(c.config.limits.MaxBuffered, fragment)
+// outgoingLocked is how many bytes may wait for the connection's socket, beside
+// those that have left and are not acknowledged.
+func (c *Conn) outgoingLocked() int {
+	most := c.config.limits.MaxBuffered
+	if c.sess != nil {
+		most -= c.sess.Logged()
 	}
-	return c.config.limits.MaxBuffered
+	if c.config.budget.pressed() {
+		most = min(most, fragment)
+	}
+	return most
 }

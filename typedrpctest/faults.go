@@ -1,6 +1,7 @@
 package typedrpctest
 
 import (
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -149,6 +150,7 @@ func (f *Faults) CutAll(how Cut) int {
 func (f *Faults) CutEach(d Direction, least, most int64, how Cut) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	most = min(most, math.MaxInt64-1)
 	f.each = cutEach{most >= 0, d, max(0, min(least, most)), most, how}
 }
 

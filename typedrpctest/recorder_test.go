@@ -148,7 +148,7 @@ func TestRecorder_showsNoSecrets(t *testing.T) {
 				}
 				is.True(!strings.Contains(text, "s3cret"))
 				for _, line := range strings.Fields(text) {
-					is.True(len(line) < 32) // no token
+					is.True(len(line) < 32 || strings.Contains(line, ",")) // no token
 				}
 			})
 		}

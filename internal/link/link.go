@@ -6,6 +6,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -39,15 +40,18 @@ type Transport interface {
 
 // Upper is the layer above a link.
 type Upper interface {
-	// Fill appends the next message to dst and returns it; an empty result
-	// means that there is nothing to write until the next Wake. Called by the
-	// writer only.
-	Fill(dst []byte) []byte
+	// Fill returns the next message: scratch, which is empty, or a buffer of
+	// which the link is given a reference. nil means that there is nothing to
+	// write until the next Wake. Called by the writer only.
+	Fill(scratch *buf.Buf) *buf.Buf
 	// Deliver takes a message that arrived, valid until it returns. Called
 	// by the reader only; it must not wait. An error ends the link.
 	Deliver(msg []byte, text bool) error
 	// Idle is called when nothing was received for a keepalive interval.
 	Idle()
+	// Rest is called by the writer when it has had nothing to do for a while
+	// and its goroutine ends: time to give up what is kept for being busy.
+	Rest()
 }
 
 // A CloseError ends a link with a close code: the peer's when it was received,
@@ -112,8 +116,10 @@ type Link struct {
 	stall    time.Duration
 	done     chan struct{} // closed by the first fail
 	kick     chan struct{} // capacity 1: there is something to write
-	lastRead atomic.Int64  // time of the last byte received
-	writing  atomic.Int64  // last progress of the write under way, 0: none
+	began    time.Time
+	lastRead atomic.Int64  // time of the last byte received, by the wall clock …
+	lastMono atomic.Int64  // … and since began
+	writing  atomic.Int64  // last progress of the write under way, since began; 0: none
 	onRead   func()        // touch, made once: a method value allocates
 	onWrite  func()        // likewise
 	batches  atomic.Uint64 // messages written, to tell an idle writer
@@ -138,7 +144,8 @@ func New(t Transport, up Upper, o Options) *Link {
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	l.onRead = l.touch
-	l.onWrite = func() { l.writing.Store(now()) }
+	l.began = time.Now()
+	l.onWrite = func() { l.writing.Store(l.mono() + 1) }
 	return l
 }
 
@@ -175,7 +182,7 @@ func (l *Link) readOne() error {
 		if errors.As(err, &ce) {
 			return err
 		}
-		return &CloseError{Err: err}
+		return &CloseError{Err: unexpected(err)}
 	}
 	select {
 	case <-l.done:
@@ -193,7 +200,41 @@ func (l *Link) readOne() error {
 	return nil
 }
 
-func (l *Link) touch() { l.lastRead.Store(now()) }
+// unexpected is an error of the transport as others see it: that the peer hung
+// up is no io.EOF to whoever looks into the cause, because with that a stream
+// says that its items have come to an end.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return hungUp{err}
+	}
+	return err
+}
+
+type hungUp struct{ err error }
+
+func (h hungUp) Error() string { return h.err.Error() }
+
+func (h hungUp) Is(target error) bool {
+	return target == io.ErrUnexpectedEOF || target != io.EOF && errors.Is(h.err, target)
+}
+
+func (h hungUp) As(target any) bool { return errors.As(h.err, target) }
+
+func (l *Link) touch() {
+	t := time.Now()
+	l.lastRead.Store(t.UnixNano())
+	l.lastMono.Store(int64(t.Sub(l.began)))
+}
+
+func (l *Link) mono() int64 { return int64(time.Since(l.began)) }
+
+// silence is how long nothing was received, by the clock that went further. The
+// wall clock goes on while a laptop sleeps: whoever wakes finds a peer dead that
+// was silent all night, at once. The other one cannot be set back.
+func (l *Link) silence() time.Duration {
+	t := time.Now()
+	return time.Duration(max(t.UnixNano()-l.lastRead.Load(), int64(t.Sub(l.began))-l.lastMono.Load()))
+}
 
 // Fail ends the link. The first cause wins. A *CloseError of our own with a
 // code is said to the peer, bounded; anything else drops the connection. Fail
@@ -273,21 +314,27 @@ func (l *Link) Wake() {
 // write sends batches until there is nothing to send for a while.
 func (l *Link) write() {
 	defer l.wg.Done()
-	b := buf.Get()
-	defer func() { b.Release() }()
+	scratch := buf.Get()
+	defer scratch.Release()
+	large := false
 	for {
 		// Goroutines that are ready to run may have frames for this batch:
 		// one yield is worth a factor of four under load (docs/design.md).
 		// While a large one was written they had the time.
-		if len(b.B) < largeBatch {
+		if !large {
 			runtime.Gosched()
 		}
-		b.B = l.up.Fill(b.B[:0])
-		if len(b.B) > 0 {
+		scratch.B = scratch.B[:0]
+		msg := l.up.Fill(scratch)
+		large = msg.Len() >= largeBatch
+		if msg != nil {
 			l.onWrite()
-			err := l.t.Write(b.B, l.text, l.onWrite)
+			err := l.t.Write(msg.B, l.text, l.onWrite)
 			l.writing.Store(0)
 			l.batches.Add(1)
+			if msg != scratch {
+				msg.Release()
+			}
 			if err != nil {
 				l.writeFailed(err)
 				return
@@ -305,6 +352,7 @@ func (l *Link) write() {
 			return
 		}
 		if l.retires() {
+			l.up.Rest()
 			return
 		}
 	}
@@ -336,7 +384,7 @@ func (l *Link) retires() bool {
 // look runs every linger while a writer exists: it finds writes that stall
 // and writers that have nothing to do.
 func (l *Link) look() {
-	if start := l.writing.Load(); start != 0 && l.stall > 0 && now()-start >= int64(l.stall) {
+	if start := l.writing.Load(); start != 0 && l.stall > 0 && l.mono()-start >= int64(l.stall) {
 		l.Fail(&CloseError{Err: ErrStalled})
 		return
 	}
@@ -373,7 +421,7 @@ func (l *Link) KeepAlive(interval time.Duration, code int) {
 }
 
 func (l *Link) beat(code int) {
-	silent := time.Duration(now() - l.lastRead.Load())
+	silent := l.silence()
 	if l.writing.Load() != 0 {
 		// A large write makes progress, or else look ends the link; the
 		// question whether the peer lives waits behind it.
@@ -394,8 +442,3 @@ func (l *Link) beat(code int) {
 		l.alive.Reset(next)
 	}
 }
-
-// now is the time in nanoseconds. Only differences of it are used. It is the
-// wall clock, which goes on while a laptop sleeps: whoever wakes finds a peer
-// dead that was silent all night, at once.
-func now() int64 { return time.Now().UnixNano() }

@@ -32,12 +32,15 @@ func (u *upper) push(s string) {
 	u.queue = append(u.queue, s...)
 }
 
-func (u *upper) Fill(dst []byte) []byte {
+func (u *upper) Fill(scratch *buf.Buf) *buf.Buf {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	dst = append(dst, u.queue...)
+	if len(u.queue) == 0 {
+		return nil
+	}
+	scratch.B = append(scratch.B, u.queue...)
 	u.queue = u.queue[:0]
-	return dst
+	return scratch
 }
 
 func (u *upper) Deliver(msg []byte, _ bool) error {
@@ -49,6 +52,8 @@ func (u *upper) Deliver(msg []byte, _ bool) error {
 	}
 	return nil
 }
+
+func (u *upper) Rest() {}
 
 func (u *upper) Idle() {
 	u.mu.Lock()
@@ -528,6 +533,22 @@ func TestLink_readerKnowsBetterWhyAWriteFailed(t *testing.T) {
 		var ce *CloseError
 		is.True(errors.As(<-r.end, &ce))
 		is.Equal(ce.Code, 1012)
+	})
+}
+
+// A clock that was set back hid a dead peer for as long.
+func TestLink_clockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		near, far := Pipe()
+		defer far.Kill()
+		r := runOver(near, far, Options{})
+		synctest.Wait()
+		r.lastRead.Add(int64(time.Hour)) // the last byte came in an hour
+		began := time.Now()
+		r.KeepAlive(time.Second, 4408)
+		is.True(errors.Is(<-r.end, ErrSilent))
+		is.True(time.Since(began) < 4*time.Second)
 	})
 }
 

@@ -20,9 +20,14 @@ type ws struct {
 	c *websocket.Conn
 	// pong is called when the peer answered a WebSocket ping, which says as
 	// much about it as a message does. Set while a Read is under way.
-	pong atomic.Pointer[func()]
-	// broken is set when reading from the connection below has failed.
-	broken atomic.Bool
+	pong  atomic.Pointer[func()]
+	below below
+}
+
+// below is the connection that a WebSocket lives on.
+type below struct {
+	broken atomic.Bool // reading from it has failed
+	conn   io.Closer   // nil in a browser
 }
 
 func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
@@ -44,7 +49,7 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 		b.B = b.B[:len(b.B)+n]
 		// The library takes a connection that ends inside a message for the
 		// end of the message, and may decompress what it has not unmasked.
-		if err == io.EOF && t.broken.Load() {
+		if err == io.EOF && t.below.broken.Load() {
 			err = errLost
 		}
 		if err == io.EOF {
@@ -99,7 +104,14 @@ func (t *ws) Close(code int, reason string) {
 	t.c.Close(websocket.StatusCode(code), reason)
 }
 
-func (t *ws) Kill() { t.c.CloseNow() }
+func (t *ws) Kill() {
+	// The library's CloseNow waits for a Close under way, which takes its time
+	// when nobody answers.
+	if t.below.conn != nil {
+		t.below.conn.Close()
+	}
+	t.c.CloseNow()
+}
 
 func (t *ws) SetReadLimit(n int64) { t.c.SetReadLimit(n) }
 

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -23,14 +22,14 @@ import (
 func Dial(ctx context.Context, url string, o DialOptions) (Transport, string, *http.Response, error) {
 	t := new(ws)
 	c, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{
-		HTTPClient:      watching(o.HTTPClient, &t.broken),
+		HTTPClient:      watching(o.HTTPClient, &t.below),
 		HTTPHeader:      o.Header,
 		Subprotocols:    o.Subprotocols,
 		CompressionMode: compression(o.Compress),
 		OnPongReceived:  func(context.Context, []byte) { t.ponged() },
 	})
 	if err != nil {
-		return nil, "", resp, err
+		return nil, "", resp, unexpected(err)
 	}
 	t.c = c
 	return t, c.Subprotocol(), resp, nil
@@ -52,7 +51,7 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, compress
 		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
 		return nil, errHijack
 	}
-	c, err := websocket.Accept(leanWriter{w, &t.broken}, r, o)
+	c, err := websocket.Accept(leanWriter{w, &t.below}, r, o)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +117,7 @@ const hijackBuffer = 1 << 10
 // leanWriter replaces the buffers of a hijacked connection by small ones.
 type leanWriter struct {
 	http.ResponseWriter
-	broken *atomic.Bool
+	below *below
 }
 
 func (w leanWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -132,7 +131,8 @@ func (w leanWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	c = &watchedConn{c, w.broken, bytes.Clone(early)}
+	w.below.conn = c
+	c = &watchedConn{c, w.below, bytes.Clone(early)}
 	return c, bufio.NewReadWriter(bufio.NewReaderSize(c, hijackBuffer), bufio.NewWriterSize(c, hijackBuffer)), nil
 }
 
@@ -140,8 +140,8 @@ func (w leanWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // first gives back what the client sent before the upgrade was answered.
 type watchedConn struct {
 	net.Conn
-	broken *atomic.Bool
-	early  []byte
+	below *below
+	early []byte
 }
 
 func (c *watchedConn) Read(p []byte) (int, error) {
@@ -154,25 +154,25 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	if err != nil {
-		c.broken.Store(true)
+		c.below.broken.Store(true)
 	}
 	return n, err
 }
 
 // watching returns a copy of c, nil for http.DefaultClient, whose upgraded
 // connection says when reading has failed.
-func watching(c *http.Client, broken *atomic.Bool) *http.Client {
+func watching(c *http.Client, b *below) *http.Client {
 	if c == nil {
 		c = http.DefaultClient
 	}
 	upgrader := *c
-	upgrader.Transport = watchingTransport{c.Transport, broken}
+	upgrader.Transport = watchingTransport{c.Transport, b}
 	return &upgrader
 }
 
 type watchingTransport struct {
-	base   http.RoundTripper
-	broken *atomic.Bool
+	base  http.RoundTripper
+	below *below
 }
 
 func (t watchingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -185,20 +185,21 @@ func (t watchingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	if body, ok := resp.Body.(io.ReadWriteCloser); ok {
-		resp.Body = watchedBody{body, t.broken}
+		t.below.conn = body
+		resp.Body = watchedBody{body, t.below}
 	}
 	return resp, nil
 }
 
 type watchedBody struct {
 	io.ReadWriteCloser
-	broken *atomic.Bool
+	below *below
 }
 
 func (b watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadWriteCloser.Read(p)
 	if err != nil {
-		b.broken.Store(true)
+		b.below.broken.Store(true)
 	}
 	return n, err
 }

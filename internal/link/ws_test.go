@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/matryer/is"
@@ -197,6 +198,17 @@ func TestLink_closeOverAWebSocket(t *testing.T) {
 	is.Equal(ce.Code, 1000)
 	is.Equal(ce.Reason, "done")
 	is.True(ce.Remote)
+}
+
+// A peer that is gone cannot answer a goodbye, which must not take longer for it.
+func TestLink_goodbyeToNobodyIsBounded(t *testing.T) {
+	is := is.New(t)
+	client, _ := sockets(t, DialOptions{}) // whose other end nobody reads
+	l := runOver(client, nil, Options{})
+	began := time.Now()
+	l.Fail(&CloseError{Code: 4408, Reason: "no answer in time"})
+	<-l.end
+	is.True(time.Since(began) < goodbye+3*time.Second) // the library's own patience is five seconds
 }
 
 func TestWS_largeWritesReportProgress(t *testing.T) {

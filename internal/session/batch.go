@@ -19,7 +19,11 @@ const (
 // that their payloads live in. It belongs to the writer.
 type Batch struct {
 	dialect Dialect
-	max     int // frames
+	max     int  // frames
+	limit   int  // bytes
+	strict  bool // the first frame has at most …
+	most    int  // … so many bytes
+	refused bool // and was larger
 	frames  []wire.Frame
 	bufs    []*buf.Buf
 	whole   *buf.Buf // a message written already, alone in its batch
@@ -32,7 +36,7 @@ var batches = sync.Pool{New: func() any { return new(Batch) }}
 
 func getBatch(d Dialect) *Batch {
 	b := batches.Get().(*Batch)
-	b.dialect, b.max = d, maxBatch
+	b.dialect, b.max, b.limit, b.strict, b.refused = d, maxBatch, batchBytes, false, false
 	if d == Plain {
 		b.max = 1 // to a plain peer arrays are answers to arrays
 	}
@@ -44,9 +48,25 @@ func (b *Batch) free() {
 	batches.Put(b)
 }
 
+// within leaves room bytes for frames that are new: what the replay log takes.
+// While the log is empty one frame may always go, whatever its size.
+func (b *Batch) within(l *replay) {
+	room := l.room()
+	b.strict = l.bytes > 0
+	if room < batchBytes {
+		b.limit = max(room, 0)
+	}
+	b.most = room
+}
+
 // Fits reports whether f with a payload of n bytes still fits.
 func (b *Batch) Fits(f *wire.Frame, n int) bool {
-	return b.Len() == 0 || !b.Full() && b.size+b.sizeOf(f)+n <= batchBytes
+	size := b.size + b.sizeOf(f) + n
+	if b.Len() == 0 {
+		b.refused = b.strict && size > b.most
+		return !b.refused
+	}
+	return !b.Full() && size <= b.limit
 }
 
 // sizeOf is an upper bound on f's encoding.
@@ -71,7 +91,7 @@ func (b *Batch) AddMessage(p *buf.Buf) { b.whole = p }
 
 // Full reports that nothing more fits.
 func (b *Batch) Full() bool {
-	return b.whole != nil || len(b.frames) >= b.max || b.size >= batchBytes
+	return b.whole != nil || len(b.frames) >= b.max || b.size >= b.limit
 }
 
 // Len is the number of frames, or 1 for a whole message.
@@ -80,6 +100,18 @@ func (b *Batch) Len() int {
 		return 1
 	}
 	return len(b.frames)
+}
+
+// counted says how many frames count, whether all do, and whether any tells a
+// time: what it has left, or how old it is.
+func (b *Batch) counted() (n int, pure, timed bool) {
+	for i := range b.frames {
+		if b.frames[i].Type.Counted() {
+			n++
+			timed = timed || b.frames[i].TimeLeft > 0 || len(b.frames[i].Meta) > 0 && b.frames[i].Meta[wire.MetaAge] != ""
+		}
+	}
+	return n, n == len(b.frames), timed
 }
 
 func (b *Batch) reset() {

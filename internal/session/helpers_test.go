@@ -13,7 +13,7 @@ import (
 )
 
 // engine is a layer above that sends the frames it is given, all that fit, and
-// notes what arrives.
+// notes what arrives. It is a carrier's opener as well.
 type engine struct {
 	mu       sync.Mutex
 	queue    []wire.Frame
@@ -22,10 +22,13 @@ type engine struct {
 	welcomes []wire.WelcomeBody
 	refusals []wire.ErrorBody
 	goaways  []wire.GoAwayBody
+	auths    []wire.AuthBody
+	answers  []wire.AuthOKBody
 	broken   []error
 	onTake   func()
-	onHello  func(wire.HelloBody)
-	onOpened func() error
+	onGot    func()
+	onHello  func(*Carrier, wire.HelloBody)
+	onOpened func(*Carrier, wire.WelcomeBody) error
 }
 
 func (e *engine) Take(b *Batch) {
@@ -44,6 +47,9 @@ func (e *engine) Receive(f *wire.Frame) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.got = append(e.got, copied(f))
+	if e.onGot != nil {
+		e.onGot()
+	}
 	return nil
 }
 
@@ -61,22 +67,39 @@ func (e *engine) Malformed(err error) error {
 	return nil
 }
 
-func (e *engine) Hello(h wire.HelloBody) {
+func (e *engine) Hello(c *Carrier, h wire.HelloBody) {
 	e.mu.Lock()
 	e.hellos = append(e.hellos, h)
 	e.mu.Unlock()
 	if e.onHello != nil {
-		e.onHello(h)
+		e.onHello(c, h)
 	}
 }
 
-func (e *engine) Opened(w wire.WelcomeBody) error {
+func (e *engine) Opened(c *Carrier, w wire.WelcomeBody) error {
 	if e.onOpened != nil {
-		return e.onOpened()
+		if err := e.onOpened(c, w); err != nil {
+			return err
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.welcomes = append(e.welcomes, w)
+	return nil
+}
+
+// Auth refuses.
+func (e *engine) Auth(c *Carrier, b wire.AuthBody) {
+	e.mu.Lock()
+	e.auths = append(e.auths, b)
+	e.mu.Unlock()
+	c.AuthOK(wire.AuthOKBody{Error: &wire.ErrorBody{Code: 12, Message: "no"}})
+}
+
+func (e *engine) AuthOK(b wire.AuthOKBody) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.answers = append(e.answers, b)
 	return nil
 }
 
@@ -104,24 +127,66 @@ func copied(f *wire.Frame) wire.Frame {
 	return c
 }
 
-// running is a session whose Run is under way; raw is the other end of its
+// running is a session with a carrier that runs; raw is the other end of its
 // pipe, driven by hand.
 type running struct {
 	*Session
-	engine *engine
-	raw    *rawPeer
-	end    chan error
+	o       Options
+	carrier *Carrier
+	engine  *engine
+	raw     *rawPeer
+	end     chan error // why the link ended
 }
 
-func start(o Options) *running {
-	near, far := link.Pipe()
-	e := new(engine)
+// start makes a session that ends with its link, and a link for it in its
+// opening.
+func start(o Options) *running { return startLogging(o, 0) }
+
+// startLogging makes a session that keeps log bytes.
+func startLogging(o Options, log int) *running {
 	if o.Message == 0 {
 		o.Message = 1 << 20
 	}
-	r := &running{Session: New(near, e, o), engine: e, raw: &rawPeer{t: far, dialect: o.Dialect}, end: make(chan error, 1)}
-	go func() { r.end <- r.Run() }()
+	e := new(engine)
+	r := &running{Session: New(e, o.Dialect, o.Client, log), o: o, engine: e}
+	if o.Client {
+		e.onOpened = func(c *Carrier, w wire.WelcomeBody) error { return r.Attach(c, w.Received, nil) }
+	}
+	near, far := link.Pipe()
+	r.dial(near, far)
 	return r
+}
+
+// dial gives r a new link, in its opening.
+func (r *running) dial(near, far link.Transport) {
+	r.carrier = NewCarrier(near, r.engine, r.o)
+	r.raw = &rawPeer{t: far, dialect: r.o.Dialect}
+	if r.o.Dialect == Plain {
+		if err := r.Attach(r.carrier, 0, nil); err != nil {
+			panic(err)
+		}
+	}
+	r.run()
+}
+
+// run serves the link.
+func (r *running) run() {
+	c, end := r.carrier, make(chan error, 1)
+	r.end = end
+	go func() {
+		err := c.Run()
+		r.Detach(c, err)
+		end <- err
+		close(end)
+	}()
+}
+
+// accept makes c what carries the session, from position on.
+func (r *running) accept(c *Carrier, position uint64, w wire.WelcomeBody) error {
+	return r.Attach(c, position, func(received uint64) wire.WelcomeBody {
+		w.Received = received
+		return w
+	})
 }
 
 func (r *running) send(fs ...wire.Frame) {
@@ -131,24 +196,24 @@ func (r *running) send(fs ...wire.Frame) {
 	r.Wake()
 }
 
-// code ends the test's part and returns the close code that the peer saw.
+// code ends the link's part and returns the close code that the peer saw.
 func (r *running) code() int {
-	for {
-		_, err := r.raw.message()
-		var ce *link.CloseError
-		if errors.As(err, &ce) {
-			<-r.end
-			return ce.Code
-		}
-		if err != nil {
-			<-r.end
-			return 0
-		}
-	}
+	code := r.raw.code()
+	<-r.end
+	return code
 }
 
+// cut ends the link without a goodbye.
+func (r *running) cut() {
+	r.carrier.Fail(&link.CloseError{Err: errCut})
+	<-r.end
+}
+
+var errCut = errors.New("cut by the test")
+
 func (r *running) stop() {
-	r.Fail(&link.CloseError{Err: errors.New("the test is over")})
+	r.End(&link.CloseError{Err: errors.New("the test is over")})
+	r.carrier.Fail(&link.CloseError{Err: errors.New("the test is over")})
 	<-r.end
 }
 
@@ -227,6 +292,20 @@ func (p *rawPeer) next() (wire.Frame, error) {
 	return f, nil
 }
 
+// code reads until the link ends and returns its close code, 0 for none.
+func (p *rawPeer) code() int {
+	for {
+		_, err := p.message()
+		var ce *link.CloseError
+		if errors.As(err, &ce) {
+			return ce.Code
+		}
+		if err != nil {
+			return 0
+		}
+	}
+}
+
 // expect reads the next frame and checks its type.
 func (p *rawPeer) expect(typ wire.Type) (wire.Frame, error) {
 	f, err := p.next()
@@ -252,26 +331,55 @@ func note(n int) wire.Frame {
 // server.
 func opened(t *testing.T, o Options) *running {
 	t.Helper()
-	r := start(o)
-	if o.Client {
-		r.Hello(wire.HelloBody{Attempt: 1})
+	return openedLogging(t, o, 0)
+}
+
+func openedLogging(t *testing.T, o Options, log int) *running {
+	t.Helper()
+	r := startLogging(o, log)
+	r.greet(t, 0)
+	return r
+}
+
+// greet does the raw peer's part of an opening; received is its position.
+func (r *running) greet(t *testing.T, received uint64) {
+	t.Helper()
+	if r.o.Client {
+		_, _, own := r.Positions()
+		r.carrier.Hello(wire.HelloBody{Attempt: 1, Received: own})
 		_, err1 := r.raw.expect(wire.Hello)
-		err2 := r.raw.send(welcomeFrame(wire.WelcomeBody{Token: "t"}))
-		_, err3 := r.raw.expect(wire.Ack)
+		err2 := r.raw.send(welcomeFrame(wire.WelcomeBody{Token: "t", Received: received}))
+		f, err3 := r.raw.next()
+		for err3 == nil && f.Type == wire.Ping { // of Sync, in the same message
+			f, err3 = r.raw.next()
+		}
 		if err := errors.Join(err1, err2, err3); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait() // the writer is done with the handshake
-		return r
+		if f.Type != wire.Ack || f.Position != own {
+			t.Fatalf("%v %d came instead of ACK %d", f.Type, f.Position, own)
+		}
+	} else {
+		r.engine.onHello = func(c *Carrier, h wire.HelloBody) {
+			if err := r.accept(c, h.Received, wire.WelcomeBody{Token: "t"}); err != nil {
+				c.Fail(err)
+			}
+		}
+		err1 := r.raw.send(helloFrame(wire.HelloBody{Attempt: 1, Received: received}))
+		_, err2 := r.raw.expect(wire.Welcome)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
 	}
-	r.engine.onHello = func(wire.HelloBody) { r.Accept(wire.WelcomeBody{Token: "t"}) }
-	err1 := r.raw.send(helloFrame(wire.HelloBody{Attempt: 1}))
-	_, err2 := r.raw.expect(wire.Welcome)
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
-	synctest.Wait()
-	return r
+	synctest.Wait() // the writer is done with the handshake
+}
+
+// again gives r a new link and opens it.
+func (r *running) again(t *testing.T, received uint64) {
+	t.Helper()
+	near, far := link.Pipe()
+	r.dial(near, far)
+	r.greet(t, received)
 }
 
 // dialects runs a test in a bubble for each dialect with a handshake.

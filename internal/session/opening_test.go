@@ -16,7 +16,9 @@ func TestOpening_serverAnswersHello(t *testing.T) {
 	dialects(t, func(t *testing.T, d Dialect) {
 		is := is.New(t)
 		r := start(Options{Dialect: d})
-		r.engine.onHello = func(wire.HelloBody) { r.Accept(wire.WelcomeBody{Token: "tok", Keepalive: 7}) }
+		r.engine.onHello = func(c *Carrier, _ wire.HelloBody) {
+			r.accept(c, 0, wire.WelcomeBody{Token: "tok", Keepalive: 7})
+		}
 		is.NoErr(r.raw.send(helloFrame(wire.HelloBody{Attempt: 3, Token: "old", Received: 9, Credentials: []byte(`"c"`)})))
 		f, err := r.raw.expect(wire.Welcome)
 		is.NoErr(err)
@@ -36,7 +38,7 @@ func TestOpening_clientAcknowledgesAtOnce(t *testing.T) {
 	dialects(t, func(t *testing.T, d Dialect) {
 		is := is.New(t)
 		r := start(Options{Dialect: d, Client: true})
-		r.Hello(wire.HelloBody{Attempt: 1})
+		r.carrier.Hello(wire.HelloBody{Attempt: 1})
 		r.send(note(1)) // ready long before WELCOME
 		_, err := r.raw.expect(wire.Hello)
 		is.NoErr(err)
@@ -68,13 +70,13 @@ func TestOpening_nothingIsTakenBeforeTheEngineIsReady(t *testing.T) {
 				early++
 			}
 		}
-		r.engine.onOpened = func() error {
-			r.Wake()
+		r.engine.onOpened = func(c *Carrier, w wire.WelcomeBody) error {
+			c.link.Wake()
 			time.Sleep(time.Second)
 			ready = true
-			return nil
+			return r.Attach(c, w.Received, nil)
 		}
-		r.Hello(wire.HelloBody{Attempt: 1})
+		r.carrier.Hello(wire.HelloBody{Attempt: 1})
 		r.send(note(1))
 		_, err := r.raw.expect(wire.Hello)
 		is.NoErr(err)
@@ -156,7 +158,8 @@ func TestOpening_timesOut(t *testing.T) {
 			r := start(Options{Dialect: d, Client: client, Handshake: 10 * time.Second})
 			is.Equal(r.code(), CloseTimeout)
 			is.Equal(time.Since(began), 10*time.Second)
-			is.True(errors.Is(r.Err(), ErrHandshakeTimeout))
+			is.True(errors.Is(r.carrier.link.Err(), ErrHandshakeTimeout))
+			is.NoErr(r.Err()) // the session never had that link
 		})
 	}
 }
@@ -167,7 +170,12 @@ func TestOpening_timesOutWhileAuthenticating(t *testing.T) {
 		r := start(Options{Dialect: d, Handshake: 10 * time.Second})
 		is.NoErr(r.raw.send(helloFrame(wire.HelloBody{Attempt: 1}))) // and nobody accepts
 		is.Equal(r.code(), CloseTimeout)
-		is.True(!r.Accept(wire.WelcomeBody{Token: "t"})) // too late
+		// Too late: it is like a link that was lost in the moment it opened.
+		is.NoErr(r.accept(r.carrier, 0, wire.WelcomeBody{Token: "t"}))
+		lost, over := r.Detach(r.carrier, r.carrier.link.Err())
+		is.True(lost && over)
+		_, err := r.raw.next()
+		is.True(err != nil) // no WELCOME
 	})
 }
 
@@ -204,8 +212,8 @@ func TestOpening_refusal(t *testing.T) {
 	dialects(t, func(t *testing.T, d Dialect) {
 		is := is.New(t)
 		r := start(Options{Dialect: d})
-		r.engine.onHello = func(wire.HelloBody) {
-			r.Refuse(wire.ErrorBody{Code: 16, Message: "who are you?"}, CloseUnauthed, "no")
+		r.engine.onHello = func(c *Carrier, _ wire.HelloBody) {
+			c.Refuse(wire.ErrorBody{Code: 16, Message: "who are you?"}, CloseUnauthed, "no")
 		}
 		is.NoErr(r.raw.send(helloFrame(wire.HelloBody{Attempt: 1})))
 		f, err := r.raw.expect(wire.AuthOK)

@@ -1,75 +1,371 @@
 package session
 
 import (
+	"container/list"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"sync"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// Registry knows a server's live sessions by their tokens. Tokens are 128
-// random bits, bound to a principal, and good for one use: the session that a
-// HELLO names is fenced off, whoever still holds its link.
-type Registry struct {
-	mu      sync.Mutex
-	byToken map[string]*entry
-}
-
-type entry struct {
-	s         *Session
-	principal string
-	attempt   uint64
-}
+// Why a session that was kept is over.
+var (
+	ErrGrace   = errors.New("the link did not come back within the session's grace time")
+	ErrEvicted = errors.New("the server kept too many sessions without a link, or too many bytes for them")
+)
 
 // Reasons why a session was not resumed.
 const (
 	ReasonNone    = ""                              // no token was offered
 	ReasonUnknown = "no such session"               // spent, guessed, ended, or somebody else's
 	ReasonEnded   = "sessions end with their links" // it was yours, and is fenced off now
+	ReasonDiffers = "subprotocol, limits or features differ from the session's"
 )
 
-// Replace looks at the token of a HELLO. If it names a live session of the
-// same principal, that session's link is closed as superseded: its client has
-// stopped reading it. stale reports an attempt older than the session's own,
-// which fences nobody and is to be closed itself.
-func (r *Registry) Replace(token, principal string, attempt uint64) (reason string, stale bool) {
-	if token == "" {
-		return ReasonNone, false
-	}
-	r.mu.Lock()
-	old := r.byToken[token]
-	switch {
-	case old == nil || old.principal != principal:
-		r.mu.Unlock()
-		return ReasonUnknown, false
-	case attempt <= old.attempt:
-		r.mu.Unlock()
-		return ReasonUnknown, true
-	}
-	delete(r.byToken, token)
-	r.mu.Unlock()
-	old.s.Fail(&link.CloseError{Code: CloseSuperseded, Reason: "superseded by a newer link"})
-	return ReasonEnded, false
+// ErrTooOften refuses a client that resumes again and again.
+var ErrTooOften = errors.New("the session is being resumed too often")
+
+// errStale closes a link whose HELLO came late.
+var errStale = &link.CloseError{Code: CloseSuperseded, Reason: "a newer attempt has been made"}
+
+// A session may be resumed so often at once, and then so often a second.
+const (
+	resumeBurst = 100
+	resumeRate  = 10
+)
+
+// Terms are fixed for the life of a session.
+type Terms struct {
+	Subprotocol string
+	Limits      wire.Limits
+	Features    string // or a hash of their names
 }
 
-// Add registers a session and returns its token.
-func (r *Registry) Add(s *Session, principal string, attempt uint64) string {
-	var bits [16]byte
-	rand.Read(bits[:]) // never fails
-	token := hex.EncodeToString(bits[:])
+// Claim is what a HELLO says of the session that it wants.
+type Claim struct {
+	Principal string
+	Client    string
+	Token     string // "": a new session
+	Attempt   uint64
+	Received  uint64
+	Terms     Terms
+}
+
+// Registry knows a server's sessions by their tokens, and keeps those that have
+// no link for a time. Tokens are 128 random bits, bound to a principal. At most
+// two of a session are valid: the one that its client has confirmed, and the one
+// that it is offered. The zero value is ready; its exported fields are set
+// before it is used.
+type Registry struct {
+	// MaxSessions and MaxBytes bound the sessions without a link together.
+	// When they are passed, those that have been without one for the longest
+	// are given up.
+	MaxSessions int
+	MaxBytes    int64
+
+	mu       sync.Mutex
+	byToken  map[string]*entry
+	byClient map[string]*entry   // of clients that may not have got their token
+	entries  map[*Session]*entry // all
+	away     [2]list.List        // of *entry, the longest away first: unconfirmed ones, and the others
+	bytes    int64               // that those hold, when they were last asked
+	sweep    *time.Timer
+	sweeps   int // chains of them that were begun
+}
+
+type entry struct {
+	s                  *Session
+	claim              Claim
+	confirmed, offered string
+	level              float64 // of resumes, a leaky bucket
+	at                 time.Time
+	doomed             error // why it is to end, when whoever has its link tells
+
+	// without a link
+	place *list.Element // nil: it has one
+	home  *list.List    // where it is
+	since *time.Timer
+	times int // that it was without one
+	held  func() int
+	bytes int64
+	lost  func(error)
+}
+
+func (e *entry) client() string { return e.claim.Principal + "\x00" + e.claim.Client }
+
+// settleLocked spends the older token when the newer one was confirmed.
+func (r *Registry) settleLocked(e *entry) {
+	if e.offered == "" || !e.s.Heard() {
+		return
+	}
+	r.confirmLocked(e)
+}
+
+func (r *Registry) confirmLocked(e *entry) {
+	delete(r.byToken, e.confirmed)
+	e.confirmed, e.offered = e.offered, ""
+	if r.byClient[e.client()] == e {
+		delete(r.byClient, e.client())
+	}
+}
+
+func (r *Registry) offerLocked(e *entry) {
+	if e.offered == "" {
+		var bits [16]byte
+		rand.Read(bits[:]) // never fails
+		e.offered = hex.EncodeToString(bits[:])
+		r.byToken[e.offered] = e
+	}
+}
+
+// Resume gives the session that q claims to c, and sends w there with what is
+// the session's to say. It returns nil and the reason if the client has to have a
+// new session. An error refuses the link: a *link.CloseError is what to close it
+// with, ErrTooOften asks it to come later.
+//
+// A session that cannot be resumed by anybody is ended, if q was right to claim
+// it: its client has stopped reading it.
+func (r *Registry) Resume(c *Carrier, q Claim, w wire.WelcomeBody) (s *Session, reason string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.byToken[q.Token]
+	if e != nil {
+		r.settleLocked(e)
+	}
+	switch {
+	case q.Token == "":
+		return nil, ReasonNone, r.ghostLocked(q)
+	case e == nil || e.claim.Principal != q.Principal || q.Token != e.confirmed && q.Token != e.offered:
+		return nil, ReasonUnknown, r.ghostLocked(q)
+	case q.Attempt <= e.claim.Attempt:
+		return nil, "", errStale
+	}
+	if q.Token == e.offered {
+		r.confirmLocked(e)
+	}
+	switch {
+	case !e.s.Resumable():
+		r.endLocked(e, errFenced)
+		return nil, ReasonEnded, nil
+	case q.Terms != e.claim.Terms:
+		return nil, ReasonDiffers, r.ghostLocked(q)
+	case !e.mayResume(time.Now()):
+		return nil, "", ErrTooOften
+	}
+	err = e.s.Attach(c, q.Received, func(received uint64) wire.WelcomeBody {
+		r.offerLocked(e) // not before: what nobody was told cannot be confirmed
+		w.Token, w.Resumed, w.Received = e.offered, true, received
+		return w
+	})
+	if err == ErrEnded {
+		return nil, ReasonUnknown, nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	e.claim.Attempt = q.Attempt
+	r.returnLocked(e)
+	return e.s, "", nil
+}
+
+func (e *entry) mayResume(now time.Time) bool {
+	e.level = max(0, e.level-now.Sub(e.at).Seconds()*resumeRate) + 1
+	e.at = now
+	if e.level > resumeBurst {
+		e.level--
+		return false
+	}
+	return true
+}
+
+// ghostLocked ends the session of a client that never got its WELCOME, and asks
+// for another one.
+func (r *Registry) ghostLocked(q Claim) error {
+	if q.Client == "" {
+		return nil
+	}
+	e := r.byClient[q.Principal+"\x00"+q.Client]
+	if e == nil {
+		return nil
+	}
+	r.settleLocked(e)
+	switch {
+	case e.confirmed != "": // in this moment
+		return nil
+	case q.Attempt <= e.claim.Attempt:
+		return errStale
+	}
+	r.endLocked(e, errFenced)
+	return nil
+}
+
+// Add registers a session, which has no link yet, and returns its token. If a
+// later HELLO of the same client was faster the session ends with its first
+// WELCOME.
+func (r *Registry) Add(s *Session, q Claim) (token string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.byToken == nil {
-		r.byToken = map[string]*entry{}
+		r.byToken, r.byClient, r.entries = map[string]*entry{}, map[string]*entry{}, map[*Session]*entry{}
 	}
-	r.byToken[token] = &entry{s, principal, attempt}
+	q.Token = "" // it has served, and may be as long as the client likes
+	e := &entry{s: s, claim: q}
+	r.entries[s] = e
+	r.offerLocked(e)
+	token = e.offered
+	switch { // again: Resume was a while ago
+	case r.ghostLocked(q) != nil:
+		r.endLocked(e, errStale)
+	case q.Client != "":
+		r.byClient[e.client()] = e
+	}
 	return token
 }
 
-// Remove forgets a session that ended.
-func (r *Registry) Remove(token string) {
+// Keep keeps a session whose link ended for grace, or for the time of a
+// handshake if its client may not know of it. held tells how many bytes are kept
+// with it. When it is over for lack of time or room lost is called with the
+// reason, on a goroutine of its own.
+func (r *Registry) Keep(s *Session, grace, handshake time.Duration, held func() int, lost func(error)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.byToken, token)
+	e := r.entries[s]
+	if e == nil || e.place != nil || s.Carrier() != nil {
+		return // ended, or resumed, meanwhile
+	}
+	if r.settleLocked(e); e.confirmed == "" {
+		grace = min(grace, handshake)
+	}
+	e.held, e.lost = held, lost
+	if e.doomed != nil {
+		r.endLocked(e, e.doomed)
+		return
+	}
+	e.bytes = int64(held())
+	e.home = &r.away[1]
+	if e.confirmed == "" {
+		e.home = &r.away[0]
+	}
+	e.place = e.home.PushBack(e)
+	e.times++
+	times := e.times
+	e.since = time.AfterFunc(max(grace, 1), func() { r.expire(e, times) })
+	r.bytes += e.bytes
+	r.evictLocked()
+	if r.sweep == nil && r.keptLocked() > 0 {
+		r.sweeps++
+		r.sweepLaterLocked(r.sweeps)
+	}
+}
+
+func (r *Registry) sweepLaterLocked(chain int) {
+	r.sweep = time.AfterFunc(sweepEvery, func() { r.sweepNow(chain) })
+}
+
+// sweepEvery is how often the sessions without a link are asked what they hold:
+// their handlers go on.
+const sweepEvery = time.Second
+
+func (r *Registry) sweepNow(chain int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sweep == nil || chain != r.sweeps {
+		return // it had fired when it was stopped
+	}
+	for i := range r.away {
+		for at := r.away[i].Front(); at != nil; at = at.Next() {
+			e := at.Value.(*entry)
+			r.bytes -= e.bytes
+			e.bytes = int64(e.held())
+			r.bytes += e.bytes
+		}
+	}
+	r.evictLocked()
+	r.sweep = nil
+	if r.keptLocked() > 0 {
+		r.sweepLaterLocked(chain)
+	}
+}
+
+// keptLocked is how many sessions have no link.
+func (r *Registry) keptLocked() int { return r.away[0].Len() + r.away[1].Len() }
+
+// evictLocked gives up the sessions that have been without a link for the
+// longest, those first that no client has confirmed: else a client that only opens
+// them would push out everybody's.
+func (r *Registry) evictLocked() {
+	for n := r.keptLocked(); n > 0 && (n > r.MaxSessions || r.bytes > r.MaxBytes); n = r.keptLocked() {
+		first := r.away[0].Front()
+		if first == nil {
+			first = r.away[1].Front()
+		}
+		r.endLocked(first.Value.(*entry), ErrEvicted)
+	}
+}
+
+func (r *Registry) expire(e *entry, times int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// A timer that fired as the link came back has nothing to say.
+	if e.place != nil && e.times == times {
+		r.endLocked(e, ErrGrace)
+	}
+}
+
+// endLocked ends a session. If it has no link nobody else will tell.
+func (r *Registry) endLocked(e *entry, why error) {
+	lost := e.lost
+	r.forgetLocked(e)
+	switch {
+	case lost == nil && !e.s.endIfLinked(why): // in between: Attach or Keep follows
+		e.doomed = why
+		r.entries[e.s] = e
+	case lost != nil && e.s.End(why):
+		go lost(why)
+	}
+}
+
+// returnLocked notes that a session has a link again.
+func (r *Registry) returnLocked(e *entry) {
+	if e.place == nil {
+		return
+	}
+	e.home.Remove(e.place)
+	e.since.Stop()
+	r.bytes -= e.bytes
+	e.place, e.since, e.held, e.lost, e.bytes = nil, nil, nil, nil, 0
+	if r.keptLocked() == 0 && r.sweep != nil {
+		r.sweep.Stop()
+		r.sweep = nil
+	}
+}
+
+// Remove forgets a session that ended.
+func (r *Registry) Remove(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.entries[s]; e != nil {
+		r.forgetLocked(e)
+	}
+}
+
+func (r *Registry) forgetLocked(e *entry) {
+	r.returnLocked(e)
+	delete(r.entries, e.s)
+	delete(r.byToken, e.confirmed)
+	delete(r.byToken, e.offered)
+	if r.byClient[e.client()] == e {
+		delete(r.byClient, e.client())
+	}
+}
+
+// Away returns how many sessions have no link, and the bytes that they hold.
+func (r *Registry) Away() (sessions int, bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.keptLocked(), r.bytes
 }

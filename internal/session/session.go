@@ -1,21 +1,19 @@
-// Package session is the one place where frames are counted. A session opens
-// with HELLO and WELCOME, says how far it has read, and knows how far its peer
-// has; the link below it moves bytes and the engine above it knows calls.
-//
-// A session lives exactly as long as its link in this version. The counting,
-// the tokens and the opening follow PROTOCOL.md sections 1 and 2, so that a
-// session can learn to outlive its link without a change of the wire.
+// Package session is the one place where frames are counted. A carrier is one
+// link: it opens with HELLO and WELCOME. A session is what it carries: it says
+// how far it has read, knows how far its peer has, keeps what the peer may lack,
+// and so outlives its links. The engine above knows calls, the link below moves
+// bytes.
 package session
 
 import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -33,6 +31,7 @@ const (
 const (
 	CloseDone       = 1000
 	CloseGoingAway  = 1001
+	CloseTooBig     = 1009
 	CloseRestart    = 1012
 	CloseOverload   = 1013
 	CloseProtocol   = 4400
@@ -51,17 +50,13 @@ const (
 	ackDelay  = time.Second
 )
 
-// maxControl bounds the answers that a peer can make us queue outside of the
-// engine's budget.
-const maxControl = 64
-
-// ErrHandshakeTimeout is the cause of a link that never completed its opening.
-var ErrHandshakeTimeout = errors.New("the peer did not complete the handshake in time")
+// ErrEnded is returned for a session that is over.
+var ErrEnded = errors.New("the session is over")
 
 // Engine is the layer above: it has frames to send and takes those received.
-// Received frames are valid only until the call returns. Receive,
-// ReceiveArray and Malformed are called by the reader and must not wait; an
-// error ends the link.
+// Received frames are valid only until the call returns. Receive, ReceiveArray
+// and Malformed are called by the reader and must not wait; an error ends the
+// session, and so it must have a close code that does.
 type Engine interface {
 	// Take adds the frames that are ready to b, in the order in which they
 	// are to be sent, until b is full. Called by the writer.
@@ -71,66 +66,52 @@ type Engine interface {
 	ReceiveArray(fs []wire.Frame) error
 	// Malformed answers a plain peer's message that could not be read.
 	Malformed(err error) error
-	// Hello is called once on the server; Accept or Refuse follows.
-	Hello(h wire.HelloBody)
-	// Opened is called once on the client with the server's WELCOME.
-	Opened(w wire.WelcomeBody) error
-	// Refused is called instead of Opened, before the link ends.
-	Refused(e *wire.ErrorBody)
 	GoAway(b wire.GoAwayBody)
+	// Auth takes new credentials; Carrier.AuthOK follows.
+	Auth(c *Carrier, b wire.AuthBody)
+	// AuthOK takes the answer to Carrier.Auth.
+	AuthOK(b wire.AuthOKBody) error
 }
 
-// Options of a session.
-type Options struct {
-	Dialect      Dialect
-	Client       bool
-	Message      int // our own limit of one message received
-	MaxDepth     int // nesting of JSON; 0: wire.MaxDepth
-	Intern       func([]byte) string
-	WriteTimeout time.Duration
-	Handshake    time.Duration // bound of the opening; 0: none
-}
-
-type phase uint8
-
-const (
-	waitHello      phase = iota // server: the first frame must be HELLO
-	authenticating              // server: nothing may come before WELCOME
-	waitWelcome                 // client: the first frame must be WELCOME
-	open
-)
-
-// Session is one session over one link. Its methods may be called from any
+// Session is what outlives links. Its methods may be called from any
 // goroutine.
+//
+// Locks: reading and writing are held while a message is taken from a link and
+// made for one; Attach holds both, so that a link is swapped between messages.
+// Then comes whatever lock the engine has, and then mu.
 type Session struct {
-	o      Options
-	engine Engine
-	link   *link.Link
-	opener *time.Timer // the opening's deadline
+	engine  Engine
+	dialect Dialect
+	client  bool
+	done    chan struct{} // closed when the session is over
 
-	// reader and writer state, each touched by its own goroutine
-	reader wire.Reader
-	frame  wire.Frame
+	current atomic.Pointer[Carrier] // nil while there is no link; set under all locks, cleared under mu
+	logged  atomic.Int64            // bytes in log
 
-	phase atomic.Uint32 // a phase; changed under mu
+	reading sync.Mutex
+	writing sync.Mutex
 
 	mu       sync.Mutex
-	control  []wire.Frame // uncounted frames, before all others
-	pinging  bool         // a PING waits in control
-	ackDue   bool
-	sent     uint64 // counted frames taken into batches
-	acked    uint64 // of those, acknowledged
+	sent     uint64 // counted frames taken into batches …
+	next     uint64 // … of those, on this link: less than sent while it replays
+	acked    uint64 // … and acknowledged
+	log      replay
+	asked    bool   // a PING went out because the log is half full
+	tight    bool   // the log bounds what is taken: an ACK is waited for
 	received uint64 // counted frames received
 	newly    int    // of those, not yet acknowledged: frames …
 	newBytes int    // … and bytes
+	ackDue   bool
 	ackTimer *time.Timer
 	ackArmed bool
+	heard    bool          // something has come over this link since WELCOME
 	taking   bool          // the engine is being asked; sent grows in a moment
 	taken    chan struct{} // closed when it has; nil when nobody waits
 	moved    chan struct{} // closed when acked grows; nil when nobody waits
 	probe    probe
-	goodbye  error // ends the link when everything was written
+	goodbye  error // ends the session when everything was written
 	ended    bool
+	cause    error // why
 }
 
 // probe measures the round trip: of the opening, and then from the writing of a
@@ -150,14 +131,207 @@ func (p *probe) measure() {
 	p.from = time.Time{}
 }
 
+// New makes a session that has no link yet. log is how many bytes of what was
+// sent are kept until they are acknowledged; with 0 the session ends with its
+// link.
+func New(e Engine, d Dialect, client bool, log int) *Session {
+	return &Session{engine: e, dialect: d, client: client, log: replay{max: log}, done: make(chan struct{})}
+}
+
+// Engine returns the layer above.
+func (s *Session) Engine() Engine { return s.engine }
+
+// Resumable reports whether the session can outlive its link.
+func (s *Session) Resumable() bool { return s.log.max > 0 }
+
+// Attach makes c what carries the session. The link that there was is fenced
+// off: nothing more is taken from it, and it is closed. position is what the
+// peer has received: what it lacks is sent again. On the server welcome is given
+// our own position, and makes the WELCOME that goes first.
+//
+// It fails with ErrEnded, or with what c is to be closed with when the position
+// cannot be.
+func (s *Session) Attach(c *Carrier, position uint64, welcome func(received uint64) wire.WelcomeBody) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return ErrEnded
+	}
+	if position > s.sent || position < s.acked {
+		return protocolError(fmt.Sprintf("position %d is outside %d to %d", position, s.acked, s.sent), nil)
+	}
+	if old := s.current.Load(); old != nil {
+		old.Fail(errFenced)
+	}
+	s.ackedLocked(position)
+	s.next = position
+	if s.log.max == 0 {
+		s.next = s.sent
+	}
+	// Our position was stated, in HELLO or in what welcome makes.
+	s.newly, s.newBytes, s.ackDue = 0, 0, false
+	s.asked, s.heard = false, false
+	s.probe = probe{}
+	var w *wire.WelcomeBody
+	switch {
+	case s.dialect == Plain:
+	case s.client:
+		s.ackDue = true // at once: it confirms the token
+		c.mu.Lock()
+		s.probe.from = c.hailed // WELCOME answered it, though not at once
+		c.mu.Unlock()
+		s.probe.measure()
+	default:
+		body := welcome(s.received)
+		w = &body
+		s.probe.from, s.probe.at = time.Now(), position // the client's ACK answers WELCOME at once
+	}
+	s.current.Store(c)
+	c.opened(s, w)
+	c.link.Wake()
+	return nil
+}
+
+// Detach is called when c's link has ended, with its cause. lost reports that c
+// carried the session, which has no link now; over that this was its end.
+func (s *Session) Detach(c *Carrier, cause error) (lost, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current.Load() != c {
+		return false, false
+	}
+	s.current.Store(nil)
+	if s.ended || !s.outlives(cause) {
+		s.endLocked(cause)
+		return true, true
+	}
+	return true, false
+}
+
+// outlives reports whether the session goes on after its link ended with cause
+// (PROTOCOL.md section 8).
+func (s *Session) outlives(cause error) bool {
+	if s.log.max == 0 {
+		return false
+	}
+	var ce *link.CloseError
+	if !errors.As(cause, &ce) {
+		return true
+	}
+	switch ce.Code {
+	case CloseDone, CloseTooBig, CloseRestart, CloseProtocol, CloseUnauthed, CloseForbidden, CloseFlood:
+		return false
+	case CloseGoingAway:
+		return s.client // a page that was left does not come back
+	}
+	return true
+}
+
+// End ends the session, and its link with err. The first cause wins. It reports
+// true if there is no link whose end would tell: then its caller has to see to
+// what the end means. It does not wait.
+func (s *Session) End(err error) (alone bool) {
+	s.mu.Lock()
+	c := s.current.Load()
+	first := !s.ended
+	if first && c == nil {
+		s.endLocked(err)
+	} else if first {
+		s.ended, s.cause = true, err
+		close(s.done)
+	}
+	s.mu.Unlock()
+	if c != nil {
+		c.Fail(err)
+	}
+	return first && c == nil
+}
+
+// endIfLinked is End for a session that has a link. One that has none is left to
+// whoever has taken the last one away, or is about to bring one: that ends as
+// soon as what is ready was written. It reports whether there is a link.
+func (s *Session) endIfLinked(err error) (linked bool) {
+	s.mu.Lock()
+	c := s.current.Load()
+	switch {
+	case s.ended:
+	case c != nil:
+		s.ended, s.cause = true, err
+		close(s.done)
+	case s.goodbye == nil:
+		s.goodbye = err
+	}
+	s.mu.Unlock()
+	if c != nil {
+		c.Fail(err)
+	}
+	return c != nil
+}
+
+// endLocked ends a session that has no link.
+func (s *Session) endLocked(cause error) {
+	if !s.ended {
+		s.ended, s.cause = true, cause
+		close(s.done)
+	}
+	if s.ackTimer != nil {
+		s.ackTimer.Stop()
+	}
+	s.log.drop(math.MaxUint64)
+	s.logged.Store(0)
+}
+
+// Done is closed when the session begins to end.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Err says why the session ended, nil while it lives.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cause
+}
+
+// Carrier returns what carries the session, nil while there is no link.
+func (s *Session) Carrier() *Carrier { return s.current.Load() }
+
+// Wake tells the session that Take has something.
+func (s *Session) Wake() {
+	if c := s.current.Load(); c != nil {
+		c.link.Wake()
+	}
+}
+
+// Logged is how many bytes were sent and not acknowledged.
+func (s *Session) Logged() int { return int(s.logged.Load()) }
+
+// Positions returns the numbers of counted frames sent, acknowledged by the
+// peer, and received.
+func (s *Session) Positions() (sent, acked, received uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sent, s.acked, s.received
+}
+
+// Heard reports whether something has come over the latest link: the client
+// has the token of its WELCOME.
+func (s *Session) Heard() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard
+}
+
 // Probe asks for a measurement of the round trip, with the next frames that are
 // sent.
 func (s *Session) Probe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.o.Dialect != Plain && !s.probe.wanted && s.probe.from.IsZero() {
+	if c := s.current.Load(); c != nil && s.dialect != Plain && !s.probe.wanted && s.probe.from.IsZero() {
 		s.probe.wanted = true
-		s.pingLocked()
+		c.ping()
 	}
 }
 
@@ -169,134 +343,34 @@ func (s *Session) RTT() time.Duration {
 	return s.probe.rtt
 }
 
-// New makes a session over t. Run starts it.
-func New(t link.Transport, e Engine, o Options) *Session {
-	s := &Session{o: o, engine: e}
-	s.reader = wire.Reader{Hello: o.Dialect == JSON, MaxDepth: o.MaxDepth, Intern: o.Intern}
-	switch {
-	case o.Dialect == Plain:
-		s.phase.Store(uint32(open))
-	case o.Client:
-		s.phase.Store(uint32(waitWelcome))
-	}
-	s.link = link.New(t, s, link.Options{Text: o.Dialect != Binary, WriteTimeout: o.WriteTimeout})
-	if s.is(open) {
-		s.link.SetReadLimit(s.readLimit())
-	} else {
-		s.link.SetReadLimit(wire.MaxBuffered)
-	}
-	return s
-}
-
-func (s *Session) is(p phase) bool { return phase(s.phase.Load()) == p }
-
-// readLimit is what one message of the transport may have: the largest payload
-// and its envelope. The envelope is mostly metadata and an error's text, which
-// JSON can write six times as long.
-func (s *Session) readLimit() int64 { return int64(s.o.Message) + 64<<10 + 6*wire.MaxMeta }
-
-// Run serves the session until its link ends and returns why. When it returns
-// every goroutine of the link has ended.
-func (s *Session) Run() error {
-	if s.o.Handshake > 0 && !s.is(open) {
-		s.opener = time.AfterFunc(s.o.Handshake, func() {
-			s.Fail(&link.CloseError{Code: CloseTimeout, Reason: "no handshake in time", Err: ErrHandshakeTimeout})
-		})
-	}
-	err := s.link.Run()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-	if s.opener != nil {
-		s.opener.Stop()
-	}
-	if s.ackTimer != nil {
-		s.ackTimer.Stop()
-	}
-	return err
-}
-
-// Fail ends the link; the first cause wins. It does not wait.
-func (s *Session) Fail(err error) { s.link.Fail(err) }
-
-// Done is closed when the link begins to end.
-func (s *Session) Done() <-chan struct{} { return s.link.Done() }
-
-// Err says why the link ended, nil while it lives.
-func (s *Session) Err() error { return s.link.Err() }
-
-// Wake tells the session that Take has something.
-func (s *Session) Wake() { s.link.Wake() }
-
-// KeepAlive begins to watch the peer.
-func (s *Session) KeepAlive(interval time.Duration) { s.link.KeepAlive(interval, CloseTimeout) }
-
-// Positions returns the numbers of counted frames sent, acknowledged by the
-// peer, and received.
-func (s *Session) Positions() (sent, acked, received uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sent, s.acked, s.received
-}
-
-// Hello sends the client's first frame.
-func (s *Session) Hello(h wire.HelloBody) {
-	s.mu.Lock()
-	s.probe.from = time.Now() // WELCOME answers it, though not at once
-	s.mu.Unlock()
-	s.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)})
-}
-
-// Accept answers a HELLO: the session is open. It reports false when the link
-// has ended meanwhile.
-func (s *Session) Accept(w wire.WelcomeBody) bool {
-	s.mu.Lock()
-	if s.ended || !s.is(authenticating) || s.link.Err() != nil {
-		s.mu.Unlock()
-		return false
-	}
-	w.Received = s.received
-	s.phase.Store(uint32(open))
-	s.probe.from = time.Now() // the client's ACK answers WELCOME at once
-	// Before a GOAWAY that came in between.
-	s.control = slices.Insert(s.control, 0, wire.Frame{Type: wire.Welcome, Payload: w.Append(nil)})
-	s.stopOpener()
-	s.mu.Unlock()
-	s.link.SetReadLimit(s.readLimit())
-	s.link.Wake()
-	return true
-}
-
-// Refuse answers a HELLO with an error and closes the link with code after it.
-func (s *Session) Refuse(e wire.ErrorBody, code int, reason string) {
-	body := wire.AuthOKBody{Error: &e}
-	s.send(wire.Frame{Type: wire.AuthOK, Payload: body.Append(nil)})
-	s.CloseAfterFlush(&link.CloseError{Code: code, Reason: reason})
-}
-
-// GoAway tells the peer to begin nothing new.
+// GoAway tells the peer to begin nothing new. Without a link it does nothing.
 func (s *Session) GoAway(b wire.GoAwayBody) {
-	if s.o.Dialect != Plain {
-		s.send(wire.Frame{Type: wire.GoAway, Payload: b.Append(nil)})
+	if c := s.current.Load(); c != nil && s.dialect != Plain {
+		c.send(wire.Frame{Type: wire.GoAway, Payload: b.Append(nil)})
 	}
 }
 
-// CloseAfterFlush ends the link with err as soon as all that is ready was
-// written.
-func (s *Session) CloseAfterFlush(err error) {
+// CloseAfterFlush ends the session with err as soon as all that is ready was
+// written. Without a link it does so at once, and reports it as End does.
+func (s *Session) CloseAfterFlush(err error) (alone bool) {
 	s.mu.Lock()
 	if s.goodbye == nil {
 		s.goodbye = err
 	}
+	away := s.current.Load() == nil
 	s.mu.Unlock()
-	s.link.Wake()
+	if away {
+		return s.End(err)
+	}
+	s.Wake()
+	return false
 }
 
 // Sync waits until everything that was counted so far is acknowledged, until
-// done is closed, or until the link ends. Plain peers acknowledge nothing, so
+// done is closed, or until the session ends. Plain peers acknowledge nothing, so
 // for them it returns at once.
 func (s *Session) Sync(done <-chan struct{}) {
-	if s.o.Dialect == Plain {
+	if s.dialect == Plain {
 		return
 	}
 	s.mu.Lock()
@@ -305,7 +379,9 @@ func (s *Session) Sync(done <-chan struct{}) {
 		return // what was being taken would have counted
 	}
 	for target := s.sent; s.acked < target; {
-		s.pingLocked()
+		if c := s.current.Load(); c != nil {
+			c.ping()
+		}
 		if !s.waitLocked(&s.moved, done) {
 			return
 		}
@@ -313,7 +389,7 @@ func (s *Session) Sync(done <-chan struct{}) {
 }
 
 // waitLocked waits until signalLocked is called for ch. It reports false when
-// done was closed or the link ended.
+// done was closed or the session ended.
 func (s *Session) waitLocked(ch *chan struct{}, done <-chan struct{}) bool {
 	if s.ended {
 		return false
@@ -324,12 +400,11 @@ func (s *Session) waitLocked(ch *chan struct{}, done <-chan struct{}) bool {
 	signal := *ch
 	s.mu.Unlock()
 	defer s.mu.Lock()
-	s.link.Wake()
 	select {
 	case <-signal:
 		return true
 	case <-done:
-	case <-s.link.Done():
+	case <-s.done:
 	}
 	return false
 }
@@ -341,178 +416,216 @@ func signalLocked(ch *chan struct{}) {
 	}
 }
 
-func (s *Session) send(f wire.Frame) {
-	s.mu.Lock()
-	s.control = append(s.control, f)
-	s.mu.Unlock()
-	s.link.Wake()
-}
-
-func (s *Session) pingLocked() {
-	if !s.pinging {
-		s.pinging = true
-		s.control = append(s.control, wire.Frame{Type: wire.Ping})
-	}
-}
-
-func (s *Session) stopOpener() {
-	if s.opener != nil {
-		s.opener.Stop()
-	}
-}
-
-// Idle is the link's: nothing was received for an interval.
-func (s *Session) Idle() {
-	if s.o.Dialect == Plain {
-		s.link.Ping()
-		return
-	}
-	s.mu.Lock()
-	if s.is(open) {
-		s.pingLocked()
-	}
-	s.mu.Unlock()
-	s.link.Wake()
-}
-
-// Fill is the link's: the next message. Control frames go first, and a counted
-// frame is counted here, when it is taken.
-func (s *Session) Fill(dst []byte) []byte {
-	b := getBatch(s.o.Dialect)
+// fill makes the next message for c. Control frames go first; then what the peer
+// lacks of what was sent before; then new frames, and a counted one is counted
+// here, when it is taken.
+func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	b := getBatch(s.dialect)
 	defer b.free()
 	s.mu.Lock()
-	pinged := s.pinging
-	alone := s.takeControlLocked(b)
-	pinged = pinged && !s.pinging
-	ready := s.is(open) && !alone
+	if s.current.Load() != c {
+		s.mu.Unlock()
+		return nil // fenced off
+	}
+	alone, pinged := s.takeControlLocked(c, b)
+	if s.next < s.sent && b.Len() == 0 && !alone {
+		return s.replayLocked(c, b, scratch)
+	}
+	ready := s.next == s.sent && !alone
+	if ready && s.log.max > 0 {
+		b.within(&s.log)
+		ready = s.log.bytes < s.log.max
+		s.tight = !ready
+	}
 	s.taking = ready
 	s.mu.Unlock()
 
 	if ready && !b.Full() {
 		s.engine.Take(b)
 	}
-	s.mu.Lock()
-	before := s.sent
-	for i := range b.frames {
-		if b.frames[i].Type.Counted() {
-			s.sent++
-		}
+	if b.Len() == 0 {
+		return s.nothing(c, b, ready)
 	}
+	counted, pure, timed := b.counted()
+	msg := scratch
+	if counted > 0 && s.log.max > 0 && b.size >= largeLog {
+		msg = buf.Sized(b.size) // written and kept: not copied
+	}
+	out := c.encode(b, msg)
+	if out == nil {
+		defer s.End(errHole) // also if the link has ended for another reason
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if counted > 0 {
+		s.sent += uint64(counted)
+		s.next = s.sent
+	}
+	s.tight = s.tight || b.refused || b.limit < batchBytes
 	if s.probe.wanted && pinged {
 		s.probe.wanted = false // alone it would be answered by any ACK
-		if s.sent > before {
+		if counted > 0 {
 			s.probe.from, s.probe.at = time.Now(), s.sent
 		}
 	}
-	if s.taking {
-		s.taking = false
-		signalLocked(&s.taken)
+	s.takenLocked()
+	switch {
+	case out == nil:
+		if msg != scratch {
+			msg.Release()
+		}
+	case counted > 0 && s.log.max > 0:
+		kept := segment{msg: msg.Retain(), end: s.sent, frames: counted, pure: pure}
+		if msg == scratch {
+			msg.Release()
+			kept.msg = buf.Copy(msg.B)
+		}
+		if timed {
+			kept.at = time.Now()
+		}
+		s.log.add(kept)
+		s.loggedLocked(c)
 	}
-	s.mu.Unlock()
-	if b.Len() == 0 {
-		s.farewell()
-		return dst
-	}
-	dst, err := b.encode(dst)
-	if err != nil {
-		// The engine checks every bound before it queues, so this is a
-		// defect of ours; the peer must not go on with a hole in the count.
-		s.Fail(&link.CloseError{Code: CloseProtocol, Reason: "frame cannot be encoded", Err: err})
-		return dst[:0]
-	}
-	return dst
+	return out
 }
 
-// takeControlLocked adds the uncounted frames. A frame of the handshake goes
-// alone, which the JSON dialect demands.
-func (s *Session) takeControlLocked(b *Batch) (alone bool) {
-	for len(s.control) > 0 && !alone {
-		f := &s.control[0]
-		switch f.Type {
-		case wire.Hello, wire.Welcome, wire.Auth, wire.AuthOK:
-			if b.Len() > 0 {
-				return true
-			}
-			alone = true
-		default:
-			if !s.is(open) {
-				return true // nothing but the handshake before it is done
-			}
-			if f.Type == wire.Ping {
-				f.Position, s.pinging = s.received, false
-			}
-		}
-		b.Add(f, nil)
-		s.control = s.control[1:]
-	}
-	if len(s.control) == 0 {
-		s.control = nil
-	}
+// rest gives up the memory that a busy session keeps.
+func (s *Session) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log.rest()
+}
+
+// errHole ends a session of which a frame was counted and cannot be written.
+var errHole = &link.CloseError{Code: CloseProtocol, Reason: "frame cannot be encoded"}
+
+// largeLog is the size from which a message is encoded where it is kept.
+const largeLog = 16 << 10
+
+// takeControlLocked adds c's control frames, and the ACK that is due.
+func (s *Session) takeControlLocked(c *Carrier, b *Batch) (alone, pinged bool) {
+	c.mu.Lock()
+	alone, pinged = c.takeControlLocked(b, s.received)
+	c.mu.Unlock()
 	if s.ackDue && !alone {
 		b.Add(&wire.Frame{Type: wire.Ack, Position: s.received}, nil)
 		s.ackDue, s.newly, s.newBytes = false, 0, 0
 	}
-	return alone
+	return alone, pinged
 }
 
-// farewell ends the link when everything was written and that was asked for.
-func (s *Session) farewell() {
-	s.mu.Lock()
-	err := s.goodbye
+// replayLocked makes a message of what was sent on an earlier link. It gives up
+// mu.
+func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf {
+	seg := *s.log.after(s.next)
+	pos := s.next
+	if s.next = seg.end; s.next == s.sent {
+		c.ping() // all that was missing is there: the log can be emptied
+	}
+	seg.msg.Retain() // an ACK could drop it
 	s.mu.Unlock()
-	if err != nil {
-		s.Fail(err)
+	if seg.pure && seg.at.IsZero() && seg.end-pos == uint64(seg.frames) {
+		return seg.msg
+	}
+	defer seg.msg.Release()
+	if err := seg.again(b, pos); err != nil {
+		c.Fail(protocolError("what was sent cannot be sent again", err))
+		return nil
+	}
+	return c.encode(b, scratch)
+}
+
+// nothing is called when there was nothing to write. asked says that the engine
+// was asked; the log may have been too full for what it had. If it had nothing,
+// a goodbye's time has come.
+func (s *Session) nothing(c *Carrier, b *Batch, asked bool) *buf.Buf {
+	s.mu.Lock()
+	s.takenLocked()
+	s.tight = s.tight || b.refused
+	switch {
+	case !b.refused:
+	case s.log.room() > b.most: // an ACK came meanwhile, and found nobody who waits
+		s.tight = false
+		c.link.Wake()
+	case !s.asked: // less than half full, and the peer would not hurry
+		s.asked = true
+		c.ping()
+	}
+	bye := s.goodbye
+	s.mu.Unlock()
+	if bye != nil && asked && !b.refused {
+		s.End(bye)
+	}
+	return nil
+}
+
+func (s *Session) takenLocked() {
+	if s.taking {
+		s.taking = false
+		signalLocked(&s.taken)
 	}
 }
 
-// Deliver is the link's: a message that arrived.
-func (s *Session) Deliver(msg []byte, text bool) error {
-	if text != (s.o.Dialect != Binary) {
-		return protocolError("binary and text messages mixed up", nil)
+// loggedLocked sees that a log that is half full becomes empty again: the peer
+// would not hurry.
+func (s *Session) loggedLocked(c *Carrier) {
+	s.logged.Store(int64(s.log.bytes))
+	if s.log.bytes > s.log.max/2 && !s.asked {
+		s.asked = true
+		c.ping()
+	}
+}
+
+// deliver takes a message that arrived over c.
+func (s *Session) deliver(c *Carrier, msg []byte) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if s.current.Load() != c {
+		return errFenced
 	}
 	var counted int
 	var err error
-	switch s.o.Dialect {
+	switch s.dialect {
 	case Binary:
-		counted, err = s.deliverBinary(msg)
+		counted, err = s.deliverBinary(c, msg)
 	case JSON:
-		counted, err = s.deliverJSON(msg)
+		counted, err = s.deliverJSON(c, msg)
 	case Plain:
-		return s.deliverPlain(msg)
+		return s.deliverPlain(c, msg)
 	}
-	s.countReceived(counted, len(msg))
+	s.countReceived(c, counted, len(msg))
 	return err
 }
 
-func (s *Session) deliverBinary(msg []byte) (counted int, err error) {
-	first := true
+func (s *Session) deliverBinary(c *Carrier, msg []byte) (counted int, err error) {
+	if len(msg) == 0 {
+		return 0, protocolError("empty message", nil)
+	}
 	for len(msg) > 0 {
-		n, err := wire.DecodeBinary(msg, &s.frame, s.o.Intern)
+		n, err := wire.DecodeBinary(msg, &c.frame, c.o.Intern)
 		if err != nil {
 			return counted, protocolError("malformed frame", err)
 		}
 		msg = msg[n:]
-		c, err := s.frameIn(&s.frame, first && len(msg) == 0)
-		counted += c
+		k, err := s.frameIn(c, &c.frame)
+		counted += k
 		if err != nil {
 			return counted, err
 		}
-		first = false
-	}
-	if first {
-		return 0, protocolError("empty message", nil)
 	}
 	return counted, nil
 }
 
-func (s *Session) deliverJSON(msg []byte) (counted int, err error) {
-	frames, array, err := s.reader.Read(msg)
+func (s *Session) deliverJSON(c *Carrier, msg []byte) (counted int, err error) {
+	frames, _, err := c.reader.Read(msg)
 	if err != nil {
 		return 0, protocolError("malformed message", err)
 	}
 	for i := range frames {
-		c, err := s.frameIn(&frames[i], !array)
-		counted += c
+		k, err := s.frameIn(c, &frames[i])
+		counted += k
 		if err != nil {
 			return counted, err
 		}
@@ -520,8 +633,8 @@ func (s *Session) deliverJSON(msg []byte) (counted int, err error) {
 	return counted, nil
 }
 
-func (s *Session) deliverPlain(msg []byte) error {
-	frames, array, err := s.reader.Read(msg)
+func (s *Session) deliverPlain(c *Carrier, msg []byte) error {
+	frames, array, err := c.reader.Read(msg)
 	switch {
 	case err != nil:
 		return s.engine.Malformed(err)
@@ -536,18 +649,15 @@ func (s *Session) deliverPlain(msg []byte) error {
 	return nil
 }
 
-// frameIn takes one frame and returns 1 if it counts. alone says that nothing
-// else was in its message.
-func (s *Session) frameIn(f *wire.Frame, alone bool) (int, error) {
-	if p := phase(s.phase.Load()); p != open {
-		return 0, s.opening(p, f, alone)
-	}
+// frameIn takes one frame and returns 1 if it counts.
+func (s *Session) frameIn(c *Carrier, f *wire.Frame) (int, error) {
 	switch f.Type {
 	case wire.Ping:
-		// Answered when the whole message was counted: see Deliver.
-		return 0, s.acknowledged(f.Position, true)
+		// Answered when the whole message was counted: see countReceived.
+		c.pinged = true
+		return 0, s.acknowledged(f.Position)
 	case wire.Ack:
-		return 0, s.acknowledged(f.Position, false)
+		return 0, s.acknowledged(f.Position)
 	case wire.GoAway:
 		b, err := wire.ParseGoAway(f.Payload)
 		if err != nil {
@@ -555,18 +665,9 @@ func (s *Session) frameIn(f *wire.Frame, alone bool) (int, error) {
 		}
 		s.engine.GoAway(b)
 		return 0, nil
-	case wire.Auth:
-		// Credentials are refreshed only where WELCOME announced it.
-		s.mu.Lock()
-		flood := len(s.control) >= maxControl
-		s.mu.Unlock()
-		if flood {
-			return 0, &link.CloseError{Code: CloseFlood, Reason: "answers to AUTH are not being read"}
-		}
-		body := wire.AuthOKBody{Error: &wire.ErrorBody{Code: 12, Message: "this peer does not refresh credentials"}}
-		s.send(wire.Frame{Type: wire.AuthOK, Payload: body.Append(nil)})
-		return 0, nil
-	case wire.Hello, wire.Welcome, wire.AuthOK:
+	case wire.Auth, wire.AuthOK:
+		return 0, s.authIn(c, f)
+	case wire.Hello, wire.Welcome:
 		return 0, protocolError("a second handshake on one link", nil)
 	}
 	if !f.Type.Counted() {
@@ -578,77 +679,75 @@ func (s *Session) frameIn(f *wire.Frame, alone bool) (int, error) {
 	return 1, s.engine.Receive(f)
 }
 
-// opening takes the first frame of a link.
-func (s *Session) opening(p phase, f *wire.Frame, alone bool) error {
+func (s *Session) authIn(c *Carrier, f *wire.Frame) error {
 	switch {
-	case p == waitHello && f.Type == wire.Hello:
-		if !alone {
-			return protocolError("the client sends HELLO and then nothing until WELCOME", nil)
-		}
-		h, err := wire.ParseHello(f.Payload)
-		if err != nil {
-			return protocolError("malformed HELLO", err)
-		}
-		s.mu.Lock()
-		s.phase.Store(uint32(authenticating))
-		s.mu.Unlock()
-		s.engine.Hello(h)
-		return nil
-	case p == authenticating:
-		return protocolError("the client sends HELLO and then nothing until WELCOME", nil)
-	case p == waitWelcome && f.Type == wire.Welcome:
-		w, err := wire.ParseWelcome(f.Payload)
-		if err != nil {
-			return protocolError("malformed WELCOME", err)
-		}
-		s.link.SetReadLimit(s.readLimit())
-		if err := s.engine.Opened(w); err != nil {
-			return err
-		}
-		// Not before the engine is ready: until the phase changes the writer,
-		// which may still be awake from HELLO, takes nothing from it.
-		s.mu.Lock()
-		s.phase.Store(uint32(open))
-		s.ackDue = true // at once: it confirms the token
-		s.probe.measure()
-		s.stopOpener()
-		s.mu.Unlock()
-		s.link.Wake()
-		return nil
-	case p == waitWelcome && f.Type == wire.AuthOK:
+	case (f.Type == wire.Auth) == s.client:
+		return protocolError("credentials come from the client", nil)
+	case f.Type == wire.AuthOK:
 		b, err := wire.ParseAuthOK(f.Payload)
-		if err != nil || b.Error == nil {
-			return protocolError("malformed answer to HELLO", err)
+		if err != nil {
+			return protocolError("malformed AUTH_OK", err)
 		}
-		s.engine.Refused(b.Error)
-		return nil
+		return s.engine.AuthOK(b)
+	case c.flooded():
+		return &link.CloseError{Code: CloseFlood, Reason: "answers to AUTH are not being read"}
 	}
-	return protocolError("the first frame is not the handshake's", nil)
+	if len(f.Payload) > wire.MaxBuffered {
+		return protocolError("AUTH is larger than an opening may be", nil)
+	}
+	b, err := wire.ParseAuth(f.Payload)
+	if err != nil {
+		return protocolError("malformed AUTH", err)
+	}
+	s.engine.Auth(c, b)
+	return nil
 }
 
 // acknowledged takes the peer's position.
-func (s *Session) acknowledged(pos uint64, ping bool) error {
+func (s *Session) acknowledged(pos uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if pos > s.sent || pos < s.acked {
 		return protocolError(fmt.Sprintf("position %d is outside %d to %d", pos, s.acked, s.sent), nil)
 	}
-	if pos > s.acked {
-		s.acked = pos
-		signalLocked(&s.moved)
-	}
+	s.ackedLocked(pos)
 	if !s.probe.from.IsZero() && pos >= s.probe.at {
 		s.probe.measure()
 	}
-	s.ackDue = s.ackDue || ping
 	return nil
+}
+
+func (s *Session) ackedLocked(pos uint64) {
+	if pos > s.acked {
+		s.acked = pos
+		s.next = max(s.next, pos)
+		signalLocked(&s.moved)
+		s.log.drop(pos)
+		s.logged.Store(int64(s.log.bytes))
+	}
+	s.asked = false
+	c := s.current.Load()
+	if c == nil || s.log.max == 0 {
+		return
+	}
+	if s.log.bytes > s.log.max/2 {
+		s.asked = true
+		c.ping()
+	}
+	if s.tight {
+		s.tight = false
+		c.link.Wake()
+	}
 }
 
 // countReceived counts what a message held, and sees that an ACK goes out when
 // one is due.
-func (s *Session) countReceived(frames, bytes int) {
+func (s *Session) countReceived(c *Carrier, frames, bytes int) {
 	s.mu.Lock()
-	wake := s.ackDue // a PING was among them, or the writer knows already
+	s.heard = true
+	s.ackDue = s.ackDue || c.pinged
+	c.pinged = false
+	wake := s.ackDue
 	if frames > 0 {
 		s.received += uint64(frames)
 		s.newly += frames
@@ -667,7 +766,7 @@ func (s *Session) countReceived(frames, bytes int) {
 	}
 	s.mu.Unlock()
 	if wake {
-		s.link.Wake()
+		c.link.Wake()
 	}
 }
 
@@ -678,13 +777,6 @@ func (s *Session) ackLate() {
 	due := s.ackDue
 	s.mu.Unlock()
 	if due {
-		s.link.Wake()
+		s.Wake()
 	}
-}
-
-func protocolError(reason string, err error) error {
-	if err != nil {
-		reason += ": " + err.Error()
-	}
-	return &link.CloseError{Code: CloseProtocol, Reason: reason, Err: err}
 }

@@ -21,18 +21,25 @@ func text(n int) []byte { return append(append([]byte{'"'}, bytes.Repeat([]byte(
 // pair opens two sessions over one pipe.
 func pair(t *testing.T, d Dialect) (client, server *running) {
 	t.Helper()
+	return pairLogging(t, d, 0)
+}
+
+func pairLogging(t *testing.T, d Dialect, log int) (client, server *running) {
+	t.Helper()
 	near, far := link.Pipe()
 	mk := func(tr link.Transport, isClient bool) *running {
 		e := new(engine)
-		r := &running{Session: New(tr, e, Options{Dialect: d, Client: isClient, Message: 1 << 20}), engine: e, end: make(chan error, 1)}
-		return r
+		o := Options{Dialect: d, Client: isClient, Message: 1 << 20}
+		return &running{Session: New(e, d, isClient, log), o: o, engine: e, carrier: NewCarrier(tr, e, o)}
 	}
 	client, server = mk(near, true), mk(far, false)
-	server.engine.onHello = func(wire.HelloBody) { server.Accept(wire.WelcomeBody{Token: "t"}) }
-	client.Hello(wire.HelloBody{Attempt: 1})
-	for _, r := range []*running{client, server} {
-		go func() { r.end <- r.Run() }()
+	server.engine.onHello = func(c *Carrier, h wire.HelloBody) {
+		server.accept(c, h.Received, wire.WelcomeBody{Token: "t"})
 	}
+	client.engine.onOpened = func(c *Carrier, w wire.WelcomeBody) error { return client.Attach(c, w.Received, nil) }
+	client.carrier.Hello(wire.HelloBody{Attempt: 1})
+	client.run()
+	server.run()
 	synctest.Wait()
 	if len(client.engine.welcomes) != 1 {
 		t.Fatal("the sessions did not open")
@@ -237,9 +244,9 @@ func TestSession_authFloodEndsTheLink(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		r.mu.Lock()
-		held := len(r.control)
-		r.mu.Unlock()
+		r.carrier.mu.Lock()
+		held := len(r.carrier.control)
+		r.carrier.mu.Unlock()
 		is.True(held <= maxControl)
 		is.Equal(r.code(), CloseFlood)
 	})
@@ -382,14 +389,14 @@ func TestSession_idleAsksOncePerSilence(t *testing.T) {
 	dialects(t, func(t *testing.T, d Dialect) {
 		is := is.New(t)
 		r := opened(t, Options{Dialect: d})
-		r.KeepAlive(20 * time.Second)
+		r.carrier.KeepAlive(20 * time.Second)
 		began := time.Now()
 		_, err := r.raw.expect(wire.Ping)
 		is.NoErr(err)
 		is.Equal(time.Since(began), 20*time.Second)
 		is.Equal(r.code(), CloseTimeout)
 		is.Equal(time.Since(began), 40*time.Second)
-		is.True(errors.Is(r.Err(), link.ErrSilent))
+		is.True(errors.Is(r.Err(), link.ErrSilent)) // it had no log to outlive that
 	})
 }
 
@@ -398,11 +405,11 @@ func TestSession_leavesNothingBehind(t *testing.T) {
 		is := is.New(t)
 		before := runtime.NumGoroutine()
 		client, server := pair(t, d)
-		client.KeepAlive(time.Second)
-		server.KeepAlive(time.Second)
+		client.carrier.KeepAlive(time.Second)
+		server.carrier.KeepAlive(time.Second)
 		client.send(note(1))
 		time.Sleep(10 * time.Second)
-		client.Fail(&link.CloseError{Code: CloseDone})
+		client.End(&link.CloseError{Code: CloseDone})
 		<-client.end
 		<-server.end
 		synctest.Wait()
@@ -416,5 +423,35 @@ func TestSession_frameThatCannotBeEncodedEndsTheLink(t *testing.T) {
 		r := opened(t, Options{Dialect: d})
 		r.send(wire.Frame{Type: wire.Notify}) // no name: a defect of ours
 		is.Equal(r.code(), CloseProtocol)
+	})
+}
+
+// The ACK that empties a full log may come while the engine is being asked: what
+// it had did not fit then, and no other ACK will come.
+func TestSession_logBecomesEmptyWhileAsked(t *testing.T) {
+	dialects(t, func(t *testing.T, d Dialect) {
+		is := is.New(t)
+		r := openedLogging(t, Options{Dialect: d}, 200_000)
+		r.send(wire.Frame{Type: wire.Notify, Method: "n", Payload: text(80_000)})
+		_, err := r.raw.expect(wire.Notify)
+		is.NoErr(err)
+		synctest.Wait()
+		acked := false
+		r.engine.onTake = func() {
+			if acked {
+				return
+			}
+			acked = true
+			is.NoErr(r.raw.send(wire.Frame{Type: wire.Ack, Position: 1}))
+			for r.Logged() > 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		r.send(wire.Frame{Type: wire.Notify, Method: "n", Payload: text(150_000)})
+		stuck := time.AfterFunc(10*time.Second, r.raw.t.Kill)
+		defer stuck.Stop()
+		_, err = r.raw.expect(wire.Notify)
+		is.NoErr(err)
+		r.stop()
 	})
 }

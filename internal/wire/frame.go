@@ -117,6 +117,11 @@ type Frame struct {
 	Dropped  uint64 // ITEM: items dropped before this one
 }
 
+// MetaAge is the metadata that tells how old a keyed call is, in milliseconds
+// (PROTOCOL.md section 2.7). It is the only one that a session changes: what is
+// sent again is older.
+const MetaAge = "idempotency-age"
+
 // Limits of the wire that hold for everybody (PROTOCOL.md section 4).
 const (
 	MaxMethod   = 255       // bytes in a method name

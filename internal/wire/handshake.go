@@ -6,7 +6,7 @@ import (
 )
 
 // The bodies of HELLO, WELCOME, AUTH, AUTH_OK and GOAWAY: one JSON object
-// each, the same in both dialects (PROTOCOL.md section 6). A member that is
+// each, the same in both dialects (PROTOCOL.md section 2.2). A member that is
 // zero is left out, and one that is missing reads as zero. Unknown members are
 // ignored, so that features can bring their own.
 //
@@ -30,10 +30,11 @@ type Limits struct {
 
 // HelloBody is the body of HELLO:
 //
-//	{"attempt":1,"token":"…","received":0,"credentials":…,
+//	{"attempt":1,"client":"…","token":"…","received":0,"credentials":…,
 //	 "limits":{"message":…,"calls":…,"window":…,"budget":…,"depth":…},"features":["…"],"cache":"…"}
 type HelloBody struct {
 	Attempt     uint64 // rises within one Conn
+	Client      string // a random name of that Conn
 	Token       string // the session to resume; "": a new one
 	Received    uint64 // counted frames received in it
 	Credentials []byte // raw JSON, nil: none
@@ -45,7 +46,7 @@ type HelloBody struct {
 // WelcomeBody is the body of WELCOME:
 //
 //	{"token":"…","resumed":true,"reason":"…","received":0,"reply":…,
-//	 "limits":{…},"features":["…"],"keepalive":20000,"cache":"…"}
+//	 "limits":{…},"features":["…"],"keepalive":20000,"grace":30000,"expires":60000,"cache":"…"}
 type WelcomeBody struct {
 	Token     string
 	Resumed   bool   // always written
@@ -55,6 +56,8 @@ type WelcomeBody struct {
 	Limits    Limits
 	Features  []string
 	Keepalive uint64 // milliseconds between PINGs
+	Grace     uint64 // milliseconds that the session outlives its link, 0: it does not
+	Expires   uint64 // milliseconds until the credentials end, 0: never
 	Cache     string // as in HELLO
 }
 
@@ -91,6 +94,7 @@ type GoAwayBody struct {
 func (b *HelloBody) Append(dst []byte) []byte {
 	w := newObject(dst)
 	w.uint("attempt", b.Attempt)
+	w.string("client", b.Client)
 	w.string("token", b.Token)
 	w.uint("received", b.Received)
 	w.raw("credentials", b.Credentials)
@@ -112,6 +116,8 @@ func (b *WelcomeBody) Append(dst []byte) []byte {
 	w.limits(b.Limits)
 	w.features(b.Features)
 	w.uint("keepalive", b.Keepalive)
+	w.uint("grace", b.Grace)
+	w.uint("expires", b.Expires)
 	w.string("cache", b.Cache)
 	return w.end()
 }
@@ -227,6 +233,8 @@ func ParseHello(data []byte) (HelloBody, error) {
 		switch key {
 		case "attempt":
 			b.Attempt, err = uintMember(key, value)
+		case "client":
+			b.Client, err = stringMember(key, value)
 		case "token":
 			b.Token, err = stringMember(key, value)
 		case "received":
@@ -272,6 +280,10 @@ func ParseWelcome(data []byte) (WelcomeBody, error) {
 			b.Features, err = parseFeatures(value)
 		case "keepalive":
 			b.Keepalive, err = uintMember(key, value)
+		case "grace":
+			b.Grace, err = uintMember(key, value)
+		case "expires":
+			b.Expires, err = uintMember(key, value)
 		case "cache":
 			b.Cache, err = stringMember(key, value)
 		}
