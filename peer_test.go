@@ -191,3 +191,8 @@ func newUpgrade() *http.Request {
 	}
 	return r
 }
+
+// helloOf is the HELLO of a peer driven by hand that has all features.
+func helloOf(attempt uint64) wire.HelloBody {
+	return wire.HelloBody{Attempt: attempt, Limits: roomy, Features: everyFeature}
+}

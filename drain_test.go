@@ -1,0 +1,349 @@
+package typedrpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc/internal/session"
+)
+
+var (
+	drainWork  = NewMethod[int, string]("drain.work") // takes so many milliseconds, and says who did it
+	drainItems = NewServerStream[Empty, int]("drain.items")
+)
+
+// worker is a server with a name whose calls take their time.
+type worker struct {
+	*Server
+	name string
+	mu   sync.Mutex
+	runs map[int]int // of each request
+	went atomic.Int64
+}
+
+func newWorker(name string) *worker {
+	k := &worker{name: name, runs: map[int]int{}, Server: newLab().Server}
+	k.OnDisconnect = func(*Conn, error) { k.went.Add(1) }
+	Handle(k.Mux, drainWork, func(ctx context.Context, n int) (string, error) {
+		k.mu.Lock()
+		k.runs[n]++
+		k.mu.Unlock()
+		select {
+		case <-time.After(time.Duration(n%5001) * time.Millisecond):
+			return k.name, nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	})
+	HandleServerStream(k.Mux, drainItems, func(ctx context.Context, _ Empty, send func(int) error) error {
+		for i := 0; ; i++ {
+			if err := send(i); err != nil {
+				return err
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return k
+}
+
+// 500 connections with ten calls in flight each move from one server to another,
+// and nobody notices.
+func TestDrain_aServerIsReplaced(t *testing.T) {
+	bothDialects(t, func(t *testing.T, d Dialect) {
+		is := is.New(t)
+		conns := crowd(500, 150)
+		old, next := newWorker("old"), newWorker("next")
+		a := newAtlas(&town{srv: old.Server}, new(town))
+		var all []*Conn
+		var calls []*Future[string]
+		ends := make(chan error, conns)
+		for i := range conns {
+			c := a.dial(t, &DialOptions{Dialect: d})
+			all = append(all, c)
+			for j := range 10 {
+				calls = append(calls, Go(t.Context(), c, drainWork, 5001*(10*i+j)+rand.N(5001)))
+			}
+			go func() {
+				for _, err := range Receive(t.Context(), c, drainItems, Empty{}) {
+					if err != nil {
+						ends <- err
+						return
+					}
+				}
+				ends <- io.EOF
+			}()
+		}
+		synctest.Wait()
+		a.towns["ws://b/"].serve(next.Server)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		began := time.Now()
+		down := make(chan error, 1)
+		go func() { down <- old.Shutdown(ctx) }()
+		synctest.Wait()
+		var later []*Future[string]
+		for i, c := range all { // calls that are made during the drain
+			time.Sleep(time.Second / time.Duration(conns))
+			later = append(later, Go(t.Context(), c, drainWork, 5001*(10*conns+i)))
+		}
+		is.NoErr(<-down)
+		took := time.Since(began)
+		t.Logf("%d connections, %d calls in flight: drained in %v", conns, len(calls), took)
+		is.True(took <= 6*time.Second) // the longest call, and the goodbyes
+		is.NoErr(ctx.Err())
+		failed := 0
+		for _, f := range calls {
+			if who, err := f.Await(t.Context()); err != nil || who != "old" {
+				failed++
+				t.Log(who, err)
+			}
+		}
+		is.Equal(failed, 0)
+		for _, f := range later {
+			who, err := f.Await(t.Context())
+			is.NoErr(err)
+			is.Equal(who, "next")
+		}
+		is.True(time.Since(began) <= 10*time.Second) // and their clients came within the window
+		for range conns {
+			is.Equal(CodeOf(<-ends), Unavailable)
+		}
+		for n, times := range old.runs {
+			is.Equal(times+next.runs[n], 1)
+		}
+		is.Equal(len(old.runs), 10*conns)
+		is.Equal(len(next.runs), conns)
+		time.Sleep(5 * time.Second)
+		is.Equal(old.went.Load(), int64(conns))
+		is.Equal(len(old.links)+len(old.accepted)+len(old.checks), 0)
+		n := 0
+		for range next.Conns() {
+			n++
+		}
+		is.Equal(n, conns)
+		for _, c := range all {
+			is.Equal(c.State(), Connected)
+		}
+	})
+}
+
+// A link that breaks during the drain comes back to the draining server, for the
+// answers that are there.
+func TestDrain_linkBreaks(t *testing.T) {
+	bothDialects(t, func(t *testing.T, d Dialect) {
+		is := is.New(t)
+		old, next := newWorker("old"), newWorker("next")
+		home := &town{srv: old.Server}
+		a := newAtlas(home, new(town))
+		var states watch
+		c := a.dial(t, &DialOptions{Dialect: d, OnState: states.on})
+		slow, fast := Go(t.Context(), c, drainWork, 5000), Go(t.Context(), c, drainWork, 500)
+		synctest.Wait()
+		a.towns["ws://b/"].serve(next.Server)
+		a.dialled()
+		down := make(chan error, 1)
+		go func() { down <- old.Shutdown(t.Context()) }()
+		synctest.Wait()
+		for range 3 {
+			time.Sleep(200 * time.Millisecond)
+			home.cable().cut()
+			time.Sleep(800 * time.Millisecond)
+			is.Equal(states.last().State, Connected)
+			is.True(states.last().Resumed)
+		}
+		is.Equal(strings.Trim(a.dialled(), "a"), "") // where the session is
+		// Nobody else gets in meanwhile.
+		_, err := a.tryDial(t.Context(), "ws://a/", &DialOptions{Dialect: d})
+		var ce interface{ Unwrap() []error }
+		is.True(errors.As(err, &ce) || CodeOf(err) == Unavailable)
+		is.Equal(CodeOf(err), Unavailable)
+		p := rejoin(t, d, old.Server, helloOf(1))
+		is.Equal(p.closeCode(), session.CloseRestart)
+		_, err = join(old.Server, "")
+		is.True(err != nil && strings.HasPrefix(err.Error(), "503 "))
+		w, post := httptest.NewRecorder(), httptest.NewRequest("POST", "http://town/", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"lab.echo","params":[1]}`))
+		post.Header.Set("Content-Type", "application/json")
+		old.ServeHTTP(w, post)
+		is.Equal(w.Code, 503)
+
+		home.cable().cut() // once more, for a call that ends while there is no link
+		later := Go(t.Context(), c, drainWork, 5001+1)
+		for _, f := range []*Future[string]{slow, fast} {
+			who, err := f.Await(t.Context())
+			is.NoErr(err)
+			is.Equal(who, "old")
+		}
+		who, err := later.Await(t.Context())
+		is.NoErr(err)
+		is.Equal(who, "next")
+		is.NoErr(<-down)
+		is.Equal(old.runs, map[int]int{5000: 1, 500: 1})
+		is.Equal(old.went.Load(), int64(1))
+		_, err = join(old.Server, codecProtocol(JSON))
+		is.True(err != nil && strings.HasPrefix(err.Error(), "503 ")) // now at the door
+	})
+}
+
+// Kept sessions that have nothing to give do not hold a shutdown up.
+func TestDrain_keptSessions(t *testing.T) {
+	for name, tt := range map[string]struct {
+		work    bool          // a call is running
+		replied bool          // its answer waits
+		back    bool          // the client comes back after a second
+		ctx     time.Duration // of Shutdown
+		grace   time.Duration
+		took    time.Duration // by Shutdown, at least; and a second more at most
+		err     error
+	}{
+		"nothing to give":            {ctx: time.Minute, grace: 30 * time.Second},
+		"an answer, taken":           {replied: true, back: true, ctx: time.Minute, grace: 30 * time.Second, took: time.Second},
+		"an answer, never taken":     {replied: true, ctx: time.Minute, grace: 10 * time.Second, took: 8 * time.Second},
+		"an answer, and no time":     {replied: true, ctx: 3 * time.Second, grace: 30 * time.Second, took: 3 * time.Second, err: context.DeadlineExceeded},
+		"a call that is running":     {work: true, back: true, ctx: time.Minute, grace: 30 * time.Second, took: 2 * time.Second},
+		"a call, and nobody comes":   {work: true, ctx: time.Minute, grace: 10 * time.Second, took: 8 * time.Second},
+		"a call that takes too long": {work: true, ctx: time.Second, grace: 10 * time.Second, took: time.Second, err: context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothDialects(t, func(t *testing.T, d Dialect) {
+				is := is.New(t)
+				old := newWorker("old")
+				old.Limits.Grace = tt.grace
+				home := &town{srv: old.Server}
+				a := newAtlas(home)
+				c := a.dial(t, &DialOptions{Dialect: d, Backoff: steady, Limits: Limits{Grace: time.Hour}})
+				time.Sleep(5 * time.Second)
+				ms := 0
+				if tt.replied {
+					ms = 1000
+				} else if tt.work {
+					ms = 4000
+				}
+				var f *Future[string]
+				if ms > 0 {
+					f = Go(t.Context(), c, drainWork, ms)
+				}
+				synctest.Wait()
+				home.mu.Lock()
+				home.srv = nil
+				home.mu.Unlock()
+				home.cable().cut()
+				time.Sleep(2 * time.Second)
+				began := time.Now()
+				if tt.back {
+					time.AfterFunc(time.Second, func() {
+						home.serve(old.Server)
+						c.Reconnect()
+					})
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), tt.ctx)
+				defer cancel()
+				err := old.Shutdown(ctx)
+				is.Equal(err, tt.err)
+				took := time.Since(began)
+				t.Log(took)
+				is.True(took >= tt.took && took <= tt.took+1200*time.Millisecond)
+				synctest.Wait()
+				is.Equal(len(old.links)+len(old.accepted), 0)
+				is.Equal(old.went.Load(), int64(1))
+				home.serve(nil)
+				if f != nil && tt.back {
+					who, err := f.Await(t.Context())
+					is.NoErr(err)
+					is.Equal(who, "old")
+				} else if f != nil {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					_, err := f.Await(ctx)
+					is.True(err != nil)
+				}
+			})
+		})
+	}
+}
+
+// A client whose resume is being authenticated when Shutdown comes loses nothing.
+func TestDrain_inTheMiddleOfAResume(t *testing.T) {
+	bothDialects(t, func(t *testing.T, d Dialect) {
+		is := is.New(t)
+		r := newRevocable()
+		w := &town{srv: r.Server}
+		c := w.dial(t, patient(d, "ann"))
+		defer c.Close()
+		f := Go(t.Context(), c, labHang, Empty{})
+		synctest.Wait()
+		r.on(func(context.Context, int, *Identity) error { time.Sleep(3 * time.Second); return nil })
+		w.cable().cut()
+		time.Sleep(2 * time.Second)
+		is.Equal(len(r.seen()), 2)
+		down := make(chan error, 1)
+		go func() { down <- r.Shutdown(t.Context()) }()
+		synctest.Wait()
+		r.on(nil)
+		time.Sleep(10 * time.Second)
+		is.Equal(c.State(), Connected)
+		close(r.release)
+		_, err := f.Await(t.Context())
+		is.NoErr(err)
+		is.NoErr(<-down)
+	})
+}
+
+// Many links break while the server drains, and some clients never return.
+func TestDrain_brokenLinksEverywhere(t *testing.T) {
+	bothDialects(t, func(t *testing.T, d Dialect) {
+		is := is.New(t)
+		n := crowd(200, 100)
+		old, next := newWorker("old"), newWorker("next")
+		home := &town{srv: old.Server, fuse: func() int64 { return 3 + rand.Int64N(20) }}
+		a := newAtlas(home, new(town))
+		var fs []*Future[string]
+		for i := range n {
+			o := &DialOptions{Dialect: d}
+			var c *Conn
+			for c == nil { // the line may break in the handshake
+				c, _ = a.tryDial(t.Context(), "ws://a/", &DialOptions{Dialect: d, URLs: []string{"ws://b/"}})
+			}
+			_ = o
+			t.Cleanup(func() { c.Close() })
+			for j := range 10 {
+				fs = append(fs, Go(t.Context(), c, drainWork, 5001*(10*i+j)+rand.N(5001)))
+			}
+		}
+		time.Sleep(time.Second)
+		a.towns["ws://b/"].serve(next.Server)
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+		defer cancel()
+		began := time.Now()
+		is.NoErr(old.Shutdown(ctx))
+		t.Logf("%d connections on lines that break: drained in %v", n, time.Since(began))
+		lost := 0
+		for _, f := range fs {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			if _, err := f.Await(ctx); err != nil {
+				lost++
+				t.Log(err)
+			}
+			cancel()
+		}
+		is.Equal(lost, 0)
+		for n, times := range old.runs {
+			is.Equal(times+next.runs[n], 1) // each ran once, somewhere
+		}
+		is.Equal(len(old.links)+len(old.accepted), 0)
+	})
+}
