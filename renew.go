@@ -48,12 +48,16 @@ func (d *dialer) reauthenticate(ctx context.Context) *Error {
 		up := d.up
 		d.mu.Unlock()
 		c.mu.Lock()
-		linked, sess, auth := c.linkedLocked(), c.sess, c.auth
-		c.mu.Unlock()
-		if linked && !auth {
-			return Errorf(Unimplemented, "the server does not refresh credentials on a live link")
+		var carrier *session.Carrier
+		if c.sess != nil {
+			carrier = c.sess.Carrier()
 		}
-		if carrier := carrierOf(sess); linked && carrier != nil {
+		auth := c.auth
+		c.mu.Unlock()
+		if carrier != nil {
+			if !auth {
+				return Errorf(Unimplemented, "the server does not refresh credentials on a live link")
+			}
 			if asked := d.debt(); asked != nil { // by somebody who has left
 				select {
 				case <-asked.settled:
@@ -95,13 +99,6 @@ func (d *dialer) reauthenticate(ctx context.Context) *Error {
 // maxCredentials leaves room for base64 and the rest of a frame in what an AUTH may
 // have.
 const maxCredentials = 45 << 10
-
-func carrierOf(s *session.Session) *session.Carrier {
-	if s == nil {
-		return nil
-	}
-	return s.Carrier()
-}
 
 // debt is the answer that the server owes to an AUTH. There is one at most: the
 // server bounds those that wait.

@@ -244,6 +244,43 @@ func TestCredentials_panic(t *testing.T) {
 	})
 }
 
+// What was sent and is not acknowledged counts in what may wait for the socket.
+func TestLimits_unackedCountsInMaxBuffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := newLab()
+		l.Limits = Limits{MaxBuffered: 128 << 10, MaxUnacked: 64 << 10}
+		accepted := make(chan *Conn, 1)
+		l.OnConnect = func(c *Conn) { accepted <- c }
+		p, err := join(l.Server, codecProtocol(JSON))
+		is.NoErr(err)
+		h := helloOf(1)
+		h.Limits.Window = 1 << 20
+		is.NoErr(p.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
+		_, err = p.until(wire.Welcome)
+		is.NoErr(err)
+		is.NoErr(p.send(wire.Frame{Type: wire.Ack}))
+		c := <-accepted
+		text := NewNotification[string]("regression.text")
+		sent := 0
+		for { // to a peer that acknowledges nothing
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			err := Notify(ctx, c, text, strings.Repeat("x", 4000))
+			cancel()
+			if err != nil {
+				break
+			}
+			sent += 4000
+			synctest.Wait()
+		}
+		is.True(sent > 110<<10)
+		is.True(sent < 140<<10)
+		p.t.Kill()
+		synctest.Wait()
+		l.Revoke("")
+	})
+}
+
 // A client that opened sessions and confirmed none pushed out everybody's.
 func TestSession_unconfirmedOnesAreEvictedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
