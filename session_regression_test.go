@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,14 +21,6 @@ import (
 // Faults that sessions had, each with what showed it.
 
 var errDone = &link.CloseError{Code: session.CloseDone, Reason: "the test is over"}
-
-func heapInUse() int64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
 
 // prying is an Identity.Context that tells when somebody looks at its end, which
 // accept does while it makes a connection.
@@ -75,37 +66,6 @@ func TestRevoke_whileAccepted(t *testing.T) {
 		synctest.Wait()
 		is.Equal(len(l.Server.accepted), 0)
 		is.NoErr(l.Shutdown(t.Context()))
-	})
-}
-
-// A HELLO's token was kept with its session, in no budget.
-func TestSession_helloTokenIsNotKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		is := is.New(t)
-		l := newLab()
-		p, err := join(l.Server, codecProtocol(JSON))
-		is.NoErr(err)
-		before := heapInUse()
-		const sessions = 100
-		for range sessions {
-			p, err := join(l.Server, codecProtocol(JSON))
-			is.NoErr(err)
-			h := helloOf(1)
-			h.Token = strings.Repeat("x", 60<<10)
-			is.NoErr(p.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
-			_, err = p.until(wire.Welcome)
-			is.NoErr(err)
-			is.NoErr(p.send(wire.Frame{Type: wire.Ping}))
-			_, err = p.until(wire.Ack)
-			is.NoErr(err)
-			p.t.Kill()
-		}
-		synctest.Wait()
-		n, _ := l.registry.Away()
-		is.Equal(n, sessions)
-		is.True(heapInUse()-before < sessions*30<<10) // half of what the tokens take
-		p.t.Kill()
-		is.Equal(l.Revoke(""), sessions)
 	})
 }
 

@@ -517,3 +517,13 @@ func TestKeep_races(t *testing.T) {
 		})
 	}
 }
+
+// A HELLO's token, which may be as long as the client likes, was kept with the
+// session, in no budget.
+func TestTokens_theHellosIsNotKept(t *testing.T) {
+	is := is.New(t)
+	var r Registry
+	s := New(new(engine), Binary, false, testLog)
+	r.Add(s, Claim{Principal: "me", Token: "spent", Attempt: 1})
+	is.Equal(r.entries[s].claim.Token, "")
+}
