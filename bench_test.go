@@ -1,21 +1,26 @@
 package typedrpc_test
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/rpc"
+	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
 
 // The benchmarks measure whole round trips with client and server in one
@@ -24,71 +29,16 @@ import (
 //
 //	go test -run '^$' -bench . -count 6 . | tee new.txt; benchstat new.txt
 
-// benchReq and benchResp are the messages: two integers and a 16-byte string
-// there, an integer and a 32-byte string back.
-type benchReq struct {
-	A, B int64
-	Tag  string
-}
-
-type benchResp struct {
-	Sum  int64
-	Text string
-}
-
-const benchText = "0123456789abcdef0123456789abcdef"
-
 var (
-	benchAdd  = typedrpc.NewMethod[benchReq, benchResp]("bench.add")
+	benchAdd  = typedrpc.NewMethod[lab.BenchReq, lab.BenchResp]("bench.add")
 	benchEcho = typedrpc.NewMethod[[]byte, []byte]("bench.echo")
 )
-
-// fixed is a codec without reflection: what a generated one would do.
-type fixed struct{}
-
-func (fixed) Name() string    { return "fixed" }
-func (fixed) Check(any) error { return nil }
-
-func (fixed) Append(dst []byte, v any) ([]byte, error) {
-	switch v := v.(type) {
-	case *benchReq:
-		dst = binary.AppendVarint(dst, v.A)
-		dst = binary.AppendVarint(dst, v.B)
-		return append(dst, v.Tag...), nil
-	case *benchResp:
-		dst = binary.AppendVarint(dst, v.Sum)
-		return append(dst, v.Text...), nil
-	case *[]byte:
-		return append(dst, *v...), nil
-	}
-	return dst, fmt.Errorf("no %T", v)
-}
-
-func (fixed) Decode(data []byte, v any) error {
-	var n int
-	switch v := v.(type) {
-	case *benchReq:
-		v.A, n = binary.Varint(data)
-		data = data[n:]
-		v.B, n = binary.Varint(data)
-		v.Tag = string(data[n:])
-		return nil
-	case *benchResp:
-		v.Sum, n = binary.Varint(data)
-		v.Text = string(data[n:])
-		return nil
-	case *[]byte:
-		*v = append((*v)[:0], data...)
-		return nil
-	}
-	return fmt.Errorf("no %T", v)
-}
 
 // benchConn connects to a server over loopback.
 func benchConn(b *testing.B, codec typedrpc.Codec) *typedrpc.Conn {
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, benchAdd, func(_ context.Context, r benchReq) (benchResp, error) {
-		return benchResp{Sum: r.A + r.B, Text: benchText}, nil
+	typedrpc.Handle(mux, benchAdd, func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
+		return lab.BenchResp{Sum: r.A + r.B, Text: lab.BenchText}, nil
 	})
 	typedrpc.Handle(mux, benchEcho, func(_ context.Context, p []byte) ([]byte, error) { return p, nil })
 	srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{codec}}
@@ -125,11 +75,11 @@ var callerCounts = []int{1, 16, 256, 1024}
 
 // BenchmarkCall is the main one: small messages, many callers, one connection.
 func BenchmarkCall(b *testing.B) {
-	for name, codec := range map[string]typedrpc.Codec{"fixed": fixed{}, "json": typedrpc.JSON} {
+	for name, codec := range map[string]typedrpc.Codec{"fixed": lab.Fixed{}, "json": typedrpc.JSON} {
 		for _, n := range callerCounts {
 			b.Run("codec="+name+"/callers="+strconv.Itoa(n), func(b *testing.B) {
 				c := benchConn(b, codec)
-				ctx, req := b.Context(), benchReq{A: 3, B: 1000, Tag: "0123456789abcdef"}
+				ctx, req := b.Context(), lab.BenchReq{A: 3, B: 1000, Tag: "0123456789abcdef"}
 				callers(b, n, func() error {
 					r, err := typedrpc.Call(ctx, c, benchAdd, req)
 					if err == nil && r.Sum != 1003 {
@@ -146,7 +96,7 @@ func BenchmarkCall(b *testing.B) {
 func BenchmarkEcho(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10} {
 		b.Run("typedrpc/size="+strconv.Itoa(size), func(b *testing.B) {
-			c := benchConn(b, fixed{})
+			c := benchConn(b, lab.Fixed{})
 			ctx, msg := b.Context(), make([]byte, size)
 			b.SetBytes(int64(2 * size))
 			callers(b, 1, func() error {
@@ -217,7 +167,7 @@ func readAll(r io.Reader, buf []byte) error {
 	return fmt.Errorf("message too long: %v", err)
 }
 
-// NetRPCRequest and NetRPCResponse are benchReq and benchResp, exported as
+// NetRPCRequest and NetRPCResponse are BenchReq and BenchResp, declared as
 // net/rpc demands.
 type (
 	NetRPCRequest struct {
@@ -234,7 +184,7 @@ type benchService struct{}
 
 // Add is BenchmarkCall's handler for net/rpc.
 func (*benchService) Add(r *NetRPCRequest, out *NetRPCResponse) error {
-	*out = NetRPCResponse{Sum: r.A + r.B, Text: benchText}
+	*out = NetRPCResponse{Sum: r.A + r.B, Text: lab.BenchText}
 	return nil
 }
 
@@ -268,6 +218,363 @@ func BenchmarkNetRPC(b *testing.B) {
 				var r NetRPCResponse
 				return c.Call("Bench.Add", req, &r)
 			})
+		})
+	}
+}
+
+// What it costs that a session can be resumed, against the same with resume
+// off, in one run:
+//
+//	go test -run '^$' -bench Resume -benchtime 1x -count 5 .
+
+// resumeConn connects to a server over loopback, with or without resume.
+func resumeConn(b *testing.B, srv *httptest.Server, on bool) *typedrpc.Conn {
+	o := &typedrpc.DialOptions{Codecs: []typedrpc.Codec{lab.Fixed{}}}
+	if !on {
+		o.Limits.Grace = -1
+	}
+	c, err := typedrpc.Dial(b.Context(), srv.URL, o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return c
+}
+
+func resumeServer(b *testing.B) *httptest.Server {
+	mux := typedrpc.NewMux()
+	typedrpc.Handle(mux, benchAdd, func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
+		return lab.BenchResp{Sum: r.A + r.B, Text: lab.BenchText}, nil
+	})
+	hs := httptest.NewServer(&typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{lab.Fixed{}}})
+	b.Cleanup(hs.Close)
+	return hs
+}
+
+// BenchmarkResume_calls is 256 callers on one connection. Both connections take
+// turns, many times, because other things run on the machine: the medians of the
+// turns are compared.
+func BenchmarkResume_calls(b *testing.B) {
+	const callers, turns, calls = 256, 30, 100_000
+	hs := resumeServer(b)
+	conns := map[bool]*typedrpc.Conn{true: resumeConn(b, hs, true), false: resumeConn(b, hs, false)}
+	for _, c := range conns {
+		defer c.Close()
+	}
+	turn := func(c *typedrpc.Conn) float64 {
+		began := time.Now()
+		var g sync.WaitGroup
+		for range callers {
+			g.Go(func() {
+				for range calls / callers {
+					if _, err := typedrpc.Call(b.Context(), c, benchAdd, lab.BenchReq{A: 3, B: 1000, Tag: "0123456789abcdef"}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		g.Wait()
+		return calls / time.Since(began).Seconds()
+	}
+	for b.Loop() {
+		var speed [2][]float64
+		for range turns {
+			speed[0] = append(speed[0], turn(conns[true]))
+			speed[1] = append(speed[1], turn(conns[false]))
+		}
+		on, off := median(speed[0]), median(speed[1])
+		b.ReportMetric(on, "on-calls/s")
+		b.ReportMetric(off, "off-calls/s")
+		b.ReportMetric(100*(off-on)/off, "%slower")
+	}
+}
+
+// BenchmarkResume_idle is what an idle connection holds, both ends of it, in
+// bytes of heap and stacks, after some calls whose answers were acknowledged.
+func BenchmarkResume_idle(b *testing.B) {
+	const conns = 500
+	hold := func(on bool) float64 {
+		hs := resumeServer(b)
+		before := memory()
+		all := make([]*typedrpc.Conn, conns)
+		for i := range all {
+			all[i] = resumeConn(b, hs, on)
+			for range 10 {
+				if _, err := typedrpc.Call(b.Context(), all[i], benchAdd, lab.BenchReq{A: 3}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		time.Sleep(4 * time.Second) // acknowledgements, and writers that end
+		held := memory() - before
+		for _, c := range all {
+			c.Close()
+		}
+		return held / conns
+	}
+	for b.Loop() {
+		var bytes [2][]float64
+		for range 3 {
+			bytes[0] = append(bytes[0], hold(true))
+			bytes[1] = append(bytes[1], hold(false))
+		}
+		on, off := median(bytes[0]), median(bytes[1])
+		b.ReportMetric(on, "on-B/conn")
+		b.ReportMetric(off, "off-B/conn")
+		b.ReportMetric(on-off, "B-more")
+	}
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+func memory() float64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc + m.StackInuse)
+}
+
+// streamItem is an item of 64 bytes on the wire.
+type streamItem [64]byte
+
+// fixedItems is the codec of the benchmarks on streams: without reflection.
+type fixedItems struct{ lab.Fixed }
+
+func (fixedItems) Append(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case *streamItem:
+		return append(dst, v[:]...), nil
+	case *int:
+		return append(dst, byte(*v), byte(*v>>8), byte(*v>>16), byte(*v>>24)), nil
+	case *typedrpc.Empty:
+		return dst, nil
+	}
+	return lab.Fixed{}.Append(dst, v)
+}
+
+func (fixedItems) Decode(data []byte, v any) error {
+	switch v := v.(type) {
+	case *streamItem:
+		copy(v[:], data)
+		return nil
+	case *int:
+		*v = int(data[0]) | int(data[1])<<8 | int(data[2])<<16 | int(data[3])<<24
+		return nil
+	case *typedrpc.Empty:
+		return nil
+	}
+	return lab.Fixed{}.Decode(data, v)
+}
+
+var (
+	benchItems = typedrpc.NewServerStream[int, streamItem]("bench.items")
+	benchUp    = typedrpc.NewClientStream[typedrpc.Empty, streamItem, int]("bench.up")
+	benchGet   = typedrpc.NewServerStream[int, typedrpc.Bytes]("bench.get")
+	benchPut   = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, int]("bench.put")
+)
+
+func streamMux() *typedrpc.Mux {
+	mux := typedrpc.NewMux()
+	typedrpc.HandleServerStream(mux, benchItems, func(ctx context.Context, n int, send func(streamItem) error) error {
+		var item streamItem
+		for range n {
+			if err := send(item); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	typedrpc.HandleClientStream(mux, benchUp, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[streamItem, error]) (int, error) {
+		n := 0
+		for _, err := range items {
+			if err != nil {
+				return n, err
+			}
+			n++
+		}
+		return n, nil
+	})
+	typedrpc.HandleServerStream(mux, benchGet, func(ctx context.Context, n int, send func(typedrpc.Bytes) error) error {
+		return typedrpc.SendReader(send, bytes.NewReader(benchData[:n]), nil)
+	})
+	typedrpc.HandleClientStream(mux, benchPut, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (int, error) {
+		r, err := typedrpc.NewReader(items, nil)
+		if err != nil {
+			return 0, err
+		}
+		n, err := io.Copy(io.Discard, r)
+		return int(n), err
+	})
+	typedrpc.Handle(mux, benchAdd, func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
+		return lab.BenchResp{Sum: r.A + r.B, Text: lab.BenchText}, nil
+	})
+	return mux
+}
+
+func streamConn(b *testing.B) *typedrpc.Conn {
+	codecs := []typedrpc.Codec{fixedItems{}}
+	hs := httptest.NewServer(&typedrpc.Server{Mux: streamMux(), Codecs: codecs})
+	b.Cleanup(hs.Close)
+	c, err := typedrpc.Dial(b.Context(), hs.URL, &typedrpc.DialOptions{Codecs: codecs})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return c
+}
+
+const benchItemCount = 1_000_000
+
+// benchData is what is uploaded and downloaded.
+var benchData [64 << 20]byte
+
+// BenchmarkStream_items sends a million items of 64 bytes over one stream; the
+// bare sender of coder/websocket writes one message for each.
+func BenchmarkStream_items(b *testing.B) {
+	b.Run("down", func(b *testing.B) {
+		c := streamConn(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			n := 0
+			for _, err := range typedrpc.Receive(b.Context(), c, benchItems, benchItemCount) {
+				if err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			if n != benchItemCount {
+				b.Fatal(n)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchItemCount), "ns/item")
+	})
+	b.Run("up", func(b *testing.B) {
+		c := streamConn(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			n, err := typedrpc.SendAll(b.Context(), c, benchUp, typedrpc.Empty{}, typedrpc.Items(func(yield func(streamItem) bool) {
+				for range benchItemCount {
+					if !yield(streamItem{}) {
+						return
+					}
+				}
+			}))
+			if err != nil || n != benchItemCount {
+				b.Fatal(n, err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchItemCount), "ns/item")
+	})
+	b.Run("bare", func(b *testing.B) {
+		hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ws, err := websocket.Accept(w, r, nil)
+			if err != nil {
+				return
+			}
+			defer ws.CloseNow()
+			ctx := context.Background()
+			for {
+				if _, _, err := ws.Read(ctx); err != nil { // the signal to begin
+					return
+				}
+				var item streamItem
+				for range benchItemCount {
+					if err := ws.Write(ctx, websocket.MessageBinary, item[:]); err != nil {
+						return
+					}
+				}
+			}
+		}))
+		defer hs.Close()
+		ctx := context.Background()
+		ws, _, err := websocket.Dial(ctx, hs.URL, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer ws.CloseNow()
+		room := make([]byte, 256)
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := ws.Write(ctx, websocket.MessageBinary, nil); err != nil {
+				b.Fatal(err)
+			}
+			for range benchItemCount {
+				_, r, err := ws.Reader(ctx)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for {
+					if _, err := r.Read(room); err == io.EOF {
+						break
+					} else if err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchItemCount), "ns/item")
+	})
+}
+
+// BenchmarkBlocking prints the latency of small calls, a thousand a second: on
+// an idle connection, while 64 MiB go up and 64 MiB come down on it, and while
+// they do so on another connection of the same process. What the last two
+// differ in is what the connection costs; the rest is the machine's.
+func BenchmarkBlocking(b *testing.B) {
+	for _, name := range []string{"idle", "busy", "other"} {
+		b.Run(name, func(b *testing.B) {
+			c := streamConn(b)
+			ctx, stop := context.WithCancel(b.Context())
+			defer stop()
+			var bulk sync.WaitGroup
+			if name != "idle" {
+				c := c
+				if name == "other" {
+					c = streamConn(b)
+				}
+				bulk.Go(func() {
+					for ctx.Err() == nil {
+						typedrpc.Upload(ctx, c, benchPut, typedrpc.Empty{}, bytes.NewReader(benchData[:]), nil)
+					}
+				})
+				bulk.Go(func() {
+					for ctx.Err() == nil {
+						if r, err := typedrpc.Download(ctx, c, benchGet, len(benchData), nil); err == nil {
+							io.Copy(io.Discard, r)
+							r.Close()
+						}
+					}
+				})
+			}
+			var mu sync.Mutex
+			var took []time.Duration
+			var calls sync.WaitGroup
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for b.Loop() {
+				<-tick.C
+				calls.Go(func() {
+					began := time.Now()
+					if _, err := typedrpc.Call(ctx, c, benchAdd, lab.BenchReq{A: 1, B: 2, Tag: "0123456789abcdef"}); err != nil {
+						b.Error(err)
+					}
+					d := time.Since(began)
+					mu.Lock()
+					took = append(took, d)
+					mu.Unlock()
+				})
+			}
+			calls.Wait()
+			stop()
+			bulk.Wait()
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+			b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-µs")
 		})
 	}
 }

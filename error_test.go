@@ -12,21 +12,22 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
 
 // failing connects a client to a server whose method ask fails with err.
-func failing(t *testing.T, o over, srv *typedrpc.Server, err error) *typedrpc.Conn {
+func failing(t *testing.T, o lab.Over, srv *typedrpc.Server, err error) *typedrpc.Conn {
 	t.Helper()
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, ask, func(context.Context, int) (int, error) { return 0, err })
-	typedrpc.Handle(mux, sum, handleSum)
+	typedrpc.Handle(mux, lab.Ask, func(context.Context, int) (int, error) { return 0, err })
+	typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
 	srv.Mux = mux
-	client, _ := o.connect(t, srv, nil)
+	client, _ := o.Connect(t, srv, nil)
 	return client
 }
 
 func TestError_codesCross(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		codes := []typedrpc.Code{100, 1<<53 - 1, 12345}
 		for c := typedrpc.Canceled; c <= typedrpc.Unauthenticated; c++ {
 			codes = append(codes, c)
@@ -34,10 +35,10 @@ func TestError_codesCross(t *testing.T) {
 		for _, c := range codes {
 			is := is.New(t)
 			client := failing(t, o, &typedrpc.Server{}, fmt.Errorf("wrapped: %w", typedrpc.Errorf(c, "it is %d", 7)))
-			_, err := typedrpc.Call(t.Context(), client, ask, 1)
+			_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 			is.True(errors.Is(err, c))
 			is.Equal(typedrpc.CodeOf(err), c)
-			e := asError(t, err)
+			e := lab.AsError(t, err)
 			is.Equal(e.Message, "it is 7")
 			is.Equal(e.Outcome, typedrpc.Answered)
 			is.Equal(errors.Is(err, context.Canceled), c == typedrpc.Canceled)
@@ -47,12 +48,12 @@ func TestError_codesCross(t *testing.T) {
 }
 
 func TestError_codeAsError(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		client := failing(t, o, &typedrpc.Server{}, typedrpc.NotFound)
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.NotFound))
-		is.Equal(asError(t, err).Message, "not found")
+		is.Equal(lab.AsError(t, err).Message, "not found")
 		var c typedrpc.Code
 		is.True(!errors.Is(err, typedrpc.Internal))
 		is.True(!errors.As(err, &c)) // it is an *Error, whose code CodeOf tells
@@ -60,16 +61,16 @@ func TestError_codeAsError(t *testing.T) {
 }
 
 func TestError_contextErrorsOfHandler(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		for cause, code := range map[error]typedrpc.Code{
 			context.Canceled:         typedrpc.Canceled,
 			context.DeadlineExceeded: typedrpc.DeadlineExceeded,
 		} {
 			is := is.New(t)
 			client := failing(t, o, &typedrpc.Server{}, fmt.Errorf("query: %w", cause))
-			_, err := typedrpc.Call(t.Context(), client, ask, 1)
+			_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 			is.True(errors.Is(err, cause))
-			e := asError(t, err)
+			e := lab.AsError(t, err)
 			is.Equal(e.Code, code)
 			is.Equal(e.Outcome, typedrpc.Answered) // the peer's, not ours
 			is.True(!strings.Contains(e.Message, "query"))
@@ -78,72 +79,72 @@ func TestError_contextErrorsOfHandler(t *testing.T) {
 }
 
 func TestError_foreignStaysHere(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		var log logs
-		client := failing(t, o, &typedrpc.Server{Logger: log.logger()}, fmt.Errorf("password hunter2: %w", io.EOF))
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
-		e := asError(t, err)
+		var log lab.Logs
+		client := failing(t, o, &typedrpc.Server{Logger: log.Logger()}, fmt.Errorf("password hunter2: %w", io.EOF))
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
+		e := lab.AsError(t, err)
 		is.Equal(e.Code, typedrpc.Internal)
 		is.Equal(e.Message, "internal error")
 		is.Equal(e.Outcome, typedrpc.Answered)
 		is.True(!errors.Is(err, io.EOF))
-		is.True(log.has("password hunter2")) // in full, but only here
-		is.True(log.has("method=ask"))
+		is.True(log.Has("password hunter2")) // in full, but only here
+		is.True(log.Has("method=ask"))
 	})
 }
 
 func TestMapError(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		var log logs
+		var log lab.Logs
 		mapper := func(ctx context.Context, err error) *typedrpc.Error {
 			if errors.Is(err, io.EOF) {
 				return typedrpc.Errorf(typedrpc.NotFound, "%s has no more", typedrpc.RequestFrom(ctx).Method)
 			}
 			return nil
 		}
-		client := failing(t, o, &typedrpc.Server{Logger: log.logger(), MapError: mapper}, io.EOF)
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
+		client := failing(t, o, &typedrpc.Server{Logger: log.Logger(), MapError: mapper}, io.EOF)
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.NotFound))
-		is.Equal(asError(t, err).Message, "ask has no more")
-		is.True(!log.has("handler failed"))
+		is.Equal(lab.AsError(t, err).Message, "ask has no more")
+		is.True(!log.Has("handler failed"))
 
-		client = failing(t, o, &typedrpc.Server{Logger: log.logger(), MapError: mapper}, io.ErrShortWrite)
-		_, err = typedrpc.Call(t.Context(), client, ask, 1)
+		client = failing(t, o, &typedrpc.Server{Logger: log.Logger(), MapError: mapper}, io.ErrShortWrite)
+		_, err = typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Internal)) // nil keeps the default
-		is.True(log.has("short write"))
+		is.True(log.Has("short write"))
 	})
 }
 
 func TestMapError_ofClient(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, ask, func(context.Context, int) (int, error) { return 0, io.EOF })
-		_, server := o.connect(t, &typedrpc.Server{}, &typedrpc.DialOptions{Mux: mux, MapError: func(context.Context, error) *typedrpc.Error {
+		typedrpc.Handle(mux, lab.Ask, func(context.Context, int) (int, error) { return 0, io.EOF })
+		_, server := o.Connect(t, &typedrpc.Server{}, &typedrpc.DialOptions{Mux: mux, MapError: func(context.Context, error) *typedrpc.Error {
 			return typedrpc.Errorf(typedrpc.DataLoss, "gone")
 		}})
-		_, err := typedrpc.Call(t.Context(), server, ask, 1)
+		_, err := typedrpc.Call(t.Context(), server, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.DataLoss))
 	})
 }
 
 func TestHandle_panic(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		var log logs
+		var log lab.Logs
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, ask, func(context.Context, int) (int, error) { return handlerThatPanics() })
-		typedrpc.Handle(mux, sum, handleSum)
-		client, _ := o.connect(t, &typedrpc.Server{Mux: mux, Logger: log.logger()}, nil)
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
-		e := asError(t, err)
+		typedrpc.Handle(mux, lab.Ask, func(context.Context, int) (int, error) { return handlerThatPanics() })
+		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, nil)
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
+		e := lab.AsError(t, err)
 		is.Equal(e.Code, typedrpc.Internal)
 		is.Equal(e.Message, "internal error")
-		is.True(log.has("the sky is falling"))
-		is.True(log.has("handlerThatPanics")) // the stack
-		_, err = typedrpc.Call(t.Context(), client, sum, pairOf{})
+		is.True(log.Has("the sky is falling"))
+		is.True(log.Has("handlerThatPanics")) // the stack
+		_, err = typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
 		is.NoErr(err) // one call failed, no more
 	})
 }
@@ -151,40 +152,33 @@ func TestHandle_panic(t *testing.T) {
 func handlerThatPanics() (int, error) { panic("the sky is falling") }
 
 func TestHandleNotification_panic(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		var log logs
+		var log lab.Logs
 		got := make(chan int, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, tell, func(_ context.Context, n int) {
+		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, n int) {
 			if n == 0 {
 				panic("no zeros")
 			}
 			got <- n
 		})
-		client, _ := o.connect(t, &typedrpc.Server{Mux: mux, Logger: log.logger()}, nil)
-		is.NoErr(typedrpc.Notify(t.Context(), client, tell, 0))
-		is.NoErr(typedrpc.Notify(t.Context(), client, tell, 1))
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, nil)
+		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 0))
+		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 1))
 		is.Equal(<-got, 1) // the lane goes on
-		is.True(log.has("no zeros"))
+		is.True(log.Has("no zeros"))
 	})
 }
 
-type shortage struct {
-	Left int
-	Hint string
-}
-
-var noStock = typedrpc.NewFault[shortage](typedrpc.FailedPrecondition, "not enough in stock")
-
 func TestFault_crosses(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		data := shortage{3, "come \"tomorrow\""}
-		client := failing(t, o, &typedrpc.Server{}, fmt.Errorf("order 7: %w", noStock.New(data)))
+		data := lab.Shortage{Left: 3, Hint: "come \"tomorrow\""}
+		client := failing(t, o, &typedrpc.Server{}, fmt.Errorf("order 7: %w", lab.NoStock.New(data)))
 		for range 2 { // one error value may be returned often
-			_, err := typedrpc.Call(t.Context(), client, ask, 1)
-			got, ok := noStock.From(err)
+			_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
+			got, ok := lab.NoStock.From(err)
 			is.True(ok)
 			is.Equal(got, data)
 			is.True(errors.Is(err, typedrpc.FailedPrecondition))
@@ -194,7 +188,7 @@ func TestFault_crosses(t *testing.T) {
 
 func TestFault_from(t *testing.T) {
 	is := is.New(t)
-	local, ok := noStock.From(fmt.Errorf("x: %w", noStock.New(shortage{Left: 2})))
+	local, ok := lab.NoStock.From(fmt.Errorf("x: %w", lab.NoStock.New(lab.Shortage{Left: 2})))
 	is.True(ok) // made here, never sent
 	is.Equal(local.Left, 2)
 	for _, err := range []error{
@@ -202,88 +196,88 @@ func TestFault_from(t *testing.T) {
 		io.EOF,
 		typedrpc.FailedPrecondition,
 		typedrpc.Errorf(typedrpc.FailedPrecondition, "not enough in stock"), // without data
-		typedrpc.NewFault[shortage](typedrpc.Aborted, "not enough in stock").New(shortage{}),
-		typedrpc.NewFault[shortage](typedrpc.FailedPrecondition, "something else").New(shortage{}),
+		typedrpc.NewFault[lab.Shortage](typedrpc.Aborted, "not enough in stock").New(lab.Shortage{}),
+		typedrpc.NewFault[lab.Shortage](typedrpc.FailedPrecondition, "something else").New(lab.Shortage{}),
 		typedrpc.NewFault[int](typedrpc.FailedPrecondition, "not enough in stock").New(1),
 	} {
-		_, ok := noStock.From(err)
+		_, ok := lab.NoStock.From(err)
 		is.True(!ok)
 	}
 }
 
 func TestFault_undecodable(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		other := typedrpc.NewFault[string](typedrpc.FailedPrecondition, "not enough in stock")
 		client := failing(t, o, &typedrpc.Server{}, other.New("text"))
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
-		_, ok := noStock.From(err)
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
+		_, ok := lab.NoStock.From(err)
 		is.True(!ok) // the same name with data of another type
 		is.True(errors.Is(err, typedrpc.FailedPrecondition))
 	})
 }
 
 func TestFault_unencodable(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		var log logs
+		var log lab.Logs
 		bad := typedrpc.NewFault[func()](typedrpc.Aborted, "bad")
-		client := failing(t, o, &typedrpc.Server{Logger: log.logger()}, bad.New(func() {}))
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
+		client := failing(t, o, &typedrpc.Server{Logger: log.Logger()}, bad.New(func() {}))
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Internal))
-		is.True(log.has("handler failed"))
+		is.True(log.Has("handler failed"))
 	})
 }
 
 func TestError_data(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		client := failing(t, o, &typedrpc.Server{}, &typedrpc.Error{Code: 200, Message: "m", Data: typedrpc.Raw(`{"k":[1]}`), RetryAfter: 1500 * time.Microsecond})
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
-		e := asError(t, err)
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
+		e := lab.AsError(t, err)
 		is.Equal(string(e.Data), `{"k":[1]}`)
-		if !o.plain() {
+		if !o.Plain() {
 			is.Equal(e.RetryAfter, 2*time.Millisecond) // rounded up
 		}
 	})
 }
 
 func TestError_dataOutOfBounds(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		var log logs
+		var log lab.Logs
 		big := typedrpc.Raw(`"` + strings.Repeat("x", 65<<10) + `"`)
-		client := failing(t, o, &typedrpc.Server{Logger: log.logger()}, &typedrpc.Error{Code: 200, Message: strings.Repeat("m", 9<<10) + "\xff", Data: big})
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
-		e := asError(t, err)
+		client := failing(t, o, &typedrpc.Server{Logger: log.Logger()}, &typedrpc.Error{Code: 200, Message: strings.Repeat("m", 9<<10) + "\xff", Data: big})
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
+		e := lab.AsError(t, err)
 		is.Equal(e.Code, typedrpc.Code(200)) // what can be said is said
 		is.Equal(len(e.Data), 0)
 		is.Equal(len(e.Message), 8<<10)
-		is.True(log.has("error data dropped"))
+		is.True(log.Has("error data dropped"))
 	})
 }
 
 func TestError_dataThatIsNoJSON(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		client := failing(t, o, &typedrpc.Server{}, &typedrpc.Error{Code: 200, Message: "m", Data: typedrpc.Raw(`1},"x":{`)})
-		_, err := typedrpc.Call(t.Context(), client, ask, 1)
+		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Code(200)))
-		_, err = typedrpc.Call(t.Context(), client, sum, pairOf{})
+		_, err = typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
 		is.NoErr(err) // the envelope held
 	})
 }
 
 func TestCall_unknownMethod(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		client, server := o.connect(t, &typedrpc.Server{}, nil)
+		client, server := o.Connect(t, &typedrpc.Server{}, nil)
 		for _, c := range []*typedrpc.Conn{client, server} {
-			_, err := typedrpc.Call(t.Context(), c, ask, 1)
-			e := asError(t, err)
+			_, err := typedrpc.Call(t.Context(), c, lab.Ask, 1)
+			e := lab.AsError(t, err)
 			is.Equal(e.Code, typedrpc.Unimplemented)
 			is.True(strings.Contains(e.Message, `"ask"`))
-			if !o.plain() {
+			if !o.Plain() {
 				is.Equal(e.Outcome, typedrpc.NotSent) // no handler saw it
 			}
 		}
@@ -291,13 +285,13 @@ func TestCall_unknownMethod(t *testing.T) {
 }
 
 func TestCall_ofNotification(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, tell, func(context.Context, int) { t.Error("the handler ran") })
-		client, _ := o.connect(t, &typedrpc.Server{Mux: mux}, nil)
+		typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) { t.Error("the handler ran") })
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		_, err := typedrpc.Call(t.Context(), client, typedrpc.NewMethod[int, int]("tell"), 1)
-		e := asError(t, err)
+		e := lab.AsError(t, err)
 		is.Equal(e.Code, typedrpc.Unimplemented)
 		is.True(strings.Contains(e.Message, "is a notification"))
 	})
@@ -306,19 +300,19 @@ func TestCall_ofNotification(t *testing.T) {
 // A method that is notified runs, in the order of notifications, and nobody
 // gets its response (JSON-RPC 2.0 section 4.1).
 func TestNotify_ofMethod(t *testing.T) {
-	overAll(t, func(t *testing.T, o over) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		got := make(chan int, 4)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, ask, func(_ context.Context, n int) (int, error) {
+		typedrpc.Handle(mux, lab.Ask, func(_ context.Context, n int) (int, error) {
 			got <- n
 			return n, errors.New("nobody is told")
 		})
-		typedrpc.HandleNotification(mux, tell, func(_ context.Context, n int) { got <- n })
-		client, _ := o.connect(t, &typedrpc.Server{Mux: mux}, nil)
+		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, n int) { got <- n })
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		asks := typedrpc.NewNotification[int]("ask")
 		is.NoErr(typedrpc.Notify(t.Context(), client, asks, 1))
-		is.NoErr(typedrpc.Notify(t.Context(), client, tell, 2))
+		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 2))
 		is.NoErr(typedrpc.Notify(t.Context(), client, asks, 3))
 		is.Equal(<-got, 1)
 		is.Equal(<-got, 2)

@@ -19,6 +19,20 @@ func init() {
 		opts.tap = tap.(func(link.Transport, string, error) link.Transport)
 		return &opts
 	}
+	hook.Connect = func(o, connect any) any {
+		opts := *o.(*DialOptions)
+		opts.connect = connect.(connector)
+		return &opts
+	}
+	hook.Accept = func(srv any, far link.Transport, r *http.Request, offers []string) (string, *http.Response) {
+		a, refused := srv.(*Server).admit(r, offers)
+		if refused != nil {
+			return "", refused.response()
+		}
+		srv.(*Server).start(far, a, r)
+		return a.subprotocol, nil
+	}
+	hook.SessionLost = func(cause error) error { return sessionLost(cause) }
 }
 
 // connector gets a dialled connection a link: the transport, the subprotocol,

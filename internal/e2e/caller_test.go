@@ -1,0 +1,151 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+)
+
+func TestBroadcast_encodedOnce(t *testing.T) {
+	is := is.New(t)
+	srv := &typedrpc.Server{}
+	got := make(chan string, 100)
+	const each = 3
+	for i := range each {
+		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+			mux := typedrpc.NewMux()
+			typedrpc.HandleNotification(mux, news, func(_ context.Context, c counted) { got <- fmt.Sprint(d, i, c.text) })
+			lab.Over{Dialect: d}.Connect(t, srv, &typedrpc.DialOptions{Mux: mux})
+		}
+	}
+	encoded := new(atomic.Int32)
+	is.NoErr(typedrpc.Broadcast(t.Context(), srv.Conns(), news, counted{"hello", encoded}))
+	seen := map[string]bool{}
+	for range 3 * each {
+		seen[<-got] = true
+	}
+	is.Equal(len(seen), 3*each)                          // every client, once
+	is.True(encoded.Load() <= 2)                         // once for each dialect that wants it checked, at most
+	is.True(strings.Contains(fmt.Sprint(seen), "hello")) // and readable
+}
+
+var news = typedrpc.NewNotification[counted]("news")
+
+// counted counts how often it is encoded.
+type counted struct {
+	text string
+	n    *atomic.Int32
+}
+
+func (c *counted) AppendJSON(dst []byte) ([]byte, error) {
+	if c.n != nil {
+		c.n.Add(1)
+	}
+	return fmt.Appendf(dst, "%q", c.text), nil
+}
+
+func (c *counted) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &c.text) }
+
+func TestBroadcast_joinsErrors(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		got := make(chan int, 1)
+		mux := typedrpc.NewMux()
+		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, i int) { got <- i })
+		client, server := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+		dead, _ := lab.Over{}.Connect(t, &typedrpc.Server{}, nil)
+		dead.Close()
+		err := typedrpc.Broadcast(t.Context(), slices.Values([]*typedrpc.Conn{dead, client}), lab.Tell, 8)
+		is.True(errors.Is(err, typedrpc.Unavailable)) // of the dead one
+		is.Equal(<-got, 8)                            // the living one was served
+		is.NoErr(typedrpc.Broadcast(t.Context(), slices.Values([]*typedrpc.Conn{server}), lab.Tell, 8))
+	})
+}
+
+func TestPick_askedPerAttempt(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		flaky, steady := typedrpc.NewMux(), typedrpc.NewMux()
+		try := typedrpc.NewMethod[int, int]("try", typedrpc.Idempotent)
+		typedrpc.Handle(flaky, try, func(context.Context, int) (int, error) { return 0, typedrpc.Unavailable })
+		typedrpc.Handle(steady, try, func(_ context.Context, n int) (int, error) { return n, nil })
+		a, _ := o.Connect(t, &typedrpc.Server{Mux: flaky}, nil)
+		b, _ := o.Connect(t, &typedrpc.Server{Mux: steady}, nil)
+		var asked []string
+		pick := typedrpc.Pick(func(_ context.Context, method string) (*typedrpc.Conn, error) {
+			asked = append(asked, method)
+			if len(asked) < 3 {
+				return a, nil
+			}
+			return b, nil
+		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 5, Backoff: typedrpc.Backoff{Min: 1, Max: 1}}})
+		got, err := typedrpc.Call(t.Context(), pick, try, 6)
+		is.NoErr(err)
+		is.Equal(got, 6)
+		is.Equal(asked, []string{"try", "try", "try"})
+	})
+}
+
+func TestPick_fails(t *testing.T) {
+	is := is.New(t)
+	cause := errors.New("the pool is empty")
+	pick := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return nil, cause })
+	_, err := typedrpc.Call(t.Context(), pick, lab.Sum, lab.Pair{})
+	is.True(errors.Is(err, typedrpc.Unavailable))
+	is.True(errors.Is(err, cause))
+	is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
+	is.True(errors.Is(typedrpc.Notify(t.Context(), pick, lab.Tell, 1), typedrpc.Unavailable))
+	_, err = typedrpc.Go(t.Context(), pick, lab.Sum, lab.Pair{}).Await(t.Context())
+	is.True(errors.Is(err, cause))
+
+	own := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) {
+		return nil, typedrpc.Errorf(typedrpc.PermissionDenied, "not for you")
+	})
+	_, err = typedrpc.Call(t.Context(), own, lab.Sum, lab.Pair{})
+	is.True(errors.Is(err, typedrpc.PermissionDenied))
+
+	none := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return nil, nil })
+	_, err = typedrpc.Call(t.Context(), none, lab.Sum, lab.Pair{})
+	is.True(errors.Is(err, typedrpc.Unavailable))
+}
+
+func TestFailFast_withoutLink(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
+		waiting := make(chan struct{}, 1)
+		client, server := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{
+			Backoff: typedrpc.Backoff{Min: 1000 * time.Hour, Max: 1000 * time.Hour},
+			OnState: func(s typedrpc.StateChange) {
+				if s.State == typedrpc.Waiting {
+					waiting <- struct{}{}
+				}
+			},
+		})
+		server.Close()
+		<-waiting
+		fast := client.With(typedrpc.CallOptions{FailFast: true})
+		_, err := typedrpc.Call(t.Context(), fast, lab.Sum, lab.Pair{A: 1, B: 1})
+		is.True(errors.Is(err, typedrpc.Unavailable))
+		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
+		is.True(errors.Is(typedrpc.Notify(t.Context(), fast, lab.Tell, 1), typedrpc.Unavailable))
+
+		patient := typedrpc.Go(t.Context(), client, lab.Sum, lab.Pair{A: 1, B: 1})
+		client.Reconnect()
+		got, err := patient.Await(t.Context())
+		is.NoErr(err) // sent on the new link
+		is.Equal(got.Sum, 2)
+	})
+}

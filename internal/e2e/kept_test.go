@@ -1,0 +1,82 @@
+package e2e_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/internal/testkit"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// What kept sessions hold did not count their handlers.
+func TestSession_handlersOfKeptSessionsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := lab.New()
+		p, err := testkit.Join(l.Server, testkit.BinaryProtocol)
+		is.NoErr(err)
+		h := testkit.HelloOf(1)
+		is.NoErr(p.Send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
+		_, err = p.Until(wire.Welcome)
+		is.NoErr(err)
+		for i := range uint64(100) {
+			is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: i + 1, Method: "lab.hang", Payload: []byte("{}")}))
+		}
+		synctest.Wait()
+		p.T.Kill()
+		synctest.Wait()
+		s := hook.Server(l.Server)
+		is.Equal(s.Kept, 1)
+		is.True(s.KeptBytes > 100*5<<10)
+		is.Equal(l.Revoke(""), 1)
+		close(l.Release)
+	})
+}
+
+// A client that opened sessions and confirmed none pushed out everybody's.
+func TestSession_unconfirmedOnesAreEvictedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := lab.New()
+		l.MaxKept = 10
+		begin := func(confirm bool) string {
+			p, err := testkit.Join(l.Server, testkit.BinaryProtocol)
+			is.NoErr(err)
+			h := testkit.HelloOf(1)
+			is.NoErr(p.Send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
+			f, err := p.Until(wire.Welcome)
+			is.NoErr(err)
+			w, err := wire.ParseWelcome(f.Payload)
+			is.NoErr(err)
+			if confirm {
+				is.NoErr(p.Send(wire.Frame{Type: wire.Ping}))
+				_, err = p.Until(wire.Ack)
+				is.NoErr(err)
+			}
+			p.T.Kill()
+			synctest.Wait()
+			return w.Token
+		}
+		token := begin(true)
+		for range 30 {
+			begin(false)
+		}
+		p, err := testkit.Join(l.Server, testkit.BinaryProtocol)
+		is.NoErr(err)
+		h := testkit.HelloOf(2)
+		h.Token = token
+		is.NoErr(p.Send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
+		f, err := p.Until(wire.Welcome)
+		is.NoErr(err)
+		w, err := wire.ParseWelcome(f.Payload)
+		is.NoErr(err)
+		is.True(w.Resumed)
+		p.T.Kill()
+		synctest.Wait()
+		l.Revoke("")
+	})
+}

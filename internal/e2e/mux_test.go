@@ -1,0 +1,375 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+)
+
+// panicText runs f and returns what it panicked with.
+func panicText(f func()) (text string) {
+	defer func() {
+		if p := recover(); p != nil {
+			text = fmt.Sprint(p)
+		}
+	}()
+	f()
+	return "no panic"
+}
+
+func TestNewMethod_badNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"":                       "needs a name",
+		strings.Repeat("x", 256): "256 bytes, at most 255",
+		"a b":                    "white space",
+		"a\n":                    "white space or control characters",
+		"a\x7f":                  "control characters",
+		"\xff":                   "not UTF-8",
+		"rpc.hello":              "reserved",
+		"$/cancelRequest":        "reserved",
+	} {
+		t.Run(want, func(t *testing.T) {
+			is := is.New(t)
+			is.True(strings.Contains(panicText(func() { typedrpc.NewMethod[int, int](name) }), want))
+			is.True(strings.Contains(panicText(func() { typedrpc.NewNotification[int](name) }), want))
+		})
+	}
+	is := is.New(t)
+	longest := strings.Repeat("x", 255)
+	is.Equal(typedrpc.NewMethod[int, int](longest).Name(), longest)
+	is.Equal(typedrpc.NewNotification[int]("größe").Name(), "größe")
+}
+
+func TestNewMethod_badTraits(t *testing.T) {
+	for want, trait := range map[string]typedrpc.Trait{
+		"nil trait":                  nil,
+		"Timeout must be positive":   typedrpc.Timeout(0),
+		"MaxSize must be positive":   typedrpc.MaxSize(-1),
+		"name 1 is empty":            typedrpc.Params("a", ""),
+		`"a" is there twice`:         typedrpc.Params("a", "b", "a"),
+		"Attempts must not be":       typedrpc.Retry(typedrpc.RetryPolicy{Attempts: -1}),
+		"Backoff: Max 1s is below":   typedrpc.Retry(typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Min: time.Minute, Max: time.Second}}),
+		"Factor 0.5 must be at leas": typedrpc.Retry(typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Factor: 0.5}}),
+	} {
+		t.Run(want, func(t *testing.T) {
+			is := is.New(t)
+			text := panicText(func() { typedrpc.NewMethod[int, int]("m", trait) })
+			is.True(strings.Contains(text, want))
+			is.True(strings.HasPrefix(text, "typedrpc: "))
+		})
+	}
+	for name, trait := range map[string]typedrpc.Trait{
+		"Idempotent": typedrpc.Idempotent, "Serial": typedrpc.Serial,
+		"Timeout": typedrpc.Timeout(1), "Retry": typedrpc.Retry(typedrpc.RetryPolicy{}),
+	} {
+		is := is.New(t)
+		text := panicText(func() { typedrpc.NewNotification[int]("n", trait) })
+		is.True(strings.HasPrefix(text, fmt.Sprintf(`typedrpc: notification "n": %s is for methods`, name)))
+	}
+	for name, trait := range map[string]typedrpc.Trait{
+		"Idempotent": typedrpc.Idempotent, "Retry": typedrpc.Retry(typedrpc.RetryPolicy{}),
+	} {
+		is := is.New(t)
+		text := panicText(func() { typedrpc.NewBidiStream[int, int, int]("s", trait) })
+		is.Equal(text, fmt.Sprintf(`typedrpc: bidirectional stream "s": %s is for methods`, name))
+	}
+}
+
+func TestHandle_twice(t *testing.T) {
+	is := is.New(t)
+	mux := typedrpc.NewMux()
+	typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
+	text := panicText(func() { typedrpc.Handle(mux.With(), lab.Sum, lab.HandleSum) })
+	is.Equal(text, `typedrpc: call "math.sum" is registered already`)
+	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {})
+	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {}) // allowed
+	other := typedrpc.NewNotification[string]("tell")
+	is.True(panicText(func() { typedrpc.HandleNotification(mux, other, func(context.Context, string) {}) }) != "no panic")
+	clash := typedrpc.NewNotification[string]("math.sum")
+	is.True(panicText(func() { typedrpc.HandleNotification(mux, clash, func(context.Context, string) {}) }) != "no panic")
+}
+
+func TestHandleFallback_twice(t *testing.T) {
+	is := is.New(t)
+	mux := typedrpc.NewMux()
+	is.True(strings.Contains(panicText(func() { mux.HandleFallback(nil) }), "needs a handler"))
+	mux.HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) { return nil, nil })
+	text := panicText(func() {
+		mux.HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) { return nil, nil })
+	})
+	is.True(strings.Contains(text, "there is a fallback handler already"))
+}
+
+func TestHandle_whileServing(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		mux := typedrpc.NewMux()
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+		_, err := typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
+		is.True(errors.Is(err, typedrpc.Unimplemented))
+		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
+		_, err = typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
+		is.NoErr(err)
+	})
+}
+
+func TestHandleFallback_answers(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		noted := make(chan string, 1)
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
+		mux.HandleFallback(func(_ context.Context, r *typedrpc.Request) (typedrpc.Raw, error) {
+			if r.Kind == typedrpc.KindNotification {
+				noted <- r.Method + string(r.Payload)
+				return nil, nil
+			}
+			r.Reply.Set("via", "fallback")
+			return r.Payload, nil
+		})
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+		var reply typedrpc.Metadata
+		got, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{Reply: &reply}), typedrpc.NewMethod[lab.Pair, lab.Pair]("anything"), lab.Pair{A: 1, B: 2})
+		is.NoErr(err)
+		is.Equal(got, lab.Pair{A: 1, B: 2})
+		if !o.Plain() {
+			is.Equal(reply.Get("via"), "fallback")
+		}
+		is.NoErr(typedrpc.Notify(t.Context(), client, typedrpc.NewNotification[lab.Pair]("some.event"), lab.Pair{A: 3, B: 4}))
+		is.Equal(<-noted, `some.event{"A":3,"B":4}`)
+		r, err := typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{A: 1, B: 2})
+		is.NoErr(err)
+		is.Equal(r.Sum, 3) // known names do not get there
+	})
+}
+
+// A fallback may answer with the request's own bytes. They were in a pooled
+// buffer that the next request was read into before the answer was written.
+func TestHandleFallback_echoesPayload(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		mux := typedrpc.NewMux()
+		mux.HandleFallback(func(_ context.Context, r *typedrpc.Request) (typedrpc.Raw, error) { return r.Payload, nil })
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+		same := typedrpc.NewMethod[[]string, []string]("same")
+		const callers = 16
+		errs := make(chan error, callers)
+		for i := range callers {
+			go func() {
+				text := strings.Repeat(fmt.Sprintf("%02d", i), 50)
+				for range 100 {
+					got, err := typedrpc.Call(t.Context(), client, same, []string{text, "-"})
+					if err == nil && got[0] != text {
+						err = fmt.Errorf("caller %d was answered %s", i, got)
+					}
+					if err != nil {
+						errs <- err
+						return
+					}
+				}
+				errs <- nil
+			}()
+		}
+		for range callers {
+			is.NoErr(<-errs)
+		}
+	})
+}
+
+func TestHandleFallback_observes(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		seen := make(chan string, 1)
+		mux := typedrpc.NewMux()
+		mux.HandleFallback(func(_ context.Context, r *typedrpc.Request) (typedrpc.Raw, error) {
+			seen <- r.Method
+			return nil, typedrpc.Unimplemented
+		})
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+		_, err := typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
+		is.True(errors.Is(err, typedrpc.Unimplemented))
+		is.Equal(<-seen, "math.sum")
+	})
+}
+
+// proxy connects a client to a proxy whose fallback forwards to a backend.
+func proxy(t *testing.T, o lab.Over, backend *typedrpc.Mux) (client *typedrpc.Conn) {
+	t.Helper()
+	behind, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: backend}, nil)
+	mux := typedrpc.NewMux()
+	mux.HandleFallback(func(ctx context.Context, r *typedrpc.Request) (typedrpc.Raw, error) {
+		return typedrpc.Forward(ctx, behind.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"proxy": "p1"}}), r)
+	})
+	client, _ = o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+	return client
+}
+
+func TestForward_calls(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		backend := typedrpc.NewMux()
+		typedrpc.Handle(backend, lab.Sum, func(ctx context.Context, p lab.Pair) (lab.Total, error) {
+			r := typedrpc.RequestFrom(ctx)
+			r.Reply.Set("saw", r.Metadata.Get("from")+"+"+r.Metadata.Get("proxy"))
+			if p.A < 0 {
+				return lab.Total{}, lab.NoStock.New(lab.Shortage{Left: 5})
+			}
+			return lab.Total{Sum: p.A + p.B}, nil
+		})
+		client := proxy(t, o, backend)
+		var reply typedrpc.Metadata
+		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"from": "client"}, Reply: &reply})
+		r, err := typedrpc.Call(t.Context(), caller, lab.Sum, lab.Pair{A: 1, B: 2})
+		is.NoErr(err)
+		is.Equal(r.Sum, 3)
+		_, err = typedrpc.Call(t.Context(), caller, lab.Sum, lab.Pair{A: -1, B: 2})
+		s, ok := lab.NoStock.From(err)
+		is.True(ok) // errors pass with their data
+		is.Equal(s.Left, 5)
+		if !o.Plain() {
+			is.Equal(reply.Get("saw"), "client+p1")
+		}
+		_, err = typedrpc.Call(t.Context(), client, lab.Ask, 1)
+		is.True(errors.Is(err, typedrpc.Unimplemented)) // the backend's answer
+	})
+}
+
+func TestForward_cancelAndDeadline(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		h := lab.NewHanging()
+		backend := typedrpc.NewMux()
+		typedrpc.Handle(backend, lab.Stay, h.Handle)
+		client := proxy(t, o, backend)
+		call := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		<-h.Begun
+		call.Cancel()
+		is.Equal(<-h.Ended, context.Canceled) // two hops away
+	})
+}
+
+func TestForward_notification(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		got := make(chan int, 1)
+		backend := typedrpc.NewMux()
+		typedrpc.HandleNotification(backend, lab.Tell, func(_ context.Context, n int) { got <- n })
+		client := proxy(t, o, backend)
+		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 77))
+		is.Equal(<-got, 77)
+	})
+}
+
+func TestForward_otherCodec(t *testing.T) {
+	is := is.New(t)
+	backend := typedrpc.NewMux()
+	typedrpc.Handle(backend, lab.Sum, lab.HandleSum)
+	behind, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: backend}, nil)
+	mux := typedrpc.NewMux()
+	mux.HandleFallback(func(ctx context.Context, r *typedrpc.Request) (typedrpc.Raw, error) {
+		return typedrpc.Forward(ctx, behind, r)
+	})
+	srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{hexed{}}}
+	client, _ := lab.Over{}.Connect(t, srv, &typedrpc.DialOptions{Codecs: []typedrpc.Codec{hexed{}}})
+	_, err := typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
+	is.True(errors.Is(err, typedrpc.FailedPrecondition))
+	is.True(strings.Contains(err.Error(), `codec "hexed"`))
+}
+
+// age validates itself by value, name by pointer.
+type age int
+
+func (a age) Validate() error {
+	switch {
+	case a < 0:
+		return errors.New("nobody is that young")
+	case a > 150:
+		return typedrpc.Errorf(typedrpc.OutOfRange, "nobody is that old")
+	case a == 13:
+		return typedrpc.PermissionDenied
+	}
+	return nil
+}
+
+type name struct{ First string }
+
+func (n *name) Validate() error {
+	if n.First == "" {
+		return errors.New("a name is missing")
+	}
+	return nil
+}
+
+func TestHandle_validates(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		ran := 0
+		byValue := typedrpc.NewMethod[age, int]("age", typedrpc.Serial)
+		byPointer := typedrpc.NewMethod[name, int]("name", typedrpc.Serial)
+		pointer := typedrpc.NewMethod[*name, int]("pointer", typedrpc.Alloc[name](), typedrpc.Serial)
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, byValue, func(context.Context, age) (int, error) { ran++; return ran, nil })
+		typedrpc.Handle(mux, byPointer, func(context.Context, name) (int, error) { ran++; return ran, nil })
+		typedrpc.Handle(mux, pointer, func(context.Context, *name) (int, error) { ran++; return ran, nil })
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+
+		call := func(a age) error {
+			_, err := typedrpc.Call(t.Context(), client, byValue, a)
+			return err
+		}
+		is := is.New(t)
+		is.NoErr(call(30))
+		for a, want := range map[age]*typedrpc.Error{
+			-1:  {Code: typedrpc.InvalidArgument, Message: "nobody is that young"},
+			151: {Code: typedrpc.OutOfRange, Message: "nobody is that old"},
+			13:  {Code: typedrpc.PermissionDenied, Message: "permission denied"},
+		} {
+			e := lab.AsError(t, call(a))
+			is.Equal(e.Code, want.Code)
+			is.Equal(e.Message, want.Message)
+		}
+		_, err := typedrpc.Call(t.Context(), client, byPointer, name{})
+		is.Equal(lab.AsError(t, err).Message, "a name is missing")
+		_, err = typedrpc.Call(t.Context(), client, pointer, &name{})
+		is.Equal(lab.AsError(t, err).Message, "a name is missing")
+		n, err := typedrpc.Call(t.Context(), client, pointer, &name{"Ann"})
+		is.NoErr(err)
+		is.Equal(n, 2) // handlers ran for what was valid, and for nothing else
+	})
+}
+
+func TestHandleNotification_validates(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		var log lab.Logs
+		got := make(chan age, 2)
+		birthday := typedrpc.NewNotification[age]("birthday")
+		mux := typedrpc.NewMux()
+		typedrpc.HandleNotification(mux, birthday, func(_ context.Context, a age) { got <- a })
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, nil)
+		is.NoErr(typedrpc.Notify(t.Context(), client, birthday, -5))
+		is.NoErr(typedrpc.Notify(t.Context(), client, birthday, 5))
+		is.Equal(<-got, age(5))
+		is.True(log.Has("nobody is that young")) // there is nobody to answer
+	})
+}
+
+func TestHandle_mistakes(t *testing.T) {
+	for want, f := range map[string]func(){
+		"not made by NewMux":               func() { typedrpc.Handle(nil, lab.Sum, lab.HandleSum) },
+		"Mux was not made":                 func() { typedrpc.Handle(new(typedrpc.Mux), lab.Sum, lab.HandleSum) },
+		"not made by NewMethod":            func() { typedrpc.Handle(typedrpc.NewMux(), typedrpc.Method[int, int]{}, nil) },
+		"\"math.sum\": the handler is nil": func() { typedrpc.Handle(typedrpc.NewMux(), lab.Sum, nil) },
+		"\"tell\": the handler is nil":     func() { typedrpc.HandleNotification(typedrpc.NewMux(), lab.Tell, nil) },
+	} {
+		is := is.New(t)
+		is.True(strings.Contains(panicText(f), want))
+	}
+}

@@ -1,0 +1,2 @@
+// Package storm tests what many do at once.
+package storm
