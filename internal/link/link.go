@@ -220,22 +220,6 @@ func (h hungUp) Is(target error) bool {
 
 func (h hungUp) As(target any) bool { return errors.As(h.err, target) }
 
-func (l *Link) touch() {
-	t := time.Now()
-	l.lastRead.Store(t.UnixNano())
-	l.lastMono.Store(int64(t.Sub(l.began)))
-}
-
-func (l *Link) mono() int64 { return int64(time.Since(l.began)) }
-
-// silence is how long nothing was received, by the clock that went further. The
-// wall clock goes on while a laptop sleeps: whoever wakes finds a peer dead that
-// was silent all night, at once. The other one cannot be set back.
-func (l *Link) silence() time.Duration {
-	t := time.Now()
-	return time.Duration(max(t.UnixNano()-l.lastRead.Load(), int64(t.Sub(l.began))-l.lastMono.Load()))
-}
-
 // Fail ends the link. The first cause wins. A *CloseError of our own with a
 // code is said to the peer, bounded; anything else drops the connection. Fail
 // does not wait.
@@ -277,12 +261,6 @@ func (l *Link) Err() error {
 
 // Done is closed when the link begins to end.
 func (l *Link) Done() <-chan struct{} { return l.done }
-
-// SetReadLimit bounds the messages received from now on.
-func (l *Link) SetReadLimit(n int64) { l.t.SetReadLimit(n) }
-
-// Ping sends the transport's own keepalive.
-func (l *Link) Ping() { l.t.Ping() }
 
 // Wake tells the link that Fill has something. It never waits. The layer
 // above calls it when its queue stops being empty, not for every frame.
@@ -379,66 +357,4 @@ func (l *Link) retires() bool {
 		l.watch.Stop()
 	}
 	return end
-}
-
-// look runs every linger while a writer exists: it finds writes that stall
-// and writers that have nothing to do.
-func (l *Link) look() {
-	if start := l.writing.Load(); start != 0 && l.stall > 0 && l.mono()-start >= int64(l.stall) {
-		l.Fail(&CloseError{Err: ErrStalled})
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cause != nil || !l.writer {
-		return
-	}
-	if n := l.batches.Load(); n == l.seen && l.writing.Load() == 0 {
-		l.retire = true
-		select {
-		case l.kick <- struct{}{}:
-		default:
-		}
-	} else {
-		l.seen = n
-	}
-	l.watch.Reset(linger)
-}
-
-// KeepAlive begins to watch the peer: Idle is called after one interval
-// without a byte received, and the link ends with close code code after two.
-func (l *Link) KeepAlive(interval time.Duration, code int) {
-	if interval <= 0 {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cause != nil || l.alive != nil {
-		return
-	}
-	l.interval = interval
-	l.alive = time.AfterFunc(interval, func() { l.beat(code) })
-}
-
-func (l *Link) beat(code int) {
-	silent := l.silence()
-	if l.writing.Load() != 0 {
-		// A large write makes progress, or else look ends the link; the
-		// question whether the peer lives waits behind it.
-		silent = min(silent, l.interval)
-	}
-	if silent >= 2*l.interval {
-		l.Fail(&CloseError{Code: code, Reason: "no answer in time", Err: ErrSilent})
-		return
-	}
-	next := l.interval - silent
-	if silent >= l.interval {
-		l.up.Idle()
-		next = 2*l.interval - silent
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cause == nil {
-		l.alive.Reset(next)
-	}
 }

@@ -1,0 +1,216 @@
+package session
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// errHole ends a session of which a frame was counted and cannot be written.
+var errHole = &link.CloseError{Code: CloseProtocol, Reason: "frame cannot be encoded"}
+
+// deliver takes a message that arrived over c.
+func (s *Session) deliver(c *Carrier, msg []byte) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if s.current.Load() != c {
+		return errFenced
+	}
+	var counted int
+	var err error
+	switch s.dialect {
+	case Binary:
+		counted, err = s.deliverBinary(c, msg)
+	case JSON:
+		counted, err = s.deliverJSON(c, msg)
+	case Plain:
+		return s.deliverPlain(c, msg)
+	}
+	s.countReceived(c, counted, len(msg))
+	return err
+}
+
+func (s *Session) deliverBinary(c *Carrier, msg []byte) (counted int, err error) {
+	if len(msg) == 0 {
+		return 0, protocolError("empty message", nil)
+	}
+	for len(msg) > 0 {
+		n, err := wire.DecodeBinary(msg, &c.frame, c.o.Intern)
+		if err != nil {
+			return counted, protocolError("malformed frame", err)
+		}
+		msg = msg[n:]
+		k, err := s.frameIn(c, &c.frame)
+		counted += k
+		if err != nil {
+			return counted, err
+		}
+	}
+	return counted, nil
+}
+
+func (s *Session) deliverJSON(c *Carrier, msg []byte) (counted int, err error) {
+	frames, _, err := c.reader.Read(msg)
+	if err != nil {
+		return 0, protocolError("malformed message", err)
+	}
+	for i := range frames {
+		k, err := s.frameIn(c, &frames[i])
+		counted += k
+		if err != nil {
+			return counted, err
+		}
+	}
+	return counted, nil
+}
+
+func (s *Session) deliverPlain(c *Carrier, msg []byte) error {
+	frames, array, err := c.reader.Read(msg)
+	switch {
+	case err != nil:
+		return s.engine.Malformed(err)
+	case array:
+		return s.engine.ReceiveArray(frames)
+	}
+	for i := range frames {
+		if err := s.engine.Receive(&frames[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// frameIn takes one frame and returns 1 if it counts.
+func (s *Session) frameIn(c *Carrier, f *wire.Frame) (int, error) {
+	switch f.Type {
+	case wire.Ping:
+		// Answered when the whole message was counted: see countReceived.
+		c.pinged = true
+		return 0, s.acknowledged(f.Position)
+	case wire.Ack:
+		return 0, s.acknowledged(f.Position)
+	case wire.GoAway:
+		b, err := wire.ParseGoAway(f.Payload)
+		if err != nil {
+			return 0, protocolError("malformed GOAWAY", err)
+		}
+		s.engine.GoAway(b)
+		return 0, nil
+	case wire.Auth, wire.AuthOK:
+		return 0, s.authIn(c, f)
+	case wire.Hello, wire.Welcome:
+		return 0, protocolError("a second handshake on one link", nil)
+	}
+	if !f.Type.Counted() {
+		if f.Flags&wire.CountedBit != 0 {
+			return 1, nil // a later version's: skipped, but counted
+		}
+		return 0, nil
+	}
+	return 1, s.engine.Receive(f)
+}
+
+func (s *Session) authIn(c *Carrier, f *wire.Frame) error {
+	switch {
+	case (f.Type == wire.Auth) == s.client:
+		return protocolError("credentials come from the client", nil)
+	case f.Type == wire.AuthOK:
+		b, err := wire.ParseAuthOK(f.Payload)
+		if err != nil {
+			return protocolError("malformed AUTH_OK", err)
+		}
+		return s.engine.AuthOK(b)
+	case c.flooded():
+		return &link.CloseError{Code: CloseFlood, Reason: "answers to AUTH are not being read"}
+	}
+	if len(f.Payload) > wire.MaxBuffered {
+		return protocolError("AUTH is larger than an opening may be", nil)
+	}
+	b, err := wire.ParseAuth(f.Payload)
+	if err != nil {
+		return protocolError("malformed AUTH", err)
+	}
+	s.engine.Auth(c, b)
+	return nil
+}
+
+// acknowledged takes the peer's position.
+func (s *Session) acknowledged(pos uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pos > s.sent || pos < s.acked {
+		return protocolError(fmt.Sprintf("position %d is outside %d to %d", pos, s.acked, s.sent), nil)
+	}
+	s.ackedLocked(pos)
+	if !s.probe.from.IsZero() && pos >= s.probe.at {
+		s.probe.measure()
+	}
+	return nil
+}
+
+func (s *Session) ackedLocked(pos uint64) {
+	if pos > s.acked {
+		s.acked = pos
+		s.next = max(s.next, pos)
+		signalLocked(&s.moved)
+		s.log.drop(pos)
+		s.logged.Store(int64(s.log.bytes))
+	}
+	s.asked = false
+	c := s.current.Load()
+	if c == nil || s.log.max == 0 {
+		return
+	}
+	if s.log.bytes > s.log.max/2 {
+		s.asked = true
+		c.ping()
+	}
+	if s.tight {
+		s.tight = false
+		c.link.Wake()
+	}
+}
+
+// countReceived counts what a message held, and sees that an ACK goes out when
+// one is due.
+func (s *Session) countReceived(c *Carrier, frames, bytes int) {
+	s.mu.Lock()
+	s.heard = true
+	s.ackDue = s.ackDue || c.pinged
+	c.pinged = false
+	wake := s.ackDue
+	if frames > 0 {
+		s.received += uint64(frames)
+		s.newly += frames
+		s.newBytes = min(s.newBytes+bytes, math.MaxInt32)
+		switch {
+		case s.newly >= ackFrames || s.newBytes >= ackBytes:
+			wake, s.ackDue = true, true
+		case s.ackArmed || s.ended:
+		case s.ackTimer == nil:
+			s.ackArmed = true
+			s.ackTimer = time.AfterFunc(ackDelay, s.ackLate)
+		default:
+			s.ackArmed = true
+			s.ackTimer.Reset(ackDelay)
+		}
+	}
+	s.mu.Unlock()
+	if wake {
+		c.link.Wake()
+	}
+}
+
+func (s *Session) ackLate() {
+	s.mu.Lock()
+	s.ackArmed = false
+	s.ackDue = s.ackDue || s.newly > 0
+	due := s.ackDue
+	s.mu.Unlock()
+	if due {
+		s.Wake()
+	}
+}

@@ -1,0 +1,182 @@
+package session
+
+import (
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// fill makes the next message for c. Control frames go first; then what the peer
+// lacks of what was sent before; then new frames, and a counted one is counted
+// here, when it is taken.
+func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	b := getBatch(s.dialect)
+	defer b.free()
+	s.mu.Lock()
+	if s.current.Load() != c {
+		s.mu.Unlock()
+		return nil // fenced off
+	}
+	alone, pinged := s.takeControlLocked(c, b)
+	if s.next < s.sent && b.Len() == 0 && !alone {
+		return s.replayLocked(c, b, scratch)
+	}
+	ready := s.next == s.sent && !alone
+	if ready && s.log.max > 0 {
+		b.within(&s.log)
+		ready = s.log.bytes < s.log.max
+		s.tight = !ready
+	}
+	s.taking = ready
+	s.mu.Unlock()
+
+	if ready && !b.Full() {
+		s.engine.Take(b)
+	}
+	if b.Len() == 0 {
+		return s.nothing(c, b, ready)
+	}
+	counted, pure, timed := b.counted()
+	msg := scratch
+	if counted > 0 && s.log.max > 0 && b.size >= largeLog {
+		msg = buf.Sized(b.size) // written and kept: not copied
+	}
+	out := c.encode(b, msg)
+	if out == nil {
+		defer s.End(errHole) // also if the link has ended for another reason
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if counted > 0 {
+		s.sent += uint64(counted)
+		s.next = s.sent
+	}
+	s.tight = s.tight || b.refused || b.limit < batchBytes
+	s.probedLocked(pinged, counted > 0)
+	s.takenLocked()
+	switch {
+	case out == nil:
+		if msg != scratch {
+			msg.Release()
+		}
+	case counted > 0 && s.log.max > 0:
+		s.keepLocked(c, segment{msg: keptOf(msg, scratch), end: s.sent, frames: counted, pure: pure}, timed)
+	}
+	return out
+}
+
+// keptOf is msg with a reference for the log: a copy of what is in scratch.
+func keptOf(msg, scratch *buf.Buf) *buf.Buf {
+	if msg == scratch {
+		return buf.Copy(msg.B)
+	}
+	return msg.Retain()
+}
+
+// keepLocked keeps a message in the log until it is acknowledged.
+func (s *Session) keepLocked(c *Carrier, kept segment, timed bool) {
+	if timed {
+		kept.at = time.Now()
+	}
+	s.log.add(kept)
+	s.loggedLocked(c)
+}
+
+// probedLocked notes that a ping for a measurement has left, with counted frames
+// or alone.
+func (s *Session) probedLocked(pinged, counted bool) {
+	if !s.probe.wanted || !pinged {
+		return
+	}
+	s.probe.wanted = false // alone it would be answered by any ACK
+	if counted {
+		s.probe.from, s.probe.at = time.Now(), s.sent
+	}
+}
+
+// rest gives up the memory that a busy session keeps.
+func (s *Session) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log.rest()
+}
+
+// largeLog is the size from which a message is encoded where it is kept.
+const largeLog = 16 << 10
+
+// takeControlLocked adds c's control frames, and the ACK that is due.
+func (s *Session) takeControlLocked(c *Carrier, b *Batch) (alone, pinged bool) {
+	c.mu.Lock()
+	alone, pinged = c.takeControlLocked(b, s.received)
+	c.mu.Unlock()
+	if s.ackDue && !alone {
+		b.Add(&wire.Frame{Type: wire.Ack, Position: s.received}, nil)
+		s.ackDue, s.newly, s.newBytes = false, 0, 0
+	}
+	return alone, pinged
+}
+
+// replayLocked makes a message of what was sent on an earlier link. It gives up
+// mu.
+func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf {
+	seg := *s.log.after(s.next)
+	pos := s.next
+	if s.next = seg.end; s.next == s.sent {
+		c.ping() // all that was missing is there: the log can be emptied
+	}
+	seg.msg.Retain() // an ACK could drop it
+	s.mu.Unlock()
+	if seg.pure && seg.at.IsZero() && seg.end-pos == uint64(seg.frames) {
+		return seg.msg
+	}
+	defer seg.msg.Release()
+	if err := seg.again(b, pos); err != nil {
+		c.Fail(protocolError("what was sent cannot be sent again", err))
+		return nil
+	}
+	return c.encode(b, scratch)
+}
+
+// nothing is called when there was nothing to write. asked says that the engine
+// was asked; the log may have been too full for what it had. If it had nothing,
+// a goodbye's time has come.
+func (s *Session) nothing(c *Carrier, b *Batch, asked bool) *buf.Buf {
+	s.mu.Lock()
+	s.takenLocked()
+	s.tight = s.tight || b.refused
+	switch {
+	case !b.refused:
+	case s.log.room() > b.most: // an ACK came meanwhile, and found nobody who waits
+		s.tight = false
+		c.link.Wake()
+	case !s.asked: // less than half full, and the peer would not hurry
+		s.asked = true
+		c.ping()
+	}
+	bye := s.goodbye
+	s.mu.Unlock()
+	if bye != nil && asked && !b.refused {
+		s.End(bye)
+	}
+	return nil
+}
+
+func (s *Session) takenLocked() {
+	if s.taking {
+		s.taking = false
+		signalLocked(&s.taken)
+	}
+}
+
+// loggedLocked sees that a log that is half full becomes empty again: the peer
+// would not hurry.
+func (s *Session) loggedLocked(c *Carrier) {
+	s.logged.Store(int64(s.log.bytes))
+	if s.log.bytes > s.log.max/2 && !s.asked {
+		s.asked = true
+		c.ping()
+	}
+}
