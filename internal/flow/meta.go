@@ -1,0 +1,47 @@
+package flow
+
+import (
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// MetaSize is metadata's share of a message's bytes.
+func MetaSize(m map[string]string) int {
+	n := 0
+	for k, v := range m {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
+// CheckMeta says why the wire cannot carry m.
+func CheckMeta(m map[string]string) error {
+	for k, v := range m {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return fmt.Errorf("metadata %q is not UTF-8 text; encode binary values, for instance in base64", k)
+		}
+	}
+	if size := MetaSize(m); size > wire.MaxMeta {
+		return fmt.Errorf("metadata has %d bytes, at most %d can be sent", size, wire.MaxMeta)
+	}
+	return nil
+}
+
+// Millis rounds up, so that a positive duration stays one.
+func Millis(d time.Duration) uint64 {
+	if d <= 0 {
+		return 0
+	}
+	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// MaxHint bounds how long a peer can tell us to wait.
+const MaxHint = time.Hour
+
+// Hint is a wait that a peer tells in milliseconds.
+func Hint(ms uint64) time.Duration {
+	return time.Duration(min(ms, uint64(MaxHint/time.Millisecond))) * time.Millisecond
+}

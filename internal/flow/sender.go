@@ -1,0 +1,38 @@
+package flow
+
+// MessageOverhead is what every message counts beside the bytes of its payload
+// and its metadata, so that empty ones are bounded too (PROTOCOL.md section 3).
+const MessageOverhead = 64
+
+// Sender is the sender's side of a window: of a stream, or of the notifications.
+type Sender struct {
+	Window int       // bytes granted; 0: without limit, a plain peer
+	Used   int       // bytes sent or queued, and not credited
+	Sizes  Ring[int] // of what was sent, oldest first
+}
+
+// Fits reports whether one more message of cost bytes may go: the first one
+// always may, whatever its size.
+func (f *Sender) Fits(cost int) bool {
+	return f.Window == 0 || f.Used == 0 || f.Used+cost <= f.Window
+}
+
+// Counted notes a message that left.
+func (f *Sender) Counted(cost int) {
+	if f.Window > 0 {
+		f.Sizes.Push(cost)
+	}
+}
+
+// Credit takes back n messages and returns their bytes; it reports false if
+// they were never sent.
+func (f *Sender) Credit(n uint64) (bytes int, ok bool) {
+	if n > uint64(f.Sizes.Len()) {
+		return 0, false
+	}
+	for ; n > 0; n-- {
+		bytes += f.Sizes.Pop()
+	}
+	f.Used -= bytes
+	return bytes, true
+}
