@@ -27,8 +27,8 @@ import (
 )
 
 // The documents' code is code: the README's program runs and prints what the
-// README says, and every other fragment compiles. What fragments use without
-// declaring it is in documentPrelude.
+// README says, and every other fragment of it and of the guide compiles. What
+// fragments use without declaring it is in documentPrelude.
 
 const documentPrelude = `var (
 	ctx  context.Context
@@ -77,13 +77,19 @@ func TestREADME_program(t *testing.T) {
 }
 
 func TestREADME_fragments(t *testing.T) {
-	var fragments []string
-	for _, b := range blocks(t, "README.md") {
-		if b.info == "go" && !strings.HasPrefix(b.text, "package ") {
-			fragments = append(fragments, b.text)
-		}
+	for _, path := range []string{"README.md", "docs/guide.md"} {
+		t.Run(path, func(t *testing.T) {
+			is := is.New(t)
+			var fragments []string
+			for _, b := range blocks(t, path) {
+				if b.info == "go" && !strings.HasPrefix(b.text, "package ") {
+					fragments = append(fragments, b.text)
+				}
+			}
+			is.True(len(fragments) > 3)
+			compile(t, fragments)
+		})
 	}
-	compile(t, fragments)
 }
 
 // TestREADME_guide does for doc.go's comment what the tests above do for the
@@ -182,7 +188,7 @@ func TestREADME_defaults(t *testing.T) {
 	is := is.New(t)
 	l, err := Limits{}.withDefaults()
 	is.NoErr(err)
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile("docs/limits.md")
 	is.NoErr(err)
 	b := Backoff{}.withDefaults()
 	p := RetryPolicy{}.ready()
@@ -201,7 +207,7 @@ func TestREADME_defaults(t *testing.T) {
 		"| typed data of an error, and its text | " + kibibytes(maxErrorData) + ", " + kibibytes(maxErrorText) + " |",
 	} {
 		if !strings.Contains(string(text), want) {
-			t.Errorf("README.md does not say %q", want)
+			t.Errorf("docs/limits.md does not say %q", want)
 		}
 	}
 	srv := &Server{}
@@ -217,11 +223,15 @@ func thousands(n int) string         { return fmt.Sprintf("%d,%03d", n/1000, n%1
 
 // TestREADME_links finds links within the repository that lead nowhere.
 func TestREADME_links(t *testing.T) {
-	docs, err := filepath.Glob("*.md")
-	if err != nil {
-		t.Fatal(err)
+	var docs []string
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs = append(docs, found...)
 	}
-	for _, doc := range append(docs, "docs/design.md", "docs/rough-edges.md") {
+	for _, doc := range docs {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
