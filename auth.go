@@ -3,11 +3,10 @@ package typedrpc
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"net/http"
 	"time"
 
-	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/client"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -88,9 +87,10 @@ func Credentials[C, R any](m Method[C, R], fn func(ctx context.Context) (C, erro
 // handshake or of a live connection.
 func AuthReply[C, R any](c *Conn, m Method[C, R]) (R, error) {
 	var reply R
-	c.mu.Lock()
-	data := c.welcome
-	c.mu.Unlock()
+	var data []byte
+	if d, ok := c.keeper.(*client.Client); ok {
+		data = d.Welcome()
+	}
 	if data == nil {
 		return reply, Errorf(FailedPrecondition, "the server sent no reply to credentials")
 	}
@@ -124,26 +124,4 @@ func unwrapAuth(codec Codec, data []byte) ([]byte, error) {
 		return nil, Errorf(InvalidArgument, "credentials of codec %q must be a base64 string", codec.Name())
 	}
 	return b, nil
-}
-
-// refusalOf turns an authentication's error into what the peer is told and the
-// close code that tells it whether to come back.
-func refusalOf(err error) (e *Error, closeCode int, foreign bool) {
-	var c Code
-	switch {
-	case errors.As(err, &e):
-	case errors.As(err, &c):
-		e = &Error{Code: c, Message: c.String()}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		e = &Error{Code: DeadlineExceeded, Message: "authentication took too long"}
-	default:
-		e, foreign = &Error{Code: Unauthenticated, Message: "not authenticated"}, true
-	}
-	switch e.Code {
-	case Unavailable, ResourceExhausted, DeadlineExceeded:
-		return e, session.CloseOverload, foreign
-	case PermissionDenied:
-		return e, session.CloseForbidden, foreign
-	}
-	return e, session.CloseUnauthed, foreign
 }

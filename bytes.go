@@ -4,76 +4,19 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"hash"
 	"io"
 	"io/fs"
 	"iter"
 	"math"
-
-	"github.com/typedrpc/typedrpc/internal/session"
-	"github.com/typedrpc/typedrpc/internal/wire"
 )
-
-// Bytes is an item of a stream that no codec sees: it travels as it is in the
-// binary dialect, and as base64 in a string in the JSON-RPC dialect. As a
-// request, response or notification it is the codec's like any other type.
-//
-// Upload, Download, NewReader and SendReader transfer a file, or whatever an
-// io.Reader reads, as items of this type. The first byte of each item says what
-// follows:
-//
-//	0  the first item: the number of bytes to come, 8 bytes, big endian; or nothing, if it is unknown
-//	1  data, any number of items
-//	2  the last item: the SHA-256 of all data, 32 bytes
-type Bytes []byte
 
 const (
 	transferHead = iota
 	transferData
 	transferEnd
 )
-
-// append appends the item's payload.
-func (b Bytes) append(dst []byte, d session.Dialect) []byte {
-	if d == session.Binary {
-		return append(dst, b...)
-	}
-	dst = append(dst, '"')
-	dst = base64.StdEncoding.AppendEncode(dst, b)
-	return append(dst, '"')
-}
-
-// decode reads the item's payload into b's memory.
-func (b *Bytes) decode(data []byte, d session.Dialect) error {
-	*b = (*b)[:0]
-	if d == session.Binary {
-		*b = append(*b, data...)
-		return nil
-	}
-	if len(data) == 0 || isNull(data) {
-		return nil
-	}
-	if data[0] != '"' {
-		return errors.New("want base64 in a string, have " + kindOf(data))
-	}
-	text := bytes.Trim(data, `"`)
-	if bytes.IndexByte(text, '\\') >= 0 { // some write / as \/
-		s, err := wire.Unquote(data)
-		if err != nil {
-			return err
-		}
-		text = []byte(s)
-	}
-	all, err := base64.StdEncoding.AppendDecode(*b, text)
-	if err != nil {
-		return errors.New("want base64 in a string")
-	}
-	*b = all
-	return nil
-}
 
 // TransferOptions are what one side of a transfer wants. nil, and the zero value
 // of every field, are fine.

@@ -2,268 +2,309 @@ package typedrpc
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"slices"
-	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
-	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// call is one outgoing call. It is where Conn.mu says it is: in waiting or
-// queue (by item), in pending (by id), or nowhere. Whoever takes it out of
-// there settles it, once.
-type call struct {
-	target target // whom to ask for a connection at the next attempt
+// target is where one call goes.
+type target struct {
+	conn *Conn // of the first attempt
+	pick func(context.Context, string) (*Conn, error)
+	opts CallOptions
+	key  *replay.Key // of a Keyed method's call
+}
+
+// next returns the connection for the next attempt.
+func (t *target) next(ctx context.Context, method string) (*Conn, *Error) {
+	if t.pick == nil {
+		return t.conn, nil
+	}
+	conn, err := t.pick(ctx, method)
+	switch {
+	case err != nil:
+		var e *Error
+		if errors.As(err, &e) {
+			return nil, e
+		}
+		return nil, &Error{Code: Unavailable, Message: "no connection was picked", cause: err}
+	case conn == nil:
+		return nil, Errorf(Unavailable, "Pick returned no connection for %q", method)
+	case t.conn != nil && t.conn.codec.Name() != conn.codec.Name():
+		return nil, Errorf(FailedPrecondition, "Pick chose connections of different codecs, %q and %q", t.conn.codec.Name(), conn.codec.Name())
+	}
+	return conn, nil
+}
+
+// metadata adds the options' metadata to m, in a map that is nobody else's:
+// interceptors may write to it, and the options are shared by calls.
+func (t *target) metadata(m Metadata) Metadata {
+	if t.key != nil {
+		return t.keyedMetadata(m)
+	}
+	if len(m) == 0 {
+		return maps.Clone(t.opts.Metadata)
+	}
+	merged := maps.Clone(m)
+	maps.Copy(merged, t.opts.Metadata)
+	return merged
+}
+
+func (t *target) intercepted() bool {
+	return len(t.opts.Interceptors) > 0 || len(t.conn.opts.interceptors) > 0
+}
+
+func (t *target) policy(s *spec) *RetryPolicy {
+	switch {
+	case t.opts.Retry != nil:
+		return t.opts.Retry
+	case s.retry != nil:
+		return s.retry
+	}
+	return t.conn.opts.retry
+}
+
+// encode encodes a request or notification.
+func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
+	b := buf.Get()
+	var err error
+	if b.B, err = s.encode(t.conn.codec, b.B, v); err == nil {
+		err = t.conn.e.CheckPayload(b.B)
+	}
+	if err != nil {
+		b.Release()
+		return nil, Errorf(InvalidArgument, "cannot encode the message of %q: %w", s.name, err)
+	}
+	return b, nil
+}
+
+// invoke is Call without its types.
+func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.timeout)
+		defer cancel()
+	}
+	t, err := c.target(ctx, s.name)
+	if err == nil {
+		err = t.giveKey(s)
+	}
+	if err != nil {
+		return err
+	}
+	body, err := t.encode(s, req)
+	if err != nil {
+		return err
+	}
+	defer body.Release()
+	if t.intercepted() {
+		r := &Request{Method: s.name, Kind: KindCall, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
+		raw, err := t.do(ctx, s, r)
+		if t.opts.Reply != nil {
+			*t.opts.Reply = r.Reply
+		}
+		if err != nil {
+			return asError(err)
+		}
+		return t.decode(s, raw, resp)
+	}
+	answer, meta, err := t.exchange(ctx, s, body, t.opts.Metadata)
+	if t.opts.Reply != nil {
+		*t.opts.Reply = meta
+	}
+	if err != nil {
+		return err
+	}
+	defer answer.Release()
+	return t.decode(s, answer.B, resp)
+}
+
+// decode reads a response. Its result is an error, not an *Error, so that nil
+// stays nil.
+func (t *target) decode(s *spec, data []byte, resp any) error {
+	if len(data) == 0 && t.conn.codec == JSON {
+		data = []byte("null")
+	}
+	if err := s.decode(t.conn.codec, data, resp); err != nil {
+		return &Error{Code: Internal, Message: "cannot decode the response of " + s.name + ": " + err.Error(), Outcome: Answered, cause: err}
+	}
+	return nil
+}
+
+// do sends a request through the interceptors.
+func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
+	return t.around(ctx, r, func(ctx context.Context, r *Request) (Raw, error) {
+		// Copied: an interceptor's bytes are its own as soon as this returns,
+		// and the writer may still hold the request then.
+		body := buf.Copy(r.Payload)
+		defer body.Release()
+		if err := t.conn.e.CheckPayload(body.B); err != nil {
+			return nil, Errorf(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
+		}
+		if s.kind == KindNotification {
+			meta := maps.Clone(r.Metadata) // read when the notification is written
+			if err := meta.check(); err != nil {
+				return nil, err
+			}
+			if err := t.send(ctx, s, body, meta); err != nil {
+				return nil, err
+			}
+			return nil, nil
+		}
+		answer, meta, err := t.exchange(ctx, s, body, maps.Clone(r.Metadata))
+		r.Reply = meta
+		if err != nil {
+			return nil, err
+		}
+		return answer.B, nil // not released: an interceptor may keep it
+	})
+}
+
+// around runs send inside the interceptors.
+func (t target) around(ctx context.Context, r *Request, send RawHandler) (Raw, error) {
+	if !t.intercepted() {
+		return send(ctx, r)
+	}
+	var ran atomic.Bool // some next got as far as a handler, or may have
+	next := func(ctx context.Context, r *Request) (Raw, error) {
+		raw, err := send(ctx, r)
+		if err == nil || OutcomeOf(err) != NotSent {
+			ran.Store(true)
+		}
+		return raw, err
+	}
+	raw, err := chain(slices.Concat(t.conn.opts.interceptors, t.opts.Interceptors), next)(ctx, r)
+	if err != nil {
+		// An interceptor's own error says nothing of what next did.
+		e := asError(err)
+		if ran.Load() && e.Outcome == NotSent {
+			e = e.with(MayHaveRun)
+		}
+		return nil, e
+	}
+	return raw, nil
+}
+
+// doSafely is do for a goroutine of our own, on which nobody else can recover:
+// an interceptor's panic is one failed call.
+func (t target) doSafely(ctx context.Context, s *spec, r *Request) (raw Raw, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.conn.logPanic("interceptor", r.Method, p)
+			err = &Error{Code: Internal, Message: status.InternalText, Outcome: MayHaveRun}
+		}
+	}()
+	return t.do(ctx, s, r)
+}
+
+// exchange sends body as a call and waits for its end.
+func (t *target) exchange(ctx context.Context, s *spec, body *buf.Buf, meta Metadata) (*buf.Buf, Metadata, *Error) {
+	if ctx.Err() != nil {
+		return nil, nil, ended(ctx, NotSent)
+	}
+	meta, err := t.checkMetadata(meta)
+	if err != nil {
+		return nil, nil, err
+	}
+	cl := t.conn.newCall()
+	t.prepare(cl, ctx, s)
+	cl.begin(body, meta)
+	cl.Wait()
+	answer, reply, failed := cl.Result()
+	cl.recycle()
+	if failed != nil {
+		return nil, reply, up(failed, t.conn.codec)
+	}
+	return answer, reply, nil
+}
+
+// outcall is the record of a call: what the engine knows of it, and whom to ask
+// for a connection at the next attempt. It is one allocation, which a connection
+// pools.
+type outcall struct {
+	engine.Call
+	target target
 	spec   *spec
-	ctx    context.Context
-	conn   *Conn // of the latest attempt
-	item   item  // the CALL and its payload
-
-	id       uint64 // while in pending
-	deadline time.Time
-	nested   bool      // made by a handler of the same connection
-	lost     bool      // an earlier attempt may have run
-	claimed  bool      // the latest attempt counts among its key's uses
-	order    uint64    // the id of an attempt that was not run: its place in line
-	exchange *exchange // the items of a stream; nil: none
-	attempts int       // that failed, by the policy's count
-	resends  int       // after the loss of a session
-	policy   *RetryPolicy
-
-	// the result, written before ready is signalled
-	ready chan struct{} // capacity 1 for Call, closed for a future
-	body  *buf.Buf
-	meta  map[string]string
-	err   *Error
-
-	mu       sync.Mutex
-	there    *Conn                // in whose tables the call is; nil between attempts
-	givenUp  func(Outcome) *Error // not nil: no further attempt, this is the error
-	timer    *time.Timer          // of the next attempt
-	shared   bool                 // a future: ready is closed, watchers are told
-	settled  bool                 // shared: ready is closed
-	watchers []watcher
-	stop     func() bool // shared: unties the call from its context
+	policy *RetryPolicy
 }
 
 // newCall returns a call to be recycled. Each connection has a pool of its own
 // because a channel belongs to the testing/synctest bubble it was made in.
-func (c *Conn) newCall() *call {
-	if cl, ok := c.spare.Get().(*call); ok {
+func (c *Conn) newCall() *outcall {
+	if cl, ok := c.calls.Get().(*outcall); ok {
 		return cl
 	}
-	return &call{ready: make(chan struct{}, 1)}
+	cl := new(outcall)
+	cl.Init(false)
+	return cl
 }
 
 // recycle gives back a call that nobody else knows any more: one that was
 // answered, or failed, and whose caller took the signal.
-func (cl *call) recycle() {
+func (cl *outcall) recycle() {
 	if cl.policy != nil {
 		return // a timer may still know it
 	}
-	conn, ready := cl.conn, cl.ready
-	*cl = call{ready: ready}
-	conn.spare.Put(cl)
+	conn := cl.target.conn
+	cl.Reset()
+	cl.target, cl.spec = target{}, nil
+	conn.calls.Put(cl)
 }
 
-// begin starts the first attempt. When it cannot even be queued the call is
-// settled at once.
-func (cl *call) begin() {
+// prepare fills in a call.
+func (t *target) prepare(cl *outcall, ctx context.Context, s *spec) {
+	cl.target, cl.spec, cl.policy = *t, s, t.policy(s)
+	cl.Above, cl.Conn, cl.Ctx, cl.Decl, cl.Key = cl, t.conn.e, ctx, &s.decl, t.key
+	cl.FailFast, cl.Roams = t.opts.FailFast, t.pick != nil
+	cl.Resends = engine.MaxResends
+	if cl.Retries = cl.policy != nil; cl.Retries {
+		cl.Resends = cl.policy.Attempts - 1
+	}
+}
+
+// begin starts the first attempt.
+func (cl *outcall) begin(body *buf.Buf, meta Metadata) {
 	if cl.policy != nil {
 		cl.policy.Budget.earn()
 	}
-	if cl.policy == nil && !cl.shared && cl.exchange == nil {
-		// Its caller is the only one who can give up, and does so later.
-		cl.there = cl.conn
-		if err := cl.conn.start(cl); err != nil {
-			cl.settle(nil, nil, err)
-		}
-		return
-	}
-	cl.launch(0)
+	cl.Begin(body, meta)
 }
 
-// launch makes the attempt with number n on cl.conn.
-func (cl *call) launch(n int) {
-	conn := cl.conn
-	if err := conn.start(cl); err != nil {
-		cl.settle(nil, nil, err)
-		return
-	}
-	cl.mu.Lock()
-	if cl.attempts != n {
-		cl.mu.Unlock() // this attempt is over
-		return
-	}
-	cl.there = conn
-	why := cl.givenUp
-	cl.mu.Unlock()
-	if why == nil {
-		return
-	}
-	if o, ok := conn.abandon(cl); ok { // giveUp came before there was set
-		cl.settle(nil, nil, why(o))
-	}
+// send queues a notification.
+func (t *target) send(ctx context.Context, s *spec, body *buf.Buf, meta Metadata) *Error {
+	_, err := t.conn.e.Notify(ctx, &s.decl, body, meta, engine.NotifyOptions{FailFast: t.opts.FailFast})
+	return up(err, t.conn.codec)
 }
 
-// aim prepares the CALL for a connection.
-func (cl *call) aim(conn *Conn) {
-	cl.conn = conn
-	cl.nested = false
-	cl.item.frame.Flags &= wire.NoItems
-	if in := inboundFrom(cl.ctx); in != nil && in.req.Conn == conn {
-		cl.nested = true
-		if in.ordered {
-			cl.item.frame.Flags |= wire.Lane
-		}
+// notify sends a notification through the interceptors.
+func (t *target) notify(ctx context.Context, s *spec, body *buf.Buf) *Error {
+	if err := t.opts.Metadata.check(); err != nil {
+		return err
 	}
+	if ctx.Err() != nil {
+		return ended(ctx, NotSent)
+	}
+	if !t.intercepted() {
+		return t.send(ctx, s, body, t.opts.Metadata)
+	}
+	r := &Request{Method: s.name, Kind: KindNotification, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
+	if _, err := t.do(ctx, s, r); err != nil {
+		return asError(err)
+	}
+	return nil
 }
 
-// settle completes the call, or arranges another attempt.
-func (cl *call) settle(body *buf.Buf, meta map[string]string, err *Error) {
-	if cl.target.key != nil {
-		err = cl.attempted(meta, err)
+// asError makes what an interceptor returned an *Error.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
 	}
-	if err != nil && err.Outcome == NotSent && cl.lost {
-		err = err.with(MayHaveRun)
-	}
-	if err != nil && cl.tryAgain(err) {
-		return
-	}
-	cl.item.body.Release()
-	cl.item.body = nil
-	if cl.exchange != nil {
-		cl.exchange.settle(body, meta, err)
-		return
-	}
-	cl.body, cl.meta, cl.err = body, meta, err
-	if !cl.shared {
-		cl.ready <- struct{}{} // the last touch: the caller may recycle it now
-		return
-	}
-	cl.mu.Lock()
-	cl.settled = true
-	watchers := cl.watchers
-	cl.watchers = nil
-	stop := cl.stop
-	cl.mu.Unlock()
-	close(cl.ready)
-	for _, w := range watchers {
-		w.settled()
-	}
-	if stop != nil {
-		stop()
-	}
-}
-
-// tryAgain arranges another attempt if the policy, the outcome, the budget and
-// the deadline allow one.
-func (cl *call) tryAgain(err *Error) bool {
-	if cl.policy == nil {
-		return false
-	}
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	if cl.givenUp != nil || cl.ctx.Err() != nil {
-		return false
-	}
-	cl.attempts++
-	cl.there = nil
-	wait, ok := cl.policy.next(err, cl.attempts, cl.repeatable())
-	if !ok || !cl.deadline.IsZero() && time.Until(cl.deadline) <= wait {
-		return false
-	}
-	cl.lost = cl.lost || err.Outcome != NotSent
-	if cl.target.pick == nil && !cl.conn.rest(cl) {
-		return false // the connection ends, and no other would be asked
-	}
-	// Not 0: timers that are due at once crash the race detector when several
-	// goroutines of one testing/synctest bubble start them (Go 1.26).
-	cl.timer = time.AfterFunc(max(wait, 1), cl.again)
-	return true
-}
-
-// again makes the next attempt, on the connection that is picked for it.
-func (cl *call) again() {
-	cl.conn.wake(cl)
-	cl.mu.Lock()
-	cl.timer = nil
-	why, n := cl.givenUp, cl.attempts
-	cl.mu.Unlock()
-	if why != nil {
-		cl.settle(nil, nil, why(NotSent)) // this attempt; settle knows of the others
-		return
-	}
-	conn, err := cl.target.next(cl.ctx, cl.spec.name)
-	if err != nil {
-		cl.settle(nil, nil, err)
-		return
-	}
-	cl.aim(conn)
-	cl.launch(n)
-}
-
-// giveUp ends the call because its context did, or the user cancelled it. The
-// call is settled when giveUp returns, or is just being settled elsewhere.
-func (cl *call) giveUp(why func(Outcome) *Error) {
-	cl.mu.Lock()
-	cl.givenUp = why
-	timer, there := cl.timer, cl.there
-	cl.mu.Unlock()
-	switch {
-	case timer != nil:
-		if timer.Stop() {
-			cl.conn.wake(cl)
-			cl.settle(nil, nil, why(NotSent)) // the next attempt; settle knows of the others
-		} // else again is about to see givenUp
-	case there != nil:
-		if o, ok := there.abandon(cl); ok {
-			cl.settle(nil, nil, why(o))
-		} // else the peer's answer is here
-	} // else launch is about to see givenUp
-}
-
-// wait returns when the call is settled, which its context's end hurries up.
-func (cl *call) wait() {
-	done := cl.ctx.Done()
-	if done == nil {
-		<-cl.ready
-		return
-	}
-	select {
-	case <-cl.ready:
-	case <-done:
-		cl.giveUp(func(o Outcome) *Error { return ended(cl.ctx, o) })
-		<-cl.ready
-	}
-}
-
-// watcher is told that a future is settled.
-type watcher struct {
-	ch chan<- int // has room for every call it watches
-	n  int
-}
-
-func (w watcher) settled() { w.ch <- w.n }
-
-// watch tells w when the call is settled, at once if it is.
-func (cl *call) watch(w watcher) {
-	cl.mu.Lock()
-	settled := cl.settled
-	if !settled {
-		cl.watchers = append(cl.watchers, w)
-	}
-	cl.mu.Unlock()
-	if settled {
-		w.settled()
-	}
-}
-
-// unwatch forgets the watchers of ch, so that waiting often for a long call
-// does not pile up memory.
-func (cl *call) unwatch(ch chan<- int) {
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	cl.watchers = slices.DeleteFunc(cl.watchers, func(w watcher) bool { return w.ch == ch })
+	return &Error{Code: CodeOf(err), Message: err.Error(), Outcome: NotSent, cause: err}
 }

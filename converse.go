@@ -2,16 +2,80 @@ package typedrpc
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"maps"
-	"runtime/debug"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
-	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/internal/client"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// The caller's side of streams without its types.
+// Streams without their types.
+
+// face is one side of a stream as typed functions see it. It is passed by value,
+// so that closures do not make it escape.
+type face struct {
+	x    *engine.Stream
+	conn *Conn
+	spec *spec
+}
+
+// send encodes the item that v points to and queues it. It waits for the peer's
+// window.
+func (f face) send(v any) error {
+	body := buf.Get()
+	defer body.Release()
+	var err error
+	if b, ok := v.(*Bytes); ok {
+		body.B = b.append(body.B, f.conn.e.Dialect())
+	} else if body.B, err = f.spec.encode(f.conn.codec, body.B, v); err == nil {
+		err = f.conn.e.CheckPayload(body.B)
+	}
+	if err != nil {
+		return Errorf(InvalidArgument, "cannot encode an item of %q: %w", f.spec.name, err)
+	}
+	return lift(f.x.Send(body, 0, 0), f.conn.codec)
+}
+
+// recv reads the next item into what v points to. It returns io.EOF when the
+// peer sends no more.
+func (f face) recv(v any, validate func(any) error) (engine.Item, error) {
+	p, data, err := f.x.Next()
+	if err != nil {
+		return p, lift(err, f.conn.codec)
+	}
+	defer p.Release()
+	if b, ok := v.(*Bytes); ok {
+		err = b.decode(data, f.conn.e.Dialect())
+	} else {
+		if len(data) == 0 && f.conn.codec == JSON {
+			data = []byte("null")
+		}
+		err = f.spec.decode(f.conn.codec, data, v)
+	}
+	if err != nil {
+		e := Errorf(Internal, "cannot decode an item of %q: %w", f.spec.name, err).with(MayHaveRun)
+		if !f.x.Caller() {
+			e.Code = InvalidArgument
+		}
+		f.x.Fail(lower(e))
+		return p, e
+	}
+	if validate != nil {
+		if err := validate(v); err != nil {
+			f.x.Fail(lower(asError(err)))
+			return p, asError(err)
+		}
+	}
+	return p, nil
+}
+
+// answer waits for the end of a stream with a response and returns it.
+func (f face) answer() (Raw, error) {
+	raw, err := f.x.Answer()
+	return raw, lift(err, f.conn.codec)
+}
 
 // errLeft is what interceptors see of a loop that was left.
 var errLeft = &Error{Code: Canceled, Message: "the loop over the stream was left", Outcome: MayHaveRun, cause: context.Canceled}
@@ -20,7 +84,7 @@ var errLeft = &Error{Code: Canceled, Message: "the loop over the stream was left
 // use returns. It runs on the caller's goroutine, inside the interceptors. A
 // response is valid for as long as the caller keeps it. The target is nil when
 // there was none, or the request could not be encoded.
-func converse(ctx context.Context, c Caller, s *spec, req any, use func(*exchange) (Raw, error)) (*target, Raw, *Error) {
+func converse(ctx context.Context, c Caller, s *spec, req any, use func(face) (Raw, error)) (*target, Raw, *Error) {
 	t, r, err := dialogue(ctx, c, s, req)
 	if err != nil {
 		return nil, nil, err
@@ -36,7 +100,7 @@ func converse(ctx context.Context, c Caller, s *spec, req any, use func(*exchang
 }
 
 // converseFor is converse for a stream with a response.
-func converseFor(ctx context.Context, c Caller, s *spec, req, resp any, use func(*exchange) (Raw, error)) error {
+func converseFor(ctx context.Context, c Caller, s *spec, req, resp any, use func(face) (Raw, error)) error {
 	t, raw, err := converse(ctx, c, s, req, use)
 	if err != nil {
 		return err
@@ -64,103 +128,63 @@ func dialogue(ctx context.Context, c Caller, s *spec, req any) (*target, *Reques
 }
 
 // converse runs use inside the interceptors. It is also what Forward does.
-func (t *target) converse(ctx context.Context, s *spec, r *Request, use func(*exchange) (Raw, error)) (Raw, error) {
+func (t *target) converse(ctx context.Context, s *spec, r *Request, use func(face) (Raw, error)) (Raw, error) {
 	return t.around(ctx, r, func(ctx context.Context, r *Request) (Raw, error) {
 		x, err := t.open(ctx, s, r, false)
 		if err != nil {
 			return nil, err
 		}
 		defer func() {
-			x.leave()
-			r.Reply = x.meta
+			x.x.Leave()
+			r.Reply = x.x.Meta()
 		}()
 		return use(x)
 	})
 }
 
 // open begins a stream. The end of one that is held comes from conclude.
-func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (*exchange, error) {
+func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (face, error) {
 	if ctx.Err() != nil {
-		return nil, ended(ctx, NotSent)
+		return face{}, ended(ctx, NotSent)
 	}
 	meta := maps.Clone(r.Metadata)
 	if err := meta.check(); err != nil {
-		return nil, err
+		return face{}, err
 	}
 	body := buf.Copy(r.Payload)
 	defer body.Release()
-	if err := t.conn.checkPayload(body.B); err != nil {
-		return nil, Errorf(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
+	if err := t.conn.e.CheckPayload(body.B); err != nil {
+		return face{}, Errorf(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
 	}
 	stop := func() {}
 	if s.timeout > 0 {
 		ctx, stop = context.WithTimeout(ctx, s.timeout)
 	}
-	x := newExchange(t.conn, s, s.kind, true)
-	x.req, x.done, x.held = r, make(chan struct{}), held
+	cl := new(outcall)
+	t.prepare(cl, ctx, s)
+	cl.policy, cl.Retries, cl.Resends = nil, false, engine.MaxResends // what has been sent and received cannot be taken back
+	o := engine.OpenOptions{Held: held, Inspector: looks{r}, Stop: stop}
 	if !t.intercepted() {
-		x.reply = t.opts.Reply
+		o.Reply = (*map[string]string)(t.opts.Reply)
 	}
-	x.call = &call{exchange: x}
-	t.prepare(x.call, ctx, s, body, meta)
-	x.call.policy = nil // what has been sent and received cannot be taken back
-	f := &x.call.item.frame
-	f.Kind = s.kind.wireKind()
-	if !x.sends {
-		f.Flags |= wire.NoItems
+	x, failed := cl.Open(body, meta, o)
+	if failed != nil {
+		return face{}, up(failed, t.conn.codec)
 	}
-	unbind := func() bool { return true }
-	if ctx.Done() != nil {
-		unbind = context.AfterFunc(ctx, func() { x.fail(ended(ctx, MayHaveRun)) })
-	}
-	t.conn.mu.Lock() // the context may end this moment
-	x.stop = func() { unbind(); stop() }
-	t.conn.mu.Unlock()
-	x.call.begin()
-	if err := x.unsent(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// unsent is why the call could not even be queued.
-func (x *exchange) unsent() error {
-	if !x.isDone() {
-		return nil
-	}
-	c := x.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if x.err == nil || x.err.Outcome != NotSent {
-		return nil
-	}
-	return x.err
-}
-
-// answer waits for the end of a stream with a response and returns it.
-func (x *exchange) answer() (Raw, error) {
-	<-x.done
-	c := x.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if x.err != nil {
-		return nil, x.err
-	}
-	raw := append(Raw(nil), x.result.Bytes()...)
-	return raw, nil
+	return face{x, t.conn, s}, nil
 }
 
 // open is Open without its types. With interceptors, which wait for the end of
 // the stream, they have a goroutine of their own.
-func open(ctx context.Context, c Caller, s *spec, req any) (*exchange, error) {
+func open(ctx context.Context, c Caller, s *spec, req any) (face, error) {
 	t, r, err := dialogue(ctx, c, s, req)
 	if err != nil {
-		return nil, err
+		return face{}, err
 	}
 	if !t.intercepted() {
 		return t.open(ctx, s, r, false)
 	}
-	opened, returned := make(chan *exchange, 1), make(chan error, 1)
+	opened, returned := make(chan face, 1), make(chan error, 1)
 	go t.attend(ctx, s, r, opened, returned)
 	select {
 	case x := <-opened:
@@ -174,38 +198,37 @@ func open(ctx context.Context, c Caller, s *spec, req any) (*exchange, error) {
 		if err == nil {
 			err = Errorf(FailedPrecondition, "an interceptor answered the stream %q without calling next", s.name)
 		}
-		return nil, asError(err)
+		return face{}, asError(err)
 	}
 }
 
 // attend runs the interceptors of a stream that Open opened. What they return
 // is what the stream ends with.
-func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- *exchange, returned chan<- error) {
-	var x *exchange
+func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- face, returned chan<- error) {
+	var x face
 	failure := error(&Error{Code: Internal, Message: "an interceptor ended its goroutine", Outcome: MayHaveRun})
 	defer func() {
 		if p := recover(); p != nil {
-			t.conn.config.logger.Error("typedrpc: interceptor panicked",
-				"method", r.Method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			failure = &Error{Code: Internal, Message: internalText, Outcome: MayHaveRun}
+			t.conn.logPanic("interceptor", r.Method, p)
+			failure = &Error{Code: Internal, Message: status.InternalText, Outcome: MayHaveRun}
 		}
 		if t.opts.Reply != nil {
 			*t.opts.Reply = r.Reply
 		}
-		if x != nil {
-			var e *Error
+		if x.x != nil {
+			var e *status.Error
 			if failure != nil {
-				e = asError(failure)
+				e = lower(asError(failure))
 			}
-			x.conclude(e)
-			if e != nil && !x.isDone() { // else items that came before it are still to be received
-				x.fail(e)
+			x.x.Conclude(e)
+			if e != nil && !x.x.Ended() { // else items that came before it are still to be received
+				x.x.Fail(e)
 			}
 		}
 		returned <- failure
 	}()
 	_, failure = t.around(ctx, r, func(ctx context.Context, r *Request) (Raw, error) {
-		if x != nil {
+		if x.x != nil {
 			return nil, Errorf(FailedPrecondition, "the stream %q was opened already and cannot be opened again", s.name)
 		}
 		o, err := t.open(ctx, s, r, true)
@@ -214,79 +237,116 @@ func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- 
 		}
 		x = o
 		opened <- o
-		<-o.done
-		r.Reply = o.meta
+		<-o.x.Done()
+		r.Reply = o.x.Meta()
 		if t.opts.Reply != nil {
-			*t.opts.Reply = o.meta
+			*t.opts.Reply = r.Reply
 		}
-		if o.err != nil {
-			return nil, o.err
+		if err := o.x.Err(); err != nil {
+			return nil, up(err, t.conn.codec)
 		}
 		return nil, nil
 	})
 }
 
-// forward passes the items of r's stream on to x, and x's back.
-func (r *Request) forward(x *exchange) (Raw, error) {
-	in := r.exchange
-	if r.forwarded {
-		return nil, Errorf(FailedPrecondition, "the stream %q was forwarded already; its items cannot be had again", r.Method)
-	}
-	r.forwarded = true
-	if in.takes {
-		go in.pass(x)
-	}
-	for x.takes {
-		p, err := x.hand(in)
-		p.buf.Release()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return x.answer()
+// loop is a loop over a server stream, without its types: it opens the stream
+// and, if that is restartable, opens it again after a gap. All of it is the
+// goroutine's that runs the loop.
+type loop struct {
+	caller   Caller
+	spec     *spec
+	restarts bool
+
+	left  bool // the loop's body left, or panicked
+	gap   bool // the body was told of one, and has not seen an item since
+	empty int  // openings in a row that brought no item
 }
 
-// pass sends what one stream receives on another, until either ends.
-func (x *exchange) pass(to *exchange) {
-	passed := false
-	defer func() {
-		if p := recover(); p != nil { // an interceptor's function that looks at items
-			x.conn.config.logger.Error("typedrpc: interceptor panicked",
-				"method", x.spec.name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+// came notes an item, and reports whether it is the first after a gap.
+func (l *loop) came() (afterGap bool) {
+	afterGap = l.gap
+	l.gap, l.empty = false, 0
+	return afterGap
+}
+
+// run opens the stream with what request returns, which is told whether this is
+// the first time, and has use receive its items. fail tells the body an error,
+// and reports whether it stays.
+func (l *loop) run(ctx context.Context, request func(first bool) any, use func(face) (Raw, error), fail func(error) bool) {
+	if l.restarts && l.spec.timeout > 0 { // for all openings together
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.spec.timeout)
+		defer cancel()
+	}
+	for first := true; ; first = false {
+		began := time.Now()
+		l.empty++
+		t, _, err := converse(ctx, l.caller, l.spec, request(first), use)
+		if err == nil || l.left {
+			return
 		}
-		if !passed {
-			to.fail(&Error{Code: Internal, Message: internalText})
+		if !first && err.Outcome == NotSent { // but an earlier opening was
+			err = t.reason(ctx, err).with(MayHaveRun)
 		}
-	}()
-	for {
-		p, err := x.hand(to)
-		p.buf.Release()
-		if err == nil {
-			continue
+		if !l.restarts || !err.gap || !t.reopens() {
+			if fail(err) && l.restarts && err.gap && t != nil {
+				fail(errNotReopened) // for a body that goes on at gaps
+			}
+			return
 		}
-		passed = true
-		if err == io.EOF {
-			to.closeSend()
-		} else {
-			to.fail(asError(err))
+		if !l.gap {
+			l.gap = true
+			if !fail(err) {
+				return
+			}
 		}
-		return
+		if time.Since(began) >= client.Lived {
+			l.empty = 0
+		}
+		if l.empty > 0 {
+			t.pause(ctx, l.empty)
+		}
 	}
 }
 
-// hand passes one item on.
-func (x *exchange) hand(to *exchange) (piece, error) {
-	p, data, err := x.next()
-	if err != nil {
-		return p, err
+// errNotReopened ends a loop over a restartable stream that is not restarted.
+var errNotReopened = Errorf(Unavailable, "the stream broke off and is not opened again: the caller is FailFast, or the connection does not dial").with(MayHaveRun)
+
+// reopens reports whether a restartable stream that broke off can be opened
+// again: the connection heals, or there may be another one.
+func (t *target) reopens() bool {
+	return t != nil && !t.opts.FailFast && (t.pick != nil || t.conn.e.Heals())
+}
+
+// reason is why a stream could not be opened again: when the connection has
+// ended for good, what ended it.
+func (t *target) reason(ctx context.Context, err *Error) *Error {
+	if t == nil || ctx.Err() != nil {
+		return err
 	}
-	if err := to.conn.checkPayload(data); err != nil {
-		return p, Errorf(InvalidArgument, "cannot forward an item of %q: %w", to.spec.name, err)
+	if gone := t.conn.e.Err(); gone != nil {
+		return up(gone, t.conn.codec)
 	}
-	body := buf.Copy(data)
-	defer body.Release()
-	return p, to.sendBody(body, p.flags, p.dropped)
+	return err
+}
+
+// pause waits, by the connection's backoff, after openings that brought no item:
+// whoever breaks off every stream at once is not to be hammered. The next
+// session is not waited for here, since calls do that by themselves.
+func (t *target) pause(ctx context.Context, empty int) {
+	var b Backoff
+	if d, ok := t.conn.keeper.(*client.Client); ok {
+		b = Backoff(d.Pause())
+	}
+	var ended <-chan struct{} // and no other connection will be asked
+	if t.pick == nil {
+		ended = t.conn.e.Context().Done()
+	}
+	timer := time.NewTimer(max(b.Delay(empty), 1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-ended:
+	}
 }

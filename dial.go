@@ -1,16 +1,24 @@
 package typedrpc
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/client"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // Dialect is how a dialled connection speaks.
@@ -88,7 +96,7 @@ type DialOptions struct {
 	MapError ErrorMapper
 
 	// connect replaces the WebSocket, for connections in memory.
-	connect connector
+	connect client.Connector
 	// tap sees every attempt to connect, for typedrpctest.Recorder.
 	tap func(t link.Transport, subprotocol string, err error) link.Transport
 }
@@ -154,61 +162,216 @@ func Dial(ctx context.Context, url string, o *DialOptions) (*Conn, error) {
 	if o == nil {
 		o = &DialOptions{}
 	}
-	d, err := newDialer(ctx, url, o)
+	c, err := o.conn(ctx, url)
 	if err != nil {
 		return nil, &Error{Code: InvalidArgument, Message: err.Error(), cause: err}
 	}
-	first := make(chan *Error, 1)
-	d.told = first
-	go d.run(ctx)
-	if err := <-first; err != nil {
-		<-d.conn.done
+	if err := c.keeper.(*client.Client).Run(ctx); err != nil {
+		return nil, up(err, c.codec)
+	}
+	return c, nil
+}
+
+// conn makes the connection that is to be dialled. Its error is a mistake in the
+// options.
+func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
+	limits, err := flow.Limits(o.Limits).WithDefaults()
+	if err != nil {
 		return nil, err
 	}
-	return d.conn, nil
+	if err := flow.Backoff(o.Backoff).Check(); err != nil {
+		return nil, fmt.Errorf("typedrpc: DialOptions.%w", err)
+	}
+	if err := client.CheckURLs(url, o.URLs); err != nil {
+		return nil, err
+	}
+	codecs := o.Codecs
+	if codecs == nil {
+		codecs = []Codec{JSON}
+	}
+	offers, err := o.subprotocols(codecs)
+	if err != nil {
+		return nil, err
+	}
+	opts := &options{mux: o.Mux, logger: cmp.Or(o.Logger, slog.Default()), mapError: o.MapError, interceptors: slices.Clone(o.Interceptors)}
+	if o.Retry != nil {
+		if err := o.Retry.check(); err != nil {
+			return nil, fmt.Errorf("typedrpc: DialOptions.Retry: %w", err)
+		}
+		opts.retry = o.Retry.ready()
+	}
+	cfg := engine.Config{Limits: limits, Logger: opts.logger, Detached: replay.NewDetached(limits.MaxCalls), Intern: o.Mux.intern}
+	if o.Replays != nil {
+		cfg.Replays = o.Replays.cache
+	} else {
+		cfg.Replays = replay.New(dialledReplays)
+	}
+	c := &Conn{opts: opts}
+	copts := client.Options{
+		URL: url, URLs: o.URLs, Offers: offers, Plain: o.Dialect == PlainJSONRPC, Connect: o.connector(),
+		Backoff: flow.Backoff(o.Backoff).WithDefaults(), Config: cfg,
+		Chosen: func(name string) {
+			c.codec = JSON
+			if i := slices.IndexFunc(codecs, func(c Codec) bool { return session.BinaryPrefix+c.Name() == name }); i >= 0 {
+				c.codec = codecs[i]
+			}
+		},
+	}
+	o.callbacks(&copts, c)
+	k, err := client.New(ctx, copts, owner{c})
+	if err != nil {
+		return nil, err
+	}
+	c.keeper, c.e = k, k.Conn()
+	return c, nil
 }
 
-// State returns what the connection is doing. One that a server accepted is
-// Connected, Waiting for its client to come back, or Closed.
-func (c *Conn) State() State {
-	if c.dialer != nil {
-		c.dialer.mu.Lock()
-		defer c.dialer.mu.Unlock()
-		return c.dialer.state.State
+// callbacks are the program's functions as the layer below calls them.
+func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
+	if tell := o.OnState; tell != nil {
+		below.OnState = func(s client.Change) {
+			change := StateChange{State: State(s.State), Next: s.Next, Attempt: s.Attempt, URL: s.URL, Resumed: s.Resumed}
+			if s.Err != nil { // else the first handshake may be choosing the codec
+				change.Err = lift(s.Err, c.codec)
+			}
+			tell(change)
+		}
 	}
-	select {
-	case <-c.done:
-		return Closed
-	default:
+	if get := o.Auth.get; get != nil {
+		below.Credentials = func(ctx context.Context) ([]byte, int, error) {
+			creds, err := get(ctx, c.codec)
+			return wrapAuth(c.codec, creds), len(creds), down(err)
+		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.linkedLocked() || c.posted {
-		return Connected
-	}
-	return Waiting
+	below.Reply = func(raw []byte) ([]byte, error) { return unwrapAuth(c.codec, raw) }
 }
 
-// Reconnect makes a dialled connection dial now: it ends the wait for the next
-// attempt, and gives up a link that there is; the session goes on. It does
-// nothing on a connection that a server accepted, or that is closed.
-func (c *Conn) Reconnect() {
-	if c.dialer == nil {
-		return
+// connector is how links are got.
+func (o *DialOptions) connector() client.Connector {
+	connect := o.connect
+	if connect == nil {
+		opts := link.DialOptions{HTTPClient: o.HTTPClient, Header: o.Header.Clone(), Compress: o.Compress}
+		connect = func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error) {
+			opts := opts
+			opts.Subprotocols = offers
+			return link.Dial(ctx, url, opts)
+		}
 	}
-	c.mu.Lock()
-	var old *session.Carrier
-	if c.sess != nil {
-		old = c.sess.Carrier()
+	tap := o.tap
+	if tap == nil {
+		return connect
 	}
-	c.mu.Unlock()
-	select {
-	case c.dialer.now <- struct{}{}:
-	default:
-	}
-	if old != nil { // and not the one that this has brought about already
-		old.Fail(&link.CloseError{Err: errReconnect})
+	return func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error) {
+		t, name, resp, err := connect(ctx, url, offers)
+		return tap(t, name, err), name, resp, err
 	}
 }
 
-var errReconnect = errors.New("reconnecting on demand")
+// subprotocols are what the dialect and the codecs offer.
+func (o *DialOptions) subprotocols(codecs []Codec) ([]string, error) {
+	switch o.Dialect {
+	case Binary:
+		var names []string
+		for _, c := range codecs {
+			if err := checkCodec(c); err != nil {
+				return nil, err
+			}
+			if err := o.Mux.check(c); err != nil {
+				return nil, err
+			}
+			names = append(names, session.BinaryPrefix+c.Name())
+		}
+		return names, nil
+	case JSONRPC, PlainJSONRPC:
+		if err := o.Mux.check(JSON); err != nil {
+			return nil, err
+		}
+		if o.Dialect == PlainJSONRPC {
+			return nil, nil
+		}
+		return []string{session.HelloProtocol}, nil
+	}
+	return nil, fmt.Errorf("typedrpc: DialOptions.Dialect %d is none", o.Dialect)
+}
+
+// What typedrpctest and tests reach of the inside, see package hook.
+func init() {
+	hook.Dial = func(srv, o any) (client, server any, err error) {
+		c, s, err := dialPipe(context.Background(), srv.(*Server), o.(*DialOptions))
+		return c, s, err
+	}
+	hook.Tap = func(o, tap any) any {
+		opts := *o.(*DialOptions)
+		opts.tap = tap.(func(link.Transport, string, error) link.Transport)
+		return &opts
+	}
+	hook.Connect = func(o, connect any) any {
+		opts := *o.(*DialOptions)
+		opts.connect = connect.(client.Connector)
+		return &opts
+	}
+	hook.Accept = func(srv any, far link.Transport, r *http.Request, offers []string) (string, *http.Response) {
+		a, refused := srv.(*Server).admit(r, offers)
+		if refused != nil {
+			return "", refused.Response()
+		}
+		srv.(*Server).s.Load().Start(far, a, r)
+		return a.Subprotocol, nil
+	}
+	hook.SessionLost = func(cause error) error { return up(status.SessionLost(cause), nil) }
+	hook.Conn = func(conn any) hook.ConnSums { return conn.(*Conn).e.Snapshot() }
+	hook.Stream = func(s any) hook.StreamSums { return s.(interface{ engine() *engine.Stream }).engine().Snapshot() }
+	hook.Ordered = func(ctx context.Context) bool {
+		in := engine.From(ctx)
+		return in != nil && in.Ordered()
+	}
+	hook.Server = func(srv any) hook.ServerSums { return hook.ServerSums(srv.(*Server).s.Load().Snapshot()) }
+	hook.Hub = func(h any) hook.HubSums {
+		s := h.(*Hub).h.Snapshot()
+		sums := hook.HubSums{Rooms: s.Rooms, Idle: s.Idle, Watched: s.Watched, Announcing: s.Announcing, Channels: s.Channels}
+		for _, a := range s.Accounts {
+			sums.Accounts = append(sums.Accounts, hook.AccountSums(a))
+		}
+		return sums
+	}
+	hook.Room = func(h any, topic, key string) hook.RoomSums { return hook.RoomSums(h.(*Hub).h.Room(topic, key)) }
+	hook.Present = func(h any, topic, key, subject string, by int) { h.(*Hub).h.Present(topic, key, subject, by) }
+	hook.Deliver = func(h any, topic, key string, msg []byte) { h.(*Hub).h.Deliver(topic, key, msg) }
+	hook.Replay = func(cache any) hook.ReplaySums { return hook.ReplaySums(cache.(*ReplayCache).cache.Snapshot()) }
+}
+
+// dialPipe connects a client to srv in memory. All but HTTP and WebSocket is
+// real: origins, authentication, handshake, limits, redialling.
+func dialPipe(ctx context.Context, srv *Server, o *DialOptions) (near, far *Conn, err error) {
+	if o == nil {
+		o = &DialOptions{}
+	}
+	opts := *o
+	accepted := make(chan *server.Link, 1)
+	opts.connect = func(ctx context.Context, _ string, offers []string) (link.Transport, string, *http.Response, error) {
+		r, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, "http://pipe/", nil)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		if o.Header != nil {
+			r.Header = o.Header.Clone()
+		}
+		r.RemoteAddr = "pipe"
+		a, refused := srv.admit(r, offers)
+		if refused != nil {
+			return nil, "", refused.Response(), &client.UpgradeError{Status: refused.Status, Body: refused.Text}
+		}
+		here, there := link.Pipe()
+		l := srv.s.Load().Start(there, a, r)
+		select {
+		case accepted <- l:
+		default: // a redial
+		}
+		return here, a.Subprotocol, nil, nil
+	}
+	opts.URLs = nil
+	if near, err = Dial(ctx, "ws://pipe/", &opts); err != nil {
+		return nil, nil, err
+	}
+	return near, connOf((<-accepted).Wait()), nil
+}

@@ -1,14 +1,15 @@
 package typedrpc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/client"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -42,23 +43,8 @@ const (
 	Unauthenticated    Code = 16 // who are you?
 )
 
-var codeNames = [...]string{
-	Canceled: "canceled", Unknown: "unknown", InvalidArgument: "invalid argument",
-	DeadlineExceeded: "deadline exceeded", NotFound: "not found",
-	AlreadyExists: "already exists", PermissionDenied: "permission denied",
-	ResourceExhausted: "resource exhausted", FailedPrecondition: "failed precondition",
-	Aborted: "aborted", OutOfRange: "out of range", Unimplemented: "unimplemented",
-	Internal: "internal", Unavailable: "unavailable", DataLoss: "data loss",
-	Unauthenticated: "unauthenticated",
-}
-
 // String is the code in words, or "code 1234" for an application's own.
-func (c Code) String() string {
-	if c > 0 && int(c) < len(codeNames) {
-		return codeNames[c]
-	}
-	return "code " + strconv.FormatInt(int64(c), 10)
-}
+func (c Code) String() string { return status.Code(c).String() }
 
 // Error makes a Code an error.
 func (c Code) Error() string { return c.String() }
@@ -78,15 +64,7 @@ const (
 	Answered
 )
 
-func (o Outcome) String() string {
-	switch o {
-	case NotSent:
-		return "not sent"
-	case MayHaveRun:
-		return "may have run"
-	}
-	return "answered"
-}
+func (o Outcome) String() string { return status.Outcome(o).String() }
 
 // Gap is what the error of a stream is when the stream was broken off and items
 // may be missing: errors.Is(err, typedrpc.Gap). That is so when the session that
@@ -163,19 +141,6 @@ func (e *Error) Is(target error) bool {
 	}
 	c, ok := target.(Code)
 	return ok && c == e.Code
-}
-
-// broken returns a copy of e that is a Gap.
-func (e *Error) broken() *Error {
-	x := *e
-	x.gap, x.Message = true, e.Message+", items may be missing"
-	return &x
-}
-
-// sessionLost is what a stream ends with when its session is lost.
-func sessionLost(cause error) *Error {
-	e := &Error{Code: Unavailable, Message: "the session was lost", Outcome: MayHaveRun, cause: cause}
-	return e.broken()
 }
 
 // Unwrap returns the local cause, if any.
@@ -272,14 +237,13 @@ type receivedFault struct{ codec Codec }
 // Server.MapError.
 type ErrorMapper func(ctx context.Context, err error) *Error
 
-// internalText is all that a stranger learns of an error that its author did
-// not mean for strangers.
-const internalText = "internal error"
-
 // toWire is the one place where errors leave: it turns what a handler returned
 // into the frame that answers the call. foreign reports an error whose text
 // stays here and belongs into the log.
 func toWire(ctx context.Context, err error, codec Codec, mapper ErrorMapper) (f wire.Frame, foreign bool) {
+	if below, ok := err.(*status.Error); ok { // the engine's own
+		err = up(below, codec)
+	}
 	var e *Error
 	var c Code
 	switch {
@@ -296,70 +260,135 @@ func toWire(ctx context.Context, err error, codec Codec, mapper ErrorMapper) (f 
 		}
 		if e == nil {
 			foreign = true
-			e = &Error{Code: Internal, Message: internalText}
+			e = &Error{Code: Internal, Message: status.InternalText}
 		}
 	}
 	code := e.Code
 	if code == 0 {
 		code = Unknown // 0 would read as no error at all
 	}
-	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: clip(e.Message), RetryAfter: millis(e.RetryAfter), Payload: e.Data}
+	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(e.Message), RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {
-			return wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: internalText}, true
+			return wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: status.InternalText}, true
 		}
 		f.Payload = data
 	}
 	return f, foreign
 }
 
-// fromWire is the one place where errors arrive.
-func fromWire(f *wire.Frame, codec Codec) *Error {
-	e := &Error{
-		Code:       cmp.Or(Code(f.Code), Unknown), // as in toWire
-		Message:    f.Message,
-		Outcome:    Answered,
-		RetryAfter: time.Duration(min(f.RetryAfter, uint64(maxHint/time.Millisecond))) * time.Millisecond,
+// The border to the layers below the API, which speak *status.Error: up and lift
+// make the API's errors of theirs, lower and down theirs of the API's.
+
+// up is e as programs see it, always the same: the very *Error that it was made
+// of, if nothing of that has changed. c is the codec of the connection that it
+// came over.
+func up(e *status.Error, c Codec) *Error {
+	if e == nil {
+		return nil
 	}
-	if f.Flags&wire.NotRun != 0 {
-		e.Outcome = NotSent
+	if seen, ok := e.Seen().(*Error); ok {
+		return seen
 	}
-	if len(f.Payload) > 0 {
-		e.Data = append(Raw(nil), f.Payload...)
+	x := &Error{
+		Code: Code(e.Code), Message: e.Message, Outcome: Outcome(e.Outcome),
+		RetryAfter: e.RetryAfter, Data: e.Data, cause: lift(e.Cause, c), gap: e.Gap,
 	}
-	e.fault = receivedFault{codec}
-	return e
+	if made, ok := e.Face.(*Error); ok {
+		if made.Code == x.Code && made.Message == x.Message && made.Outcome == x.Outcome && made.RetryAfter == x.RetryAfter && made.gap == x.gap {
+			return made
+		}
+		x.fault = made.fault
+	} else if e.Remote {
+		x.fault = receivedFault{c}
+	}
+	return e.See(x).(*Error)
 }
 
-// maxHint bounds how long a peer can tell us to wait.
-const maxHint = time.Hour
-
-// maxErrorText bounds an error's message on the wire.
-const maxErrorText = 8 << 10
-
-// clip makes s fit to send: bounded, and UTF-8 throughout.
-func clip(s string) string {
-	return strings.ToValidUTF8(s[:min(len(s), maxErrorText)], "")
+// lift is err as programs see it. nil stays nil.
+func lift(err error, c Codec) error {
+	switch e := err.(type) {
+	case *status.Error:
+		if e == nil {
+			return nil
+		}
+		return up(e, c)
+	case *lowered:
+		return e.text
+	case *client.UpgradeError:
+		return &UpgradeError{Status: e.Status, Header: e.Header, Body: e.Body}
+	case *link.CloseError:
+		switch e.Err.(type) {
+		case *status.Error, *lowered, *client.UpgradeError:
+			x := *e
+			x.Err = lift(e.Err, c)
+			return &x
+		}
+	}
+	return err
 }
 
-// millis rounds up, so that a positive duration stays one.
-func millis(d time.Duration) uint64 {
-	if d <= 0 {
-		return 0
+// lower is e as the layers below see it. nil stays nil.
+func lower(e *Error) *status.Error {
+	if e == nil {
+		return nil
 	}
-	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+	return &status.Error{
+		Code: status.Code(e.Code), Message: e.Message, Outcome: status.Outcome(e.Outcome),
+		RetryAfter: e.RetryAfter, Data: e.Data, Cause: upgrade(e.cause), Gap: e.gap, Face: e,
+	}
+}
+
+// upgrade is err with what the layers below look for in it: the answer of an HTTP
+// server that a program met, while it got credentials for example.
+func upgrade(err error) error {
+	var u *UpgradeError
+	if !errors.As(err, &u) {
+		return err
+	}
+	return &lowered{err, &client.UpgradeError{Status: u.Status, Header: u.Header, Body: u.Body}}
+}
+
+// down is what a program's function returned as the layers below see it: with a
+// *status.Error in it if it is, or wraps, an *Error.
+func down(err error) error {
+	var e *Error
+	switch {
+	case !errors.As(err, &e):
+		return upgrade(err)
+	case e == nil:
+		return &status.Error{Code: status.Unknown, Message: "an *Error that is nil"}
+	case err == error(e):
+		return lower(e)
+	}
+	return &lowered{err, lower(e)}
+}
+
+// downCode is down where a Code is an answer too.
+func downCode(err error) error {
+	var e *Error
+	var c Code
+	if !errors.As(err, &e) && errors.As(err, &c) {
+		return &lowered{err, &status.Error{Code: status.Code(c), Message: c.String()}}
+	}
+	return down(err)
+}
+
+// lowered is a program's error with what the layers below look for in it.
+type lowered struct{ text, below error }
+
+func (l *lowered) Error() string   { return l.text.Error() }
+func (l *lowered) Unwrap() []error { return []error{l.below, l.text} }
+
+// with returns a copy of e with another outcome.
+func (e *Error) with(o Outcome) *Error {
+	x := *e
+	x.Outcome = o
+	return &x
 }
 
 // ended is the error of a call that this side gave up: its context ended.
 func ended(ctx context.Context, o Outcome) *Error {
-	cause := context.Cause(ctx)
-	e := &Error{Code: Canceled, Outcome: o, cause: cause}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		e.Code = DeadlineExceeded
-	}
-	if cause != ctx.Err() && cause != nil {
-		e.Message = cause.Error()
-	}
-	return e
+	return up(status.Ended(ctx, status.Outcome(o)), nil)
 }

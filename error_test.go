@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 // failing connects a client to a server whose method ask fails with err.
@@ -352,4 +358,118 @@ func TestNames_asText(t *testing.T) {
 	is.Equal(fmt.Sprint(typedrpc.NotSent, ", ", typedrpc.MayHaveRun, ", ", typedrpc.Answered), "not sent, may have run, answered")
 	is.Equal(fmt.Sprint(typedrpc.KindCall, ", ", typedrpc.KindNotification), "call, notification")
 	is.Equal(fmt.Sprint(typedrpc.Connecting, typedrpc.Connected, typedrpc.Waiting, typedrpc.Closed), "connecting connected waiting closed")
+}
+
+// The numbers of codes and outcomes below the API are the API's.
+func TestCode_sameBelow(t *testing.T) {
+	is := is.New(t)
+	for c := typedrpc.Code(-1); c < 20; c++ {
+		is.Equal(c.String(), status.Code(c).String())
+	}
+	is.Equal(int(typedrpc.Unauthenticated), int(status.Unauthenticated))
+	is.Equal(int(typedrpc.ResourceExhausted), int(status.ResourceExhausted))
+	is.Equal(int(typedrpc.NotSent), int(status.NotSent))
+	is.Equal(int(typedrpc.MayHaveRun), int(status.MayHaveRun))
+	is.Equal(int(typedrpc.Answered), int(status.Answered))
+}
+
+// below finds what of err, and of all that it wraps, programs must not see.
+func below(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, layer := range []string{"*status.", "*client.", "*engine.", "*server.", "*hub.", "*replay."} {
+		if strings.HasPrefix(fmt.Sprintf("%T", err), layer) {
+			return fmt.Sprintf("%T: %v", err, err)
+		}
+	}
+	switch x := err.(type) {
+	case interface{ Unwrap() error }:
+		return below(x.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, e := range x.Unwrap() {
+			if found := below(e); found != "" {
+				return found
+			}
+		}
+	}
+	return ""
+}
+
+// soon is a context that ends in a second.
+func soon() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(time.Second, cancel)
+	return ctx
+}
+
+// However a connection ends, no error of the layers below reaches a program.
+func TestError_nothingFromBelow(t *testing.T) {
+	for how, end := range map[string]func(srv *typedrpc.Server, client, server *typedrpc.Conn){
+		"client closes":   func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.Close() },
+		"server closes":   func(_ *typedrpc.Server, _, server *typedrpc.Conn) { server.Close() },
+		"client shuts":    func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.Shutdown(soon()) },
+		"server shuts":    func(srv *typedrpc.Server, _, _ *typedrpc.Conn) { srv.Shutdown(soon()) },
+		"revoked":         func(srv *typedrpc.Server, _, _ *typedrpc.Conn) { srv.Revoke("ann") },
+		"link is refused": func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.Reconnect() },
+	} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				var errs []error
+				note := func(err error) {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = append(errs, err)
+				}
+				sign := typedrpc.NewMethod[string, int]("sign")
+				hang := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("hang")
+				mux := typedrpc.NewMux()
+				typedrpc.Handle(mux, hang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+					<-ctx.Done()
+					note(context.Cause(ctx))
+					return typedrpc.Empty{}, ctx.Err()
+				})
+				var out atomic.Bool
+				srv := &typedrpc.Server{
+					Mux:          mux,
+					Limits:       typedrpc.Limits{Grace: -1},
+					OnDisconnect: func(_ *typedrpc.Conn, err error) { note(err) },
+					Authenticate: typedrpc.Authenticate(sign, func(context.Context, *http.Request, string) (typedrpc.Identity, int, error) {
+						if out.Load() {
+							return typedrpc.Identity{}, 0, fmt.Errorf("wrapped: %w", typedrpc.Errorf(typedrpc.PermissionDenied, "no"))
+						}
+						return typedrpc.Identity{Subject: "ann"}, 0, nil
+					}),
+				}
+				client, server := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{
+					Limits:  typedrpc.Limits{Grace: -1},
+					OnState: func(s typedrpc.StateChange) { note(s.Err) },
+					Auth:    typedrpc.Credentials(sign, func(context.Context) (string, error) { return "ann", nil }),
+				})
+				f := typedrpc.Go(t.Context(), client, hang, typedrpc.Empty{})
+				synctest.Wait()
+				out.Store(true)
+				go end(srv, client, server)
+				_, err := f.Await(t.Context())
+				note(err)
+				time.Sleep(5 * time.Second)
+				client.Close()
+				<-server.Done()
+				synctest.Wait()
+				_, err = typedrpc.Call(t.Context(), client, hang, typedrpc.Empty{})
+				for _, e := range []error{err, client.Err(), server.Err(), context.Cause(client.Context()), context.Cause(server.Context())} {
+					note(e)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, e := range errs {
+					if found := below(e); found != "" {
+						t.Errorf("%v wraps %s", e, found)
+					}
+				}
+				srv.Shutdown(t.Context())
+			})
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // Future is the response of a call that is on its way, made by Go. Its methods
@@ -23,10 +24,10 @@ type Future[T any] struct {
 // Cancel, or the context given to Go, to end it.
 func (f *Future[T]) Await(ctx context.Context) (T, error) {
 	select {
-	case <-f.call.ready: // before a context that has ended too
+	case <-f.call.Done(): // before a context that has ended too
 	default:
 		select {
-		case <-f.call.ready:
+		case <-f.call.Done():
 		case <-ctx.Done():
 			var none T
 			err := ended(ctx, MayHaveRun)
@@ -54,14 +55,14 @@ type Waiter interface {
 
 // pending is a Future without its type.
 type pending struct {
-	call   *call
+	call   *outcall
 	cancel func()
 }
 
 func (p *pending) of() *pending { return p }
 
 // Done is closed when the call has ended.
-func (p *pending) Done() <-chan struct{} { return p.call.ready }
+func (p *pending) Done() <-chan struct{} { return p.call.Done() }
 
 // Cancel ends the call: Await returns Canceled, unless the response is here
 // already, and the handler's context ends. It does not wait.
@@ -71,23 +72,34 @@ func (p *pending) Cancel() { p.cancel() }
 // that nil stays nil.
 func (p *pending) take(v any) error {
 	cl := p.call
+	body, meta, err := cl.Result()
 	if cl.target.opts.Reply != nil {
-		*cl.target.opts.Reply = cl.meta
+		*cl.target.opts.Reply = meta
 	}
-	if cl.err != nil {
-		return cl.err
+	if err != nil {
+		return up(err, cl.codec())
 	}
-	defer cl.body.Release()
-	return cl.target.decode(cl.spec, cl.body.B, v)
+	defer body.Release()
+	return cl.target.decode(cl.spec, body.B, v)
+}
+
+// codec is the codec of the call's answer, nil: it never got as far as a
+// connection.
+func (cl *outcall) codec() Codec {
+	if cl.target.conn == nil {
+		return nil
+	}
+	return cl.target.conn.codec
 }
 
 // begin is Go without its types.
 func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
-	cl := &call{ready: make(chan struct{}), shared: true, spec: s, ctx: ctx}
+	cl := &outcall{spec: s}
+	cl.Init(true)
 	p := &pending{call: cl}
 	p.cancel = func() {
-		cl.giveUp(func(o Outcome) *Error {
-			return &Error{Code: Canceled, Message: "the future was cancelled", Outcome: o, cause: context.Canceled}
+		cl.GiveUp(func(o status.Outcome) *status.Error {
+			return &status.Error{Code: status.Canceled, Message: "the future was cancelled", Outcome: o, Cause: context.Canceled}
 		})
 	}
 	t, err := c.target(ctx, s.name)
@@ -108,7 +120,7 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 	if err != nil {
 		body.Release()
 		p.cancel = func() {}
-		cl.settle(nil, nil, err)
+		cl.Settle(nil, nil, lower(err))
 		return p
 	}
 	defer body.Release()
@@ -120,39 +132,39 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 		p.intercept(ctx, stop, t, s, body.Bytes())
 		return p
 	}
-	t.prepare(cl, ctx, s, body, meta)
+	t.prepare(cl, ctx, s)
 	unbind := func() bool { return true }
 	if ctx.Done() != nil {
 		unbind = context.AfterFunc(ctx, func() {
-			cl.giveUp(func(o Outcome) *Error { return ended(ctx, o) })
+			cl.GiveUp(func(o status.Outcome) *status.Error { return status.Ended(ctx, o) })
 		})
 	}
-	cl.stop = func() bool { defer stop(); return unbind() }
-	cl.begin()
+	cl.Untie(func() bool { defer stop(); return unbind() })
+	cl.begin(body, meta)
 	return p
 }
 
 // intercept runs interceptors, which wait, on a goroutine of the future's own.
 func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec, body []byte) {
 	cl := p.call
-	cl.target = t
+	cl.target, cl.Key = t, t.key
 	ctx, p.cancel = context.WithCancel(ctx)
-	cl.stop = func() bool { p.cancel(); stop(); return true }
+	cl.Untie(func() bool { p.cancel(); stop(); return true })
 	r := &Request{Method: s.name, Kind: KindCall, Conn: t.conn, Payload: append(Raw(nil), body...), Metadata: t.metadata(nil), spec: s}
 	go func() {
 		returned := false
 		defer func() {
 			if !returned { // runtime.Goexit in an interceptor
-				cl.settle(nil, nil, &Error{Code: Internal, Message: "an interceptor ended its goroutine", Outcome: MayHaveRun})
+				cl.Settle(nil, nil, &status.Error{Code: status.Internal, Message: "an interceptor ended its goroutine", Outcome: status.MayHaveRun})
 			}
 		}()
 		raw, err := t.doSafely(ctx, s, r)
 		returned = true
 		if err != nil {
-			cl.settle(nil, r.Reply, asError(err))
+			cl.Settle(nil, r.Reply, lower(asError(err)))
 			return
 		}
-		cl.settle(buf.Copy(raw), r.Reply, nil) // it may be an interceptor's cache
+		cl.Settle(buf.Copy(raw), r.Reply, nil) // it may be an interceptor's cache
 	}()
 }
 
@@ -161,11 +173,11 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 func collect(ctx context.Context, fs []*pending, each func(i int) bool) error {
 	ch := make(chan int, len(fs))
 	for i, f := range fs {
-		f.call.watch(watcher{ch, i})
+		f.call.Watch(ch, i)
 	}
 	defer func() {
 		for _, f := range fs {
-			f.call.unwatch(ch)
+			f.call.Unwatch(ch)
 		}
 	}()
 	for range fs {

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -68,7 +69,7 @@ type pair[Req, Resp any] struct {
 	resp Resp
 }
 
-// spec is a declaration without its types: all that the engine knows of it.
+// spec is a declaration without its types.
 type spec struct {
 	name       string
 	kind       Kind
@@ -84,6 +85,8 @@ type spec struct {
 	check      func(Codec) error
 	up, down   sync.Pool // of what streams encode and decode, *Up and *Down
 	topic      *topicTraits
+
+	decl engine.Decl // all that the engine knows of it
 }
 
 // A Trait is a fact about a procedure that belongs to its declaration.
@@ -223,6 +226,12 @@ func newSpec(name string, kind Kind, traits []Trait) *spec {
 		}
 		t.apply(s)
 	}
+	return s.declared()
+}
+
+// declared tells the engine what it needs to know of s.
+func (s *spec) declared() *spec {
+	s.decl = engine.Decl{Name: s.name, Kind: engine.Kind(s.kind), Idempotent: s.idempotent, Serial: s.serial, MaxSize: s.maxSize}
 	return s
 }
 
@@ -286,12 +295,4 @@ func (s *spec) encode(c Codec, dst []byte, v any) ([]byte, error) {
 func (s *spec) decode(c Codec, data []byte, v any) error {
 	v, _ = s.fresh(v)
 	return c.Decode(data, v)
-}
-
-// sizeLimit is the smaller of the declaration's limit and a connection's.
-func (s *spec) sizeLimit(conn int) int {
-	if s.maxSize > 0 {
-		return min(s.maxSize, conn)
-	}
-	return conn
 }

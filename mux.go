@@ -10,7 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
-	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/internal/jsoncodec"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // Mux maps names to handlers. One Mux may serve any number of connections, on
@@ -152,7 +153,7 @@ func (m *Mux) add(e *entry) {
 		e = &entry{spec: e.spec, notify: slices.Concat(old.notify, e.notify)}
 	}
 	if e.spec.keyed {
-		e.serve = once(e.spec, e.serve)
+		e.serve = once(e.serve)
 	}
 	if e.serve != nil && len(m.interceptors) > 0 {
 		serve := e.serve
@@ -184,17 +185,23 @@ func (m *Mux) lookup(name string, kind Kind) *entry {
 	return m.table.fallback.Load()
 }
 
-// kindOf says what a registered name is.
-func (m *Mux) kindOf(name string) (Kind, bool) {
-	if m == nil || m.table == nil {
-		return 0, false
+// find is lookup that says why there is none.
+func (m *Mux) find(name string, kind Kind) (*entry, *status.Error) {
+	if e := m.lookup(name, kind); e != nil {
+		return e, nil
 	}
-	e := (*m.table.entries.Load())[name]
-	if e == nil {
-		return 0, false
+	if kind == KindNotification {
+		return nil, errNobody // which is told nobody
 	}
-	return e.spec.kind, true
+	if m != nil && m.table != nil {
+		if e := (*m.table.entries.Load())[name]; e != nil {
+			return nil, status.Errorf(status.Unimplemented, "%q is a %s, not a %s", name, e.spec.kind, kind)
+		}
+	}
+	return nil, status.Errorf(status.Unimplemented, "no method %q", name)
 }
+
+var errNobody = status.Errorf(status.Unimplemented, "nobody handles the notification")
 
 // intern returns the registered name that b spells, "" if there is none, so
 // that reading a known name does not allocate.
@@ -245,7 +252,7 @@ func validatorOf[T any]() func(v any) error {
 // decode reads the request's payload into v.
 func (r *Request) decode(s *spec, v any) error {
 	c := r.Conn.codec
-	if len(r.Payload) > s.sizeLimit(len(r.Payload)) {
+	if len(r.Payload) > s.decl.Limit(len(r.Payload)) {
 		return Errorf(ResourceExhausted, "the message has %d bytes, %q takes at most %d", len(r.Payload), s.name, s.maxSize)
 	}
 	var err error
@@ -293,7 +300,7 @@ func decodeParams(s *spec, data []byte, v any) error {
 		data = []byte("null")
 	}
 	if data[0] == '[' && len(s.params) > 0 {
-		named, err := nameParams(s.params, data)
+		named, err := jsoncodec.NameParams(s.params, data)
 		if err != nil {
 			return err
 		}
@@ -303,40 +310,8 @@ func decodeParams(s *spec, data []byte, v any) error {
 	if err == nil || data[0] != '[' {
 		return err
 	}
-	if only := onlyElement(data); only != nil {
+	if only := jsoncodec.OnlyElement(data); only != nil {
 		return s.decode(JSON, only, v)
 	}
 	return err
-}
-
-func nameParams(names []string, list []byte) ([]byte, error) {
-	dst, n := []byte{'{'}, 0
-	err := wire.Array(list, rawDepth, func(value []byte) error {
-		if n == len(names) {
-			return fmt.Errorf("params has more than %d elements", len(names))
-		}
-		if n > 0 {
-			dst = append(dst, ',')
-		}
-		dst = append(wire.AppendString(dst, names[n]), ':')
-		dst = append(dst, value...)
-		n++
-		return nil
-	})
-	return append(dst, '}'), err
-}
-
-func onlyElement(list []byte) (only []byte) {
-	n := 0
-	err := wire.Array(list, rawDepth, func(value []byte) error {
-		if n++; n > 1 {
-			return fmt.Errorf("more than one")
-		}
-		only = value
-		return nil
-	})
-	if err != nil {
-		return nil
-	}
-	return only
 }

@@ -22,7 +22,11 @@ import (
 
 	"github.com/matryer/is"
 
+	"github.com/typedrpc/typedrpc/internal/client"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -186,11 +190,11 @@ func runGo(t *testing.T, args ...string) (output string) {
 // TestREADME_defaults keeps the table of defaults true.
 func TestREADME_defaults(t *testing.T) {
 	is := is.New(t)
-	l, err := Limits{}.withDefaults()
+	l, err := flow.Limits{}.WithDefaults()
 	is.NoErr(err)
 	text, err := os.ReadFile("docs/limits.md")
 	is.NoErr(err)
-	b := Backoff{}.withDefaults()
+	b := flow.Backoff{}.WithDefaults()
 	p := RetryPolicy{}.ready()
 	for _, want := range []string{
 		"| `MaxMessage` | " + mebibytes(l.MaxMessage) + " |",
@@ -201,19 +205,17 @@ func TestREADME_defaults(t *testing.T) {
 		"| `HandshakeTimeout` | " + seconds(l.HandshakeTimeout) + " |",
 		"| `KeepAlive` | " + seconds(l.KeepAlive) + " |",
 		"| `WriteTimeout` | " + seconds(l.WriteTimeout) + " |",
-		fmt.Sprintf("| %d ms to %s, factor %v, full jitter, starts over after %s of a link |", b.Min.Milliseconds(), seconds(b.Max), b.Factor, seconds(lived)),
+		fmt.Sprintf("| %d ms to %s, factor %v, full jitter, starts over after %s of a link |", b.Min.Milliseconds(), seconds(b.Max), b.Factor, seconds(client.Lived)),
 		fmt.Sprintf("with a policy %d attempts, for `Unavailable`", p.Attempts),
-		"| `Close` | flushes for " + seconds(closePatience) + " |",
-		"| typed data of an error, and its text | " + kibibytes(maxErrorData) + ", " + kibibytes(maxErrorText) + " |",
+		"| `Close` | flushes for " + seconds(engine.ClosePatience) + " |",
+		"| typed data of an error, and its text | " + kibibytes(engine.MaxErrorData) + ", " + kibibytes(status.MaxText) + " |",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("docs/limits.md does not say %q", want)
 		}
 	}
-	srv := &Server{}
-	is.NoErr(srv.Check())
-	is.True(strings.Contains(string(text), "(`MaxPlainConns`) | "+thousands(srv.maxPlain)+" |"))
-	is.True(strings.Contains(string(text), "(`RetryWindow`) | "+seconds(srv.window)+" |"))
+	is.True(strings.Contains(string(text), "(`MaxPlainConns`) | "+thousands(defaultPlainConns)+" |"))
+	is.True(strings.Contains(string(text), "(`RetryWindow`) | "+seconds(defaultRetryWindow)+" |"))
 }
 
 func mebibytes(n int) string         { return fmt.Sprintf("%d MiB", n>>20) }
@@ -422,12 +424,12 @@ func TestProtocol_tables(t *testing.T) {
 	says("a plain peer's batch | " + thousands(wire.MaxBatch))
 	says(fmt.Sprintf("a plain peer's id | %d bytes", wire.MaxRawID))
 	says(fmt.Sprintf("nesting of JSON in the JSON-RPC dialect | %d |", wire.MaxDepth))
-	says(fmt.Sprintf("%s at once, and %s a second", thousands(floodBurst), thousands(floodRate)))
+	says(fmt.Sprintf("%s at once, and %s a second", thousands(flow.FloodBurst), thousands(flow.FloodRate)))
 	says("\n| `message` | bytes in the payload of one request, response, notification or item | 4 MiB; at most 16 MiB less 64 KiB |")
-	if maxMessageCeiling != 16<<20-64<<10 {
+	if flow.MaxMessageCeiling != 16<<20-64<<10 {
 		t.Error("the ceiling of Limits.MaxMessage is another one now")
 	}
-	for _, name := range append([]string{"typedrpc.v1.json", helloProtocol}, plainProtocols...) {
+	for _, name := range append([]string{"typedrpc.v1.json", session.HelloProtocol}, session.PlainProtocols...) {
 		says("`" + name + "`")
 	}
 	says(`"` + session.ReasonUnknown + `"`)

@@ -3,10 +3,12 @@ package typedrpc
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // Backoff is how long to wait before trying again: a random time between zero
@@ -20,45 +22,9 @@ type Backoff struct {
 	Attempts int           // attempts in a row before giving up, those included whose link lived for less than ten seconds. Default 0: without end.
 }
 
-func (b Backoff) withDefaults() Backoff {
-	if b.Min == 0 {
-		b.Min = 100 * time.Millisecond
-	}
-	if b.Max == 0 {
-		b.Max = max(30*time.Second, b.Min)
-	}
-	if b.Factor == 0 {
-		b.Factor = 2
-	}
-	return b
-}
-
-func (b Backoff) check() error {
-	d := b.withDefaults()
-	switch {
-	case b.Min < 0 || b.Max < 0:
-		return fmt.Errorf("Backoff: Min and Max must not be negative")
-	case d.Max < d.Min:
-		return fmt.Errorf("Backoff: Max %v is below Min %v", d.Max, d.Min)
-	case d.Factor < 1 || math.IsNaN(d.Factor) || math.IsInf(d.Factor, 0):
-		return fmt.Errorf("Backoff: Factor %v must be at least 1", b.Factor)
-	case b.Attempts < 0:
-		return fmt.Errorf("Backoff: Attempts must not be negative")
-	}
-	return nil
-}
-
 // Delay returns how long to wait after the given number of failed attempts in
 // a row, at least 1. It is safe for concurrent use.
-func (b Backoff) Delay(failed int) time.Duration {
-	b = b.withDefaults()
-	bound := float64(b.Min) * math.Pow(b.Factor, float64(max(failed, 1)-1))
-	bound = min(bound, float64(b.Max), 1<<62) // also when Pow overflows to +Inf
-	if !(bound > 0) {
-		return 0
-	}
-	return time.Duration(rand.Int64N(int64(bound) + 1))
-}
+func (b Backoff) Delay(failed int) time.Duration { return flow.Backoff(b).Delay(failed) }
 
 // RetryPolicy says which failed calls are made again. Whatever it says, a call
 // is only repeated if its error says that it was NotSent, or if its method is
@@ -92,7 +58,7 @@ func (p RetryPolicy) check() error {
 	if p.Attempts < 0 {
 		return fmt.Errorf("RetryPolicy: Attempts must not be negative")
 	}
-	return p.Backoff.check()
+	return flow.Backoff(p.Backoff).Check()
 }
 
 // ready returns p with its defaults.
@@ -111,25 +77,15 @@ func (p RetryPolicy) ready() *RetryPolicy {
 
 func defaultBudget() *RetryBudget { return NewRetryBudget(0.1, 10) }
 
-// retryBudget is the budget of call policies that bring none.
-func (c *Conn) retryBudget() *RetryBudget {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.budget == nil {
-		c.budget = defaultBudget()
-	}
-	return c.budget
-}
-
 // next decides about a call that failed with err for the attempt-th time and
 // returns how long to wait.
-func (p *RetryPolicy) next(err *Error, attempt int, idempotent bool) (time.Duration, bool) {
+func (p *RetryPolicy) next(err *status.Error, attempt int, idempotent bool) (time.Duration, bool) {
 	switch {
 	case p == nil || attempt >= p.Attempts:
 		return 0, false
-	case err.Outcome != NotSent && !idempotent:
+	case err.Outcome != status.NotSent && !idempotent:
 		return 0, false
-	case !slices.Contains(p.Codes, err.Code):
+	case !slices.Contains(p.Codes, Code(err.Code)):
 		return 0, false
 	case !p.Budget.spend():
 		return 0, false

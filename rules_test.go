@@ -77,27 +77,153 @@ func TestRules_imports(t *testing.T) {
 	}
 }
 
-// TestRules_layers keeps data going straight down and straight up.
+// layers are all packages of the module that are not tests alone, from the top
+// down: what each may import of ours. docs/design.md says what each is for.
+var layers = []struct {
+	name string
+	may  string
+}{
+	{"typedrpctest", ". buf hook link wire"},
+	{"internal/testkit/lab", ". typedrpctest buf hook link session testkit wire"},
+	{".", "buf client engine flow hook hub jsoncodec link replay server session status wire"},
+	{"internal/client", "buf engine flow link replay session status wire"},
+	{"internal/server", "buf engine flow link replay session status wire"},
+	{"internal/hub", "buf engine flow status wire"},
+	{"internal/testkit", "buf hook link session wire"},
+	{"internal/engine", "buf flow hook link replay session status wire"},
+	{"internal/replay", "flow status wire"},
+	{"internal/session", "buf link wire"},
+	{"internal/hook", "link"},
+	{"internal/link", "buf"},
+	{"internal/flow", "wire"},
+	{"internal/jsoncodec", "wire"},
+	{"internal/status", ""},
+	{"internal/wire", ""},
+	{"internal/buf", ""},
+}
+
+// TestRules_layers keeps arrows going down: what a package may import is in a
+// later line than itself.
 func TestRules_layers(t *testing.T) {
-	const module = "github.com/typedrpc/typedrpc/"
-	allowed := map[string][]string{
-		"internal/buf":     {},
-		"internal/wire":    {},
-		"internal/hook":    {"internal/link"},
-		"internal/link":    {"internal/buf"},
-		"internal/session": {"internal/buf", "internal/link", "internal/wire"},
-		"typedrpctest":     {"internal/buf", "internal/hook", "internal/link", "internal/wire"},
+	const module = "github.com/typedrpc/typedrpc"
+	short := func(dir string) string { return strings.TrimPrefix(dir, "internal/") }
+	may := map[string][]string{}
+	for i, l := range layers {
+		may[l.name] = strings.Fields(l.may)
+		for _, below := range may[l.name] {
+			if !slices.ContainsFunc(layers[i+1:], func(x struct{ name, may string }) bool { return short(x.name) == below }) && l.name != "typedrpctest" && l.name != "internal/testkit/lab" {
+				t.Errorf("%s may import %s, which is no layer below it", l.name, below)
+			}
+		}
 	}
 	files := sources(t)
 	for path, f := range files {
-		may, ok := allowed[filepath.ToSlash(filepath.Dir(path))]
-		if !ok || strings.HasSuffix(path, "_test.go") {
+		dir := filepath.ToSlash(filepath.Dir(path))
+		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(dir, "examples/") || strings.HasPrefix(dir, "internal/e2e") {
+			continue
+		}
+		allowed, ok := may[dir]
+		if !ok {
+			t.Errorf("%s is in no layer: give it its place in rules_test.go and docs/design.md", path)
 			continue
 		}
 		for _, p := range imports(f) {
-			if below, ours := strings.CutPrefix(p, module); ours && !slices.Contains(may, below) {
-				t.Errorf("%s imports %s: not a layer below it", path, p)
+			below, ours := strings.CutPrefix(p, module)
+			if !ours {
+				continue
 			}
+			if below = short(strings.TrimPrefix(below, "/")); below == "" {
+				below = "."
+			}
+			if !slices.Contains(allowed, below) {
+				t.Errorf("%s imports %s: the layer %q may import %q of ours", path, p, dir, allowed)
+			}
+		}
+	}
+}
+
+// TestRules_api keeps types of internal packages out of what the package exports:
+// its documentation would not show them.
+func TestRules_api(t *testing.T) {
+	files := sources(t)
+	for path, f := range files {
+		if strings.Contains(path, "/") || strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		internal := map[string]bool{}
+		for _, p := range imports(f) {
+			if strings.Contains(p, "/internal/") {
+				internal[p[strings.LastIndex(p, "/")+1:]] = true
+			}
+		}
+		check := func(what string, n ast.Node) {
+			ast.Inspect(n, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok {
+					if x, ok := s.X.(*ast.Ident); ok && internal[x.Name] {
+						t.Errorf("%s: %s shows %s.%s, a type of an internal package", path, what, x.Name, s.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Name.IsExported() && exportedReceiver(d) {
+					check(d.Name.Name, d.Type)
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					checkSpec(s, check)
+				}
+			}
+		}
+	}
+}
+
+// exportedReceiver reports whether d is a function, or a method of an exported
+// type.
+func exportedReceiver(d *ast.FuncDecl) bool {
+	if d.Recv == nil {
+		return true
+	}
+	exported := false
+	ast.Inspect(d.Recv.List[0].Type, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok && id.IsExported() && len(id.Name) > 2 {
+			exported = true
+		}
+		return true
+	})
+	return exported
+}
+
+func checkSpec(s ast.Spec, check func(string, ast.Node)) {
+	switch s := s.(type) {
+	case *ast.TypeSpec:
+		if !s.Name.IsExported() {
+			return
+		}
+		st, ok := s.Type.(*ast.StructType)
+		if !ok {
+			if it, ok := s.Type.(*ast.InterfaceType); ok {
+				for _, m := range it.Methods.List {
+					if len(m.Names) == 0 || m.Names[0].IsExported() {
+						check(s.Name.Name, m.Type)
+					}
+				}
+				return
+			}
+			check(s.Name.Name, s.Type) // an alias too
+			return
+		}
+		for _, field := range st.Fields.List {
+			if len(field.Names) == 0 || field.Names[0].IsExported() {
+				check(s.Name.Name, field.Type)
+			}
+		}
+	case *ast.ValueSpec:
+		if s.Type != nil && s.Names[0].IsExported() {
+			check(s.Names[0].Name, s.Type)
 		}
 	}
 }
@@ -105,34 +231,34 @@ func TestRules_layers(t *testing.T) {
 // goStatements are all the goroutines that the library starts, by function, as
 // docs/design.md lists them.
 var goStatements = map[string]int{
-	"internal/link/link.go Wake":             1, // the writer, while there is work
-	"internal/link/link.go Fail":             1, // the goodbye, bounded
-	"internal/link/ws_native.go Ping":        1, // stands in for coder/websocket, which waits for the pong
-	"inbound.go begin":                       1, // one for each call being handled …
-	"inbound.go unparkLocked":                1, // … that waited for replies to be read
-	"inbound.go AfterFunc":                   1, // as package context does
-	"inbound.go cancel":                      1, // as package context does
-	"lane.go laneLocked":                     1, // the ordered lane, while there is work
-	"lane.go runLane":                        1, // the lane again, when a handler ended its goroutine
-	"typedrpc.go wait":                       1, // a Broadcast's wait for one connection that is behind
-	"future.go intercept":                    1, // a future whose interceptors wait
-	"converse.go open":                       1, // a bidirectional stream whose interceptors wait
-	"converse.go forward":                    1, // one direction of a forwarded stream
-	"dial.go Dial":                           1, // the supervisor of a dialled connection, which also reads
-	"dialer.go changeLocked":                 1, // OnState, while there is something to tell
-	"accept.go start":                        1, // an accepted link's reader
-	"accept.go Hello":                        1, // authentication, which waits
-	"accept.go authenticateLink":             1, // its end when the client leaves
-	"accept.go accept":                       1, // OnConnect
-	"accept.go renew":                        1, // authentication on a live link
-	"conn.go over":                           1, // the end of a connection that has no link
-	"internal/session/registry.go endLocked": 1, // the same, for lack of time or room
-	"presence.go announceLocked":             1, // what a hub announces, while there is something
-	"server.go Shutdown":                     1, // one for each connection being drained
-	"typedrpctest/network.go Serve":          1, // a host's http.Server
-	"typedrpctest/proxy.go NewProxy":         1, // a proxy's listener
-	"typedrpctest/proxy.go accept":           1, // a connection through it …
-	"typedrpctest/proxy.go forward":          2, // … and, at either end, what it carries each way
+	"internal/link/link.go Wake":               1, // the writer, while there is work
+	"internal/link/link.go Fail":               1, // the goodbye, bounded
+	"internal/link/ws_native.go Ping":          1, // stands in for coder/websocket, which waits for the pong
+	"internal/engine/incoming.go begin":        1, // one for each call being handled …
+	"internal/engine/incoming.go unparkLocked": 1, // … that waited for replies to be read
+	"internal/engine/inbound.go AfterFunc":     1, // as package context does
+	"internal/engine/inbound.go cancel":        1, // as package context does
+	"internal/engine/lane.go laneLocked":       1, // the ordered lane, while there is work
+	"internal/engine/lane.go runLane":          1, // the lane again, when a handler ended its goroutine
+	"typedrpc.go wait":                         1, // a Broadcast's wait for one connection that is behind
+	"future.go intercept":                      1, // a future whose interceptors wait
+	"converse.go open":                         1, // a bidirectional stream whose interceptors wait
+	"request.go forward":                       1, // one direction of a forwarded stream
+	"internal/client/client.go Run":            1, // the supervisor of a dialled connection, which also reads
+	"internal/client/state.go changeLocked":    1, // OnState, while there is something to tell
+	"internal/server/link.go Start":            1, // an accepted link's reader
+	"internal/server/link.go Hello":            1, // authentication, which waits
+	"internal/server/auth.go authenticateLink": 1, // its end when the client leaves
+	"internal/server/link.go accept":           1, // OnConnect
+	"internal/server/renew.go Auth":            1, // authentication on a live link
+	"internal/server/accepted.go Over":         1, // the end of a connection that has no link
+	"internal/session/registry.go endLocked":   1, // the same, for lack of time or room
+	"internal/hub/announcer.go announceLocked": 1, // what a hub announces, while there is something
+	"internal/server/server.go Shutdown":       1, // one for each connection being drained
+	"typedrpctest/network.go Serve":            1, // a host's http.Server
+	"typedrpctest/proxy.go NewProxy":           1, // a proxy's listener
+	"typedrpctest/proxy.go accept":             1, // a connection through it …
+	"typedrpctest/proxy.go forward":            2, // … and, at either end, what it carries each way
 }
 
 func TestRules_goroutines(t *testing.T) {
@@ -169,6 +295,48 @@ func TestRules_goroutines(t *testing.T) {
 	for where := range goStatements {
 		if found[where] == 0 {
 			t.Errorf("%s starts no goroutine any more: take it off the list", where)
+		}
+	}
+}
+
+// longFunctions are those that may have more than sixty lines, and why.
+var longFunctions = map[string]string{
+	"internal/jsoncodec/codec.go Decode":         "one flat switch over types",
+	"internal/wire/scan.go value":                "one loop over bytes, without recursion",
+	"examples/quickstart/main.go run":            "a tour, to be read from top to bottom",
+	"examples/ticker/main.go run":                "the same",
+	"examples/resume/soak/service.go serviceMux": "a list of handlers",
+}
+
+// TestRules_sizes keeps rooms small enough to be read at once: a file has at most
+// 400 lines, one of tests 600, and a function 60.
+func TestRules_sizes(t *testing.T) {
+	for path := range sources(t) {
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test := strings.HasSuffix(path, "_test.go")
+		most := 400
+		if test {
+			most = 600
+		}
+		if n := fset.File(f.Pos()).LineCount() - 1; n > most {
+			t.Errorf("%s has %d lines, at most %d are allowed: two rooms in one?", path, n, most)
+		}
+		if test || strings.HasPrefix(path, "internal/testkit/") {
+			continue
+		}
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1
+			if where := path + " " + fn.Name.Name; n > 60 && longFunctions[where] == "" {
+				t.Errorf("%s has %d lines, at most 60 are allowed", where, n)
+			}
 		}
 	}
 }

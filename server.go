@@ -7,16 +7,18 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"maps"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/typedrpc/typedrpc/internal/link"
-	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/server"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -92,23 +94,9 @@ type Server struct {
 	// MapError translates handlers' errors that are no *Error.
 	MapError ErrorMapper
 
-	setup    sync.Once
-	fault    error // of the configuration
-	config   config
-	maxPlain int
-	window   time.Duration
-	origins  []origin
-	codecs   []Codec
-
-	registry session.Registry
-
-	mu       sync.Mutex
-	links    map[*serverLink]struct{} // that live
-	accepted map[*accepted]struct{}   // connections, with or without a link
-	checks   map[*check]struct{}      // authentications under way
-	plain    int
-	draining bool
-	ended    chan struct{} // not nil while Shutdown waits: closed when nothing is left
+	setup sync.Once
+	fault error // of the configuration
+	s     atomic.Pointer[server.Server]
 }
 
 // Check reports what is wrong with the server's fields: limits out of range,
@@ -120,167 +108,123 @@ func (s *Server) Check() error {
 	return s.fault
 }
 
+const (
+	defaultPlainConns  = 1024
+	defaultRetryWindow = 2 * time.Second
+)
+
 func (s *Server) configure() error {
-	limits, err := s.Limits.withDefaults()
+	limits, err := flow.Limits(s.Limits).WithDefaults()
 	if err != nil {
 		return err
 	}
 	if s.MaxPlainConns < 0 || s.RetryWindow < 0 || s.MaxBuffered < 0 || s.MaxKept < 0 || s.MaxKeptBytes < 0 {
 		return errors.New("typedrpc: Server.MaxPlainConns, MaxBuffered, MaxKept, MaxKeptBytes and RetryWindow must not be negative")
 	}
-	s.maxPlain, s.window = s.MaxPlainConns, s.RetryWindow
-	if s.maxPlain == 0 {
-		s.maxPlain = 1024
+	codecs, names, err := s.offered()
+	if err != nil {
+		return err
 	}
-	if s.window == 0 {
-		s.window = 2 * time.Second
+	opts := &options{mux: s.Mux, logger: s.logger(), mapError: s.MapError, interceptors: slices.Clone(s.Interceptors)}
+	o := server.Options{
+		Config: engine.Config{
+			Limits: limits, Logger: opts.logger, Intern: s.Mux.intern,
+			Budget:   flow.NewBudget(cmp.Or(s.MaxBuffered, 1<<30)),
+			Detached: replay.NewDetached(limits.MaxCalls),
+		},
+		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,
+		MaxPlain: cmp.Or(s.MaxPlainConns, defaultPlainConns), RetryWindow: cmp.Or(s.RetryWindow, defaultRetryWindow),
+		MaxKept: cmp.Or(s.MaxKept, 10_000), MaxKeptBytes: cmp.Or(s.MaxKeptBytes, 256<<20),
+		Down: down, Up: func(err error) error { return lift(err, nil) },
 	}
-	s.codecs = s.Codecs
-	if s.codecs == nil {
-		s.codecs = []Codec{JSON}
+	if s.Replays != nil {
+		o.Config.Replays = s.Replays.cache
+	} else {
+		o.Config.Replays = replay.New(replay.Options{})
 	}
-	for _, c := range s.codecs {
-		if err := checkCodec(c); err != nil {
-			return err
+	// The JSON-RPC dialects' codec has no number among those that are offered.
+	codec := func(i int) Codec {
+		if i < 0 {
+			return JSON
 		}
-		if err := s.Mux.check(c); err != nil {
-			return err
-		}
+		return codecs[i]
 	}
-	for _, o := range s.Origins {
-		parsed, err := parseOrigin(o)
-		if err != nil {
-			return fmt.Errorf("typedrpc: Server.Origins: %w", err)
-		}
-		s.origins = append(s.origins, parsed)
+	o.NewConn = func(k engine.Keeper, i int) engine.Owner {
+		return owner{&Conn{codec: codec(i), keeper: k, opts: opts}}
 	}
-	s.config = config{
-		mux: s.Mux, limits: limits, logger: s.Logger, mapError: s.MapError,
-		interceptors: slices.Clone(s.Interceptors),
-		budget:       &budget{max: cmp.Or(s.MaxBuffered, 1<<30)},
-		replays:      s.Replays,
-		detached:     &detached{most: limits.MaxCalls},
-	}
-	if s.config.replays == nil {
-		s.config.replays = NewReplayCache(ReplayOptions{})
-	}
-	if s.config.logger == nil {
-		s.config.logger = slog.Default()
+	o.Made = func(o engine.Owner, e *engine.Conn) { o.(owner).conn.e = e }
+	s.callbacks(&o, codec)
+	inner, err := server.New(o)
+	if err != nil {
+		return err
 	}
 	if s.Retry != nil {
 		if err := s.Retry.check(); err != nil {
 			return fmt.Errorf("typedrpc: Server.Retry: %w", err)
 		}
-		s.config.retry = s.Retry.ready()
+		opts.retry = s.Retry.ready()
 	}
-	s.links, s.accepted, s.checks = map[*serverLink]struct{}{}, map[*accepted]struct{}{}, map[*check]struct{}{}
-	s.registry.MaxSessions = cmp.Or(s.MaxKept, 10_000)
-	s.registry.MaxBytes = cmp.Or(s.MaxKeptBytes, 256<<20)
+	s.s.Store(inner)
 	return nil
 }
 
-// httpRefusal is an answer to a request that is not served.
-type httpRefusal struct {
-	status int
-	text   string
-	header http.Header
+// offered are the codecs that clients may choose, and their names.
+func (s *Server) offered() (codecs []Codec, names []string, err error) {
+	if codecs = s.Codecs; codecs == nil {
+		codecs = []Codec{JSON}
+	}
+	for _, c := range codecs {
+		if err := checkCodec(c); err != nil {
+			return nil, nil, err
+		}
+		if err := s.Mux.check(c); err != nil {
+			return nil, nil, err
+		}
+		names = append(names, c.Name())
+	}
+	return codecs, names, nil
 }
 
-func refuse(status int, format string, args ...any) *httpRefusal {
-	return &httpRefusal{status: status, text: fmt.Sprintf(format, args...), header: http.Header{}}
+// callbacks are the program's functions as the layer below calls them.
+func (s *Server) callbacks(o *server.Options, codec func(int) Codec) {
+	o.OnConnect = func(e *engine.Conn) func() {
+		if s.OnConnect == nil {
+			return nil
+		}
+		return func() { s.OnConnect(connOf(e)) }
+	}
+	o.OnDisconnect = func(e *engine.Conn, err error) {
+		if s.OnDisconnect != nil {
+			s.OnDisconnect(connOf(e), lift(err, connOf(e).codec))
+		}
+	}
+	if run := s.Authenticate.run; run != nil {
+		o.Authenticate = func(ctx context.Context, r *http.Request, raw []byte, i int) (server.Identity, []byte, error) {
+			creds, err := unwrapAuth(codec(i), raw)
+			if err != nil {
+				return server.Identity{}, nil, down(err)
+			}
+			id, reply, err := run(ctx, r, creds, codec(i))
+			return server.Identity(id), wrapAuth(codec(i), reply), downCode(err)
+		}
+	}
+	o.Refusal = func(e *status.Error, i int) wire.ErrorBody { return s.refusal(up(e, codec(i)), codec(i)) }
 }
 
-func (h *httpRefusal) write(w http.ResponseWriter) {
-	for k, vs := range h.header {
-		w.Header()[k] = vs
-	}
-	http.Error(w, h.text, h.status)
-}
-
-// admission is what a request's head decides about its connection.
-type admission struct {
-	subprotocol string
-	dialect     session.Dialect
-	codec       Codec
-	grant       grant  // plain peers: authenticated already …
-	check       *check // … and not open yet
-}
-
-// admit decides about an upgrade request.
-func (s *Server) admit(r *http.Request, offers []string) (admission, *httpRefusal) {
-	var a admission
-	if refused := s.guard(r); refused != nil {
-		return a, refused
-	}
-	a, ok := s.negotiate(offers)
-	if refused := s.drains(ok && a.dialect != session.Plain); refused != nil {
-		return a, refused
-	}
-	if !ok {
-		return a, refuse(http.StatusBadRequest, "none of the offered subprotocols is spoken here; supported are %q", s.supported())
-	}
-	if a.dialect != session.Plain {
-		return a, nil
-	}
-	if !s.reservePlain() {
-		return a, refuse(http.StatusServiceUnavailable, "too many plain JSON-RPC connections; use one with the subprotocol %q, or try again later", helloProtocol)
-	}
-	a.check = s.beginCheck()
-	g, refused := s.authenticateRequest(context.WithoutCancel(r.Context()), r)
-	a.grant = g
-	if refused != nil {
-		s.release(a)
-	}
-	return a, refused
-}
-
-// reservePlain takes one of the places for plain peers.
-func (s *Server) reservePlain() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.plain >= s.maxPlain {
-		return false
-	}
-	s.plain++
-	return true
-}
-
-// release gives back what admit reserved.
-func (s *Server) release(a admission) {
-	if a.dialect == session.Plain {
-		s.endCheck(a.check)
-		a.grant.release(context.Canceled)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.plain--
-	}
-}
-
-// guard refuses what must not be served at all: POSTs and upgrades alike.
-func (s *Server) guard(r *http.Request) *httpRefusal {
-	if err := s.Check(); err != nil {
-		s.logger().Error("typedrpc: the server is misconfigured", "error", err)
-		return refuse(http.StatusInternalServerError, "the server is misconfigured; its log says how")
-	}
-	if err := s.checkOrigin(r); err != nil {
-		s.logger().Warn("typedrpc: request refused", "remote", r.RemoteAddr, "error", err)
-		return refuse(http.StatusForbidden, "%s", err.Error())
-	}
-	return nil
-}
-
-// drains refuses new work while the server shuts down. What may be a session that
-// comes back for its answers is let in.
-func (s *Server) drains(mayResume bool) *httpRefusal {
-	s.mu.Lock()
-	draining := s.draining && !(mayResume && len(s.accepted) > 0)
-	s.mu.Unlock()
-	if !draining {
-		return nil
-	}
-	h := refuse(http.StatusServiceUnavailable, "shutting down")
-	h.header.Set("Retry-After", "1")
-	return h
+// refusal makes the body for an authentication's error. The encoding of a fault's
+// data is the program's code: its panic costs the data alone.
+func (s *Server) refusal(e *Error, codec Codec) wire.ErrorBody {
+	f := func() (f wire.Frame) {
+		defer func() {
+			if p := recover(); p != nil {
+				s.logger().Error("typedrpc: encoding a refusal panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				f = wire.Frame{Code: int64(e.Code), Message: status.Clip(e.Message)}
+			}
+		}()
+		f, _ = toWire(context.Background(), e, codec, nil)
+		return f
+	}()
+	return wire.ErrorBody{Code: f.Code, Message: f.Message, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}
 }
 
 func (s *Server) logger() *slog.Logger {
@@ -290,138 +234,44 @@ func (s *Server) logger() *slog.Logger {
 	return slog.Default()
 }
 
-// negotiate takes the client's first offer that is supported, and none when
-// none was offered.
-func (s *Server) negotiate(offers []string) (a admission, ok bool) {
-	if len(offers) == 0 {
-		return admission{dialect: session.Plain, codec: JSON}, true
-	}
-	for _, name := range offers {
-		switch {
-		case name == helloProtocol:
-			return admission{subprotocol: name, dialect: session.JSON, codec: JSON}, true
-		case slices.Contains(plainProtocols, name):
-			return admission{subprotocol: name, dialect: session.Plain, codec: JSON}, true
-		}
-		for _, c := range s.codecs {
-			if codecProtocol(c) == name {
-				return admission{subprotocol: name, dialect: session.Binary, codec: c}, true
-			}
-		}
-	}
-	return a, false
-}
-
-func (s *Server) supported() []string {
-	var names []string
-	for _, c := range s.codecs {
-		names = append(names, codecProtocol(c))
-	}
-	return append(append(names, helloProtocol), plainProtocols...)
-}
-
-// bounded returns a context that ends when the handshake's time is over, unless
-// stop was called before: an Identity's context may derive from it, so it does
-// not end with the authentication.
-func (s *Server) bounded(parent context.Context) (ctx context.Context, cancel context.CancelCauseFunc, stop func() bool) {
-	ctx, cancel = context.WithCancelCause(parent)
-	timer := time.AfterFunc(s.config.limits.HandshakeTimeout, func() { cancel(context.DeadlineExceeded) })
-	return ctx, cancel, timer.Stop
-}
-
-// authenticateRequest authenticates a plain peer or a POST by the request
-// alone. base is what lives as long as the peer does.
-func (s *Server) authenticateRequest(base context.Context, r *http.Request) (g grant, _ *httpRefusal) {
-	if s.Authenticate.run == nil {
-		return g, nil
-	}
-	ctx, cancel, stop := s.bounded(base)
-	defer stop()
-	defer context.AfterFunc(r.Context(), func() { cancel(context.Canceled) })()
-	id, _, err := s.authenticate(ctx, r, nil, JSON)
+// guard refuses requests to a server that is misconfigured.
+func (s *Server) guard() *server.HTTPRefusal {
+	err := s.Check()
 	if err == nil {
-		return grant{id: id, end: cancel}, nil
+		return nil
 	}
-	cancel(err)
-	e, code, foreign := refusalOf(err)
-	s.logRefusal(r, err, foreign)
-	status := http.StatusUnauthorized
-	switch code {
-	case session.CloseForbidden:
-		status = http.StatusForbidden
-	case session.CloseOverload:
-		status = http.StatusServiceUnavailable
-	}
-	return g, refuse(status, "%s", e.Message)
+	s.logger().Error("typedrpc: the server is misconfigured", "error", err)
+	return &server.HTTPRefusal{Status: http.StatusInternalServerError, Text: "the server is misconfigured; its log says how", Header: http.Header{}}
 }
 
-// authenticate runs the user's function, whose panic refuses one peer.
-func (s *Server) authenticate(ctx context.Context, r *http.Request, creds []byte, codec Codec) (id Identity, reply []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("Authenticate panicked: %v", p)
-		}
-	}()
-	return s.Authenticate.run(ctx, r.WithContext(ctx), creds, codec)
-}
-
-func (s *Server) logRefusal(r *http.Request, err error, foreign bool) {
-	level := slog.LevelDebug
-	if foreign {
-		level = slog.LevelWarn
+// admit decides about an upgrade request that comes in memory.
+func (s *Server) admit(r *http.Request, offers []string) (server.Admission, *server.HTTPRefusal) {
+	if refused := s.guard(); refused != nil {
+		return server.Admission{}, refused
 	}
-	s.config.logger.Log(r.Context(), level, "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err)
+	return s.s.Load().Admit(r, offers)
 }
 
 // ServeHTTP answers an upgrade with a connection that lives on after it
 // returns, a POST with JSON-RPC 2.0, and anything else with a text that helps.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.Check() != nil {
-		s.guard(r).write(w) // says so
+	if refused := s.guard(); refused != nil {
+		refused.Write(w)
 		return
 	}
-	switch {
-	case r.Method == http.MethodPost:
-		s.servePost(w, r)
-	case r.Method != http.MethodGet:
-		h := refuse(http.StatusMethodNotAllowed, "typedrpc: connect with a WebSocket, or POST JSON-RPC 2.0")
-		h.header.Set("Allow", "GET, POST")
-		h.write(w)
-	case !isUpgrade(r):
-		h := refuse(http.StatusUpgradeRequired, "This is a typedrpc endpoint. Connect with a WebSocket (subprotocols %q), or POST JSON-RPC 2.0 with Content-Type: application/json.", s.supported())
-		h.header.Set("Upgrade", "websocket")
-		h.header.Set("Connection", "Upgrade")
-		h.write(w)
-	default:
-		a, refused := s.admit(r, link.Offers(r.Header))
-		if refused != nil {
-			refused.write(w)
-			return
-		}
-		t, err := link.Accept(w, r, a.subprotocol, s.Compress)
-		if err != nil {
-			s.release(a)
-			s.config.logger.Warn("typedrpc: upgrade failed", "remote", r.RemoteAddr, "error", err)
-			return
-		}
-		s.start(t, a, r)
-	}
+	s.s.Load().ServeHTTP(w, r)
 }
 
 // Conns ranges over the open connections, as they were when the loop began, also
 // those that have lost their link and are kept (their State is Waiting).
 func (s *Server) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
-		s.mu.Lock()
-		conns := make([]*Conn, 0, len(s.accepted))
-		for a := range s.accepted {
-			if a.open.Load() {
-				conns = append(conns, a.conn)
-			}
+		inner := s.s.Load()
+		if inner == nil {
+			return // nobody has connected
 		}
-		s.mu.Unlock()
-		for _, c := range conns {
-			if !yield(c) {
+		for _, e := range inner.Conns() {
+			if !yield(connOf(e)) {
 				return
 			}
 		}
@@ -439,66 +289,7 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 	if err := s.Check(); err != nil {
 		return err
 	}
-	defer func() { // Keyed calls whose sessions were lost
-		if !s.config.detached.end(ctx) && err == nil {
-			err = ctx.Err()
-		}
-	}()
-	s.mu.Lock()
-	s.draining = true
-	if s.ended == nil {
-		s.ended = make(chan struct{})
-	}
-	ended := s.ended
-	s.checkEndedLocked()
-	var opening []*serverLink
-	for l := range s.links {
-		if l.adm.dialect != session.Plain && !l.answered {
-			l.refused = true
-			opening = append(opening, l)
-		}
-	}
-	conns := slices.Collect(maps.Keys(s.accepted))
-	s.mu.Unlock()
-
-	for _, l := range opening {
-		l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message})
-	}
-	bye := wire.GoAwayBody{Reason: errDraining.Message, Max: millis(s.window)}
-	var g errgroup.Group
-	for _, a := range conns {
-		g.Go(func() error { return a.conn.shutdown(ctx, bye, session.CloseRestart) })
-	}
-	err = g.Wait()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return err
-}
-
-func (s *Server) checkEndedLocked() {
-	if s.ended != nil && len(s.links) == 0 && len(s.accepted) == 0 {
-		closeOnce(s.ended)
-	}
-}
-
-// check is an authentication under way, for Revoke to know of.
-type check struct{ revoked map[string]bool }
-
-func (s *Server) beginCheck() *check {
-	c := new(check)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.checks[c] = struct{}{}
-	return c
-}
-
-func (s *Server) endCheck(c *check) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.checks, c)
+	return s.s.Load().Shutdown(ctx)
 }
 
 // Revoke closes all connections of the peers that Authenticate found to be
@@ -512,20 +303,5 @@ func (s *Server) Revoke(subject string) int {
 	if s.Check() != nil {
 		return 0
 	}
-	s.mu.Lock()
-	for c := range s.checks {
-		if c.revoked == nil {
-			c.revoked = map[string]bool{}
-		}
-		c.revoked[subject] = true
-	}
-	all := slices.Collect(maps.Keys(s.accepted))
-	s.mu.Unlock()
-	all = slices.DeleteFunc(all, func(a *accepted) bool { return a.conn.Identity().Subject != subject })
-	defer s.config.detached.revoke(subject) // Keyed handlers whose sessions were lost
-	for _, a := range all {
-		s.registry.Remove(a.sess)
-		a.conn.expel(&link.CloseError{Code: session.CloseUnauthed, Reason: errRevoked.Message, Err: errRevoked})
-	}
-	return len(all)
+	return s.s.Load().Revoke(subject)
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // ServerStream declares a call that is answered by any number of items: a
@@ -111,7 +113,7 @@ func HandleServerStream[Req, Item any](mux *Mux, s ServerStream[Req, Item], fn f
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
-		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.exchange, &s.spec.down, item) })
+		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.face(), &s.spec.down, item) })
 	}})
 }
 
@@ -128,7 +130,7 @@ func HandleClientStream[Req, Item, Resp any](mux *Mux, s ClientStream[Req, Item,
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
-		items := &Stream[Empty, Item]{x: r.exchange, in: &s.spec.up, validate: validateItem}
+		items := &Stream[Empty, Item]{x: r.face(), in: &s.spec.up, validate: validateItem}
 		resp, err := fn(ctx, req, items.All())
 		if err != nil {
 			return nil, err
@@ -149,7 +151,7 @@ func HandleBidiStream[Req, Up, Down any](mux *Mux, s BidiStream[Req, Up, Down], 
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
-		return nil, fn(ctx, req, &Stream[Down, Up]{x: r.exchange, out: &s.spec.down, in: &s.spec.up, validate: validateItem})
+		return nil, fn(ctx, req, &Stream[Down, Up]{x: r.face(), out: &s.spec.down, in: &s.spec.up, validate: validateItem})
 	}})
 }
 
@@ -211,7 +213,7 @@ func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, I
 			}
 			return &next
 		}
-		l.run(ctx, request, func(x *exchange) (Raw, error) {
+		l.run(ctx, request, func(x face) (Raw, error) {
 			for {
 				if l.left { // and an interceptor calls next again
 					return nil, errLeft
@@ -245,7 +247,7 @@ func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, I
 func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[Req, Item, Resp], req Req, items iter.Seq2[Item, error]) (Resp, error) {
 	var resp, none Resp
 	begun := false
-	err := converseFor(ctx, c, s.spec, &req, &resp, func(x *exchange) (Raw, error) {
+	err := converseFor(ctx, c, s.spec, &req, &resp, func(x face) (Raw, error) {
 		if begun { // by an interceptor that calls next again
 			return nil, Errorf(FailedPrecondition, "the items of %q were sent already and cannot be sent again", s.spec.name)
 		}
@@ -255,13 +257,13 @@ func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[
 				return nil, asError(err).with(MayHaveRun) // the call itself has left
 			}
 			if err := sendItem(x, &s.spec.up, item); err != nil {
-				if x.isDone() {
+				if x.x.Ended() {
 					break // answered early, or failed: its own error says it better
 				}
 				return nil, err
 			}
 		}
-		x.closeSend()
+		x.x.CloseSend()
 		return x.answer()
 	})
 	if err != nil {
@@ -298,7 +300,7 @@ func Open[Req, Up, Down any](ctx context.Context, c Caller, s BidiStream[Req, Up
 // what it receives. Its methods may be called by any goroutine at any time;
 // sending and receiving do not wait for each other.
 type Stream[Out, In any] struct {
-	x        *exchange
+	x        face
 	out, in  *sync.Pool
 	validate func(any) error
 }
@@ -335,37 +337,29 @@ func (s *Stream[Out, In]) All() iter.Seq2[In, error] {
 // CloseSend says that this side sends no more items: the other side's Recv
 // returns io.EOF after the last one. Receiving goes on. On the handler's side
 // it only keeps this side from sending: there the end is its return.
-func (s *Stream[Out, In]) CloseSend() { s.x.closeSend() }
+func (s *Stream[Out, In]) CloseSend() { s.x.x.CloseSend() }
 
 // Close ends this side: what has not been sent or received is dropped, and Send
 // and Recv return Canceled. On the caller's side the handler's context ends; a
 // stream that has ended already just gives up its memory. It does not wait.
 func (s *Stream[Out, In]) Close() {
-	closed := &Error{Code: Canceled, Message: "the stream was closed by this side", cause: context.Canceled}
-	if s.x.in == nil {
-		s.x.fail(closed)
-		return
-	}
-	s.x.refuse(closed)
-	c := s.x.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s.x.sess != nil { // else its terminal frame is in the line
-		s.x.dropSendLocked()
+	closed := &status.Error{Code: status.Canceled, Message: "the stream was closed by this side", Cause: context.Canceled}
+	if s.x.x.Caller() {
+		s.x.x.Fail(closed)
+	} else {
+		s.x.x.Abandon(closed)
 	}
 }
 
 // Metadata returns what came back with the end of the stream, on the caller's
 // side; nil before it.
-func (s *Stream[Out, In]) Metadata() Metadata {
-	c := s.x.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return s.x.meta
-}
+func (s *Stream[Out, In]) Metadata() Metadata { return s.x.x.Meta() }
+
+// engine is for tests.
+func (s *Stream[Out, In]) engine() *engine.Stream { return s.x.x }
 
 // sendItem sends v. The pool keeps v from being boxed anew for each item.
-func sendItem[T any](x *exchange, pool *sync.Pool, v T) error {
+func sendItem[T any](x face, pool *sync.Pool, v T) error {
 	p := pool.Get().(*T)
 	*p = v
 	err := x.send(p)
@@ -376,7 +370,7 @@ func sendItem[T any](x *exchange, pool *sync.Pool, v T) error {
 }
 
 // recvItem receives an item, with what its ITEM says of it.
-func recvItem[T any](x *exchange, pool *sync.Pool, validate func(any) error) (T, piece, error) {
+func recvItem[T any](x face, pool *sync.Pool, validate func(any) error) (T, engine.Item, error) {
 	p := pool.Get().(*T)
 	about, err := x.recv(p, validate)
 	v := *p

@@ -10,9 +10,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/hub"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -33,9 +34,9 @@ type topicTraits struct {
 	last     int           // history: messages; 0: no such bound
 	recent   time.Duration // history: age; 0: no such bound
 	presence *spec
-}
 
-func (t *topicTraits) remembers() bool { return t.last > 0 || t.recent > 0 }
+	topic *hub.Topic // all that a hub knows of it
+}
 
 // NewTopic declares a topic. It panics like NewMethod; the name may have 246
 // bytes.
@@ -53,7 +54,12 @@ func NewTopic[T any](name string, traits ...Trait) Topic[T] {
 	p := newSpec(name+presenceSuffix, KindServerStream, nil)
 	p.down.New = func() any { return new(string) }
 	p.check = func(c Codec) error { return checkType[string](p, c) }
+	slow := s.topic.slow
 	s.topic.presence = p
+	s.topic.topic = &hub.Topic{
+		Decl: &s.decl, Last: s.topic.last, Recent: s.topic.recent,
+		Policy: hub.Policy{Do: hub.Do(slow.do), Wait: slow.wait, Bytes: slow.bytes},
+	}
 	return Topic[T]{spec: s}
 }
 
@@ -82,21 +88,18 @@ func (t Topic[T]) Name() string { return t.spec.name }
 type SlowPolicy struct {
 	do    slowDo
 	wait  time.Duration
-	bytes int // 0: slowBytes
+	bytes int // 0: 256 KiB
 }
 
 type slowDo uint8
 
 const (
-	disconnect slowDo = iota
-	dropOldest
-	dropNewest
-	latestOnly
-	waitAtMost
+	disconnect = slowDo(hub.Disconnect)
+	dropOldest = slowDo(hub.DropOldest)
+	dropNewest = slowDo(hub.DropNewest)
+	latestOnly = slowDo(hub.LatestOnly)
+	waitAtMost = slowDo(hub.WaitAtMost)
 )
-
-// slowBytes is the default of what is queued for one subscriber.
-const slowBytes = 256 << 10
 
 var (
 	// Disconnect ends the subscription with ResourceExhausted. It is the
@@ -181,37 +184,28 @@ func HandleTopic[T any](mux *Mux, hub *Hub, t Topic[T], allow func(ctx context.C
 	if err := t.spec.check(hub.codec); err != nil {
 		panic(err.Error())
 	}
-	serve := func(run func(context.Context, *exchange, *spec, string) error) func(context.Context, *Request) (*buf.Buf, error) {
-		return func(ctx context.Context, r *Request) (*buf.Buf, error) {
-			var key string
-			if err := r.decode(r.spec, &key); err != nil {
-				return nil, err
-			}
-			if err := checkKey(key); err != nil {
-				return nil, err
-			}
-			if allow != nil {
-				if err := allow(ctx, key); err != nil {
-					return nil, err
-				}
-			}
-			return nil, run(ctx, r.exchange, t.spec, key)
-		}
-	}
-	mux.add(&entry{spec: t.spec, serve: serve(hub.subscribe)})
-	mux.add(&entry{spec: t.spec.topic.presence, serve: serve(hub.watch)})
+	mux.add(&entry{spec: t.spec, serve: hub.serve(t.spec, allow, hub.h.Subscribe)})
+	mux.add(&entry{spec: t.spec.topic.presence, serve: hub.serve(t.spec, allow, hub.h.Watch)})
 }
 
-const maxKey = 255
-
-func checkKey(key string) error {
-	switch {
-	case len(key) > maxKey:
-		return Errorf(InvalidArgument, "the key has %d bytes, at most %d are allowed", len(key), maxKey)
-	case !utf8.ValidString(key):
-		return Errorf(InvalidArgument, "the key is not UTF-8")
+// serve is the handler of a topic's stream, or of its presence's.
+func (h *Hub) serve(s *spec, allow func(ctx context.Context, key string) error, run func(context.Context, *engine.Stream, *hub.Topic, string, hub.Peer) error) func(context.Context, *Request) (*buf.Buf, error) {
+	return func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var key string
+		if err := r.decode(r.spec, &key); err != nil {
+			return nil, err
+		}
+		if err := hub.CheckKey(key); err != nil {
+			return nil, up(err, nil)
+		}
+		if allow != nil {
+			if err := allow(ctx, key); err != nil {
+				return nil, err
+			}
+		}
+		err := run(ctx, r.stream, s.topic.topic, key, h.peer(r.Conn, s))
+		return nil, lift(err, r.Conn.codec)
 	}
-	return nil
 }
 
 // Publish sends v to all subscribers of t's key, at this hub and at all others
@@ -235,7 +229,7 @@ func Publish[T any](ctx context.Context, hub *Hub, t Topic[T], key string, v T) 
 	if err != nil {
 		return Errorf(InvalidArgument, "cannot encode the message of %q: %w", t.spec.name, err)
 	}
-	return hub.publish(ctx, t.spec, key, body.B)
+	return lift(hub.h.Publish(ctx, t.spec.topic.topic, key, body.B), nil)
 }
 
 // Event is a message of a topic as a subscriber gets it.
@@ -251,18 +245,6 @@ type Event[T any] struct {
 	History bool
 }
 
-// missedUnknown is -1 on the wire: the largest integer that JSON's readers all
-// agree on (PROTOCOL.md section 1.2).
-const missedUnknown = 1<<53 - 1
-
-// missed adds up numbers of lost messages.
-func missed(a, b uint64) uint64 {
-	if a == missedUnknown || b == missedUnknown {
-		return missedUnknown
-	}
-	return min(a+b, missedUnknown-1)
-}
-
 // Subscribe subscribes to a key of t and ranges over its messages. Each loop
 // over the result is a subscription of its own. All that is said of Receive
 // holds here too: leaving the loop ends the subscription, an error is the last
@@ -274,13 +256,13 @@ func missed(a, b uint64) uint64 {
 // Missed -1. What the topic remembers comes first, with History set, also what
 // the loop has seen before the gap.
 func Subscribe[T any](ctx context.Context, c Caller, t Topic[T], key string) iter.Seq2[Event[T], error] {
-	return follow(ctx, c, t.spec, t.again, key, func(v T, about piece, afterGap bool) (Event[T], error) {
-		e := Event[T]{Value: v, History: about.flags&wire.History != 0}
+	return follow(ctx, c, t.spec, t.again, key, func(v T, about engine.Item, afterGap bool) (Event[T], error) {
+		e := Event[T]{Value: v, History: about.Flags&wire.History != 0}
 		switch {
-		case afterGap || about.dropped >= missedUnknown:
+		case afterGap || about.Dropped >= hub.MissedUnknown:
 			e.Missed = -1
 		default:
-			e.Missed = int(min(about.dropped, math.MaxInt))
+			e.Missed = int(min(about.Dropped, math.MaxInt))
 		}
 		return e, nil
 	})
@@ -308,8 +290,8 @@ type Member struct {
 // who are there come with History. Nobody is told of those who left meanwhile, so
 // a loop that keeps a list begins a new one at the gap.
 func Presence[T any](ctx context.Context, c Caller, t Topic[T], key string) iter.Seq2[Member, error] {
-	return follow(ctx, c, t.spec.topic.presence, t.again, key, func(v string, about piece, _ bool) (Member, error) {
-		m := Member{History: about.flags&wire.History != 0}
+	return follow(ctx, c, t.spec.topic.presence, t.again, key, func(v string, about engine.Item, _ bool) (Member, error) {
+		m := Member{History: about.Flags&wire.History != 0}
 		var came bool
 		if m.Subject, came = strings.CutPrefix(v, "+"); !came {
 			if m.Subject, m.Left = strings.CutPrefix(v, "-"); !m.Left {
@@ -321,11 +303,11 @@ func Presence[T any](ctx context.Context, c Caller, t Topic[T], key string) iter
 }
 
 // follow is Receive with what is said of each item.
-func follow[T, E any](ctx context.Context, c Caller, s *spec, again bool, key string, event func(v T, about piece, afterGap bool) (E, error)) iter.Seq2[E, error] {
+func follow[T, E any](ctx context.Context, c Caller, s *spec, again bool, key string, event func(v T, about engine.Item, afterGap bool) (E, error)) iter.Seq2[E, error] {
 	return func(yield func(E, error) bool) {
 		var none E
 		l := loop{caller: c, spec: s, restarts: again}
-		l.run(ctx, func(bool) any { return &key }, func(x *exchange) (Raw, error) {
+		l.run(ctx, func(bool) any { return &key }, func(x face) (Raw, error) {
 			for {
 				if l.left {
 					return nil, errLeft

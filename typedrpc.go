@@ -3,15 +3,14 @@ package typedrpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -205,258 +204,6 @@ func (c connWith) target(context.Context, string) (target, *Error) {
 	return target{conn: c.conn, opts: c.opts}, c.opts.fault
 }
 
-// target is where one call goes.
-type target struct {
-	conn *Conn // of the first attempt
-	pick func(context.Context, string) (*Conn, error)
-	opts CallOptions
-	key  *keyState // of a Keyed method's call
-}
-
-// next returns the connection for the next attempt.
-func (t *target) next(ctx context.Context, method string) (*Conn, *Error) {
-	if t.pick == nil {
-		return t.conn, nil
-	}
-	conn, err := t.pick(ctx, method)
-	switch {
-	case err != nil:
-		var e *Error
-		if errors.As(err, &e) {
-			return nil, e
-		}
-		return nil, &Error{Code: Unavailable, Message: "no connection was picked", cause: err}
-	case conn == nil:
-		return nil, Errorf(Unavailable, "Pick returned no connection for %q", method)
-	case t.conn != nil && t.conn.codec.Name() != conn.codec.Name():
-		return nil, Errorf(FailedPrecondition, "Pick chose connections of different codecs, %q and %q", t.conn.codec.Name(), conn.codec.Name())
-	}
-	return conn, nil
-}
-
-// metadata adds the options' metadata to m, in a map that is nobody else's:
-// interceptors may write to it, and the options are shared by calls.
-func (t *target) metadata(m Metadata) Metadata {
-	if t.key != nil {
-		return t.keyedMetadata(m)
-	}
-	if len(m) == 0 {
-		return maps.Clone(t.opts.Metadata)
-	}
-	merged := maps.Clone(m)
-	maps.Copy(merged, t.opts.Metadata)
-	return merged
-}
-
-func (t *target) intercepted() bool {
-	return len(t.opts.Interceptors) > 0 || len(t.conn.config.interceptors) > 0
-}
-
-func (t *target) policy(s *spec) *RetryPolicy {
-	switch {
-	case t.opts.Retry != nil:
-		return t.opts.Retry
-	case s.retry != nil:
-		return s.retry
-	}
-	return t.conn.config.retry
-}
-
-// encode encodes a request or notification.
-func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
-	b := buf.Get()
-	var err error
-	if b.B, err = s.encode(t.conn.codec, b.B, v); err == nil {
-		err = t.conn.checkPayload(b.B)
-	}
-	if err != nil {
-		b.Release()
-		return nil, Errorf(InvalidArgument, "cannot encode the message of %q: %w", s.name, err)
-	}
-	return b, nil
-}
-
-// invoke is Call without its types.
-func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.timeout)
-		defer cancel()
-	}
-	t, err := c.target(ctx, s.name)
-	if err == nil {
-		err = t.giveKey(s)
-	}
-	if err != nil {
-		return err
-	}
-	body, err := t.encode(s, req)
-	if err != nil {
-		return err
-	}
-	defer body.Release()
-	if t.intercepted() {
-		r := &Request{Method: s.name, Kind: KindCall, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
-		raw, err := t.do(ctx, s, r)
-		if t.opts.Reply != nil {
-			*t.opts.Reply = r.Reply
-		}
-		if err != nil {
-			return asError(err)
-		}
-		return t.decode(s, raw, resp)
-	}
-	answer, meta, err := t.exchange(ctx, s, body, t.opts.Metadata)
-	if t.opts.Reply != nil {
-		*t.opts.Reply = meta
-	}
-	if err != nil {
-		return err
-	}
-	defer answer.Release()
-	return t.decode(s, answer.B, resp)
-}
-
-// decode reads a response. Its result is an error, not an *Error, so that nil
-// stays nil.
-func (t *target) decode(s *spec, data []byte, resp any) error {
-	if len(data) == 0 && t.conn.codec == JSON {
-		data = []byte("null")
-	}
-	if err := s.decode(t.conn.codec, data, resp); err != nil {
-		return &Error{Code: Internal, Message: "cannot decode the response of " + s.name + ": " + err.Error(), Outcome: Answered, cause: err}
-	}
-	return nil
-}
-
-// asError makes what an interceptor returned an *Error.
-func asError(err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return &Error{Code: CodeOf(err), Message: err.Error(), Outcome: NotSent, cause: err}
-}
-
-// do sends a request through the interceptors.
-func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
-	return t.around(ctx, r, func(ctx context.Context, r *Request) (Raw, error) {
-		// Copied: an interceptor's bytes are its own as soon as this returns,
-		// and the writer may still hold the request then.
-		body := buf.Copy(r.Payload)
-		defer body.Release()
-		if err := t.conn.checkPayload(body.B); err != nil {
-			return nil, Errorf(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
-		}
-		if s.kind == KindNotification {
-			meta := maps.Clone(r.Metadata) // read when the notification is written
-			if err := meta.check(); err != nil {
-				return nil, err
-			}
-			if _, err := t.conn.sendNotification(ctx, s, body, meta, notifyOptions{failFast: t.opts.FailFast}); err != nil {
-				return nil, err
-			}
-			return nil, nil
-		}
-		answer, meta, err := t.exchange(ctx, s, body, maps.Clone(r.Metadata))
-		r.Reply = meta
-		if err != nil {
-			return nil, err
-		}
-		return answer.B, nil // not released: an interceptor may keep it
-	})
-}
-
-// around runs send inside the interceptors.
-func (t target) around(ctx context.Context, r *Request, send RawHandler) (Raw, error) {
-	if !t.intercepted() {
-		return send(ctx, r)
-	}
-	var ran atomic.Bool // some next got as far as a handler, or may have
-	next := func(ctx context.Context, r *Request) (Raw, error) {
-		raw, err := send(ctx, r)
-		if err == nil || OutcomeOf(err) != NotSent {
-			ran.Store(true)
-		}
-		return raw, err
-	}
-	raw, err := chain(slices.Concat(t.conn.config.interceptors, t.opts.Interceptors), next)(ctx, r)
-	if err != nil {
-		// An interceptor's own error says nothing of what next did.
-		e := asError(err)
-		if ran.Load() && e.Outcome == NotSent {
-			e = e.with(MayHaveRun)
-		}
-		return nil, e
-	}
-	return raw, nil
-}
-
-// doSafely is do for a goroutine of our own, on which nobody else can recover:
-// an interceptor's panic is one failed call.
-func (t target) doSafely(ctx context.Context, s *spec, r *Request) (raw Raw, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			t.conn.config.logger.Error("typedrpc: interceptor panicked",
-				"method", r.Method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = &Error{Code: Internal, Message: internalText, Outcome: MayHaveRun}
-		}
-	}()
-	return t.do(ctx, s, r)
-}
-
-// exchange sends body as a call and waits for its end.
-func (t *target) exchange(ctx context.Context, s *spec, body *buf.Buf, meta Metadata) (*buf.Buf, Metadata, *Error) {
-	if ctx.Err() != nil {
-		return nil, nil, ended(ctx, NotSent)
-	}
-	meta, err := t.checkMetadata(meta)
-	if err != nil {
-		return nil, nil, err
-	}
-	cl := t.conn.newCall()
-	t.prepare(cl, ctx, s, body, meta)
-	cl.begin()
-	cl.wait()
-	answer, reply, failed := cl.body, cl.meta, cl.err
-	cl.recycle()
-	if failed != nil {
-		return nil, reply, failed
-	}
-	return answer, reply, nil
-}
-
-// prepare fills in a call.
-func (t *target) prepare(cl *call, ctx context.Context, s *spec, body *buf.Buf, meta Metadata) {
-	cl.target, cl.spec, cl.ctx = *t, s, ctx
-	cl.policy = t.policy(s)
-	cl.deadline, _ = ctx.Deadline()
-	cl.item.call, cl.item.ordered = cl, s.serial
-	cl.item.body = body.Retain()
-	cl.item.frame = wire.Frame{Type: wire.Call, Method: s.name, Meta: meta}
-	cl.item.cost = body.Len() + meta.size() + messageOverhead
-	cl.aim(t.conn)
-}
-
-// notify sends a notification through the interceptors.
-func (t *target) notify(ctx context.Context, s *spec, body *buf.Buf) *Error {
-	if err := t.opts.Metadata.check(); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return ended(ctx, NotSent)
-	}
-	if !t.intercepted() {
-		_, err := t.conn.sendNotification(ctx, s, body, t.opts.Metadata, notifyOptions{failFast: t.opts.FailFast})
-		return err
-	}
-	r := &Request{Method: s.name, Kind: KindNotification, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
-	if _, err := t.do(ctx, s, r); err != nil {
-		return asError(err)
-	}
-	return nil
-}
-
 // broadcast is one Broadcast without its types.
 type broadcast struct {
 	spec   *spec
@@ -490,7 +237,7 @@ func (b *broadcast) wait(ctx context.Context, conns []*Conn, v any) error {
 
 func (b *broadcast) send(ctx context.Context, c *Conn, v any, noWait bool) (busy bool, _ error) {
 	t := target{conn: c}
-	key := encodedFor{c.codec.Name(), c.dialect != session.Binary}
+	key := encodedFor{c.codec.Name(), c.e.Dialect() != session.Binary}
 	body := b.bodies[key]
 	if body == nil {
 		var err *Error
@@ -500,17 +247,57 @@ func (b *broadcast) send(ctx context.Context, c *Conn, v any, noWait bool) (busy
 		b.bodies[key] = body
 	}
 	if noWait && !t.intercepted() {
-		busy, err := c.sendNotification(ctx, b.spec, body, nil, notifyOptions{noWait: true})
+		busy, err := c.e.Notify(ctx, &b.spec.decl, body, nil, engine.NotifyOptions{NoWait: true})
 		if err != nil {
-			return busy, err
+			return busy, up(err, c.codec)
 		}
 		return busy, nil
 	}
-	if noWait && c.behind(body.Len()+wire.MaxMeta) {
+	if noWait && c.e.Behind(body.Len()+wire.MaxMeta) {
 		return true, nil // before the interceptors see it, who may see it only once, and add metadata
 	}
 	if err := t.notify(ctx, b.spec, body); err != nil {
 		return false, err
 	}
 	return false, nil
+}
+
+// Metadata is what travels beside a message: trace contexts, tenant names,
+// versions. Keys and values are UTF-8 text; keys are compared exactly. All of
+// one message's keys and values together may have at most 16 KiB (PROTOCOL.md
+// section 4); a call with more fails with InvalidArgument, NotSent.
+//
+// A Metadata is not safe for concurrent use. Get, Set and Keys are what an
+// OpenTelemetry TextMapCarrier needs.
+type Metadata map[string]string
+
+// Get returns the value of key, "" if there is none. A nil Metadata is empty.
+func (m Metadata) Get(key string) string { return m[key] }
+
+// Set sets key to value, making the map if there is none yet.
+func (m *Metadata) Set(key, value string) {
+	if *m == nil {
+		*m = Metadata{}
+	}
+	(*m)[key] = value
+}
+
+// Keys returns the keys in no particular order.
+func (m Metadata) Keys() []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// All ranges over the entries in no particular order.
+func (m Metadata) All() iter.Seq2[string, string] { return maps.All(m) }
+
+// check refuses what the wire cannot carry.
+func (m Metadata) check() *Error {
+	if err := flow.CheckMeta(m); err != nil {
+		return &Error{Code: InvalidArgument, Message: err.Error()}
+	}
+	return nil
 }

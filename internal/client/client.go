@@ -1,0 +1,246 @@
+// Package client is the supervisor of a dialled connection: endpoints, backoff,
+// states, credentials on a live link. It knows no calls and no codecs.
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Client gets a connection its links. It is the connection's engine.Keeper, and
+// the opener of its carriers.
+type Client struct {
+	conn   *engine.Conn
+	o      Options
+	offers []string
+	chosen string
+	fixed  bool            // the first handshake has chosen
+	client string          // a random name
+	ctx    context.Context // ends with stop
+	stop   context.CancelFunc
+	now    chan struct{} // capacity 1: do not wait
+	turn   chan struct{} // capacity 1: held by who refreshes the credentials
+
+	// of the supervisor's goroutine, and of the reader, which is the same
+	endpoints []endpoint
+	at        endpoint             // of this attempt
+	leave     bool                 // its server is going away
+	attempt   uint64               // of all, rising
+	failed    int                  // in a row
+	opened    bool                 // this attempt got a link for the connection …
+	since     time.Time            // … then
+	told      chan<- *status.Error // of the first; nil when it has been
+
+	mu       sync.Mutex
+	state    Change
+	changes  []Change // not told yet
+	telling  bool
+	min, max time.Duration    // window that the server gave for coming back
+	refused  *status.Error    // what the server said instead of WELCOME
+	welcome  []byte           // the server's reply to the credentials
+	sess     *session.Session // the one to go on with; nil: none
+	token    string           // of the last one
+	grace    time.Duration    // that it is kept for without a link
+	expiry   *time.Timer      // of that
+	stuck    progress
+	up       chan struct{}  // closed with the next WELCOME
+	owed     *debt          // the answer to an AUTH on this link; nil: none
+	refresh  *time.Timer    // of the credentials …
+	expires  time.Time      // … which end then
+	renewing sync.WaitGroup // refreshes under way
+}
+
+// endpoint is an address of the service.
+type endpoint struct{ url, where string } // where: for texts, without credentials and query
+
+// progress finds a session that gets a link again and again and does not get on.
+type progress struct {
+	acked, received uint64
+	times           int
+}
+
+// Connector gets a connection a link: the transport, the subprotocol, and the
+// response of a server that refused the upgrade.
+type Connector = func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error)
+
+// Options are what a connection is dialled with.
+type Options struct {
+	URL     string
+	URLs    []string      // of the same service
+	Offers  []string      // subprotocols
+	Plain   bool          // the server is any JSON-RPC 2.0 server
+	Connect Connector     // makes links
+	Backoff flow.Backoff  // with its defaults
+	OnState func(Change)  // nil: nobody is told
+	Config  engine.Config // Heals is the client's to set
+
+	// Credentials asks the program for credentials, as they travel; size is what
+	// they were before they were wrapped. nil: there are none.
+	Credentials func(ctx context.Context) (creds []byte, size int, err error)
+	// Reply unwraps the server's reply to them.
+	Reply func(raw []byte) ([]byte, error)
+	// Chosen is told the subprotocol that the first handshake chose, before
+	// anything of the peer is handled.
+	Chosen func(name string)
+}
+
+// New makes a client and its connection. Its error is a mistake in the options.
+func New(ctx context.Context, o Options, owner engine.Owner) (*Client, error) {
+	d := &Client{o: o, offers: o.Offers, now: make(chan struct{}, 1), turn: make(chan struct{}, 1), up: make(chan struct{})}
+	var err error
+	if d.endpoints, err = endpoints(o.URL, o.URLs); err != nil {
+		return nil, err
+	}
+	var bits [16]byte
+	rand.Read(bits[:]) // never fails
+	d.client = hex.EncodeToString(bits[:])
+	d.o.Config.Heals = true
+	d.conn = engine.New(context.WithoutCancel(ctx), d.o.Config, owner, d)
+	context.AfterFunc(d.conn.Context(), o.Config.Detached.Stop)
+	d.ctx, d.stop = context.WithCancel(context.Background())
+	return d, nil
+}
+
+// Run starts the supervisor, and returns when the first handshake is complete, or
+// when it failed for good.
+func (d *Client) Run(ctx context.Context) *status.Error {
+	first := make(chan *status.Error, 1)
+	d.told = first
+	go d.run(ctx)
+	if err := <-first; err != nil {
+		<-d.conn.Done()
+		return err
+	}
+	return nil
+}
+
+// Conn is the connection.
+func (d *Client) Conn() *engine.Conn { return d.conn }
+
+// Pause is how long to wait between attempts.
+func (d *Client) Pause() flow.Backoff { return d.o.Backoff }
+
+// Welcome is the server's reply to the latest credentials that it took; nil: there
+// is none.
+func (d *Client) Welcome() []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.welcome
+}
+
+// Reconnect ends the wait for the next attempt, and gives up a link that there is.
+func (d *Client) Reconnect() {
+	old := d.conn.Carrier()
+	select {
+	case d.now <- struct{}{}:
+	default:
+	}
+	if old != nil { // and not the one that this has brought about already
+		old.Fail(&link.CloseError{Err: errReconnect})
+	}
+}
+
+var errReconnect = errors.New("reconnecting on demand")
+
+// GoingAway takes a GOAWAY's window for coming back.
+func (d *Client) GoingAway(low, high time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.min, d.max = low, max(low, high)
+}
+
+// Closing ends the supervisor: nothing more is dialled.
+func (d *Client) Closing() { d.stop() }
+
+// Over is nothing to a supervisor, which learns of it by itself.
+func (d *Client) Over(error) {}
+
+// Auth refuses credentials: a server has none.
+func (d *Client) Auth(c *session.Carrier, _ wire.AuthBody) { engine.RefuseAuth(c) }
+
+// Lived is how long a link must have lived for its loss to start the backoff
+// over: a server that accepts and fails at once is not well.
+const Lived = 10 * time.Second
+
+// run is the supervisor: it dials, serves the link on this same goroutine, and
+// dials again, until the connection is closed or coming back is pointless.
+func (d *Client) run(first context.Context) {
+	c := d.conn
+	var cause error
+	for {
+		ctx := d.ctx
+		if d.told != nil {
+			ctx = first
+		}
+		cause = d.round(ctx)
+		if d.ctx.Err() != nil || d.told != nil {
+			break
+		}
+		if d.opened && time.Since(d.since) >= Lived {
+			d.failed = 0
+		}
+		d.failed++
+		wait, back := d.verdict(cause)
+		if !back || !d.pause(wait, d.explain(cause)) {
+			break
+		}
+	}
+	err := c.Failed(d.explain(cause))
+	d.stop()
+	if s := d.claim(); s != nil {
+		s.End(err)
+		c.Lost(s, err)
+	}
+	d.stopRefreshing()
+	d.renewing.Wait()
+	d.change(Change{State: Closed, Err: err})
+	c.Finish(err)
+	if d.told != nil {
+		d.told <- err
+	}
+}
+
+// pause waits for the next attempt; it reports false when the connection was
+// closed.
+func (d *Client) pause(wait time.Duration, cause error) bool {
+	select {
+	case <-d.now: // asked for while connected: do not wait at all
+		return true
+	default:
+	}
+	d.change(Change{State: Waiting, Err: cause, Next: time.Now().Add(wait), Attempt: d.failed})
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-d.now:
+	case <-d.ctx.Done():
+		return false
+	}
+	return true
+}
+
+// round tries one address after another until one has given the connection a
+// link, which it serves until that ends.
+func (d *Client) round(ctx context.Context) (cause error) {
+	for _, d.at = range d.order() {
+		d.change(Change{State: Connecting, Attempt: d.failed + 1, URL: d.at.where})
+		cause = d.connect(ctx)
+		if d.opened || d.final(cause) || ctx.Err() != nil || d.ctx.Err() != nil {
+			break
+		}
+	}
+	return cause
+}

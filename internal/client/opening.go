@@ -1,0 +1,218 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// hello makes the HELLO of an attempt.
+func (d *Client) hello(creds []byte) wire.HelloBody {
+	c := d.conn
+	h := wire.HelloBody{
+		Attempt: d.attempt, Client: d.client, Credentials: creds,
+		Limits: c.Limits().Announced(), Features: d.o.Config.Announced(d.o.Credentials != nil), Cache: c.Replays().ID(),
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h.Token = d.token
+	if d.sess != nil { // whose old link nobody reads any more
+		_, _, h.Received = d.sess.Positions()
+	}
+	return h
+}
+
+// choose takes the server's choice of subprotocol; it is fixed from then on.
+func (d *Client) choose(name string) (hello bool, err error) {
+	c := d.conn
+	switch {
+	case d.fixed: // chosen by an earlier handshake, and in use
+		if name != d.chosen {
+			return false, status.Errorf(status.Internal, "the server selected subprotocol %q, earlier it was %q", name, d.chosen)
+		}
+		return c.Dialect() != session.Plain, nil
+	case d.o.Plain:
+		c.SetDialect(session.Plain)
+		d.fixed, d.chosen = true, name
+		d.o.Chosen("")
+		return false, nil
+	case name == "":
+		return false, status.Errorf(status.Unimplemented, "the server selected no subprotocol, so it is no typedrpc server; to talk to any JSON-RPC 2.0 server set DialOptions.Dialect to PlainJSONRPC")
+	case !slices.Contains(d.offers, name):
+		return false, status.Errorf(status.Internal, "the server selected subprotocol %q, which was not offered", name)
+	case name == session.HelloProtocol:
+		c.SetDialect(session.JSON)
+	default:
+		c.SetDialect(session.Binary)
+	}
+	d.fixed, d.offers, d.chosen = true, []string{name}, name // what is held is encoded
+	d.o.Chosen(name)
+	return true, nil
+}
+
+// credentials are what the program says, as they travel, and their size before
+// that.
+func (d *Client) credentials(ctx context.Context) (creds []byte, size int, err error) {
+	if d.o.Credentials == nil {
+		return nil, 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.conn.Limits().HandshakeTimeout)
+	defer cancel()
+	defer context.AfterFunc(d.ctx, cancel)()
+	creds, size, err = d.ask(ctx)
+	if err != nil {
+		var e *status.Error
+		if errors.As(err, &e) {
+			return nil, 0, e
+		}
+		return nil, 0, &status.Error{Code: status.Unauthenticated, Message: "no credentials: " + err.Error(), Cause: err}
+	}
+	return creds, size, nil
+}
+
+// ask runs the user's function, whose panic fails one attempt.
+func (d *Client) ask(ctx context.Context) (creds []byte, size int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d.conn.Logger().Error("typedrpc: credentials function panicked",
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = &status.Error{Code: status.Internal, Message: "the credentials function panicked"}
+		}
+	}()
+	return d.o.Credentials(ctx)
+}
+
+// Hello is the server's.
+func (d *Client) Hello(*session.Carrier, wire.HelloBody) {}
+
+// Opened is called by the reader with the server's WELCOME.
+func (d *Client) Opened(carrier *session.Carrier, w wire.WelcomeBody) error {
+	c := d.conn
+	reply, err := d.o.Reply(w.Reply)
+	if err != nil {
+		return engine.ProtocolError("malformed reply in WELCOME")
+	}
+	keepAlive := c.Limits().KeepAlive
+	if server := time.Duration(min(w.Keepalive, 1<<40)) * time.Millisecond; server > 0 {
+		keepAlive = min(keepAlive, server)
+	}
+	old := d.claim()
+	if w.Resumed {
+		if old == nil { // given up since HELLO was sent; 1000 says so
+			return &link.CloseError{Code: session.CloseDone, Reason: "the session was given up"}
+		}
+		err = old.Attach(carrier, w.Received, nil)
+	}
+	switch {
+	case err == session.ErrEnded:
+		err = &link.CloseError{Code: session.CloseDone, Reason: "the session was given up"}
+		fallthrough
+	case err != nil:
+		old.End(err)
+		c.Lost(old, err)
+		return err
+	case w.Resumed:
+		d.welcomed(old, w.Token, reply)
+		d.serve(carrier, keepAlive, true)
+	default:
+		if old != nil {
+			err := &lostError{w.Reason}
+			old.End(err)
+			c.Lost(old, err)
+		}
+		d.mu.Lock()
+		d.token, d.welcome = w.Token, slices.Clone(reply)
+		d.grace = c.Limits().Grace
+		if g := time.Duration(min(w.Grace, 1<<40)) * time.Millisecond; g > 0 {
+			d.grace = min(d.grace, g)
+		}
+		d.mu.Unlock()
+		f := engine.SharedFeatures(c.Dialect(), d.o.Config.Announced(d.o.Credentials != nil), w.Features)
+		if err := d.begin(carrier, flow.AnnouncedBy(w.Limits), f, replay.CheckCache(w.Cache), keepAlive); err != nil {
+			return err
+		}
+	}
+	d.refreshIn(time.Duration(min(w.Expires, 1<<40)) * time.Millisecond)
+	return nil
+}
+
+// lostError says that a server has the session no more.
+type lostError struct{ reason string }
+
+func (e *lostError) Error() string { return "the session was lost: " + e.reason }
+
+// begin begins a new session on carrier.
+func (d *Client) begin(carrier *session.Carrier, peer wire.Limits, f engine.Features, cache string, keepAlive time.Duration) error {
+	s := d.conn.NewSession(f)
+	d.conn.Opened(s, peer, f, cache)
+	if err := s.Attach(carrier, 0, nil); err != nil { // the connection was closed
+		d.conn.Lost(s, err)
+		return &link.CloseError{Code: session.CloseDone, Reason: "closed"}
+	}
+	d.mu.Lock()
+	d.sess, d.stuck = s, progress{}
+	d.mu.Unlock()
+	d.serve(carrier, keepAlive, false)
+	return nil
+}
+
+// welcomed notes what a WELCOME brought for a session that goes on.
+func (d *Client) welcomed(s *session.Session, token string, reply []byte) {
+	d.mu.Lock()
+	d.sess, d.token, d.welcome = s, token, slices.Clone(reply)
+	d.mu.Unlock()
+}
+
+// serve is called when the session has the link.
+func (d *Client) serve(carrier *session.Carrier, keepAlive time.Duration, resumed bool) {
+	d.opened, d.since = true, time.Now()
+	d.mu.Lock()
+	d.min, d.max = 0, 0
+	s := d.sess
+	close(d.up)
+	d.up = make(chan struct{})
+	d.mu.Unlock()
+	select {
+	case <-d.now: // a Reconnect that came meanwhile has what it wanted
+	default:
+	}
+	carrier.KeepAlive(keepAlive)
+	d.conn.LinkUp(s)
+	d.change(Change{State: Connected, URL: d.at.where, Resumed: resumed})
+	if d.told != nil {
+		d.told <- nil
+		d.told = nil
+	}
+}
+
+// Refused is called by the reader when the server refused the HELLO.
+func (d *Client) Refused(b *wire.ErrorBody) {
+	e := refusedBy(b)
+	d.mu.Lock()
+	d.refused = e
+	d.mu.Unlock()
+}
+
+func refusedBy(b *wire.ErrorBody) *status.Error {
+	return status.FromPeer(b.Code, b.Message, flow.Hint(b.RetryAfter), b.Data, true)
+}
+
+// refusedError is what the server said instead of WELCOME.
+type refusedError struct {
+	err   *status.Error
+	close error
+}
+
+func (e *refusedError) Error() string   { return e.err.Error() }
+func (e *refusedError) Unwrap() []error { return []error{e.err, e.close} }

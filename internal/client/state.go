@@ -1,0 +1,66 @@
+package client
+
+import "time"
+
+// State is what a connection is doing, with the numbers of the API's.
+type State uint8
+
+// The states.
+const (
+	Connecting State = iota
+	Connected
+	Waiting
+	Closed
+)
+
+// Change is what OnState is told.
+type Change struct {
+	State   State
+	Err     error
+	Next    time.Time
+	Attempt int
+	URL     string
+	Resumed bool
+}
+
+// State is what the connection is doing.
+func (d *Client) State() State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state.State
+}
+
+// change publishes a state. OnState is called on a goroutine that lives while
+// there is something to tell, so that it may use, and close, the connection.
+func (d *Client) change(s Change) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changeLocked(s)
+}
+
+func (d *Client) changeLocked(s Change) {
+	d.state = s
+	if d.o.OnState == nil {
+		return
+	}
+	d.changes = append(d.changes, s)
+	if !d.telling {
+		d.telling = true
+		go d.tell()
+	}
+}
+
+func (d *Client) tell() {
+	for {
+		d.mu.Lock()
+		if len(d.changes) == 0 {
+			d.telling = false
+			d.mu.Unlock()
+			return
+		}
+		s := d.changes[0]
+		d.changes = d.changes[1:]
+		d.mu.Unlock()
+		d.o.OnState(s)
+	}
+}

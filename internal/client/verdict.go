@@ -1,0 +1,162 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// UpgradeError is the cause of a dial that an HTTP server answered with something
+// other than an upgrade.
+type UpgradeError struct {
+	Status int
+	Header http.Header
+	Body   string // its first 1,024 bytes
+}
+
+func (e *UpgradeError) Error() string {
+	text := fmt.Sprintf("the server answered %d %s", e.Status, http.StatusText(e.Status))
+	if body := strings.TrimSpace(e.Body); body != "" {
+		text += ": " + body
+	}
+	return text
+}
+
+// dialError explains a failed dial without repeating the URL, which may hold
+// secrets.
+func (d *Client) dialError(ctx context.Context, resp *http.Response, err error) error {
+	if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols && resp.StatusCode != 0 {
+		u := &UpgradeError{Status: resp.StatusCode, Header: resp.Header}
+		if resp.Body != nil {
+			body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+			u.Body = string(body)
+		}
+		e := &status.Error{Code: httpCode(u.Status), Message: "cannot connect to " + d.at.where + ": " + u.Error(), Cause: u}
+		if s, err := strconv.Atoi(u.Header.Get("Retry-After")); err == nil && s > 0 {
+			e.RetryAfter = min(time.Duration(s)*time.Second, flow.MaxHint)
+		}
+		return e
+	}
+	if ctx.Err() != nil {
+		return status.Ended(ctx, status.NotSent)
+	}
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err
+	}
+	return &status.Error{Code: status.Unavailable, Message: "cannot connect to " + d.at.where + ": " + err.Error(), Cause: err}
+}
+
+func httpCode(answer int) status.Code {
+	switch answer {
+	case http.StatusBadRequest:
+		return status.InvalidArgument
+	case http.StatusUnauthorized:
+		return status.Unauthenticated
+	case http.StatusForbidden:
+		return status.PermissionDenied
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUpgradeRequired:
+		return status.Unimplemented
+	case http.StatusTooManyRequests:
+		return status.ResourceExhausted
+	}
+	return status.Unavailable
+}
+
+// explain makes the cause of a link's end an *Error.
+func (d *Client) explain(cause error) *status.Error {
+	var e *status.Error
+	if errors.As(cause, &e) {
+		return e
+	}
+	e = &status.Error{Code: status.Unavailable, Message: "the connection to " + d.at.where + " ended", Cause: cause}
+	var ce *link.CloseError
+	if errors.As(cause, &ce) {
+		e.Message += ": " + ce.Error()
+		switch ce.Code {
+		case session.CloseProtocol:
+			e.Code = status.Internal
+		case session.CloseUnauthed:
+			e.Code = status.Unauthenticated
+		case session.CloseForbidden:
+			e.Code = status.PermissionDenied
+		case session.CloseTimeout:
+			if !d.opened {
+				e.Code = status.DeadlineExceeded
+			}
+		}
+	}
+	return e
+}
+
+// final reports whether coming back is pointless (PROTOCOL.md section 8).
+func (d *Client) final(cause error) bool {
+	var u *UpgradeError
+	if errors.As(cause, &u) {
+		switch httpCode(u.Status) {
+		case status.Unauthenticated, status.PermissionDenied, status.InvalidArgument:
+			return true
+		}
+		return false
+	}
+	var ce *link.CloseError
+	if !errors.As(cause, &ce) {
+		return false
+	}
+	switch ce.Code {
+	case session.CloseProtocol, session.CloseForbidden:
+		return true
+	case session.CloseUnauthed:
+		return !d.opened // else one try with fresh credentials
+	}
+	return false
+}
+
+// verdict decides whether and when to come back.
+func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
+	b := d.o.Backoff
+	if b.Attempts > 0 && d.failed > b.Attempts || d.final(cause) {
+		return 0, false
+	}
+	d.mu.Lock()
+	low, high := d.min, d.max
+	d.min, d.max = 0, 0
+	if d.sess != nil { // which does not wait for ever, nor as long as a server's restart takes
+		low, high = 0, 0
+		b.Max = min(b.Max, max(d.grace/4, 1))
+		b.Min = min(b.Min, b.Max)
+	}
+	d.mu.Unlock()
+	d.leave = high > 0
+	wait = b.Delay(d.failed)
+	var e *status.Error
+	if errors.As(cause, &e) && e.RetryAfter > 0 { // which all are told: not at the same moment
+		wait = max(wait, e.RetryAfter+rand.N(e.RetryAfter/2+1))
+	}
+	code := 0 // of what never got as far as a link
+	var ce *link.CloseError
+	if errors.As(cause, &ce) {
+		code = ce.Code
+	}
+	switch {
+	case code == session.CloseFlood:
+		return b.Max/2 + b.Delay(1<<10)/2, true
+	case code == session.CloseUnauthed:
+		return wait, true
+	case high > 0:
+		return low + rand.N(high-low+1), true
+	}
+	return wait, true
+}

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// sums are bytes of all streams together, beside the server's budget. One
+// stream's window is its own. Under Conn.mu.
+type sums struct {
+	sentItems int // bytes of items that the peer has not credited
+	unread    int // bytes of items that nobody has received yet, and of what is being assembled
+	grown     int // bytes that windows have grown by
+
+	budget *flow.Budget // of the server, which unread bytes count in too; nil: none
+}
+
+// give gives back bytes that were unread, here and to the server.
+func (s *sums) give(n int) {
+	s.unread -= n
+	s.budget.Give(n)
+}
+
+// maxWindow is what a stream's window may grow to (docs/design.md).
+const maxWindow = 1 << 20
+
+// window is the receiver's side of a stream's flow control.
+type window struct {
+	size  int // granted
+	out   int // bytes received and not credited
+	taken int // items consumed and not credited yet …
+	spent int // … and their bytes
+
+	due      int // items to credit with the next CREDIT …
+	dueBytes int // … and their bytes
+	grown    bool
+
+	// when the window was last consumed once over
+	since   time.Time
+	once    int // bytes since then …
+	largest int // … and the largest item of them
+}
+
+// receivedLocked accounts for an item that was handed over.
+func (x *Stream) receivedLocked(cost int) {
+	c, w := x.conn, &x.window
+	c.give(cost)
+	if x.got.Len() == 0 {
+		x.gotPack.rest()
+	}
+	w.taken++
+	w.spent += cost
+	w.largest = max(w.largest, cost)
+	// CREDIT is due when half of the window has been consumed or nothing more
+	// waits: no sequence of sizes can then make both sides wait.
+	if w.spent >= w.size/2 || x.got.Len() == 0 {
+		x.creditLocked()
+	}
+}
+
+// creditLocked makes CREDIT due for what has been consumed.
+func (x *Stream) creditLocked() {
+	c, w := x.conn, &x.window
+	if x.over && !x.sends || x.sess == nil || x.sess != c.sess {
+		return // nobody needs it: the stream has ended, or is about to
+	}
+	if w.due == 0 {
+		c.creditors = append(c.creditors, x)
+	}
+	w.due += w.taken
+	w.dueBytes += w.spent
+	x.growLocked(w.spent)
+	w.taken, w.spent = 0, 0
+}
+
+// growLocked widens the window of a sender that the window holds back, and not
+// the receiver or the path: one whose window is consumed once over in about one
+// round trip (docs/design.md).
+func (x *Stream) growLocked(bytes int) {
+	c, w := x.conn, &x.window
+	if w.size >= maxWindow {
+		return
+	}
+	w.once += bytes
+	// A sender is held back from where its next item does not fit: of large
+	// ones the window holds few, or one alone.
+	if w.once <= w.size-w.largest {
+		return
+	}
+	now := time.Now()
+	took := now.Sub(w.since)
+	first := w.since.IsZero()
+	w.since, w.once, w.largest = now, 0, 0
+	c.sess.Probe()
+	if rtt := c.sess.RTT(); first || took >= rtt*3/2 {
+		return
+	}
+	more := min(w.size, maxWindow-w.size)
+	if c.grown+more > c.config.Limits.MaxBuffered/2 || c.config.Budget.Pressed() {
+		return
+	}
+	w.size += more
+	c.grown += more
+	w.grown = true
+}
+
+// takeCreditLocked adds the CREDIT that is due for the stream.
+func (x *Stream) takeCreditLocked(b *session.Batch) {
+	w := &x.window
+	if x.sess == nil || x.sess != x.conn.sess || w.due == 0 {
+		w.due, w.dueBytes = 0, 0
+		return // it has ended meanwhile
+	}
+	f := wire.Frame{Type: wire.Credit, ID: x.id, Items: uint64(w.due)}
+	if x.call != nil {
+		f.Flags = wire.FromCaller
+	}
+	if w.grown {
+		f.Window = uint64(w.size)
+	}
+	w.out -= w.dueBytes
+	w.due, w.dueBytes, w.grown = 0, 0, false
+	b.Add(&f, nil)
+}
+
+// shrinkLocked gives back what the window has grown by.
+func (x *Stream) shrinkLocked() {
+	c := x.conn
+	if more := x.window.size - c.config.Limits.Window; more > 0 {
+		c.grown -= more
+		x.window.size -= more
+	}
+}
+
+// credited takes the peer's CREDIT.
+func (c *Conn) credited(f *wire.Frame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.ID != 0 {
+		return c.creditedStreamLocked(f)
+	}
+	if _, ok := c.notify.Credit(f.Items); !ok {
+		return protocolError(fmt.Sprintf("credit for %d notifications that were not sent", f.Items))
+	}
+	if f.Window > 0 {
+		c.notify.Window = int(min(f.Window, mostWindow))
+	}
+	c.movedLocked()
+	if c.notify.Used == 0 {
+		c.checkIdleLocked()
+	}
+	return nil
+}
+
+func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
+	x, known := c.streamLocked(f.ID, f.Flags&wire.FromCaller != 0)
+	switch {
+	case !known || x != nil && !x.sends:
+		return c.offendedLocked()
+	case x == nil || x.closed && x.flow.Used == 0:
+		return nil // it has ended
+	}
+	bytes, ok := x.flow.Credit(f.Items)
+	if !ok {
+		return protocolError(fmt.Sprintf("credit for %d items that were not sent", f.Items))
+	}
+	c.sentItems -= bytes
+	if f.Window > 0 {
+		x.flow.Window = int(min(f.Window, mostWindow))
+	}
+	signal(x.room)
+	c.movedLocked()
+	return nil
+}

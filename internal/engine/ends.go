@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// Ended reports whether the caller's side is settled.
+func (x *Stream) Ended() bool {
+	select {
+	case <-x.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stop ends the stream because of an interceptor's error err, which is e as this
+// side sees it. What the peer gets to know of it is decided where all errors of
+// handlers are.
+func (x *Stream) Stop(e *status.Error, err error) {
+	if x.in != nil {
+		c := x.conn
+		c.mu.Lock()
+		if x.stopped == nil {
+			x.stopped = err
+		}
+		c.mu.Unlock()
+	}
+	x.Fail(e)
+}
+
+// Fail ends the stream from this side: what is queued is dropped, and the peer
+// is told. The first reason wins.
+func (x *Stream) Fail(e *status.Error) {
+	if x.in == nil {
+		x.call.GiveUp(func(o status.Outcome) *status.Error {
+			e := e.With(o)
+			x.Refuse(e)
+			return e
+		})
+		x.Refuse(e) // for one that was settled already
+		return
+	}
+	x.Refuse(e)
+	c := x.conn
+	c.mu.Lock()
+	if x.stopped == nil {
+		x.stopped = e
+	}
+	c.mu.Unlock()
+	x.in.cancel(context.Canceled)
+}
+
+// verdict is what the call fails with although its handler may think otherwise.
+func (x *Stream) verdict() error {
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return x.stopped
+}
+
+// Refuse ends this side of the stream, and tells nobody.
+func (x *Stream) Refuse(e *status.Error) {
+	c := x.conn
+	c.mu.Lock()
+	if x.failed == nil {
+		x.failed = e
+	}
+	x.dropReceivedLocked()
+	c.movedLocked() // who sends may wait for the connection
+	stop := x.untieLocked()
+	c.unlockAndWake()
+	stop()
+	signal(x.arrived)
+	signal(x.room)
+}
+
+// untieLocked returns what unties a stream from its context when it was settled
+// and all was received: until then the end of the context frees what was not.
+func (x *Stream) untieLocked() (stop func()) {
+	if x.stop == nil || !x.Ended() || x.got.Len() > 0 {
+		return func() {}
+	}
+	stop, x.stop = x.stop, nil
+	return stop
+}
+
+// dropSendLocked gives up what has not been sent, and what the peer owes.
+func (x *Stream) dropSendLocked() {
+	c := x.conn
+	x.closed, x.dropped = true, true
+	x.line.dropLocked(&c.outbox)
+	x.pack.rest()
+	c.sentItems -= x.flow.Used
+	x.flow.Used, x.flow.Sizes = 0, flow.Ring[int]{}
+	signal(x.room)
+	c.unparkLocked()
+	c.movedLocked()
+}
+
+// settle ends the caller's side with the call.
+func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error) {
+	c := x.conn
+	c.mu.Lock()
+	x.dropSendLocked()
+	x.result, x.meta, x.err = body, meta, err
+	if !x.held {
+		x.over, x.end = true, err
+	}
+	x.sess = nil // nothing is credited any more
+	x.shrinkLocked()
+	if x.reply != nil {
+		*x.reply = meta
+	}
+	close(x.done)
+	stop := x.untieLocked()
+	c.movedLocked()
+	c.mu.Unlock()
+	stop()
+	signal(x.arrived)
+}
+
+// Conclude sets what a held stream ends with.
+func (x *Stream) Conclude(err *status.Error) {
+	c := x.conn
+	c.mu.Lock()
+	x.over, x.end, x.err = true, err, err
+	c.mu.Unlock()
+	signal(x.arrived)
+}
+
+// Leave ends the caller's side for good: whoever used it has gone.
+func (x *Stream) Leave() {
+	left := &status.Error{Code: status.Canceled, Message: "this side left the stream", Cause: context.Canceled}
+	x.Fail(left)
+	<-x.done // giveUp settles the call, or somebody is just doing so
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x.result.Release()
+	x.result = nil
+}
+
+// callerLeftLocked takes a CANCEL: the caller does not want what has not left,
+// and the handler is not to see what came before. The terminal frame is still
+// to come.
+func (x *Stream) callerLeftLocked() {
+	x.dropSendLocked()
+	if x.failed == nil {
+		x.failed = &status.Error{Code: status.Canceled, Message: "the caller left the stream", Outcome: status.MayHaveRun, Cause: context.Canceled}
+	}
+	x.dropReceivedLocked()
+	signal(x.arrived)
+}
+
+// finishLocked ends the handler's side: its handler has returned. What is in
+// the line still leaves, and then the terminal frame.
+func (x *Stream) finishLocked() {
+	x.closed, x.over = true, true
+	if x.failed == nil {
+		x.failed = status.Errorf(status.FailedPrecondition, "the stream has ended: its handler has returned")
+	}
+	x.dropReceivedLocked()
+	x.sess = nil
+	x.conn.sentItems -= x.flow.Used
+	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int]{}, 0
+	x.conn.movedLocked()
+	signal(x.room)
+	signal(x.arrived)
+}
+
+// dropReceivedLocked gives up what has come and was not received.
+func (x *Stream) dropReceivedLocked() {
+	c := x.conn
+	for x.got.Len() > 0 {
+		p := x.got.Pop()
+		c.give(p.cost())
+		p.buf.Release()
+	}
+	x.gotPack.rest()
+	x.shrinkLocked()
+}
+
+// Answer waits for the end of a stream with a response and returns it.
+func (x *Stream) Answer() ([]byte, error) {
+	<-x.done
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x.err != nil {
+		return nil, x.err
+	}
+	raw := append([]byte(nil), x.result.Bytes()...)
+	return raw, nil
+}
+
+// Abandon ends a handler's side for whoever used it: what has not been sent or
+// received is dropped. The call is still answered.
+func (x *Stream) Abandon(e *status.Error) {
+	x.Refuse(e)
+	x.conn.mu.Lock()
+	defer x.conn.mu.Unlock()
+	if x.sess != nil { // else its terminal frame is in the line
+		x.dropSendLocked()
+	}
+}
+
+// ContextErr is why the handler's context ended. It is for the handler's side
+// alone.
+func (x *Stream) ContextErr() error { return x.in.Err() }
+
+// Uncredited is how many bytes of items were sent or queued and are not credited.
+func (x *Stream) Uncredited() int {
+	x.conn.mu.Lock()
+	defer x.conn.mu.Unlock()
+	return x.flow.Used
+}

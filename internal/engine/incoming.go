@@ -1,0 +1,284 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// incoming are the peer's calls, their bytes and ids, and those that wait for
+// replies to be read. It never runs one. Under Conn.mu.
+type incoming struct {
+	inbound  map[uint64]*Inbound
+	inBytes  int        // of their payloads
+	parked   []*Inbound // of them, those that wait for replies to be read
+	lastIn   uint64
+	offences flow.Offences
+}
+
+// dropParkedLocked gives up calls that have not begun and never will.
+func (i *incoming) dropParkedLocked() {
+	for _, in := range i.parked {
+		in.body.Release()
+	}
+	i.parked = nil
+}
+
+// handlersLocked returns what is being handled.
+func (c *Conn) handlersLocked() []*Inbound {
+	handlers := slices.Collect(maps.Values(c.inbound))
+	if c.lane != nil && c.lane.current != nil {
+		handlers = append(handlers, c.lane.current)
+	}
+	return handlers
+}
+
+// offendedLocked counts an offence of the peer and returns what ends the link
+// when there were too many.
+func (i *incoming) offendedLocked() error {
+	if !i.offences.Add(time.Now()) {
+		return nil
+	}
+	return &link.CloseError{Code: session.CloseFlood, Reason: "too many refused calls or frames for calls that never were"}
+}
+
+// kinds translates what a CALL says of itself.
+var kinds = [...]Kind{
+	wire.Unary: KindCall, wire.ServerStream: KindServerStream,
+	wire.ClientStream: KindClientStream, wire.BidiStream: KindBidiStream,
+}
+
+// called takes a CALL: start it, put it on the lane, or refuse it; with MORE,
+// wait for the rest of its request. body is the buffer that the payload lives
+// in, nil if there is none. array is where a plain peer's answer goes, nil for
+// one of its own.
+func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int) error {
+	in, unknown := c.owner.Find(f.Method, kinds[f.Kind], f.Meta)
+	in.conn, in.Kind = c, kinds[f.Kind]
+	in.array, in.index = array, int32(index)
+	if f.TimeLeft > 0 {
+		in.deadline = time.Now().Add(time.Duration(min(f.TimeLeft, flow.MaxTimeLeft)) * time.Millisecond)
+	}
+	if _, ok := f.Meta[replay.MetaKey]; ok {
+		in.keyed = &keyed{arrived: time.Now()}
+	}
+	d := in.Record.Decl()
+	in.serial = d != nil && d.Serial
+	in.ordered = in.serial || f.Flags&wire.Lane != 0
+
+	c.mu.Lock()
+	if err := c.identifyLocked(in, f); err != nil {
+		c.mu.Unlock()
+		body.Release()
+		return err
+	}
+	in.cost = int32(len(f.Payload) + flow.MetaSize(f.Meta)) // a frame is bounded
+	refusal, offence := c.refusalLocked(in, f, unknown)
+	if refusal == nil && !c.config.Budget.Take(int(in.cost)) {
+		refusal = status.Busy("a request")
+	}
+	if refusal != nil {
+		err := c.refuseLocked(in, refusal)
+		if err == nil && offence {
+			err = c.offendedLocked()
+		}
+		c.unlockAndWake()
+		body.Release()
+		return err
+	}
+	c.inbound[in.id] = in
+	c.inBytes += int(in.cost)
+	if in.Kind.Streams() {
+		c.attachLocked(in, f)
+	}
+	if f.Flags&wire.More != 0 {
+		c.partial[partOf(f)] = requestOf(in, f, c.config.Limits.MaxMessage)
+		in.partial = true
+		c.mu.Unlock()
+		return nil
+	}
+	c.mu.Unlock()
+	if body == nil {
+		body = buf.Copy(f.Payload)
+	}
+	c.begin(in, body)
+	return nil
+}
+
+// attachLocked gives an admitted call its stream.
+func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
+	d := in.Record.Decl()
+	if d == nil { // a fallback's
+		d = &Decl{Name: f.Method, Kind: in.Kind}
+	}
+	x := newStream(c, d, in.Kind, false)
+	x.in, x.inspector = in, in.Record
+	x.over = x.over || f.Flags&wire.NoItems != 0
+	x.beginLocked(in.id)
+	in.stream = x
+}
+
+// begin starts an admitted call, whose request is whole, or lets it wait for
+// the lane or for replies to be read.
+func (c *Conn) begin(in *Inbound, body *buf.Buf) {
+	c.mu.Lock()
+	if in.orphanedLocked() {
+		c.mu.Unlock()
+		body.Release() // the connection ended meanwhile
+		return
+	}
+	in.partial = false
+	in.body = body
+	park := !in.serial && in.array == nil && c.crowded(c.config.Limits.MaxBuffered)
+	switch {
+	case in.serial:
+		c.laneLocked(in)
+	case park:
+		c.parked = append(c.parked, in)
+	default:
+		in.begun = true
+	}
+	c.mu.Unlock()
+	if !in.serial && !park {
+		go in.run()
+	}
+}
+
+// orphanedLocked reports that the session which the call came in is over.
+func (in *Inbound) orphanedLocked() bool { return in.sess == nil || in.sess != in.conn.sess }
+
+// lostLocked says why a call's session is over.
+func (in *Inbound) lostLocked() *status.Error {
+	if in.sess == nil {
+		return status.Errorf(status.Unavailable, "the connection was closed by this side").With(status.MayHaveRun)
+	}
+	return status.SessionLost(nil)
+}
+
+// detachLocked gives back what an inbound call holds of the connection, when
+// it or its session ends.
+func (in *Inbound) detachLocked() {
+	c := in.conn
+	c.inBytes -= int(in.cost)
+	if in.keyed != nil && in.begun {
+		in.owes = in.cost // its handler may go on, and hold the request
+	} else {
+		c.config.Budget.Give(int(in.cost))
+	}
+	in.cost = 0
+	if x := in.stream; x != nil {
+		if x.failed == nil {
+			x.failed = in.lostLocked()
+		}
+		c.dropPartLocked(partID{in.id, true})
+		x.dropSendLocked()
+		x.finishLocked()
+	}
+}
+
+// repayLocked gives back what a call without a session holds of the server's
+// budget.
+func (in *Inbound) repayLocked() {
+	in.conn.config.Budget.Give(int(in.owes))
+	in.owes = 0
+}
+
+// unparkLocked begins the calls that waited for replies to be read.
+func (c *Conn) unparkLocked() {
+	if len(c.parked) == 0 || c.crowded(c.config.Limits.MaxBuffered) {
+		return
+	}
+	for _, in := range c.parked {
+		in.begun = true
+		go in.run()
+	}
+	c.parked = nil
+}
+
+// identifyLocked gives an inbound call its key.
+func (c *Conn) identifyLocked(in *Inbound, f *wire.Frame) error {
+	in.sess = c.sess
+	if c.dialect == session.Plain {
+		c.lastIn++
+		in.id = c.lastIn
+		in.rawID = append([]byte(nil), f.RawID...)
+		return nil
+	}
+	in.id = f.ID
+	if f.ID <= c.lastIn {
+		return protocolError(fmt.Sprintf("CALL %d after CALL %d: ids rise", f.ID, c.lastIn))
+	}
+	c.lastIn = f.ID
+	return nil
+}
+
+// refusalLocked says why a call cannot run, nil if it can. No handler sees a
+// refused call, so it is safe to make again. offence is a call that a peer
+// which keeps to the announced limits does not make.
+func (c *Conn) refusalLocked(in *Inbound, f *wire.Frame, unknown *status.Error) (e *status.Error, offence bool) {
+	limits := &c.config.Limits
+	hello := c.dialect != session.Plain
+	switch {
+	case c.drained != nil || c.closing:
+		return status.Errorf(status.Unavailable, "shutting down"), false
+	case f.Kind != wire.Unary && !c.peer.Streams:
+		return status.Errorf(status.Unimplemented, "streams were not announced"), true
+	case unknown != nil:
+		return unknown, false
+	case len(f.Payload) > limits.MaxMessage:
+		return status.Errorf(status.ResourceExhausted, "the request has %d bytes, at most %d are taken", len(f.Payload), limits.MaxMessage), false
+	case len(c.inbound) >= limits.MaxCalls:
+		return status.Errorf(status.ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls), hello
+	case c.inBytes > 0 && c.inBytes+int(in.cost) > limits.MaxBuffered:
+		return status.Errorf(status.ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered), hello
+	case in.array != nil && c.crowded(c.config.Limits.MaxBuffered):
+		// It cannot wait: what takes the room may be the rest of its array.
+		return status.Errorf(status.ResourceExhausted, "%d bytes of replies have not been read", c.queued+c.unsent), false
+	case in.serial && f.Flags&wire.Lane != 0 && c.lane.busy():
+		return status.Errorf(status.FailedPrecondition, "%q is Serial and the lane is busy; a call from an ordered handler must not wait for it, because that could deadlock", f.Method), false
+	}
+	return nil, false
+}
+
+// cancelled takes a CANCEL.
+func (c *Conn) cancelled(f *wire.Frame) error {
+	c.mu.Lock()
+	var in *Inbound
+	if c.dialect == session.Plain {
+		// Ids of plain peers may repeat: the newest is meant.
+		for id, other := range c.inbound {
+			if string(other.rawID) == string(f.RawID) && (in == nil || id > in.id) {
+				in = other
+			}
+		}
+	} else {
+		in = c.inbound[f.ID]
+	}
+	var err error
+	if in == nil && c.dialect != session.Plain && f.ID > c.lastIn {
+		err = c.offendedLocked()
+	}
+	partial := in != nil && in.partial
+	if partial {
+		c.dropPartLocked(partID{in.id, true}) // no more parts will come
+	} else if in != nil && in.stream != nil {
+		in.stream.callerLeftLocked()
+	}
+	c.mu.Unlock()
+	switch {
+	case partial:
+		return c.refuse(in, status.Errorf(status.Canceled, "canceled"))
+	case in != nil:
+		in.giveUp()
+	}
+	return err
+}

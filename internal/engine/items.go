@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// item is a frame that waits to be taken by the writer, or the place of a line
+// among such frames.
+type item struct {
+	prev, next *item
+	list       *items
+
+	frame wire.Frame
+	body  *buf.Buf // one reference; nil: no payload
+	call  *Call    // CALL: whose it is
+	line  *line    // the turn of a line; all else is zero
+	cost  int      // bytes of a budget: the peer's for a CALL, our own for the rest
+	sent  int      // bytes of the payload that left in fragments
+	whole bool     // body is a whole message, not a payload
+
+	ordered bool // NOTIFY, and CALL of a Serial method: they do not overtake each other
+}
+
+// items is a queue that an item can leave from anywhere. The zero value is
+// empty.
+type items struct {
+	head, tail *item
+	len        int
+}
+
+func (l *items) push(it *item) {
+	it.list, it.prev, it.next = l, l.tail, nil
+	if l.tail != nil {
+		l.tail.next = it
+	} else {
+		l.head = it
+	}
+	l.tail = it
+	l.len++
+}
+
+// insert puts it before at; a nil at is the end.
+func (l *items) insert(it, at *item) {
+	if at == nil {
+		l.push(it)
+		return
+	}
+	it.list, it.prev, it.next = l, at.prev, at
+	if at.prev != nil {
+		at.prev.next = it
+	} else {
+		l.head = it
+	}
+	at.prev = it
+	l.len++
+}
+
+// sort brings calls that were on the wire before into their old order, before
+// those that never were.
+func (l *items) sort() {
+	var all []*item
+	for it := l.pop(); it != nil; it = l.pop() {
+		all = append(all, it)
+	}
+	slices.SortStableFunc(all, func(a, b *item) int {
+		return cmp.Compare(a.call.order-1, b.call.order-1) // 0 wraps around: last
+	})
+	for _, it := range all {
+		l.push(it)
+	}
+}
+
+func (l *items) pop() *item {
+	it := l.head
+	if it != nil {
+		l.remove(it)
+	}
+	return it
+}
+
+func (l *items) remove(it *item) {
+	if it.prev != nil {
+		it.prev.next = it.next
+	} else {
+		l.head = it.next
+	}
+	if it.next != nil {
+		it.next.prev = it.prev
+	} else {
+		l.tail = it.prev
+	}
+	it.list, it.prev, it.next = nil, nil, nil
+	l.len--
+}
+
+// prepend moves all of o, in order, to the front of l.
+func (l *items) prepend(o *items) {
+	for it := l.pop(); it != nil; it = l.pop() {
+		o.push(it)
+	}
+	*l = *o
+	*o = items{}
+	for it := l.head; it != nil; it = it.next {
+		it.list = l
+	}
+}

@@ -1,0 +1,347 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// life is how and why the connection ends, and who waits for that. Under Conn.mu,
+// but for ctx, cancel and done, which are fixed.
+type life struct {
+	ctx     context.Context // ends with the connection
+	cancel  context.CancelCauseFunc
+	done    chan struct{}   // closed when everything of the connection has ended
+	closing bool            // Close was called or the connection failed: nothing new
+	drained chan struct{}   // not nil while draining: closed when nothing is in flight
+	quiet   chan struct{}   // made with it: closed when nothing but streams is
+	bye     wire.GoAwayBody // what the peer is told then, on every link
+	err     *status.Error   // why the connection ended
+}
+
+// Done is closed when the connection has ended for good.
+func (l *life) Done() <-chan struct{} { return l.done }
+
+// Context ends with the connection.
+func (l *life) Context() context.Context { return l.ctx }
+
+// Err is nil while the connection lives, and then why it ended.
+func (c *Conn) Err() *status.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close ends the connection, and returns when its goroutines have ended but those
+// of handlers.
+func (c *Conn) Close() {
+	c.close(context.Background(), &link.CloseError{Code: session.CloseDone, Reason: "closed"})
+	<-c.done
+}
+
+// Discard ends the context of a connection that never began.
+func (c *Conn) Discard(e *status.Error) { c.cancel(c.owner.Face(e)) }
+
+// WhenIdle is closed when nothing is in flight. From now on calls are refused.
+func (c *Conn) WhenIdle() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drained = make(chan struct{})
+	c.checkIdleLocked()
+	return c.drained
+}
+
+// Linked reports whether there is a session, and a link that carries it.
+func (c *Conn) Linked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.linkedLocked()
+}
+
+// Carrier is the link that there is, nil: none.
+func (c *Conn) Carrier() *session.Carrier {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess == nil {
+		return nil
+	}
+	return c.sess.Carrier()
+}
+
+// Link is the link that there is, nil: none, and what its session's peer shares.
+func (c *Conn) Link() (*session.Carrier, Features) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess == nil {
+		return nil, Features{}
+	}
+	return c.sess.Carrier(), c.peer.Features
+}
+
+// ClosePatience bounds how long Close waits for what was sent to be
+// acknowledged; the goodbye itself takes at most a second more.
+const ClosePatience = 4 * time.Second
+
+func (c *Conn) Shutdown(ctx context.Context, bye wire.GoAwayBody, code int) error {
+	c.mu.Lock()
+	first := c.drained == nil
+	if first {
+		c.drained, c.quiet, c.bye = make(chan struct{}), make(chan struct{}), bye
+		if c.sess != nil {
+			c.sess.GoAway(bye)
+		}
+	}
+	drained, quiet, sess := c.drained, c.quiet, c.sess
+	c.checkIdleLocked()
+	c.mu.Unlock()
+
+	if first {
+		c.disturb(status.Errorf(status.Unavailable, "the connection is shutting down"))
+	}
+	select {
+	case <-quiet:
+		c.endStreams()
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	select {
+	case <-drained:
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+	}
+	if sess != nil {
+		c.flush(ctx, sess)
+	}
+	c.close(ctx, &link.CloseError{Code: code, Reason: bye.Reason})
+	<-c.done
+	return ctx.Err()
+}
+
+// checkIdleLocked is called whenever something in flight ended, and decides
+// whether a connection that winds down is ready to.
+func (c *Conn) checkIdleLocked() {
+	if c.quiet != nil && c.quietLocked() {
+		closeOnce(c.quiet)
+	}
+	if c.drained == nil && !c.peer.away || len(c.pending) > 0 || len(c.inbound) > 0 || c.queue.len > 0 || c.lane != nil && c.lane.busy() {
+		return
+	}
+	if c.drained != nil {
+		if c.waiting.len == 0 {
+			closeOnce(c.drained)
+		}
+	} else if c.config.Heals && c.linkedLocked() && c.notify.Used == 0 {
+		// The server is going away and nothing is in flight: come back
+		// within the window that it gave.
+		c.sess.CloseAfterFlush(&link.CloseError{Code: session.CloseDone, Reason: "leaving a draining server"})
+	}
+}
+
+// quietLocked reports that nothing but streams is in flight: they may be
+// endless, so a drain ends them when the calls are done.
+func (c *Conn) quietLocked() bool {
+	for _, in := range c.inbound {
+		if in.stream == nil {
+			return false
+		}
+	}
+	for cl := range c.begunLocked() {
+		if cl.stream == nil {
+			return false
+		}
+	}
+	return true // calls may wait, for the places that the streams have
+}
+
+// begunLocked ranges over our calls that have a place: those that were taken, and
+// those that are about to be.
+func (c *Conn) begunLocked() iter.Seq[*Call] {
+	return func(yield func(*Call) bool) {
+		for _, p := range c.pending {
+			if p.call != nil && !yield(p.call) {
+				return
+			}
+		}
+		for _, l := range [...]*items{&c.queue, &c.large} {
+			for it := l.head; it != nil; it = it.next {
+				if it.call != nil && !yield(it.call) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// endStreams ends the streams of a connection that drains.
+func (c *Conn) endStreams() {
+	c.mu.Lock()
+	var all []*Stream
+	for _, in := range c.inbound {
+		if in.stream != nil {
+			all = append(all, in.stream)
+		}
+	}
+	for cl := range c.begunLocked() {
+		if cl.stream != nil {
+			all = append(all, cl.stream)
+		}
+	}
+	for it := c.waiting.head; it != nil; it = it.next {
+		if it.call.stream != nil {
+			all = append(all, it.call.stream)
+		}
+	}
+	c.mu.Unlock()
+	for _, x := range all {
+		x.Fail(status.Errorf(status.Unavailable, "shutting down"))
+	}
+}
+
+func closeOnce(ch chan struct{}) {
+	select {
+	case <-ch:
+	default:
+		close(ch)
+	}
+}
+
+// close begins the end: nothing new, calls fail, and when what is queued was
+// flushed, or ctx or patience is over, the session ends with bye. It returns
+// when it has begun to end.
+func (c *Conn) close(ctx context.Context, bye *link.CloseError) {
+	ctx, cancel := context.WithTimeout(ctx, ClosePatience)
+	defer cancel()
+	cause := &status.Error{Code: status.Unavailable, Message: "the connection was closed by this side", Cause: bye.Err}
+	c.mu.Lock()
+	sess, linked := c.sess, c.linkedLocked()
+	if c.closing {
+		c.mu.Unlock()
+		if sess != nil { // somebody else is closing: wait for that, but not longer
+			select {
+			case <-sess.Done():
+			case <-ctx.Done():
+				c.End(sess, bye)
+			}
+		}
+		return
+	}
+	c.closing, c.err = true, cause
+	failed := c.abandonCallsLocked()
+	handlers := c.handlersLocked()
+	for _, in := range handlers {
+		// Their contexts end now, which is not the caller's doing: it is to
+		// see a lost connection, and not a "canceled" from the handler.
+		in.sess = nil
+	}
+	c.dropParkedLocked()
+	c.movedLocked()
+	c.mu.Unlock()
+	c.cancel(c.owner.Face(cause))
+	for _, in := range handlers {
+		in.cancel(context.Canceled)
+	}
+	failed.settle(cause)
+	c.disturb(cause)
+	c.keeper.Closing()
+	if sess == nil {
+		return
+	}
+	if linked {
+		c.flush(ctx, sess)
+		if sess.CloseAfterFlush(bye) {
+			c.keeper.Over(bye)
+		}
+		select {
+		case <-sess.Done():
+		case <-ctx.Done():
+		}
+	}
+	c.End(sess, bye)
+}
+
+// Expel ends the connection at once.
+func (c *Conn) Expel(bye *link.CloseError) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c.close(ctx, bye)
+}
+
+// End ends a session, whether it has a link or not.
+func (c *Conn) End(sess *session.Session, cause error) {
+	if sess.End(cause) {
+		c.keeper.Over(cause)
+	}
+}
+
+// flush waits until what is queued has left, the peer's handlers have taken the
+// notifications (it credits them then), and all was acknowledged. The end of a
+// session drops what its lane has not begun.
+func (c *Conn) flush(ctx context.Context, sess *session.Session) {
+	for {
+		c.mu.Lock()
+		if c.queue.len == 0 && (c.notify.Window == 0 || c.notify.Used == 0) {
+			c.mu.Unlock()
+			break
+		}
+		room := c.waitRoomLocked()
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return
+		case <-sess.Done():
+			return
+		}
+	}
+	sess.Sync(ctx.Done())
+}
+
+// Failed notes why the connection ends, if nothing was noted yet, and returns
+// what was.
+func (c *Conn) Failed(cause error) *status.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closing = true
+	if c.err == nil {
+		c.err = asUnavailable(cause)
+	}
+	return c.err
+}
+
+// Finish ends the connection for good. Whoever runs the connection calls it
+// last.
+func (c *Conn) Finish(cause error) {
+	err := c.Failed(cause)
+	c.disturb(err)
+	c.mu.Lock()
+	failed := c.abandonCallsLocked()
+	c.dropQueueLocked()
+	c.movedLocked()
+	if c.drained != nil {
+		closeOnce(c.drained)
+	}
+	c.mu.Unlock()
+	c.cancel(c.owner.Face(err))
+	failed.settle(err)
+	close(c.done)
+}
+
+// asUnavailable makes cause an *Error.
+func asUnavailable(cause error) *status.Error {
+	var e *status.Error
+	if errors.As(cause, &e) {
+		return e
+	}
+	var ce *link.CloseError
+	if errors.As(cause, &ce) && ce.Remote && ce.Code == session.CloseDone {
+		return &status.Error{Code: status.Unavailable, Message: "the peer closed the connection", Cause: cause}
+	}
+	return &status.Error{Code: status.Unavailable, Message: "connection lost", Cause: cause}
+}

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Notify queues a notification. It waits, with ctx, for the peer's
+// window and for the outgoing budget; with wait false it reports busy instead.
+func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[string]string, o NotifyOptions) (busy bool, err *status.Error) {
+	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
+	in := From(ctx)
+	nested := in != nil && in.conn == c
+	for {
+		c.mu.Lock()
+		if err := c.unsentLocked(KindNotification, o.FailFast, nested); err != nil {
+			c.mu.Unlock()
+			return false, err
+		}
+		if limit := d.Limit(c.peer.most()); body.Len() > limit {
+			c.mu.Unlock()
+			return false, status.Errorf(status.ResourceExhausted, "notification %q has %d bytes, at most %d can be sent", d.Name, body.Len(), limit)
+		}
+		if c.roomLocked(cost) {
+			break
+		}
+		if nested && in.ordered {
+			c.mu.Unlock()
+			return false, status.Errorf(status.FailedPrecondition, "the peer's notification window is spent and this handler runs on the ordered lane, so waiting for it could deadlock; hand it to a goroutine whose context is not the handler's")
+		}
+		if o.NoWait {
+			c.mu.Unlock()
+			return true, nil
+		}
+		room := c.waitRoomLocked()
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return false, status.Ended(ctx, status.NotSent)
+		case <-c.done:
+		}
+	}
+	c.notify.Used += cost
+	c.queued += cost
+	c.queue.push(&item{
+		frame:   wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta},
+		body:    body.Retain(),
+		cost:    cost,
+		ordered: true,
+	})
+	c.unlockAndWake()
+	return false, nil
+}
+
+// Behind reports whether a notification of n bytes would have to wait.
+func (c *Conn) Behind(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.roomLocked(n + flow.MessageOverhead)
+}
+
+// roomLocked reports whether the peer's window and the outgoing budget have
+// room for a notification.
+func (c *Conn) roomLocked(cost int) bool {
+	return c.notify.Fits(cost) && (c.queued == 0 || c.queued+cost <= c.outgoingLocked())
+}
+
+// NotifyOptions are what a notification wants.
+type NotifyOptions struct{ FailFast, NoWait bool }

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// dropQueueLocked gives up what can only go to the session that ended:
+// replies, cancels and, when the connection is over, notifications.
+func (c *Conn) dropQueueLocked() {
+	c.gatherLocked()
+	for it := c.queue.pop(); it != nil; it = c.queue.pop() {
+		if it.line != nil {
+			it.line.dropLocked(&c.outbox)
+			continue
+		}
+		c.queued -= it.cost
+		it.body.Release()
+	}
+	c.notify.Used, c.cutting = 0, 0
+}
+
+// unqueueLocked takes a frame out of the queue, wherever it waits there.
+func (o *outbox) unqueueLocked(it *item) {
+	it.list.remove(it)
+	if it == o.midway {
+		o.midway = nil
+	}
+	if it.sent > 0 {
+		it.sent = 0
+		o.uncutLocked(it.body.Len())
+	}
+}
+
+// addLocked adds f, and reports whether more of its message has to follow. It
+// takes over the reference to body with the last of it.
+func (o *outbox) addLocked(b *session.Batch, f *wire.Frame, body *buf.Buf, sent *int) (more bool) {
+	if *sent == 0 && f.Flags&wire.More == 0 {
+		b.Add(f, body)
+		return false
+	}
+	if *sent == 0 {
+		o.cutting += body.Len()
+	}
+	*sent += len(f.Payload)
+	if f.Flags&wire.More != 0 {
+		b.Add(f, body.Retain())
+		return true
+	}
+	o.uncutLocked(*sent)
+	*sent = 0
+	b.Add(f, body)
+	return false
+}
+
+// uncutLocked ends a message that was leaving in fragments: others may begin.
+func (o *outbox) uncutLocked(bytes int) {
+	o.cutting -= bytes
+	o.gatherLocked()
+}
+
+// gatherLocked puts what waits for others back to the front of the queue, in
+// its order.
+func (o *outbox) gatherLocked() {
+	if o.large.len > 0 {
+		o.queue.prepend(&o.large)
+	}
+	o.overtaken = false
+}
+
+// outgoingLocked is how many bytes may wait for the connection's socket, beside
+// those that have left and are not acknowledged.
+func (c *Conn) outgoingLocked() int {
+	most := c.config.Limits.MaxBuffered
+	if c.sess != nil {
+		most -= c.sess.Logged()
+	}
+	if c.config.Budget.Pressed() {
+		most = min(most, fragment)
+	}
+	return most
+}
+
+// outbox is what waits for the writer: its queues, whose turn it is, whether the
+// writer knows, and who waits for room. It never settles a call. Under Conn.mu.
+type outbox struct {
+	queue     items // ready to be taken
+	large     items // those that wait until another has left in fragments
+	cutting   int   // bytes of messages that are leaving in fragments
+	midway    *item // of them, the ordered one
+	overtaken bool  // an ordered one waits in large, and so must those behind it
+	queued    int   // bytes of replies, items and notifications in queue …
+	unsent    int   // … and of replies that wait for room there
+	credits   int   // notifications to credit
+	creditors []*Stream
+	woken     bool          // the writer knows that there is something to take
+	room      chan struct{} // not nil while somebody waits for budget or window
+}
+
+// wake reports whether the writer must be told, and notes that it is.
+func (o *outbox) wake() bool {
+	if o.woken || o.queue.len == 0 && o.credits == 0 && len(o.creditors) == 0 {
+		return false
+	}
+	o.woken = true
+	return true
+}
+
+// waitRoomLocked returns a channel that is closed when the queue has moved.
+func (o *outbox) waitRoomLocked() <-chan struct{} {
+	if o.room == nil {
+		o.room = make(chan struct{})
+	}
+	return o.room
+}
+
+func (o *outbox) movedLocked() {
+	if o.room != nil {
+		close(o.room)
+		o.room = nil
+	}
+}
+
+// pushAnswer queues an answer that the reader gives itself.
+func (o *outbox) pushAnswer(f wire.Frame) {
+	cost := len(f.Message) + flow.MessageOverhead
+	o.queued += cost
+	o.queue.push(&item{frame: f, cost: cost})
+}
+
+// crowded reports that the peer does not read the replies there are. Its calls
+// begin when it has: it may be busy asking, so they are not refused.
+func (o *outbox) crowded(most int) bool { return o.queued+o.unsent > most }
+
+// overflow ends the link of a peer that makes us answer and does not read the
+// answers: the reader cannot wait for it, so it has to go.
+func (o *outbox) overflow(most int) error {
+	if o.queued <= 2*most {
+		return nil
+	}
+	return &link.CloseError{Code: session.CloseFlood, Reason: "answers are not being read"}
+}

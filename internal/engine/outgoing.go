@@ -1,0 +1,204 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// inFlight is a call that was counted. call is nil if it was cancelled: a
+// tombstone that holds its place until the peer's terminal frame.
+type inFlight struct {
+	call *Call
+	cost int // of the peer's budget
+}
+
+// outgoing are our calls by where they are, their places and bytes of the peer's
+// budget, and the window of notifications. It never counts bytes of our own
+// budget. Under Conn.mu.
+type outgoing struct {
+	waiting items               // calls without a slot, or held for the next session
+	pending map[uint64]inFlight // taken, by id
+	resting map[*Call]struct{}  // waiting for their next attempt
+	nextID  uint64
+	slots   int // calls in queue and pending …
+	held    int // … and their bytes of the peer's budget
+	notify  flow.Sender
+}
+
+// rest notes a call that waits for its next attempt. It reports false if the
+// connection is ending.
+func (c *Conn) rest(cl *Call) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.drained != nil {
+		return false
+	}
+	if c.resting == nil {
+		c.resting = map[*Call]struct{}{}
+	}
+	c.resting[cl] = struct{}{}
+	return true
+}
+
+// wake forgets a call that rested.
+func (c *Conn) wake(cl *Call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.resting, cl)
+}
+
+// disturb ends the calls that wait for their next attempt, which there will not
+// be.
+func (c *Conn) disturb(cause *status.Error) {
+	c.mu.Lock()
+	resting := slices.Collect(maps.Keys(c.resting))
+	c.mu.Unlock()
+	for _, cl := range resting {
+		cl.GiveUp(cause.With)
+	}
+}
+
+// unsentLocked returns the error of a call or notification that cannot be
+// taken at all now; nil: it can be sent, or wait for a link.
+func (c *Conn) unsentLocked(kind Kind, failFast, nested bool) *status.Error {
+	switch {
+	case c.config.Posted:
+		return status.Errorf(status.FailedPrecondition, "this request came over HTTP POST: there is no connection to call back on")
+	case c.closing:
+		return &status.Error{Code: status.Unavailable, Message: "the connection is closed", Cause: c.err}
+	case c.drained != nil && !nested:
+		return status.Errorf(status.Unavailable, "the connection is shutting down")
+	case c.sess == nil && !c.config.Heals:
+		return status.Errorf(status.Unavailable, "the connection is gone")
+	case c.sess == nil && nested, failFast && !c.linkedLocked():
+		return status.Errorf(status.Unavailable, "no connection at the moment")
+	case c.peer.away && kind == KindCall && (failFast || nested || !c.config.Heals):
+		return status.Errorf(status.Unavailable, "the peer is shutting down")
+	}
+	return nil
+}
+
+// start queues the call for its next attempt. It never waits.
+func (c *Conn) start(cl *Call) *status.Error {
+	c.mu.Lock()
+	if err := c.unsentLocked(KindCall, cl.FailFast, cl.nested); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	if err := c.cannotLocked(cl); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	if c.waiting.len == 0 && c.placeLocked(&cl.item) {
+		c.queue.push(&cl.item)
+	} else if cl.nested {
+		n, b := c.peer.limits.Calls, c.peer.limits.Budget
+		c.mu.Unlock()
+		return status.Errorf(status.ResourceExhausted, "the peer takes %d calls and %d bytes of requests at once and all are in use; a handler of the same connection must not wait for its turn", n, b)
+	} else {
+		c.waiting.push(&cl.item)
+	}
+	c.unlockAndWake()
+	return nil
+}
+
+// placeLocked takes a place among the calls in flight for it, if there is one:
+// the peer announced how many it runs, and how many bytes of requests it holds,
+// at once. One request always fits.
+func (c *Conn) placeLocked(it *item) bool {
+	if c.sess == nil || c.peer.away || uint64(c.slots) >= c.peer.limits.Calls {
+		return false
+	}
+	if b := c.peer.limits.Budget; b > 0 && c.held > 0 && uint64(c.held+it.cost) > b {
+		return false
+	}
+	c.slots++
+	c.held += it.cost
+	return true
+}
+
+func (o *outgoing) vacateLocked(cost int) {
+	o.slots--
+	o.held -= cost
+}
+
+// cannotLocked says why the peer cannot take a call at all.
+func (c *Conn) cannotLocked(cl *Call) *status.Error {
+	if cl.stream != nil && c.sess != nil && !c.peer.Streams {
+		return status.Errorf(status.Unimplemented, "the peer takes no streams, %q is one", cl.Decl.Name)
+	}
+	if cl.Key != nil && c.sess != nil {
+		if err := cl.claim(c.peer.cache); err != nil {
+			return err
+		}
+	}
+	limit := cl.Decl.Limit(c.peer.most())
+	if n := cl.item.body.Len(); n > limit {
+		return status.Errorf(status.ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.Decl.Name, n, limit)
+	}
+	return nil
+}
+
+// admitLocked moves waiting calls into free places. It returns those that this
+// peer cannot take, to be settled without the lock.
+func (c *Conn) admitLocked() (refused refusals) {
+	for it := c.waiting.head; it != nil; it = c.waiting.head {
+		err := c.cannotLocked(it.call)
+		switch {
+		case c.sess == nil || c.peer.away:
+			return refused
+		case err != nil:
+			c.waiting.remove(it)
+			refused = append(refused, refusal{it.call, err})
+		case !c.placeLocked(it):
+			return refused
+		default:
+			c.waiting.remove(it)
+			c.queue.push(it)
+		}
+	}
+	return refused
+}
+
+// abandon takes a call out of wherever it is and tells the peer. ok is false
+// if it is nowhere: then it is being settled.
+func (c *Conn) abandon(cl *Call) (o status.Outcome, ok bool) {
+	c.mu.Lock()
+	var refused refusals
+	switch {
+	case cl.item.list == &c.waiting:
+		c.waiting.remove(&cl.item)
+		o, ok = status.NotSent, true
+	case cl.item.list != nil && cl.id == 0:
+		c.unqueueLocked(&cl.item)
+		c.vacateLocked(cl.item.cost)
+		o, ok = status.NotSent, true
+		refused = c.admitLocked()
+	case cl.id != 0 && c.pending[cl.id].call == cl:
+		if cl.item.list != nil { // in the middle of its fragments
+			c.unqueueLocked(&cl.item)
+		}
+		if cl.stream != nil {
+			cl.stream.dropSendLocked()
+		}
+		o, ok = status.MayHaveRun, true
+		if c.dropPartLocked(partID{cl.id, false}) == wire.Result {
+			// Its handler has returned: the rest of the answer is dropped as
+			// it comes, and nothing else will.
+			delete(c.pending, cl.id)
+			c.vacateLocked(cl.item.cost)
+			refused = c.admitLocked()
+			break
+		}
+		c.pending[cl.id] = inFlight{nil, cl.item.cost}
+		c.queue.push(&item{frame: wire.Frame{Type: wire.Cancel, ID: cl.id}})
+	}
+	c.checkIdleLocked()
+	c.unlockAndWake()
+	refused.settleEach()
+	return o, ok
+}

@@ -1,0 +1,219 @@
+package engine
+
+import (
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// partID names a message that comes in parts: there is one at most for each
+// call and sender, and one for the notifications, whose id is 0.
+type partID struct {
+	id         uint64
+	fromCaller bool
+}
+
+func partOf(f *wire.Frame) partID {
+	return partID{f.ID, f.Flags&wire.FromCaller != 0 || f.Type == wire.Call}
+}
+
+// parts are messages of which parts have come, whoever sent them. What becomes of
+// the whole is decided elsewhere. Under Conn.mu.
+type parts struct {
+	partial map[partID]*assembly
+}
+
+// assembly is a message of which parts have come.
+type assembly struct {
+	frame wire.Frame // the first, without its payload
+	in    *Inbound   // CALL: the call that waits for the rest of its request
+	body  *buf.Buf
+	taken int  // bytes of the budgets; a call counts its own
+	over  bool // it was refused: the rest is dropped
+}
+
+// assemble takes a frame with MORE, or a CHUNK. When a message is whole that
+// is no CALL, it is returned with the buffer that its payload lives in.
+func (c *Conn) assemble(f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err error) {
+	if !c.peer.Fragments {
+		return nil, nil, protocolError("fragments were not announced")
+	}
+	key := partOf(f)
+	c.mu.Lock()
+	a := c.partial[key]
+	if a != nil && f.Type == wire.Result && a.frame.Type == wire.Item {
+		c.endPartLocked(key, a) // cut off by our CANCEL
+		a = nil
+	}
+	switch {
+	case f.Type == wire.Chunk && a == nil:
+		err = c.strayLocked(f)
+		c.mu.Unlock()
+		return nil, nil, err
+	case f.Type != wire.Chunk && a != nil:
+		c.mu.Unlock()
+		return nil, nil, protocolError("a fragmented message in the middle of another")
+	case f.Type == wire.Call:
+		c.mu.Unlock()
+		return nil, nil, c.called(f, nil, nil, 0) // adds the assembly
+	case f.Type == wire.Item || f.Type == wire.Result:
+		// What nobody takes is not put together: it would never be whole.
+		wanted, err := c.wantedLocked(f)
+		if !wanted {
+			c.mu.Unlock()
+			return nil, nil, err
+		}
+		fallthrough
+	case f.Type != wire.Chunk:
+		a = newAssembly(f, c.config.Limits.MaxMessage)
+		c.partial[key] = a
+	}
+	return c.grow(key, a, f)
+}
+
+// grow adds a part to a message, and gives mu back. When the message is whole, or
+// more than is taken, it leaves the parts.
+func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err error) {
+	var e *status.Error
+	if !a.over {
+		e = c.growPartLocked(a, f.Payload)
+	}
+	last := f.Flags&wire.More == 0
+	if e != nil {
+		c.endPartLocked(key, a)
+		a.over = true
+	}
+	switch {
+	case last:
+		delete(c.partial, key)
+		if !a.over {
+			body = a.body
+			c.unlendPartLocked(a)
+		}
+	case a.over && key.id == 0:
+		c.partial[key] = a // to drop the rest; that of a call is dropped without it
+	}
+	c.mu.Unlock()
+	switch {
+	case e != nil:
+		return nil, nil, c.refusePart(a, e)
+	case body == nil:
+		return nil, nil, nil
+	case a.in != nil:
+		c.begin(a.in, body)
+		return nil, nil, nil
+	}
+	a.frame.Payload = body.B
+	return &a.frame, body, nil
+}
+
+// newAssembly begins a message with f, without its payload.
+func newAssembly(f *wire.Frame, most int) *assembly {
+	a := &assembly{frame: *f, body: buf.Sized(min(2*len(f.Payload), most))}
+	a.frame.Payload, a.frame.Flags = nil, f.Flags&^wire.More
+	return a
+}
+
+// requestOf begins the request of a call, whose first part is accounted for.
+func requestOf(in *Inbound, f *wire.Frame, most int) *assembly {
+	a := newAssembly(f, most)
+	a.frame.Flags, a.in = f.Flags, in
+	a.body.B = append(a.body.B, f.Payload...)
+	return a
+}
+
+// wantedLocked reports whether somebody takes the RESULT or ITEM f. err is not
+// nil when that is one offence too many.
+func (c *Conn) wantedLocked(f *wire.Frame) (wanted bool, err error) {
+	if f.Type == wire.Item {
+		x, err := c.receiverLocked(f)
+		return x != nil, err
+	}
+	if _, wanted = c.pending[f.ID]; !wanted && !c.closing {
+		err = c.offendedLocked()
+	}
+	return wanted, err
+}
+
+// strayLocked takes a CHUNK of nothing: the rest of a message for a call that
+// has ended is dropped.
+func (c *Conn) strayLocked(f *wire.Frame) error {
+	if f.ID == 0 {
+		return protocolError("CHUNK of no message")
+	}
+	if _, known := c.streamLocked(f.ID, f.Flags&wire.FromCaller != 0); known {
+		return nil
+	}
+	return c.offendedLocked()
+}
+
+// growPartLocked adds a part, or says which limit it would pass.
+func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
+	limits := &c.config.Limits
+	held, most := c.unread, c.mostUnread()
+	if a.in != nil {
+		held, most = c.inBytes, 2*limits.MaxBuffered
+	}
+	switch {
+	case a.body.Len()+len(part) > limits.MaxMessage:
+		return status.Errorf(status.ResourceExhausted, "the message has more than the %d bytes that are taken", limits.MaxMessage)
+	case held > 0 && held+len(part) > most:
+		return status.Errorf(status.ResourceExhausted, "%d bytes have not been received, no more are taken", held)
+	case !c.config.Budget.Take(len(part)):
+		return status.Busy("a message")
+	}
+	a.body.B = append(a.body.B, part...)
+	if a.in != nil {
+		a.in.cost += int32(len(part))
+		c.inBytes += len(part)
+	} else {
+		a.taken += len(part)
+		c.unread += len(part)
+	}
+	return nil
+}
+
+// unlendPartLocked gives back what an assembly holds of the budgets.
+func (c *Conn) unlendPartLocked(a *assembly) {
+	c.give(a.taken)
+	a.taken = 0
+}
+
+// endPartLocked gives up an assembly.
+func (c *Conn) endPartLocked(key partID, a *assembly) {
+	delete(c.partial, key)
+	c.unlendPartLocked(a)
+	a.body.Release()
+	a.body = nil
+}
+
+// dropPartLocked gives up the unfinished message of a call that has ended, and
+// says what it was.
+func (c *Conn) dropPartLocked(key partID) wire.Type {
+	a := c.partial[key]
+	if a == nil {
+		return wire.Invalid
+	}
+	c.endPartLocked(key, a)
+	return a.frame.Type
+}
+
+// refusePart fails the call that an assembly belongs to, and not the link.
+func (c *Conn) refusePart(a *assembly, e *status.Error) error {
+	f := &a.frame
+	switch f.Type {
+	case wire.Call:
+		return c.refuse(a.in, e)
+	case wire.Notify: // keeps its place, so that it is credited in its turn
+		return c.notified(&wire.Frame{Type: wire.Notify, Method: f.Method, Flags: wire.More}, nil)
+	case wire.Result:
+		return c.answered(&wire.Frame{Type: wire.Fail, ID: f.ID, Code: int64(e.Code), Message: e.Message, Meta: f.Meta}, nil)
+	}
+	c.mu.Lock()
+	x, _ := c.streamLocked(f.ID, f.Flags&wire.FromCaller != 0)
+	c.mu.Unlock()
+	if x != nil {
+		x.Fail(e)
+	}
+	return nil
+}

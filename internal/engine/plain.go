@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// arrayReply collects the answers to one array. Its fields are under Conn.mu.
+type arrayReply struct {
+	parts [][]byte // encoded, in the order of the requests
+	open  int      // requests not answered yet
+	size  int
+}
+
+// receiveArray takes an array: its calls run concurrently, and when the last
+// has ended one array goes back, or nothing if nothing asked for an answer
+// (JSON-RPC 2.0 section 6).
+func (c *Conn) receiveArray(fs []wire.Frame) error {
+	a := new(arrayReply)
+	for i := range fs {
+		if fs[i].Type == wire.Call || fs[i].Type == wire.Invalid {
+			a.open++
+		}
+	}
+	a.parts = make([][]byte, a.open)
+	index := 0
+	for i := range fs {
+		var err error
+		switch f := &fs[i]; f.Type {
+		case wire.Call:
+			err = c.called(f, nil, a, index)
+			index++
+		case wire.Invalid:
+			c.mu.Lock()
+			c.arrayPartLocked(a, index, invalidReply(f))
+			c.unlockAndWake()
+			index++
+		default:
+			err = (&engine{c: c}).Receive(f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.overflow(c.config.Limits.MaxBuffered)
+}
+
+// arrayPartLocked adds one answer and queues the array with the last one.
+func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
+	part, err := wire.AppendJSON(nil, f, false)
+	most := c.config.Limits.MaxBuffered
+	if err != nil || a.size+len(part) > most || c.queued+len(part) > 2*most {
+		fail := wire.Frame{Type: wire.Fail, ID: f.ID, RawID: f.RawID, Code: int64(status.ResourceExhausted), Message: "the answers to this batch are too large together; send its requests one by one"}
+		part, _ = wire.AppendJSON(nil, &fail, false)
+	}
+	a.parts[index] = part
+	a.size += len(part)
+	c.queued += len(part) // held here, though it cannot be sent yet
+	a.open--
+	if a.open > 0 {
+		return
+	}
+	b := buf.Get()
+	b.B = append(b.B, '[')
+	for i, p := range a.parts {
+		if i > 0 {
+			b.B = append(b.B, ',')
+		}
+		b.B = append(b.B, p...)
+	}
+	b.B = append(b.B, ']')
+	c.queue.push(&item{body: b, whole: true, cost: a.size})
+}
+
+func invalidReply(f *wire.Frame) *wire.Frame {
+	id := f.RawID
+	if id == nil {
+		id = []byte("null")
+	}
+	return &wire.Frame{Type: wire.Fail, RawID: append([]byte(nil), id...), Code: f.Code, Message: f.Message}
+}
+
+// invalid answers an element that is no valid request.
+func (c *Conn) invalid(f *wire.Frame) error {
+	return c.complain(invalidReply(f))
+}
+
+// malformed answers a message that could not be read at all.
+func (c *Conn) malformed(err error) error {
+	var se *wire.SyntaxError
+	if !errors.As(err, &se) {
+		return err
+	}
+	return c.complain(invalidReply(&wire.Frame{RawID: se.ID, Code: se.Code, Message: se.Text}))
+}
+
+// complain sends an error outside of any call. A peer that only sends garbage
+// is an offender.
+func (c *Conn) complain(f *wire.Frame) error {
+	c.mu.Lock()
+	c.pushAnswer(*f)
+	err := c.offendedLocked()
+	if err == nil {
+		err = c.overflow(c.config.Limits.MaxBuffered)
+	}
+	c.unlockAndWake()
+	return err
+}

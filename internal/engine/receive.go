@@ -1,0 +1,173 @@
+package engine
+
+import (
+	"io"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Next returns the next item, with the reference to its buffer.
+func (x *Stream) Next() (p Item, data []byte, err error) {
+	c := x.conn
+	if x.inspected() {
+		x.receiving.Lock()
+		defer x.receiving.Unlock()
+	}
+	for {
+		if x.in != nil && x.in.Err() != nil {
+			return p, nil, x.why()
+		}
+		c.mu.Lock()
+		if e := x.brokenLocked(); e != nil {
+			c.mu.Unlock()
+			signal(x.arrived)
+			return p, nil, e
+		}
+		if x.got.Len() > 0 {
+			p = x.got.Pop()
+			data = p.bytes()
+			x.receivedLocked(p.cost())
+			more := x.got.Len() > 0 || x.over
+			stop := x.untieLocked()
+			c.unlockAndWake()
+			stop()
+			if more {
+				signal(x.arrived)
+			}
+			if x.inspected() {
+				if err := x.inspect(data, false); err != nil {
+					p.buf.Release()
+					return Item{}, nil, err
+				}
+			}
+			return p, data, nil
+		}
+		over, end := x.over, x.end
+		c.mu.Unlock()
+		if over {
+			signal(x.arrived)
+			if end != nil {
+				return p, nil, end
+			}
+			return p, nil, io.EOF
+		}
+		select {
+		case <-x.arrived:
+		case <-x.Gone():
+		}
+	}
+}
+
+// received takes an ITEM.
+func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
+	c.mu.Lock()
+	x, err := c.receiverLocked(f)
+	if x == nil {
+		c.mu.Unlock()
+		body.Release()
+		return err
+	}
+	e := x.overLimitLocked(len(f.Payload))
+	if e != nil {
+		c.mu.Unlock()
+		body.Release()
+		x.Fail(e)
+		return nil
+	}
+	var p Item
+	if body != nil {
+		p = Item{buf: body, n: uint32(len(body.B))}
+	} else {
+		p = x.gotPack.put(f.Payload, x.got.Len() > 0)
+	}
+	p.Flags, p.Dropped = f.Flags&wire.History, f.Dropped
+	x.got.Push(p)
+	x.window.out += p.cost()
+	c.unread += p.cost()
+	first := x.got.Len() == 1
+	c.mu.Unlock()
+	if first {
+		signal(x.arrived)
+	}
+	return nil
+}
+
+// receiverLocked finds the stream that takes the ITEM f. nil: it is dropped,
+// silently if the stream has ended.
+func (c *Conn) receiverLocked(f *wire.Frame) (*Stream, error) {
+	x, known := c.streamLocked(f.ID, f.Flags&wire.FromCaller != 0)
+	switch {
+	case !known || x != nil && !x.takes:
+		return nil, c.offendedLocked()
+	case x == nil || x.over || x.failed != nil:
+		return nil, nil
+	}
+	return x, nil
+}
+
+// endReceived takes an END: the caller sends no more items.
+func (c *Conn) endReceived(f *wire.Frame) error {
+	c.mu.Lock()
+	x, known := c.streamLocked(f.ID, true)
+	if !known || x == nil && c.inbound[f.ID] != nil || x != nil && !x.takes {
+		defer c.mu.Unlock()
+		return c.offendedLocked()
+	}
+	if x != nil {
+		x.over = true
+	}
+	c.mu.Unlock()
+	if x != nil {
+		signal(x.arrived)
+	}
+	return nil
+}
+
+// streamLocked finds the stream that a frame with id is for. known says that
+// there has been such a call.
+func (c *Conn) streamLocked(id uint64, fromCaller bool) (x *Stream, known bool) {
+	if fromCaller {
+		if in := c.inbound[id]; in != nil {
+			return in.stream, true
+		}
+		return nil, id <= c.lastIn
+	}
+	if cl := c.pending[id].call; cl != nil {
+		return cl.stream, true
+	}
+	return nil, id <= c.nextID
+}
+
+// overLimitLocked says why an item of n bytes cannot be taken: then the stream
+// fails, and not the link. The item's bytes are in the budgets if it can.
+func (x *Stream) overLimitLocked(n int) *status.Error {
+	c, w := x.conn, &x.window
+	limits := &c.config.Limits
+	cost := n + flow.MessageOverhead
+	if most := x.decl.Limit(limits.MaxMessage); n > most {
+		return status.Errorf(status.ResourceExhausted, "an item of %q has %d bytes, at most %d are taken", x.decl.Name, n, most)
+	}
+	// The peer may have one item out whatever its size. Beyond its window it
+	// has no business; twice that is tolerated (PROTOCOL.md section 3).
+	if w.out > 0 && w.out+cost > 2*w.size {
+		return status.Errorf(status.ResourceExhausted, "the peer of %q sends beyond its window of %d bytes", x.decl.Name, w.size)
+	}
+	if c.unread > 0 && c.unread+cost > c.mostUnread() {
+		return status.Errorf(status.ResourceExhausted, "%d bytes of items and fragments have not been received, no more are taken", c.unread)
+	}
+	if !c.config.Budget.Take(cost) {
+		return status.Busy("an item")
+	}
+	return nil
+}
+
+// mostUnread bounds what a peer can make us hold of items and fragments. One
+// that keeps to PROTOCOL.md section 3 has at most our budget and as much in
+// small items, or one message, and our budget in fragments of answers.
+func (c *Conn) mostUnread() int {
+	l := &c.config.Limits
+	return 3*l.MaxBuffered + l.MaxMessage + l.MaxCalls*smallItem
+}

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// refuse takes back the admission of a call whose request was not complete.
+func (c *Conn) refuse(in *Inbound, e *status.Error) error {
+	c.mu.Lock()
+	in.detachLocked()
+	delete(c.inbound, in.id)
+	err := c.refuseLocked(in, e)
+	c.checkIdleLocked()
+	c.unlockAndWake()
+	in.cancel(context.Canceled)
+	return err
+}
+
+// refuseLocked queues a refusal. It does not wait for the outgoing budget, but
+// counts in it: see outbox.overflow.
+func (c *Conn) refuseLocked(in *Inbound, e *status.Error) error {
+	f := wire.Frame{Type: wire.Fail, Flags: wire.NotRun, ID: in.id, RawID: in.rawID, Code: int64(e.Code), Message: status.Clip(e.Message)}
+	if in.array != nil {
+		c.arrayPartLocked(in.array, int(in.index), &f)
+	} else {
+		c.pushAnswer(f)
+	}
+	return c.overflow(c.config.Limits.MaxBuffered)
+}
+
+// run handles the call.
+func (in *Inbound) run() {
+	returned := false
+	defer func() {
+		if !returned { // runtime.Goexit, as t.FailNow does: still one terminal frame
+			in.finish(nil, nil, status.Errorf(status.Internal, "the handler ended its goroutine"))
+		}
+	}()
+	body, meta, err := in.conn.owner.Run(in)
+	returned = true
+	in.finish(body, meta, err)
+}
+
+// finish answers the call.
+func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
+	c := in.conn
+	f := wire.Frame{Type: wire.Result, Meta: meta}
+	if err == nil {
+		err = c.checkReply(in, body, meta)
+	}
+	if x := in.stream; x != nil {
+		if e := x.verdict(); e != nil {
+			err = e
+		}
+	}
+	if err != nil {
+		body.Release()
+		body = nil
+		f = c.failure(in, err)
+	}
+	in.cancel(context.Canceled) // whatever still hangs on the context ends here
+	c.reply(in, f, body)
+}
+
+// checkReply refuses a response that cannot be sent.
+func (c *Conn) checkReply(in *Inbound, body *buf.Buf, meta map[string]string) error {
+	limit := int(min(c.Peer().Message, flow.MaxMessageCeiling))
+	if s := in.Record.Decl(); s != nil {
+		limit = s.Limit(limit)
+	}
+	if body.Len() > limit {
+		return status.Errorf(status.ResourceExhausted, "the response has %d bytes, the caller takes at most %d", body.Len(), limit)
+	}
+	if err := flow.CheckMeta(meta); err != nil {
+		return fmt.Errorf("the reply's metadata: %v", err) // the handler's defect
+	}
+	return c.CheckPayload(body.Bytes())
+}
+
+// failure makes the frame for a handler's error.
+func (c *Conn) failure(in *Inbound, err error) wire.Frame {
+	f := c.owner.Failure(in, err)
+	if flow.CheckMeta(f.Meta) != nil {
+		f.Meta = nil
+	}
+	if len(f.Payload) > MaxErrorData || c.CheckPayload(f.Payload) != nil {
+		c.config.Logger.Error("typedrpc: error data dropped: too large or no JSON", "method", in.Record.Name(), "bytes", len(f.Payload))
+		f.Payload = nil
+	}
+	return f
+}
+
+// MaxErrorData bounds the typed data of an error.
+const MaxErrorData = 64 << 10
+
+// replyOverhead is what an answered call keeps in memory, beside the reply's
+// bytes, until the reply was written: many small ones are bounded too.
+const replyOverhead = 1 << 10
+
+// reply queues the terminal frame. It waits for the outgoing budget, holding
+// the call's slot, so that a peer that does not read is not served either.
+func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
+	defer in.body.Release()
+	f.ID, f.RawID = in.id, in.rawID
+	cost := body.Len() + len(f.Payload) + len(f.Message) + flow.MetaSize(f.Meta) + replyOverhead
+	c.mu.Lock()
+	c.unsent += cost
+	// An array's answer does not wait for room: what is held already may be the
+	// rest of its array, which goes out with it.
+	for in.array == nil && !in.orphanedLocked() && c.queued > 0 && c.queued+cost > c.outgoingLocked() {
+		room := c.waitRoomLocked()
+		c.mu.Unlock()
+		<-room
+		c.mu.Lock()
+	}
+	c.unsent -= cost
+	if in.orphanedLocked() {
+		in.repayLocked()
+		c.mu.Unlock()
+		body.Release() // nobody is there to answer
+		return
+	}
+	delete(c.inbound, in.id)
+	c.inBytes -= int(in.cost)
+	c.config.Budget.Give(int(in.cost))
+	if in.array != nil {
+		if body != nil {
+			f.Payload = body.B
+		}
+		c.arrayPartLocked(in.array, int(in.index), &f)
+		body.Release()
+	} else {
+		if body == nil && len(f.Payload) > 0 {
+			body = buf.Copy(f.Payload) // an error value may be returned often
+		}
+		in.reply = item{frame: f, body: body, cost: cost}
+		c.queued += cost
+		if x := in.stream; x != nil {
+			c.dropPartLocked(partID{in.id, true})
+			x.finishLocked()
+			x.line.frames.push(&in.reply) // after its items
+			x.line.pushLocked(&c.outbox)
+		} else {
+			c.queue.push(&in.reply)
+		}
+	}
+	c.checkIdleLocked()
+	c.unlockAndWake()
+}

@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"io"
+	"math"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// itemFrame is the ITEM of a piece.
+func (x *Stream) itemFrame(p *Item) wire.Frame {
+	f := wire.Frame{Type: wire.Item, ID: x.id, Flags: p.Flags, Dropped: p.Dropped}
+	if x.call != nil {
+		f.Flags |= wire.FromCaller
+	}
+	return f
+}
+
+// itemLeftLocked notes an item that was counted.
+func (x *Stream) itemLeftLocked(cost int) {
+	x.flow.Counted(cost)
+	if x.line.pieces.Len() == 0 {
+		x.pack.rest()
+	}
+}
+
+// Send queues an encoded item.
+func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
+	if x.inspected() {
+		x.sending.Lock()
+		defer x.sending.Unlock()
+		if err := x.inspect(body.B, true); err != nil {
+			return err
+		}
+	}
+	for {
+		wait, err := x.Offer(body, flags, dropped)
+		switch {
+		case err != nil:
+			return err
+		case wait == nil:
+			return nil
+		}
+		select {
+		case <-wait:
+		case <-x.Gone():
+		}
+	}
+}
+
+// Offer queues an encoded item if it can go now. Otherwise it returns a channel
+// that says when to try again, or why it never will.
+func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait <-chan struct{}, _ error) {
+	if x.in != nil && x.in.Err() != nil {
+		return nil, x.why()
+	}
+	c := x.conn
+	c.mu.Lock()
+	if x.dropped && x.done != nil && x.failed == nil && !x.Ended() {
+		c.mu.Unlock()
+		return x.done, nil // it will say why
+	}
+	if err := x.refusalLocked(body.Len()); err != nil {
+		c.mu.Unlock()
+		signal(x.room) // others who wait learn of it too
+		return nil, err
+	}
+	cost := body.Len() + flow.MessageOverhead
+	switch {
+	case x.id == 0, !x.flow.Fits(cost):
+		// Before the CALL has left nothing is queued: it would take room from
+		// answers that somebody may have to read for the CALL to leave.
+		c.mu.Unlock()
+		return x.room, nil
+	case !x.affordableLocked(cost),
+		c.queued > 0 && c.queued+cost > c.outgoingLocked():
+		room := c.waitRoomLocked()
+		c.mu.Unlock()
+		return room, nil
+	}
+	var p Item
+	if flags&Shared != 0 || body.Len() > packMost {
+		p = Item{buf: body.Retain(), n: uint32(body.Len())}
+	} else {
+		p = x.pack.put(body.B, x.line.pieces.Len() > 0)
+	}
+	p.Flags, p.Dropped = flags&^Shared, dropped
+	x.line.pieces.Push(p)
+	x.flow.Used += cost
+	c.sentItems += cost
+	c.queued += cost
+	x.pushLocked()
+	more := x.flow.Fits(0)
+	c.unlockAndWake()
+	if more {
+		signal(x.room)
+	}
+	return nil, nil
+}
+
+// affordableLocked reports whether the peer's budget has room for an item. One
+// small item of each stream always has: a share that all of them can have at
+// once, so that streams that stand still do not stop the others.
+func (x *Stream) affordableLocked(cost int) bool {
+	c := x.conn
+	budget := int(min(c.peer.limits.Budget, math.MaxInt32))
+	if c.sentItems == 0 || c.sentItems+cost <= budget {
+		return true
+	}
+	share := budget / int(max(1, min(c.peer.limits.Calls, math.MaxInt32)))
+	return x.flow.Used == 0 && cost <= max(share, smallItem)
+}
+
+// smallItem is the least that a stream's share of the peer's budget is taken
+// for.
+const smallItem = 1<<10 + flow.MessageOverhead
+
+// Shared marks an item whose buffer others hold too: it is not copied again.
+// It does not travel.
+const Shared wire.Flags = 1 << 7
+
+// refusalLocked says why an item of n bytes cannot be sent at all.
+func (x *Stream) refusalLocked(n int) *status.Error {
+	if err := x.brokenLocked(); err != nil {
+		return err
+	}
+	switch {
+	case x.err != nil:
+		return x.err
+	case x.done != nil && x.Ended():
+		return &status.Error{Code: status.FailedPrecondition, Message: "the stream has ended: its handler has returned", Outcome: status.Answered, Cause: io.EOF}
+	case x.closed:
+		return status.Errorf(status.FailedPrecondition, "no item of %q can be sent any more", x.decl.Name)
+	}
+	if limit := x.decl.Limit(x.conn.peer.most()); n > limit {
+		return status.Errorf(status.ResourceExhausted, "an item of %q has %d bytes, at most %d can be sent", x.decl.Name, n, limit)
+	}
+	return nil
+}
+
+// CloseSend says that this side sends no more.
+func (x *Stream) CloseSend() {
+	c := x.conn
+	c.mu.Lock()
+	if x.closed || x.failed != nil {
+		c.mu.Unlock()
+		return
+	}
+	x.closed = true
+	if x.call != nil { // a handler says it by returning
+		x.line.frames.push(&item{frame: wire.Frame{Type: wire.End, ID: x.id}})
+		x.pushLocked()
+	}
+	c.unlockAndWake()
+	signal(x.room)
+}

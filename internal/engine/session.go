@@ -1,0 +1,236 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"math"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Opened begins a session: what was held goes out as soon as it has a link.
+func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cache string) {
+	c.mu.Lock()
+	if old := c.sess; old != nil { // somebody is just about to say that it is lost
+		c.mu.Unlock()
+		c.Lost(old, old.Err())
+		c.mu.Lock()
+	}
+	// What a peer allows is not all used: we keep accounts of it.
+	limits.Window = min(limits.Window, mostWindow)
+	limits.Budget = min(limits.Budget, uint64(max(mostBudget, c.config.Limits.MaxBuffered)))
+	c.sess = sess
+	c.peer = peer{limits: limits, Features: f, cache: cache}
+	c.notify = flow.Sender{Window: int(min(limits.Window, math.MaxInt32)), Used: c.notify.Used}
+	c.lane = new(lane)
+	c.lastIn, c.credits, c.offences = 0, 0, flow.Offences{}
+	refused := c.admitLocked()
+	c.outbox.wake() // the session looks when it gets its link
+	closing, err := c.closing, c.err
+	c.movedLocked()
+	c.mu.Unlock()
+	refused.settleEach()
+	if closing {
+		sess.End(&link.CloseError{Code: session.CloseDone, Reason: "closed", Err: err})
+	}
+}
+
+// LinkUp is called when sess got a link, its first or a new one.
+func (c *Conn) LinkUp(sess *session.Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess == sess && c.drained != nil {
+		sess.GoAway(c.bye)
+	}
+	c.checkIdleLocked()
+}
+
+// LinkDown is called when the session goes on without a link: what would rather
+// fail than wait for one, and has not left, does.
+func (c *Conn) LinkDown() {
+	c.mu.Lock()
+	if c.linkedLocked() {
+		c.mu.Unlock()
+		return // another one is here already
+	}
+	c.gatherLocked()
+	var failed taken
+	for it := c.queue.head; it != nil; {
+		next := it.next
+		if it.call != nil && it.call.id == 0 && it.call.FailFast {
+			c.unqueueLocked(it)
+			c.vacateLocked(it.cost)
+			failed.notSent = append(failed.notSent, it.call)
+		}
+		it = next
+	}
+	for it := c.waiting.head; it != nil; {
+		next := it.next
+		if it.call.FailFast {
+			c.waiting.remove(it)
+			failed.notSent = append(failed.notSent, it.call)
+		}
+		it = next
+	}
+	refused := c.admitLocked()
+	c.checkIdleLocked()
+	c.mu.Unlock()
+	refused.settleEach()
+	failed.settle(status.Errorf(status.Unavailable, "no connection at the moment"))
+}
+
+// linkedLocked reports whether there is a session, and a link that carries it.
+func (c *Conn) linkedLocked() bool { return c.sess != nil && c.sess.Carrier() != nil }
+
+// Holds is how many bytes a session without a link keeps for its peer.
+func (c *Conn) Holds() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess == nil {
+		return 0
+	}
+	return c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound))*handlerOverhead
+}
+
+// handlerOverhead is what a running handler is taken to hold beside its request,
+// and a connection beside all that: some 7 kB each were measured.
+const handlerOverhead = 8 << 10
+
+const (
+	mostWindow = 16 << 20
+	mostBudget = 64 << 20
+)
+
+// Lost ends sess, unless that has been done: handlers' contexts end, calls in
+// flight fail or wait for the next session, and so does what never left.
+func (c *Conn) Lost(sess *session.Session, cause error) {
+	c.mu.Lock()
+	if c.sess != sess {
+		c.mu.Unlock()
+		return
+	}
+	c.sess, c.woken, c.peer.away = nil, false, false
+	handlers := c.handlersLocked()
+	for _, in := range c.inbound {
+		in.detachLocked()
+	}
+	clear(c.inbound)
+	c.dropParkedLocked()
+	for key := range c.partial {
+		c.dropPartLocked(key)
+	}
+	c.creditors = nil
+	c.lane = nil
+	failed := c.interruptLocked(c.config.Heals && !c.closing)
+	c.movedLocked()
+	c.checkIdleLocked()
+	c.mu.Unlock()
+	var ce *link.CloseError
+	revoked := errors.As(cause, &ce) && ce.Code == session.CloseUnauthed && !ce.Remote
+	for _, in := range handlers {
+		if revoked {
+			in.cancel(context.Canceled)
+		} else {
+			in.lose()
+		}
+	}
+	failed.settle(&status.Error{Code: status.Unavailable, Message: "connection lost", Cause: cause})
+}
+
+// engine is the Conn as its session sees it.
+type engine struct{ c *Conn }
+
+func (e *engine) Take(b *session.Batch) { e.c.take(b) }
+
+func (e *engine) GoAway(b wire.GoAwayBody) { e.c.goingAway(b) }
+
+func (e *engine) Malformed(err error) error { return e.c.malformed(err) }
+
+func (e *engine) ReceiveArray(fs []wire.Frame) error { return e.c.receiveArray(fs) }
+
+func (e *engine) Auth(c *session.Carrier, b wire.AuthBody) { e.c.keeper.Auth(c, b) }
+func (e *engine) AuthOK(b wire.AuthOKBody) error           { return e.c.keeper.AuthOK(b) }
+
+// Of is the connection whose session e is the engine of.
+func Of(e session.Engine) *Conn { return e.(*engine).c }
+
+func (e *engine) Receive(f *wire.Frame) error {
+	c := e.c
+	var body *buf.Buf
+	if f.Flags&wire.More != 0 || f.Type == wire.Chunk {
+		var err error
+		if f, body, err = c.assemble(f); f == nil {
+			return err
+		}
+	}
+	switch f.Type {
+	case wire.Call:
+		return c.called(f, body, nil, 0)
+	case wire.Result, wire.Fail:
+		return c.answered(f, body)
+	case wire.Cancel:
+		return c.cancelled(f)
+	case wire.Notify:
+		return c.notified(f, body)
+	case wire.Item:
+		return c.received(f, body)
+	case wire.End:
+		return c.endReceived(f)
+	case wire.Credit:
+		return c.credited(f)
+	case wire.Invalid:
+		return c.invalid(f)
+	}
+	return nil
+}
+
+// goingAway takes a GOAWAY: calls that have not left wait for the next session.
+func (c *Conn) goingAway(b wire.GoAwayBody) {
+	c.mu.Lock()
+	c.peer.away = true
+	c.keeper.GoingAway(flow.Hint(b.Min), flow.Hint(b.Max))
+	c.gatherLocked()
+	var held items
+	for it := c.queue.head; it != nil; {
+		next := it.next
+		if it.call != nil && it.call.id == 0 && it.call.waits() {
+			c.queue.remove(it)
+			c.vacateLocked(it.cost)
+			held.push(it)
+		}
+		it = next
+	}
+	c.waiting.prepend(&held)
+	var failed taken
+	if !c.config.Heals {
+		for it := c.waiting.pop(); it != nil; it = c.waiting.pop() {
+			failed.notSent = append(failed.notSent, it.call)
+		}
+	}
+	c.checkIdleLocked()
+	c.mu.Unlock()
+	failed.settle(status.Errorf(status.Unavailable, "the peer is shutting down"))
+}
+
+// NewSession makes a session for the connection.
+func (c *Conn) NewSession(f Features) *session.Session {
+	log := 0
+	if f.Resume {
+		log = c.config.Limits.MaxUnacked
+	}
+	return session.New(&engine{c}, c.dialect, c.config.Heals, log)
+}
+
+// NewCarrier makes a carrier over t with a connection's limits.
+func NewCarrier(t link.Transport, cfg *Config, d session.Dialect, o session.Opener, client bool) *session.Carrier {
+	l := cfg.Limits
+	return session.NewCarrier(t, o, session.Options{
+		Dialect: d, Client: client, Message: l.MaxMessage, MaxDepth: l.MaxDepth,
+		Intern: cfg.Intern, WriteTimeout: l.WriteTimeout, Handshake: l.HandshakeTimeout,
+	})
+}

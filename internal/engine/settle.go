@@ -1,0 +1,252 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// countCallLocked gives a call its id at the moment it is counted.
+func (c *Conn) countCallLocked(it *item, f *wire.Frame, now *time.Time) {
+	cl := it.call
+	c.nextID++
+	f.ID = c.nextID
+	cl.id, cl.order = f.ID, 0
+	c.pending[f.ID] = inFlight{cl, it.cost}
+	if !cl.deadline.IsZero() {
+		if now.IsZero() {
+			*now = time.Now()
+		}
+		f.TimeLeft = max(1, flow.Millis(cl.deadline.Sub(*now)))
+	}
+	if cl.stream != nil {
+		cl.stream.beginLocked(f.ID)
+	}
+	if k := cl.Key; k != nil {
+		f.Meta = k.Stamp(f.Meta)
+	}
+}
+
+// answered takes a RESULT or FAIL; body is the buffer that the payload lives
+// in, nil if there is none.
+func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
+	c.mu.Lock()
+	c.dropPartLocked(partID{f.ID, false})
+	in, ok := c.pending[f.ID]
+	if !ok {
+		var err error
+		if !c.closing { // else its call was given up, all at once
+			err = c.offendedLocked()
+		}
+		c.mu.Unlock()
+		body.Release()
+		return err
+	}
+	delete(c.pending, f.ID)
+	c.vacateLocked(in.cost)
+	cl := in.call
+	if cl != nil && cl.item.list != nil {
+		c.unqueueLocked(&cl.item) // refused before the whole of it was sent
+	}
+	if cl != nil && f.Type == wire.Fail && c.sendLaterLocked(cl, f) {
+		cl = nil
+	}
+	away := c.peer.away
+	refused := c.admitLocked()
+	c.checkIdleLocked()
+	c.unlockAndWake()
+	refused.settleEach()
+	switch {
+	case cl == nil:
+		body.Release()
+	case f.Type == wire.Fail:
+		err := fromPeer(f)
+		if away && cl.stream != nil && err.Code == status.Unavailable && err.Outcome == status.Answered {
+			err = err.Broken() // by the peer's shutdown, and not by its handler's will
+		}
+		cl.Settle(nil, f.Meta, err)
+	default:
+		if body == nil {
+			body = buf.Copy(f.Payload)
+		}
+		cl.Settle(body, f.Meta, nil)
+	}
+	return nil
+}
+
+// sendLaterLocked keeps a call that a draining server refused for the next
+// session.
+func (c *Conn) sendLaterLocked(cl *Call, f *wire.Frame) bool {
+	if !c.config.Heals || !c.peer.away || f.Flags&wire.NotRun == 0 || status.Code(f.Code) != status.Unavailable {
+		return false
+	}
+	if !cl.waits() || cl.stream != nil && cl.stream.sends {
+		return false // items have left
+	}
+	// In front of what was made after it, so that Serial calls keep their
+	// order.
+	cl.order, cl.id = cl.id, 0
+	at := c.waiting.head
+	for at != nil && at.call.order != 0 && at.call.order < cl.order {
+		at = at.next
+	}
+	c.waiting.insert(&cl.item, at)
+	return true
+}
+
+// taken are calls that were taken out of the tables when a session or the
+// connection ended: those that never left and those that may have run.
+type taken struct {
+	notSent, mayHaveRun []*Call
+
+	lost bool // with their session, and not by this side's will
+}
+
+// settle fails them all with cause, each with its own outcome.
+func (t taken) settle(cause error) {
+	for _, group := range []struct {
+		calls   []*Call
+		outcome status.Outcome
+	}{{t.notSent, status.NotSent}, {t.mayHaveRun, status.MayHaveRun}} {
+		for _, cl := range group.calls {
+			err := asUnavailable(cause).With(group.outcome)
+			switch {
+			case cl.stream == nil || group.outcome == status.NotSent:
+			case t.lost:
+				err = status.SessionLost(cause)
+			default:
+				err.Message += "; items of the stream may be missing"
+			}
+			cl.Settle(nil, nil, err)
+		}
+	}
+}
+
+type refusal struct {
+	call *Call
+	err  *status.Error
+}
+
+type refusals []refusal
+
+func (r refusals) settleEach() {
+	for _, x := range r {
+		x.call.Settle(nil, nil, x.err)
+	}
+}
+
+// MaxResends bounds how often an Idempotent call without a policy is sent
+// again after its connection was lost: a call that kills its server must not
+// do so for ever.
+const MaxResends = 8
+
+// interruptLocked sorts out the calls of a session that ended. With again
+// those that may go to the next session wait for it, in their old order.
+func (c *Conn) interruptLocked(again bool) (t taken) {
+	t.lost = true
+	c.gatherLocked()
+	var resend items
+	ids := make([]uint64, 0, len(c.pending))
+	for id := range c.pending {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		cl := c.pending[id].call
+		if cl == nil {
+			continue
+		}
+		cl.id = 0
+		if cl.item.list != nil {
+			c.unqueueLocked(&cl.item)
+		}
+		if again && c.mayResend(cl) {
+			cl.resends++
+			cl.lost, cl.order, cl.claimed = true, id, false
+			resend.push(&cl.item)
+		} else {
+			t.mayHaveRun = append(t.mayHaveRun, cl)
+		}
+	}
+	clear(c.pending)
+	c.slots, c.held = 0, 0
+
+	c.sortQueueLocked(again, &resend, &t)
+	c.waiting.prepend(&resend)
+	c.waiting.sort()
+	for it := c.waiting.head; it != nil; {
+		next := it.next
+		if !again || !it.call.waits() {
+			c.waiting.remove(it)
+			t.notSent = append(t.notSent, it.call)
+		}
+		it = next
+	}
+	return t
+}
+
+// sortQueueLocked sorts out what was ready to be sent in a session that ended:
+// calls that may wait go to resend, notifications stay, the rest is dropped.
+func (c *Conn) sortQueueLocked(again bool, resend *items, t *taken) {
+	var keep items
+	c.notify.Used = 0
+	for it := c.queue.pop(); it != nil; it = c.queue.pop() {
+		switch {
+		case it.call != nil && again && it.call.waits():
+			resend.push(it)
+		case it.call != nil:
+			t.notSent = append(t.notSent, it.call)
+		case it.line != nil:
+			it.line.dropLocked(&c.outbox) // a handler's last items and its end
+		case it.frame.Type == wire.Notify && again && it.sent == 0:
+			c.notify.Used += it.cost
+			keep.push(it)
+		default:
+			c.queued -= it.cost
+			it.body.Release()
+		}
+	}
+	c.cutting, c.midway = 0, nil
+	c.queue.prepend(&keep)
+}
+
+// waits reports whether the call waits for a link when there is none.
+func (cl *Call) waits() bool { return !cl.nested && !cl.FailFast }
+
+func (c *Conn) mayResend(cl *Call) bool {
+	return cl.Repeatable() && cl.waits() && cl.resends < cl.Resends
+}
+
+// abandonCallsLocked takes every call out of the tables, for the end of the
+// connection. Cancelled ones have been settled.
+func (c *Conn) abandonCallsLocked() (t taken) {
+	for id, in := range c.pending {
+		if cl := in.call; cl != nil {
+			cl.id = 0
+			t.mayHaveRun = append(t.mayHaveRun, cl)
+		}
+		delete(c.pending, id)
+	}
+	c.gatherLocked()
+	for it := c.queue.head; it != nil; {
+		next := it.next
+		switch {
+		case it.call == nil:
+		case it.sent > 0: // in pending too
+			c.unqueueLocked(it)
+		default:
+			c.queue.remove(it)
+			t.notSent = append(t.notSent, it.call)
+		}
+		it = next
+	}
+	for it := c.waiting.pop(); it != nil; it = c.waiting.pop() {
+		t.notSent = append(t.notSent, it.call)
+	}
+	c.slots, c.held = 0, 0
+	return t
+}

@@ -1,0 +1,238 @@
+package engine
+
+import (
+	"context"
+	"math"
+	"sync"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Stream is one side of a stream: the items that it sends and those that it
+// receives, by their bytes. On the caller's side it hangs on a call, on the
+// handler's on an inbound; what ends those ends it. Its fields are under
+// Conn.mu unless they say otherwise.
+type Stream struct {
+	inspector Inspector // never nil
+
+	// fixed
+	conn  *Conn
+	decl  *Decl
+	call  *Call    // nil on the handler's side
+	in    *Inbound // nil on the caller's side
+	sends bool     // this side may send items
+	takes bool     // and receive them
+
+	id   uint64 // 0 until the CALL was counted
+	sess *session.Session
+
+	// sending
+	line    line
+	pack    packer
+	flow    flow.Sender
+	closed  bool          // END or the terminal frame is queued, or all was dropped
+	dropped bool          // … because the call is being settled
+	room    chan struct{} // capacity 1: the window may have room
+
+	// receiving
+	got     flow.Ring[Item]
+	gotPack packer
+	window  window
+	over    bool          // the peer sends no more …
+	end     *status.Error // … because of this; nil: it was done
+	arrived chan struct{} // capacity 1: there may be an item, or over is set
+
+	// Where OnItem's functions look on they see one item after another, in
+	// the items' order: held while one is sent, or received.
+	sending, receiving sync.Mutex
+
+	failed  *status.Error // this side gave up: nothing goes either way, and this is why
+	stopped error         // the handler's side: what the call fails with, whatever its handler returns
+
+	// the caller's side, when the call is settled
+	done   chan struct{} // closed then
+	held   bool          // interceptors have the last word: over is set by conclude
+	result *buf.Buf
+	meta   map[string]string
+	reply  *map[string]string // where the caller wants meta too; nil: nowhere
+	err    *status.Error
+	stop   func() // unties it from its context; nil: it has
+}
+
+func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
+	x := &Stream{conn: c, decl: d, room: make(chan struct{}, 1), arrived: make(chan struct{}, 1)}
+	up, down := kind != KindServerStream, kind != KindClientStream
+	x.sends, x.takes = down, up
+	if caller {
+		x.sends, x.takes = up, down
+	}
+	x.line.x = x
+	x.window.size = c.config.Limits.Window
+	x.over, x.closed = !x.takes, !x.sends
+	return x
+}
+
+// Inspector is who looks at a stream's items.
+type Inspector interface {
+	// Watched reports whether anybody does.
+	Watched() bool
+	// Inspect sees an item, and may stop the stream: e is the error err as this
+	// side sees it.
+	Inspect(item []byte, sent bool) (e *status.Error, err error)
+}
+
+// signal wakes one of those who wait on ch. Whoever finds more than it needs
+// signals again, so that any number may wait.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// beginLocked is called when the stream has its id: from now on items may be
+// sent.
+func (x *Stream) beginLocked(id uint64) {
+	x.id, x.sess = id, x.conn.sess
+	x.window.taken, x.window.spent, x.window.due, x.window.dueBytes = 0, 0, 0, 0
+	x.flow.Window = int(min(x.conn.peer.limits.Window, math.MaxInt32))
+	signal(x.room)
+}
+
+// pushLocked lets the line send what it has, once the CALL has left, the whole
+// of it.
+func (x *Stream) pushLocked() {
+	if x.id != 0 && !x.line.empty() && (x.call == nil || x.call.item.list == nil) {
+		x.line.pushLocked(&x.conn.outbox)
+	}
+}
+
+// Gone is closed when the handler's context ends. It is nil at the caller's,
+// whose call is settled when its context ends.
+func (x *Stream) Gone() <-chan struct{} {
+	if x.in != nil {
+		return x.in.Done()
+	}
+	return nil
+}
+
+// brokenLocked says why this side can neither send nor receive.
+func (x *Stream) brokenLocked() *status.Error {
+	switch {
+	case x.failed != nil:
+		return x.failed
+	case x.in != nil && x.in.orphanedLocked():
+		return x.in.lostLocked()
+	}
+	return nil
+}
+
+// why is the error of a handler's side whose context has ended.
+func (x *Stream) why() *status.Error {
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := x.brokenLocked(); err != nil {
+		return err
+	}
+	return status.Ended(x.in, status.MayHaveRun)
+}
+
+// inspected reports whether interceptors' functions look on.
+func (x *Stream) inspected() bool { return x.inspector.Watched() }
+
+// Watched reports whether somebody looks at the items.
+func (x *Stream) Watched() bool { return x.inspected() }
+
+// inspect shows an item to the interceptors' functions. The first that refuses
+// it ends the stream.
+func (x *Stream) inspect(data []byte, sent bool) error {
+	e, err := x.inspector.Inspect(data, sent)
+	if err != nil {
+		x.Stop(e, err)
+		return e
+	}
+	return nil
+}
+
+// OpenOptions are what a stream is opened with.
+type OpenOptions struct {
+	Held      bool               // the end comes from Conclude, not from the peer alone
+	Reply     *map[string]string // where the caller wants the reply's metadata too; nil: nowhere
+	Inspector Inspector          // never nil
+	Stop      func()             // called when the stream has ended and its context is not watched any more
+}
+
+// Open begins a stream: it takes a reference of body and never waits. The end of
+// the call's context ends the stream. err is why it could not even be queued.
+func (cl *Call) Open(body *buf.Buf, meta map[string]string, o OpenOptions) (*Stream, *status.Error) {
+	x := newStream(cl.Conn, cl.Decl, cl.Decl.Kind, true)
+	x.inspector, x.done, x.held, x.reply = o.Inspector, make(chan struct{}), o.Held, o.Reply
+	x.call, cl.stream = cl, x
+	cl.prepare(body, meta)
+	f := &cl.item.frame
+	f.Kind = cl.Decl.Kind.wire()
+	if !x.sends {
+		f.Flags |= wire.NoItems
+	}
+	stop, unbind := o.Stop, func() bool { return true }
+	if ctx := cl.Ctx; ctx.Done() != nil {
+		unbind = context.AfterFunc(ctx, func() { x.Fail(status.Ended(ctx, status.MayHaveRun)) })
+	}
+	cl.Conn.mu.Lock() // the context may end this moment
+	x.stop = func() { unbind(); stop() }
+	cl.Conn.mu.Unlock()
+	cl.start()
+	if err := x.unsent(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// unsent is why the call could not even be queued.
+func (x *Stream) unsent() *status.Error {
+	if !x.Ended() {
+		return nil
+	}
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x.err == nil || x.err.Outcome != status.NotSent {
+		return nil
+	}
+	return x.err
+}
+
+// Conn is the connection of a stream.
+func (x *Stream) Conn() *Conn { return x.conn }
+
+// Decl is its declaration.
+func (x *Stream) Decl() *Decl { return x.decl }
+
+// Caller reports whether this is the caller's side.
+func (x *Stream) Caller() bool { return x.in == nil }
+
+// Takes reports whether this side receives items.
+func (x *Stream) Takes() bool { return x.takes }
+
+// Done is closed when the caller's side is settled. It is nil at the handler's.
+func (x *Stream) Done() <-chan struct{} { return x.done }
+
+// Meta is what came back with the end of the stream, at the caller's side; nil
+// before it.
+func (x *Stream) Meta() map[string]string {
+	x.conn.mu.Lock()
+	defer x.conn.mu.Unlock()
+	return x.meta
+}
+
+// Err is what a settled stream's call ended with.
+func (x *Stream) Err() *status.Error {
+	x.conn.mu.Lock()
+	defer x.conn.mu.Unlock()
+	return x.err
+}

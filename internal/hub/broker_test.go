@@ -1,0 +1,65 @@
+package hub
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+	"github.com/typedrpc/typedrpc/internal/flow"
+)
+
+// TestBroker_memoryOrder: publishers of one channel take turns, those of
+// another do not wait for them, and waiting ends with the context.
+func TestBroker_memoryOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		ctx := t.Context()
+		b := newMemoryBroker()
+		gate := make(chan struct{})
+		var got []string
+		cancel, err := b.Subscribe(ctx, "x", func(msg []byte) {
+			<-gate
+			got = append(got, string(msg))
+		})
+		is.NoErr(err)
+		_, err = b.Subscribe(ctx, "y", func([]byte) {})
+		is.NoErr(err)
+		go b.Publish(ctx, "x", []byte("a"))
+		synctest.Wait()
+		go b.Publish(ctx, "x", []byte("b"))
+		synctest.Wait()
+		is.NoErr(b.Publish(ctx, "y", nil))
+		short, stop := context.WithTimeout(ctx, time.Second)
+		defer stop()
+		is.Equal(b.Publish(short, "x", nil), context.DeadlineExceeded)
+		close(gate)
+		synctest.Wait()
+		is.Equal(got, []string{"a", "b"})
+		cancel()
+		cancel()
+		is.NoErr(b.Publish(ctx, "x", nil))
+		is.Equal(len(b.channels), 1)
+		is.NoErr(b.Close())
+		is.Equal(b.Publish(ctx, "x", nil), errBrokerClosed)
+		_, err = b.Subscribe(ctx, "x", nil)
+		is.Equal(err, errBrokerClosed)
+		cancel()
+	})
+}
+
+// TestTopic_serverBound: half of the server's budget is kept for calls.
+func TestTopic_serverBound(t *testing.T) {
+	is := is.New(t)
+	server := flow.NewBudget(1000)
+	a := &account{own: flow.NewBudget(10_000), server: server}
+	is.True(a.take(300))
+	is.True(a.take(300))
+	is.True(!a.take(1))
+	a.give(300)
+	is.True(a.take(1))
+	a.give(301)
+	is.Equal(server.Used(), int64(0))
+	is.Equal(a.own.Used(), int64(0))
+}

@@ -1,0 +1,99 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+func brokerError(ctx context.Context, err error, text string) *status.Error {
+	var e *status.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, errBrokerClosed):
+		return errHubClosed()
+	case ctx.Err() != nil:
+		return status.Ended(ctx, status.MayHaveRun)
+	}
+	return &status.Error{Code: status.Unavailable, Message: text, Outcome: status.MayHaveRun, Cause: err}
+}
+
+// feed is a room's subscription to one channel of the broker.
+type feed struct {
+	broker  Broker
+	channel string
+	deliver func([]byte)
+
+	mu      sync.Mutex
+	opening *opening // nil: nobody needed it yet, or it failed
+	cancel  func()   // not nil while it is open
+}
+
+// opening is an attempt to subscribe, which many may wait for.
+type opening struct {
+	done chan struct{}
+	err  error
+	left bool // who made it left: the others need another
+}
+
+func (f *feed) init(b Broker, channel string, deliver func([]byte)) {
+	f.broker, f.channel, f.deliver = b, channel, deliver
+}
+
+// open subscribes if that has not been done: the first who asks does it, with
+// its context, and the others wait.
+func (f *feed) open(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		o := f.opening
+		first := o == nil
+		if first {
+			o = &opening{done: make(chan struct{}), err: status.Errorf(status.Internal, "the broker panicked")}
+			f.opening = o
+		}
+		f.mu.Unlock()
+		if first {
+			return f.subscribe(ctx, o)
+		}
+		select {
+		case <-o.done:
+		case <-ctx.Done():
+			return status.Ended(ctx, status.NotSent)
+		}
+		if !o.left {
+			return o.err
+		}
+	}
+}
+
+func (f *feed) subscribe(ctx context.Context, o *opening) error {
+	var cancel func()
+	defer func() {
+		f.mu.Lock()
+		if f.cancel = cancel; cancel == nil {
+			f.opening = nil
+		}
+		f.mu.Unlock()
+		close(o.done)
+	}()
+	stop, err := f.broker.Subscribe(ctx, f.channel, f.deliver)
+	if err != nil {
+		o.err, o.left = brokerError(ctx, err, "the broker could not be subscribed to"), ctx.Err() != nil
+		return o.err
+	}
+	cancel, o.err = stop, nil
+	return nil
+}
+
+func (f *feed) close() {
+	f.mu.Lock()
+	cancel := f.cancel
+	f.cancel, f.opening = nil, nil
+	f.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}

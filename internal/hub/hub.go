@@ -1,0 +1,242 @@
+// Package hub has topics by their bytes: rooms, their subscribers and what
+// becomes of slow ones, history, presence, and the broker in memory. It knows no
+// sockets, no frames, and no user's type: it is given what encodes a message
+// anew.
+package hub
+
+import (
+	"cmp"
+	"container/list"
+	"context"
+	"sync"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// Hub is where the topics of a process meet. All of it may be used by any number
+// of goroutines.
+//
+// Locks are taken in this order: feed.mu alone; Hub.mu, then room.mu, then
+// subscriber.mu or onlooker.mu, then the connection's. None is held while
+// anything waits.
+type Hub struct {
+	broker  Broker
+	shared  bool // with other hubs, perhaps
+	options Options
+
+	mu       sync.Mutex
+	closed   bool
+	rooms    map[roomID]*room
+	idle     list.List // rooms kept for their history alone, the last used first
+	accounts map[*engine.Conn]*account
+
+	announcer
+}
+
+// Options are what a hub is made with. The zero value of every field is its
+// default.
+type Options struct {
+	Broker       Broker // the hub closes it; nil: the hub is alone
+	Codec        string // the name of what messages are encoded in on their way through the broker
+	HistoryBytes int    // of one key, each message counted with its overhead
+	IdleKeys     int    // keys without subscribers whose history is kept
+}
+
+// New makes a hub.
+func New(o Options) *Hub {
+	o.HistoryBytes = cmp.Or(o.HistoryBytes, 256<<10)
+	o.IdleKeys = cmp.Or(o.IdleKeys, 1024)
+	h := &Hub{
+		broker: o.Broker, shared: o.Broker != nil, options: o,
+		rooms: map[roomID]*room{}, accounts: map[*engine.Conn]*account{},
+	}
+	if !h.shared {
+		h.broker = newMemoryBroker()
+	}
+	h.announcer.init()
+	return h
+}
+
+// Close ends all subscriptions, forgets every history and closes the broker,
+// whose error it returns. Closing again does nothing.
+func (h *Hub) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	var all, idle []*room
+	for _, r := range h.rooms {
+		all = append(all, r)
+		if r.idle != nil {
+			h.dropLocked(r)
+			idle = append(idle, r)
+		}
+	}
+	h.mu.Unlock()
+	for _, r := range all {
+		r.close()
+	}
+	for _, r := range idle {
+		r.unsubscribe()
+	}
+	h.announcer.stop() // the broker may wait for what is being published
+	err := h.broker.Close()
+	h.announcer.wg.Wait()
+	return err
+}
+
+func errHubClosed() *status.Error { return status.Errorf(status.Unavailable, "the hub was closed") }
+
+// Publish gives a message in the hub's codec to the broker, with ctx. What it
+// fails with is a *status.Error.
+func (h *Hub) Publish(ctx context.Context, t *Topic, key string, msg []byte) error {
+	if err := CheckKey(key); err != nil {
+		return err
+	}
+	if limit := t.Decl.Limit(flow.MaxMessageCeiling); len(msg) > limit {
+		return status.Errorf(status.ResourceExhausted, "a message of %q has %d bytes, at most %d can be published", t.Decl.Name, len(msg), limit)
+	}
+	if t.remembers() { // what is published here is remembered here, whoever has subscribed
+		r, err := h.enter(t, key)
+		if err != nil {
+			return err
+		}
+		defer h.exit(r)
+		if err := r.items.open(ctx); err != nil {
+			return err
+		}
+		h.mu.Lock()
+		r.published = true
+		h.mu.Unlock()
+	} else if h.isClosed() {
+		return errHubClosed()
+	}
+	if err := h.broker.Publish(ctx, channelOf(t, key), msg); err != nil {
+		return brokerError(ctx, err, "the broker did not take the message")
+	}
+	return nil
+}
+
+func (h *Hub) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
+}
+
+// Names have no spaces, so a channel belongs to one topic and one key.
+func channelOf(t *Topic, key string) string { return "topic " + t.Decl.Name + " " + key }
+
+func presenceChannelOf(t *Topic, key string) string { return "presence " + t.Decl.Name + " " + key }
+
+// enter finds or makes the room, which stays until exit.
+func (h *Hub) enter(t *Topic, key string) (*room, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errHubClosed()
+	}
+	id := roomID{t, key}
+	r := h.rooms[id]
+	if r == nil {
+		r = &room{hub: h, roomID: id}
+		r.items.init(h.broker, channelOf(t, key), r.deliver)
+		r.presence.init(r)
+		h.rooms[id] = r
+	}
+	if r.idle != nil {
+		h.idle.Remove(r.idle)
+		r.idle = nil
+	}
+	r.users++
+	return r, nil
+}
+
+// exit lets the room go if nobody is left in it and there is nothing to
+// remember; too many histories push out the oldest.
+func (h *Hub) exit(r *room) {
+	h.mu.Lock()
+	var gone *room
+	if r.users--; r.users == 0 {
+		switch {
+		case h.closed || !r.published && !r.remembers():
+			gone = r
+		default:
+			r.idle = h.idle.PushFront(r)
+			if h.idle.Len() > h.options.IdleKeys {
+				gone = h.idle.Back().Value.(*room)
+			}
+		}
+	}
+	if gone != nil {
+		h.dropLocked(gone)
+	}
+	h.mu.Unlock()
+	if gone != nil {
+		gone.unsubscribe()
+	}
+}
+
+func (h *Hub) dropLocked(r *room) {
+	if r.idle != nil {
+		h.idle.Remove(r.idle)
+		r.idle = nil
+	}
+	delete(h.rooms, r.roomID)
+}
+
+// account is what the subscriptions of one connection have queued.
+type account struct {
+	own    *flow.Budget
+	most   int64 // of own
+	server *flow.Budget
+	users  int // under Hub.mu
+}
+
+// take takes n bytes, of the server's budget at most the half that is not kept
+// for calls.
+func (a *account) take(n int) bool {
+	if a.server.Pressed() || !a.own.Take(n) {
+		return false
+	}
+	if !a.server.Take(n) {
+		a.own.Give(n)
+		return false
+	}
+	return true
+}
+
+// force takes n bytes whether they are there or not.
+func (a *account) force(n int) {
+	a.own.Force(n)
+	a.server.Force(n)
+}
+
+func (a *account) give(n int) {
+	a.own.Give(n)
+	a.server.Give(n)
+}
+
+func (h *Hub) accountOf(c *engine.Conn) *account {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.accounts[c]
+	if a == nil {
+		most := int64(c.Limits().MaxBuffered)
+		a = &account{own: flow.NewBudget(most), most: most, server: c.Budget()}
+		h.accounts[c] = a
+	}
+	a.users++
+	return a
+}
+
+func (h *Hub) leaveAccount(c *engine.Conn, a *account) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a.users--; a.users == 0 {
+		delete(h.accounts, c)
+	}
+}

@@ -1,0 +1,118 @@
+package hub
+
+import (
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// message is a published message. Its buffers are left to the garbage
+// collector: each has a reference that is never released. So they are as large
+// as they need to be, and a queue that holds them is as large as it says.
+type message struct {
+	encoding            // the hub's
+	others   []encoding // in other codecs, made when needed; under room.mu
+}
+
+type encoding struct {
+	codec string
+	body  *buf.Buf // nil: there is none
+	text  sound
+}
+
+// sound says whether an encoding may travel in the JSON-RPC dialect.
+type sound uint8
+
+const (
+	unchecked sound = iota
+	modest          // JSON, no deeper than everybody reads
+	doubtful
+)
+
+func newEncoding(codec string, data []byte) encoding {
+	b := &buf.Buf{B: data}
+	b.Retain()
+	return encoding{codec: codec, body: b}
+}
+
+// bodyFor is the message as s can be given it; nil: it cannot. Under room.mu.
+func (m *message) bodyFor(s *subscriber) *buf.Buf {
+	e := m.encodedFor(s)
+	if e.body == nil || e.body.Len() > s.peer.Limit {
+		return nil
+	}
+	if !s.peer.Text {
+		return e.body
+	}
+	if e.text == unchecked {
+		e.text = doubtful
+		if wire.Valid(e.body.B, wire.MaxDepth) == nil {
+			e.text = modest
+		}
+	}
+	if (e.text == doubtful || s.peer.Depth < wire.MaxDepth) && wire.Valid(e.body.B, s.peer.Depth) != nil {
+		return nil
+	}
+	return e.body
+}
+
+func (m *message) encodedFor(s *subscriber) *encoding {
+	if s.peer.Codec == m.codec {
+		return &m.encoding
+	}
+	for i := range m.others {
+		if m.others[i].codec == s.peer.Codec {
+			return &m.others[i]
+		}
+	}
+	e, err := recode(m, &s.peer)
+	if err != nil {
+		s.fail(err)
+	}
+	m.others = append(m.others, e)
+	return &m.others[len(m.others)-1]
+}
+
+// recode encodes a message in the codec of p. The codecs and the message's own
+// methods are the user's, and this goroutine may be the broker's.
+func recode(m *message, p *Peer) (e encoding, err error) {
+	e = encoding{codec: p.Codec}
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	data, err := p.Recode(m.body.B)
+	if err != nil {
+		return e, err
+	}
+	return newEncoding(p.Codec, data), nil
+}
+
+const maxKey = 255
+
+// CheckKey says why there is no such key.
+func CheckKey(key string) *status.Error {
+	switch {
+	case len(key) > maxKey:
+		return status.Errorf(status.InvalidArgument, "the key has %d bytes, at most %d are allowed", len(key), maxKey)
+	case !utf8.ValidString(key):
+		return status.Errorf(status.InvalidArgument, "the key is not UTF-8")
+	}
+	return nil
+}
+
+// MissedUnknown is -1 on the wire: the largest integer that JSON's readers all
+// agree on (PROTOCOL.md section 1.2).
+const MissedUnknown = 1<<53 - 1
+
+// Missed adds up numbers of lost messages.
+func Missed(a, b uint64) uint64 {
+	if a == MissedUnknown || b == MissedUnknown {
+		return MissedUnknown
+	}
+	return min(a+b, MissedUnknown-1)
+}

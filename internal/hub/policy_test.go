@@ -1,0 +1,45 @@
+package hub
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc/internal/flow"
+)
+
+func TestSubscriber_policies(t *testing.T) {
+	const size = flow.MessageOverhead + 1
+	for _, test := range []struct {
+		do     Do
+		queue  string // message, and how many were lost before it
+		missed uint64 // before the next one
+	}{
+		{DropOldest, "2+2 3+0 ", 0},
+		{DropNewest, "0+0 1+0 ", 2},
+		{LatestOnly, "3+3 ", 0},
+		{WaitAtMost, "0+0 1+0 ", 0},
+	} {
+		is := is.New(t)
+		own := flow.NewBudget(10 * size)
+		s := &subscriber{
+			policy: Policy{Do: test.do}, most: 2 * size, account: &account{own: own},
+			wake: make(chan struct{}, 1), space: make(chan struct{}, 1),
+		}
+		for i := range 4 {
+			took := s.give(newEncoding("", fmt.Append(nil, i)).body)
+			is.Equal(took, i < 2 || test.do != WaitAtMost)
+		}
+		is.Equal(s.missed, test.missed)
+		is.Equal(own.Used(), int64(s.queue.Len()*size))
+		var got string
+		for i := range s.queue.Len() {
+			q := s.queue.At(i)
+			got += fmt.Sprintf("%s+%d ", q.body.B, q.dropped)
+		}
+		is.Equal(got, test.queue)
+		s.drop()
+		is.Equal(own.Used(), int64(0))
+	}
+}

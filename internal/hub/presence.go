@@ -1,0 +1,217 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"time"
+)
+
+// Presence across hubs. A hub whose room somebody watches asks on the room's
+// presence channel, again every presenceInterval, and after the broker may
+// have lost something. Hubs that have the room answer with all of their
+// members, and announce changes for presencePatience after the last question.
+// So nothing is published about rooms that nobody watches, what was lost
+// mends itself, and the members of a hub that does not answer any more leave.
+const (
+	presenceInterval = 10 * time.Second
+	presencePatience = 3 * presenceInterval
+	// noticeBytes is about how many bytes of names one notice carries.
+	noticeBytes = 32 << 10
+)
+
+// notice is what travels on a presence channel.
+type notice struct {
+	Node string `json:"node"`
+	// Ask wants every hub's members.
+	Ask bool `json:"ask,omitempty"`
+	// All begins a list of all members, in Join; the last part has End.
+	All bool `json:"all,omitempty"`
+	End bool `json:"end,omitempty"`
+	// Without a list begun these are changes.
+	Join  []string `json:"join,omitempty"`
+	Leave []string `json:"leave,omitempty"`
+}
+
+// presence is who is in a room. Its fields are under room.mu.
+type presence struct {
+	feed      feed
+	here      map[string]int   // this hub's subscriptions by subject
+	nodes     map[string]*node // other hubs' members, while somebody watches
+	onlookers map[*onlooker]struct{}
+
+	// announcing; only with a shared broker
+	asked   time.Time           // somebody wanted to know
+	asking  time.Time           // the last question on the channel
+	changed map[string]struct{} // subjects to announce
+	ask     bool                // a question is to be published …
+	answer  bool                // … and the list of all members
+	queued  bool                // it waits for the announcer
+}
+
+// node is another hub.
+type node struct {
+	members map[string]struct{}
+	coming  map[string]struct{} // a list of which not all parts have come; nil: none
+	seen    time.Time           // its last list or sign
+}
+
+func (p *presence) init(r *room) {
+	p.feed.init(r.hub.broker, presenceChannelOf(r.topic, r.key), r.noticed)
+	p.here = map[string]int{}
+	p.asked = time.Now() // others may be watching already
+}
+
+// openPresence subscribes to the room's presence channel, if others use it.
+func (r *room) openPresence(ctx context.Context) error {
+	if !r.hub.shared {
+		return nil
+	}
+	return r.presence.feed.open(ctx)
+}
+
+// presentLocked counts a subscription in or out.
+func (r *room) presentLocked(subject string, by int) {
+	before := r.here[subject]
+	if r.here[subject] += by; r.here[subject] == 0 {
+		delete(r.here, subject)
+	}
+	if before > 0 && r.here[subject] > 0 {
+		return
+	}
+	if !r.elsewhereLocked(subject, nil) {
+		r.tellLocked(subject, by > 0)
+	}
+	if r.hub.shared && time.Since(r.asked) < presencePatience {
+		if r.changed == nil {
+			r.changed = map[string]struct{}{}
+		}
+		r.changed[subject] = struct{}{}
+		r.announceLocked()
+	}
+}
+
+// elsewhereLocked reports that another hub than but has the subject.
+func (r *room) elsewhereLocked(subject string, but *node) bool {
+	for _, n := range r.nodes {
+		if _, ok := n.members[subject]; ok && n != but {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *room) tellLocked(subject string, came bool) {
+	for w := range r.onlookers {
+		w.change(member{subject: subject, left: !came})
+	}
+}
+
+// setLocked changes another hub's member.
+func (r *room) setLocked(n *node, subject string, present bool) {
+	if _, was := n.members[subject]; was == present {
+		return
+	}
+	if present {
+		n.members[subject] = struct{}{}
+	} else {
+		delete(n.members, subject)
+	}
+	if r.here[subject] == 0 && !r.elsewhereLocked(subject, n) {
+		r.tellLocked(subject, present)
+	}
+}
+
+// noticed takes what comes on the presence channel.
+func (r *room) noticed(msg []byte) {
+	var m notice
+	if msg != nil && (json.Unmarshal(msg, &m) != nil || m.Node == "" || m.Node == r.hub.node) {
+		return // our own, or not ours to understand
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone {
+		return // another room of the key answers
+	}
+	if msg == nil {
+		r.askLocked()
+		return
+	}
+	now := time.Now()
+	if m.Ask {
+		r.asked, r.asking, r.answer = now, now, true
+		r.announceLocked()
+	}
+	if len(r.onlookers) == 0 {
+		return
+	}
+	n := r.nodes[m.Node]
+	if n == nil {
+		n = &node{members: map[string]struct{}{}}
+		r.nodes[m.Node] = n
+	}
+	n.seen = now
+	r.updateLocked(n, &m)
+	if len(n.members) == 0 && n.coming == nil {
+		delete(r.nodes, m.Node)
+	}
+}
+
+func (r *room) updateLocked(n *node, m *notice) {
+	if m.All {
+		n.coming = map[string]struct{}{}
+	}
+	if n.coming == nil {
+		for _, s := range m.Leave {
+			r.setLocked(n, s, false)
+		}
+		for _, s := range m.Join {
+			r.setLocked(n, s, true)
+		}
+		return
+	}
+	for _, s := range m.Join {
+		n.coming[s] = struct{}{}
+	}
+	if !m.End {
+		return
+	}
+	all := n.coming
+	n.coming = nil
+	for s := range maps.Clone(n.members) {
+		if _, ok := all[s]; !ok {
+			r.setLocked(n, s, false)
+		}
+	}
+	for s := range all {
+		r.setLocked(n, s, true)
+	}
+}
+
+// askLocked asks the other hubs, if somebody watches.
+func (r *room) askLocked() {
+	if r.hub.shared && len(r.onlookers) > 0 {
+		// Who asks also answers: the others skip their question for this one,
+		// and need our members as we need theirs.
+		now := time.Now()
+		r.ask, r.answer, r.asking, r.asked = true, true, now, now
+		r.announceLocked()
+	}
+}
+
+// beatLocked is called every presenceInterval while somebody watches. Another
+// hub's question serves us too.
+func (r *room) beatLocked(now time.Time) {
+	if now.Sub(r.asking) > presenceInterval/2 {
+		r.askLocked()
+	}
+	for id, n := range r.nodes {
+		if now.Sub(n.seen) < presencePatience {
+			continue
+		}
+		for s := range maps.Clone(n.members) {
+			r.setLocked(n, s, false)
+		}
+		delete(r.nodes, id)
+	}
+}

@@ -1,0 +1,199 @@
+package hub
+
+import (
+	"bytes"
+	"container/list"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// roomID goes by the declaration, so that two of one name do not mix types.
+type roomID struct {
+	topic *Topic
+	key   string
+}
+
+// room is one key of a topic at a hub. It exists while somebody is in it, and
+// then for its history.
+type room struct {
+	hub *Hub
+	roomID
+	items feed // the topic's messages
+
+	users int           // under Hub.mu: those who are in it
+	idle  *list.Element // under Hub.mu: its place in Hub.idle
+
+	// Under Hub.mu: this hub has published to a topic with history. The broker
+	// may bring the message later, so the room waits for it.
+	published bool
+
+	mu      sync.Mutex
+	closed  bool
+	subs    []*subscriber
+	history flow.Ring[remembered]
+	bytes   int  // of history
+	lost    bool // messages may be missing before the next one
+	gone    bool // it was dropped; there may be another for the key
+	presence
+}
+
+// remembered is a message of the history.
+type remembered struct {
+	msg     *message
+	at      time.Time
+	dropped uint64
+}
+
+// unsubscribe ends a room that nobody will enter again.
+func (r *room) unsubscribe() {
+	r.mu.Lock()
+	r.gone = true
+	r.mu.Unlock()
+	r.items.close()
+	r.presence.feed.close()
+}
+
+// remembers reports that there is history.
+func (r *room) remembers() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetLocked(time.Now())
+	return r.history.Len() > 0
+}
+
+// close ends everything in the room.
+func (r *room) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for _, s := range r.subs {
+		s.end(errHubClosed())
+	}
+	for w := range r.onlookers {
+		w.x.Fail(errHubClosed())
+	}
+}
+
+// deliver gives what the broker brings to everybody in the room.
+func (r *room) deliver(msg []byte) {
+	if msg == nil {
+		r.lose()
+		return
+	}
+	for _, b := range r.giveAll(&message{encoding: newEncoding(r.hub.options.Codec, bytes.Clone(msg))}) {
+		b.sub.await(b.body)
+	}
+}
+
+// behind is a subscriber that the publisher waits for, to give it body.
+type behind struct {
+	sub  *subscriber
+	body *buf.Buf
+}
+
+func (r *room) giveAll(m *message) (late []behind) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rememberLocked(m)
+	for _, s := range r.subs {
+		if body := m.bodyFor(s); !s.give(body) {
+			late = append(late, behind{s, body})
+		}
+	}
+	return late
+}
+
+// lose notes that the broker may have lost messages.
+func (r *room) lose() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = true
+	for _, s := range r.subs {
+		s.mu.Lock()
+		s.missed = MissedUnknown
+		s.mu.Unlock()
+	}
+}
+
+func (r *room) rememberLocked(m *message) {
+	if r.topic.remembers() {
+		p := remembered{msg: m, at: time.Now()}
+		if r.lost {
+			p.dropped = MissedUnknown
+		}
+		r.history.Push(p)
+		r.bytes += m.body.Len() + flow.MessageOverhead
+		r.forgetLocked(p.at)
+	}
+	r.lost = false
+}
+
+// forgetLocked ends the history where it is too long.
+func (r *room) forgetLocked(now time.Time) {
+	t := r.topic
+	for n := r.history.Len(); n > 0; n-- {
+		first := r.history.Front()
+		if (t.Last == 0 || n <= t.Last) && (t.Recent == 0 || now.Sub(first.at) < t.Recent) &&
+			(r.bytes <= r.hub.options.HistoryBytes || n == 1) {
+			return
+		}
+		r.bytes -= first.msg.body.Len() + flow.MessageOverhead
+		r.history.Pop()
+	}
+}
+
+// join puts s into the room and returns the history for it: one step, so that
+// no message is missing between them and none is in both.
+func (r *room) join(s *subscriber) ([]queued, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, errHubClosed()
+	}
+	r.forgetLocked(time.Now())
+	past := make([]queued, 0, r.history.Len())
+	for i := range r.history.Len() {
+		p := r.history.At(i)
+		if i > 0 { // what is missing before the first was before the history
+			s.missed = Missed(s.missed, p.dropped)
+		}
+		body := p.msg.bodyFor(s)
+		if body == nil {
+			s.missed = Missed(s.missed, 1)
+			continue
+		}
+		q := queued{body, s.missed}
+		if !s.account.take(q.cost()) {
+			return nil, status.Errorf(status.ResourceExhausted, "the history does not fit beside what waits for this connection; receive from its other subscriptions, then subscribe again")
+		}
+		s.past += q.cost()
+		s.missed = 0
+		past = append(past, q)
+	}
+	if r.lost && r.history.Len() > 0 {
+		s.missed = MissedUnknown
+	}
+	s.place = len(r.subs)
+	r.subs = append(r.subs, s)
+	r.presentLocked(s.peer.Subject, 1)
+	return past, nil
+}
+
+func (r *room) leave(s *subscriber) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := len(r.subs) - 1
+	r.subs[s.place] = r.subs[last]
+	r.subs[s.place].place = s.place
+	r.subs[last] = nil
+	r.subs = r.subs[:last]
+	if cap(r.subs) > 64 && last < cap(r.subs)/4 {
+		r.subs = slices.Clone(r.subs)
+	}
+	r.presentLocked(s.peer.Subject, -1)
+}

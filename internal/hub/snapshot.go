@@ -1,0 +1,86 @@
+package hub
+
+// Snapshot is what tests see of a hub: a copy that was made at one moment.
+type Snapshot struct {
+	Rooms      int
+	Idle       int // of them, those that are kept for their history alone
+	Accounts   []Account
+	Watched    int  // rooms whose presence is asked for again and again
+	Announcing bool // something is to be announced
+	Channels   int  // of the broker in memory that have subscriptions; -1: there is another broker
+}
+
+// Account is what the subscriptions of one connection have queued.
+type Account struct{ Used, Max int64 }
+
+// Snapshot returns what the hub holds.
+func (h *Hub) Snapshot() Snapshot {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := Snapshot{Rooms: len(h.rooms), Idle: h.idle.Len(), Channels: -1}
+	for _, a := range h.accounts {
+		s.Accounts = append(s.Accounts, Account{Used: a.own.Used(), Max: a.most})
+	}
+	h.amu.Lock()
+	s.Watched, s.Announcing = len(h.watched), h.running
+	h.amu.Unlock()
+	if b, ok := h.broker.(*memoryBroker); ok {
+		b.mu.Lock()
+		s.Channels = len(b.channels)
+		b.mu.Unlock()
+	}
+	return s
+}
+
+// RoomSnapshot is what tests see of a room.
+type RoomSnapshot struct {
+	Held    []int // by subscription: bytes queued, or sent and not credited
+	Pending int   // changes of presence that wait for those who look on
+}
+
+// Room returns what the room of a key holds, nothing if there is none.
+func (h *Hub) Room(topic, key string) RoomSnapshot {
+	var s RoomSnapshot
+	r := h.find(topic, key)
+	if r == nil {
+		return s
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for w := range r.onlookers {
+		w.mu.Lock()
+		s.Pending += w.pending.Len()
+		w.mu.Unlock()
+	}
+	for _, sub := range r.subs {
+		sub.mu.Lock()
+		s.Held = append(s.Held, sub.bytes+sub.x.Uncredited())
+		sub.mu.Unlock()
+	}
+	return s
+}
+
+// Present counts a subscription in (1) or out (-1) of a room, which there must
+// be, as if there were one. It is for tests.
+func (h *Hub) Present(topic, key, subject string, by int) {
+	r := h.find(topic, key)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.presentLocked(subject, by)
+}
+
+// Deliver gives a room, which there must be, a message as its broker does; nil:
+// some may be lost. It is for tests.
+func (h *Hub) Deliver(topic, key string, msg []byte) { h.find(topic, key).deliver(msg) }
+
+// find returns the room of a key, nil if there is none.
+func (h *Hub) find(topic, key string) *room {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, r := range h.rooms {
+		if id.key == key && id.topic.Decl.Name == topic {
+			return r
+		}
+	}
+	return nil
+}

@@ -1,0 +1,327 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Peer is what a subscriber's connection is, and takes.
+type Peer struct {
+	Subject string // of its identity; "": it has none
+	Codec   string
+	Text    bool // the JSON-RPC dialect, whose messages …
+	Depth   int  // … nest at most so deep
+	Limit   int  // bytes of one message
+	// Recode encodes a message of the topic, which is in the hub's codec, in the
+	// connection's. It is user code, and called with a room's lock.
+	Recode func(msg []byte) ([]byte, error)
+	// Name appends the text of presence, encoded in the connection's codec. Watch
+	// alone needs it.
+	Name func(dst []byte, name string) ([]byte, error)
+}
+
+// signal wakes one of those who wait on ch.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// subscriber is one subscription. Whoever delivers a message offers it to the
+// stream right away, while nothing waits; otherwise it goes into the queue,
+// which the goroutine of the stream's handler empties.
+type subscriber struct {
+	// fixed
+	x        *engine.Stream
+	topic    *Topic
+	policy   Policy
+	most     int // bytes in queue
+	peer     Peer
+	observed bool // interceptors see the items: on the handler's goroutine only
+	account  *account
+	wake     chan struct{} // capacity 1: there is something in queue
+	space    chan struct{} // capacity 1: there is less in queue
+
+	place int // under room.mu: in room.subs
+	past  int // bytes of history not sent yet; the handler's goroutine alone
+
+	mu     sync.Mutex
+	direct bool // queue is empty and the goroutine waits
+	over   bool
+	queue  flow.Ring[queued]
+	bytes  int       // of queue, and of the item in the interceptors' hands
+	missed uint64    // lost before the next message
+	since  time.Time // it is behind since then; zero: it is not
+	fault  error     // to be logged
+}
+
+// queued is a message that waits for a subscriber.
+type queued struct {
+	body    *buf.Buf
+	dropped uint64 // before it
+}
+
+func (q *queued) cost() int { return q.body.Len() + flow.MessageOverhead }
+
+// Subscribe is the handler of a topic's stream. It returns when the stream ends.
+func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) error {
+	r, err := h.enter(t, key)
+	if err != nil {
+		return err
+	}
+	defer h.exit(r)
+	if err := r.items.open(ctx); err != nil {
+		return err
+	}
+	if err := r.openPresence(ctx); err != nil {
+		return err
+	}
+	c := x.Conn()
+	sub := &subscriber{
+		x: x, topic: t, policy: t.Policy, most: cmp.Or(t.Policy.Bytes, slowBytes), peer: p,
+		observed: x.Watched(),
+		account:  h.accountOf(c),
+		wake:     make(chan struct{}, 1), space: make(chan struct{}, 1),
+	}
+	defer h.leaveAccount(c, sub.account)
+	defer sub.drop()
+	past, err := r.join(sub)
+	if err != nil {
+		return err
+	}
+	defer r.leave(sub)
+	return sub.run(ctx, past)
+}
+
+// run sends the history and then what is in the queue, until the stream ends.
+func (s *subscriber) run(ctx context.Context, past []queued) error {
+	for i := range past {
+		q := past[i]
+		past[i] = queued{}
+		if err := s.x.Send(q.body, wire.History|engine.Shared, q.dropped); err != nil {
+			return err
+		}
+		s.past -= q.cost()
+		s.account.give(q.cost())
+	}
+	for {
+		s.logFault()
+		wait, err := s.drain()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-wait:
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.x.Gone():
+			return s.x.ContextErr()
+		}
+	}
+}
+
+// fail notes why a message cannot be given to subscribers of s's codec. It is
+// logged on the goroutine of s: a logger may publish.
+func (s *subscriber) fail(err error) {
+	s.mu.Lock()
+	s.fault = err
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+func (s *subscriber) logFault() {
+	s.mu.Lock()
+	err := s.fault
+	s.fault = nil
+	s.mu.Unlock()
+	if err != nil {
+		s.x.Conn().Logger().Error("typedrpc: a message cannot be given to subscribers of another codec",
+			"topic", s.topic.Decl.Name, "codec", s.peer.Codec, "error", err)
+	}
+}
+
+// drain sends what the stream takes now. It returns what to wait for before it
+// takes more, nil when the queue is empty.
+func (s *subscriber) drain() (wait <-chan struct{}, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.queue.Len() > 0 {
+		q := *s.queue.Front()
+		if s.observed {
+			s.queue.Pop()
+			s.mu.Unlock()
+			err := s.x.Send(q.body, engine.Shared, q.dropped)
+			s.mu.Lock()
+			if err != nil {
+				return nil, err
+			}
+		} else {
+			wait, err := s.x.Offer(q.body, engine.Shared, q.dropped)
+			if wait != nil || err != nil {
+				return wait, err
+			}
+			s.queue.Pop()
+		}
+		s.freeLocked(q.cost())
+	}
+	s.direct = !s.observed
+	return nil, nil
+}
+
+// give hands a message over without waiting: to the stream, to the queue, or
+// to the policy. It reports false if the publisher is to wait. A nil body is a
+// message that the subscriber cannot be given.
+func (s *subscriber) give(body *buf.Buf) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over:
+		return true
+	case body == nil:
+		s.missed = Missed(s.missed, 1)
+		return true
+	case s.direct:
+		wait, err := s.x.Offer(body, engine.Shared, s.missed)
+		switch {
+		case err != nil:
+			s.over = true // and the goroutine learns the reason itself
+			return true
+		case wait == nil:
+			s.missed = 0
+			return true
+		}
+	}
+	return s.queueLocked(body)
+}
+
+func (s *subscriber) queueLocked(body *buf.Buf) bool {
+	q := queued{body: body}
+	if s.policy.Do == LatestOnly {
+		for s.queue.Len() > 0 {
+			s.dropFirstLocked()
+		}
+	}
+	// One message may always wait, whatever else the connection has waiting:
+	// a subscription that keeps up pays for no other.
+	for s.bytes > 0 && (s.bytes+q.cost() > s.most || !s.account.take(q.cost())) {
+		switch s.policy.Do {
+		case Disconnect:
+			s.endLocked(s.tooSlow())
+			return true
+		case WaitAtMost:
+			if s.since.IsZero() {
+				s.since = time.Now()
+			}
+			return false
+		case DropOldest:
+			if s.queue.Len() > 0 {
+				s.dropFirstLocked()
+				continue
+			}
+		}
+		s.missed = Missed(s.missed, 1)
+		return true
+	}
+	if s.bytes == 0 {
+		s.account.force(q.cost())
+	}
+	q.dropped, s.missed = s.missed, 0
+	s.direct = false // until the goroutine has sent it
+	s.queue.Push(q)
+	s.bytes += q.cost()
+	signal(s.wake)
+	return true
+}
+
+// dropFirstLocked drops the oldest message of the queue; the next one tells.
+func (s *subscriber) dropFirstLocked() {
+	q := s.queue.Pop()
+	s.freeLocked(q.cost())
+	next := &s.missed
+	if s.queue.Len() > 0 {
+		next = &s.queue.Front().dropped
+	}
+	*next = Missed(*next, Missed(q.dropped, 1))
+}
+
+func (s *subscriber) freeLocked(n int) {
+	s.bytes -= n
+	s.account.give(n)
+	if s.bytes <= s.most/2 {
+		s.since = time.Time{}
+	}
+	if s.policy.Do == WaitAtMost {
+		signal(s.space)
+	}
+}
+
+// await waits until body fits into the queue, and ends the subscription when
+// that takes too long. Only one goroutine at a time delivers to a room, so
+// nothing overtakes body.
+func (s *subscriber) await(body *buf.Buf) {
+	s.mu.Lock()
+	since := s.since
+	s.mu.Unlock()
+	if since.IsZero() { // it has caught up since
+		since = time.Now()
+	}
+	timer := time.NewTimer(max(1, s.policy.Wait-time.Since(since)))
+	defer timer.Stop()
+	for !s.give(body) {
+		select {
+		case <-s.space:
+		case <-timer.C:
+			s.end(s.tooSlow())
+			return
+		case <-s.x.Gone():
+			return
+		}
+	}
+}
+
+func (s *subscriber) tooSlow() *status.Error {
+	return status.Errorf(status.ResourceExhausted, "this subscriber of %q was too slow: more than %s were waiting for it, or more than its connection may have waiting; "+
+		"receive in a loop that does nothing slow, subscribe again to go on, or declare the topic with another SlowPolicy",
+		s.topic.Decl.Name, byteCount(s.most))
+}
+
+func byteCount(n int) string {
+	if n >= 1<<10 && n%(1<<10) == 0 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+// end ends the subscription with e.
+func (s *subscriber) end(e *status.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLocked(e)
+}
+
+func (s *subscriber) endLocked(e *status.Error) {
+	if !s.over {
+		s.over = true
+		s.x.Fail(e)
+	}
+}
+
+// drop gives back what the subscriber holds, when it is over.
+func (s *subscriber) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over, s.direct = true, false
+	s.account.give(s.past + s.bytes)
+	s.queue, s.bytes, s.past = flow.Ring[queued]{}, 0, 0
+}

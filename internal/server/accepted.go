@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Accepted is the server's side of a connection, which outlives its links.
+type Accepted struct {
+	server *Server
+	conn   *engine.Conn
+	codec  int
+	sess   *session.Session
+	greets sync.WaitGroup // OnConnect, and authentications of a live link
+	open   atomic.Bool    // among Conns; OnConnect was called
+
+	// Not under mu, which is held while an Identity's context is asked: that is
+	// the program's, and may ask who the peer is.
+	identity atomic.Pointer[Identity]
+
+	mu       sync.Mutex
+	request  *http.Request // the upgrade of the latest link
+	first    identified    // handlers' contexts derive from this one's
+	latest   identified    // of a later link, or of an AUTH
+	expire   *time.Timer
+	over     bool
+	renewals []renewal // AUTHs that wait
+	renewing bool      // and one is being handled
+}
+
+// linkEnded keeps the session for a while, or ends the connection.
+func (a *Accepted) linkEnded(c *session.Carrier, cause error) {
+	switch lost, over := a.sess.Detach(c, cause); {
+	case over:
+		a.end(a.sess.Err())
+	case lost:
+		a.conn.LinkDown()
+		limits := &a.server.o.Config.Limits
+		a.server.registry.Keep(a.sess, limits.Grace, limits.HandshakeTimeout, a.conn.Holds, a.end)
+	}
+}
+
+// end ends the connection, when its session is over.
+func (a *Accepted) end(cause error) {
+	s, c := a.server, a.conn
+	s.registry.Remove(a.sess)
+	c.Lost(a.sess, cause)
+	announced := a.open.Swap(false)
+	c.Finish(cause)
+	a.mu.Lock()
+	a.over = true
+	if a.expire != nil {
+		a.expire.Stop()
+	}
+	a.first.release(cause)
+	a.latest.release(cause)
+	a.mu.Unlock()
+	a.greets.Wait()
+	if announced {
+		s.o.OnDisconnect(c, c.Err())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.accepted, a)
+	s.checkEndedLocked()
+}
+
+// Identity is who the peer is, by the last authentication.
+func (a *Accepted) Identity() Identity { return *a.identity.Load() }
+
+// Closing is nothing to a server: it does not dial.
+func (a *Accepted) Closing() {}
+
+// GoingAway is nothing to a server: its client comes back by itself.
+func (a *Accepted) GoingAway(_, _ time.Duration) {}
+
+// AuthOK is for clients.
+func (a *Accepted) AuthOK(wire.AuthOKBody) error {
+	return engine.ProtocolError("AUTH_OK from a client")
+}
+
+// Over ends the connection, whose session has.
+func (a *Accepted) Over(cause error) { go a.end(cause) }
+
+// identify takes what an authentication found: its expiry is the connection's
+// from now on, and so is its context's end. The context of the first one is also
+// what handlers' derive from. What came over a link other than the latest one is
+// nobody's; nil is none at all yet.
+func (a *Accepted) identify(g grant, r *http.Request, over *session.Carrier) {
+	c := a.conn
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over || over != nil && a.sess.Carrier() != over {
+		g.release(context.Canceled)
+		return
+	}
+	id := g.id
+	a.identity.Store(&id)
+	now := identified{grant: g}
+	if ctx := g.id.Context; ctx != nil {
+		now.unwatch = context.AfterFunc(ctx, func() {
+			c.End(a.sess, &link.CloseError{Code: session.CloseUnauthed, Reason: "the identity has ended"})
+		})
+	}
+	if a.request == nil {
+		a.first = now
+	} else {
+		a.latest.release(context.Canceled)
+		a.latest = now
+	}
+	a.request = r
+	if a.expire != nil {
+		a.expire.Stop()
+		a.expire = nil
+	}
+	if !g.id.Expires.IsZero() {
+		a.expire = time.AfterFunc(max(time.Until(g.id.Expires), 1), a.expired)
+	}
+}
+
+// lastWords is the time that a connection has for what was ready to be sent when
+// its credentials expired: a peer that does not read would have for ever.
+const lastWords = time.Second
+
+func (a *Accepted) expired() {
+	err := &link.CloseError{Code: session.CloseUnauthed, Reason: "the credentials have expired"}
+	if a.sess.CloseAfterFlush(err) {
+		a.Over(err)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.over {
+		a.expire = time.AfterFunc(lastWords, func() { a.conn.End(a.sess, err) })
+	}
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// ending is cancel for causes of the layers below the API.
+func (s *Server) ending(cancel context.CancelCauseFunc) context.CancelCauseFunc {
+	return func(cause error) { cancel(s.o.Up(cause)) }
+}
+
+// bounded returns a context that ends when the handshake's time is over, unless
+// stop was called before: an Identity's context may derive from it, so it does
+// not end with the authentication.
+func (s *Server) bounded(parent context.Context) (ctx context.Context, cancel context.CancelCauseFunc, stop func() bool) {
+	ctx, cancel = context.WithCancelCause(parent)
+	timer := time.AfterFunc(s.o.Config.Limits.HandshakeTimeout, func() { cancel(context.DeadlineExceeded) })
+	return ctx, cancel, timer.Stop
+}
+
+// authenticateRequest authenticates a plain peer or a POST by the request
+// alone. base is what lives as long as the peer does.
+func (s *Server) authenticateRequest(base context.Context, r *http.Request) (g grant, _ *HTTPRefusal) {
+	if s.o.Authenticate == nil {
+		return g, nil
+	}
+	ctx, cancel, stop := s.bounded(base)
+	defer stop()
+	defer context.AfterFunc(r.Context(), func() { cancel(context.Canceled) })()
+	id, _, err := s.authenticate(ctx, r, nil, JSONCodec)
+	if err == nil {
+		return grant{id: id, end: s.ending(cancel)}, nil
+	}
+	cancel(s.o.Up(err))
+	e, code, foreign := refusalOf(err)
+	s.logRefusal(r, err, foreign)
+	answer := http.StatusUnauthorized
+	switch code {
+	case session.CloseForbidden:
+		answer = http.StatusForbidden
+	case session.CloseOverload:
+		answer = http.StatusServiceUnavailable
+	}
+	return g, refuse(answer, "%s", e.Message)
+}
+
+// authenticate runs the user's function, whose panic refuses one peer.
+func (s *Server) authenticate(ctx context.Context, r *http.Request, creds []byte, codec int) (id Identity, reply []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s panicked: %v", "Authenticate", p)
+		}
+	}()
+	return s.o.Authenticate(ctx, r.WithContext(ctx), creds, codec)
+}
+
+func (s *Server) logRefusal(r *http.Request, err error, foreign bool) {
+	level := slog.LevelDebug
+	if foreign {
+		level = slog.LevelWarn
+	}
+	s.o.Config.Logger.Log(r.Context(), level, "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err)
+}
+
+// authenticateLink runs the user's Authenticate with what HELLO or AUTH brought
+// over c, for as long as that lives.
+func (s *Server) authenticateLink(c *session.Carrier, r *http.Request, codec int, raw []byte) (g grant, err error) {
+	if s.o.Authenticate == nil {
+		return g, nil
+	}
+	ctx, cancel, stop := s.bounded(context.WithoutCancel(r.Context()))
+	defer stop()
+	returned := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-c.Done():
+			cancel(context.Canceled)
+		case <-returned:
+		}
+	})
+	g.id, g.reply, err = s.authenticate(ctx, r, raw, codec)
+	close(returned)
+	watch.Wait()
+	if err != nil {
+		cancel(s.o.Up(err))
+		return grant{}, err
+	}
+	g.end = s.ending(cancel)
+	return g, nil
+}
+
+// refusalOf turns an authentication's error into what the peer is told and the
+// close code that tells it whether to come back.
+func refusalOf(err error) (e *status.Error, closeCode int, foreign bool) {
+	switch {
+	case errors.As(err, &e):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		e = &status.Error{Code: status.DeadlineExceeded, Message: "authentication took too long"}
+	default:
+		e, foreign = &status.Error{Code: status.Unauthenticated, Message: "not authenticated"}, true
+	}
+	switch e.Code {
+	case status.Unavailable, status.ResourceExhausted, status.DeadlineExceeded:
+		return e, session.CloseOverload, foreign
+	case status.PermissionDenied:
+		return e, session.CloseForbidden, foreign
+	}
+	return e, session.CloseUnauthed, foreign
+}
+
+// identified is a grant in use.
+type identified struct {
+	grant
+	unwatch func() bool // of its context; nil: it has none
+}
+
+func (i *identified) release(cause error) {
+	if i.unwatch != nil {
+		i.unwatch()
+	}
+	i.grant.release(cause)
+}
+
+// grant is what an authentication gave.
+type grant struct {
+	id    Identity
+	reply []byte
+	end   context.CancelCauseFunc // of what id.Context may derive from; nil: nothing
+}
+
+func (g *grant) release(cause error) {
+	if g.end != nil {
+		g.end(cause)
+	}
+}

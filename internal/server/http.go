@@ -1,0 +1,194 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+)
+
+// HTTPRefusal is an answer to a request that is not served.
+type HTTPRefusal struct {
+	Status int
+	Text   string
+	Header http.Header
+}
+
+func refuse(code int, format string, args ...any) *HTTPRefusal {
+	return &HTTPRefusal{Status: code, Text: fmt.Sprintf(format, args...), Header: http.Header{}}
+}
+
+// Write answers the request with it.
+func (h *HTTPRefusal) Write(w http.ResponseWriter) {
+	for k, vs := range h.Header {
+		w.Header()[k] = vs
+	}
+	http.Error(w, h.Text, h.Status)
+}
+
+// Admission is what a request's head decides about its connection.
+type Admission struct {
+	Subprotocol string
+	dialect     session.Dialect
+	codec       int
+	grant       grant  // plain peers: authenticated already …
+	check       *check // … and not open yet
+}
+
+// Admit decides about an upgrade request.
+func (s *Server) Admit(r *http.Request, offers []string) (Admission, *HTTPRefusal) {
+	var a Admission
+	if refused := s.guard(r); refused != nil {
+		return a, refused
+	}
+	a, ok := s.negotiate(offers)
+	if refused := s.drains(ok && a.dialect != session.Plain); refused != nil {
+		return a, refused
+	}
+	if !ok {
+		return a, refuse(http.StatusBadRequest, "none of the offered subprotocols is spoken here; supported are %q", s.supported())
+	}
+	if a.dialect != session.Plain {
+		return a, nil
+	}
+	if !s.reservePlain() {
+		return a, refuse(http.StatusServiceUnavailable, "too many plain JSON-RPC connections; use one with the subprotocol %q, or try again later", session.HelloProtocol)
+	}
+	a.check = s.beginCheck()
+	g, refused := s.authenticateRequest(context.WithoutCancel(r.Context()), r)
+	a.grant = g
+	if refused != nil {
+		s.release(a)
+	}
+	return a, refused
+}
+
+// reservePlain takes one of the places for plain peers.
+func (s *Server) reservePlain() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.plain >= s.o.MaxPlain {
+		return false
+	}
+	s.plain++
+	return true
+}
+
+// release gives back what admit reserved.
+func (s *Server) release(a Admission) {
+	if a.dialect == session.Plain {
+		s.endCheck(a.check)
+		a.grant.release(context.Canceled)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.plain--
+	}
+}
+
+// guard refuses what must not be served at all: POSTs and upgrades alike.
+func (s *Server) guard(r *http.Request) *HTTPRefusal {
+	if err := s.checkOrigin(r); err != nil {
+		s.o.Config.Logger.Warn("typedrpc: request refused", "remote", r.RemoteAddr, "error", err)
+		return refuse(http.StatusForbidden, "%s", err.Error())
+	}
+	return nil
+}
+
+// drains refuses new work while the server shuts down. What may be a session that
+// comes back for its answers is let in.
+func (s *Server) drains(mayResume bool) *HTTPRefusal {
+	s.mu.Lock()
+	draining := s.draining && !(mayResume && len(s.accepted) > 0)
+	s.mu.Unlock()
+	if !draining {
+		return nil
+	}
+	h := refuse(http.StatusServiceUnavailable, "shutting down")
+	h.Header.Set("Retry-After", "1")
+	return h
+}
+
+// negotiate takes the client's first offer that is supported, and none when
+// none was offered.
+func (s *Server) negotiate(offers []string) (a Admission, ok bool) {
+	if len(offers) == 0 {
+		return Admission{dialect: session.Plain, codec: JSONCodec}, true
+	}
+	for _, name := range offers {
+		switch {
+		case name == session.HelloProtocol:
+			return Admission{Subprotocol: name, dialect: session.JSON, codec: JSONCodec}, true
+		case slices.Contains(session.PlainProtocols, name):
+			return Admission{Subprotocol: name, dialect: session.Plain, codec: JSONCodec}, true
+		}
+		for i, c := range s.o.Codecs {
+			if session.BinaryPrefix+c == name {
+				return Admission{Subprotocol: name, dialect: session.Binary, codec: i}, true
+			}
+		}
+	}
+	return a, false
+}
+
+func (s *Server) supported() []string {
+	var names []string
+	for _, c := range s.o.Codecs {
+		names = append(names, session.BinaryPrefix+c)
+	}
+	return append(append(names, session.HelloProtocol), session.PlainProtocols...)
+}
+
+// ServeHTTP answers an upgrade with a connection that lives on after it
+// returns, a POST with JSON-RPC 2.0, and anything else with a text that helps.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodPost:
+		s.servePost(w, r)
+	case r.Method != http.MethodGet:
+		h := refuse(http.StatusMethodNotAllowed, "typedrpc: connect with a WebSocket, or POST JSON-RPC 2.0")
+		h.Header.Set("Allow", "GET, POST")
+		h.Write(w)
+	case !isUpgrade(r):
+		h := refuse(http.StatusUpgradeRequired, "This is a typedrpc endpoint. Connect with a WebSocket (subprotocols %q), or POST JSON-RPC 2.0 with Content-Type: application/json.", s.supported())
+		h.Header.Set("Upgrade", "websocket")
+		h.Header.Set("Connection", "Upgrade")
+		h.Write(w)
+	default:
+		a, refused := s.Admit(r, link.Offers(r.Header))
+		if refused != nil {
+			refused.Write(w)
+			return
+		}
+		t, err := link.Accept(w, r, a.Subprotocol, s.o.Compress)
+		if err != nil {
+			s.release(a)
+			s.o.Config.Logger.Warn("typedrpc: upgrade failed", "remote", r.RemoteAddr, "error", err)
+			return
+		}
+		s.Start(t, a, r)
+	}
+}
+
+// Response is the refusal as a client in memory gets it.
+func (h *HTTPRefusal) Response() *http.Response {
+	return &http.Response{StatusCode: h.Status, Header: h.Header, Body: readCloser{strings.NewReader(h.Text)}}
+}
+
+type readCloser struct{ *strings.Reader }
+
+func (readCloser) Close() error { return nil }
+
+func isUpgrade(r *http.Request) bool {
+	for _, v := range r.Header.Values("Upgrade") {
+		for name := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(name), "websocket") {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,275 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Link is one accepted link: it authenticates, and then carries a
+// connection's session, a new one or one that lost its link.
+type Link struct {
+	server   *Server
+	carrier  *session.Carrier
+	req      *http.Request
+	adm      Admission
+	auths    sync.WaitGroup // the authentication under way
+	accepted *Accepted      // whose session it carries; nil: of nobody yet
+
+	// under Server.mu; at most one of them
+	answered bool // its HELLO is being answered
+	refused  bool // or never will be
+}
+
+// Start serves an accepted link on a goroutine of its own, so that net/http's
+// goroutine and buffers are free for the life of the connection.
+func (s *Server) Start(t link.Transport, a Admission, r *http.Request) *Link {
+	l := &Link{server: s, req: r, adm: a}
+	l.carrier = engine.NewCarrier(t, &s.o.Config, a.dialect, l, false)
+	s.mu.Lock()
+	s.links[l] = struct{}{}
+	s.mu.Unlock()
+	if a.dialect == session.Plain { // no handshake: open before anybody looks
+		l.carrier.KeepAlive(s.o.Config.Limits.KeepAlive)
+		err := l.accept(beginning{grant: a.grant, peer: s.o.Config.Limits.PlainPeer(), check: a.check})
+		s.endCheck(a.check)
+		switch err { // since the request was admitted
+		case nil:
+		case errDraining:
+			l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: err.Message})
+		default:
+			l.carrier.Fail(&link.CloseError{Code: session.CloseUnauthed, Reason: err.Message})
+		}
+	}
+	go l.serve()
+	return l
+}
+
+// serve reads the link until it ends.
+func (l *Link) serve() {
+	s := l.server
+	cause := l.carrier.Run()
+	l.auths.Wait()
+	if l.accepted != nil {
+		l.accepted.linkEnded(l.carrier, cause)
+	}
+	s.release(l.adm)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.links, l)
+	s.checkEndedLocked()
+}
+
+// Wait waits until it is known whose link it is, and returns that connection.
+func (l *Link) Wait() *engine.Conn {
+	l.auths.Wait()
+	return l.accepted.conn
+}
+
+// Hello authenticates on a goroutine of its own: the reader goes on, and so
+// learns that the client left or spoke too early.
+func (l *Link) Hello(_ *session.Carrier, h wire.HelloBody) {
+	h.Credentials = slices.Clone(h.Credentials)
+	l.auths.Go(func() { l.hello(h) })
+}
+
+// Opened and Refused are the client's.
+func (l *Link) Opened(*session.Carrier, wire.WelcomeBody) error { return nil }
+func (l *Link) Refused(*wire.ErrorBody)                         {}
+
+func (l *Link) hello(h wire.HelloBody) {
+	s := l.server
+	check := s.beginCheck()
+	defer s.endCheck(check)
+	g, err := s.authenticateLink(l.carrier, l.req, l.adm.codec, h.Credentials)
+	if err != nil {
+		l.refuse(err)
+		return
+	}
+	if !l.answer() {
+		g.release(context.Canceled)
+		return
+	}
+	f := engine.SharedFeatures(l.adm.dialect, s.features(), h.Features)
+	q := session.Claim{
+		Principal: g.id.Subject, Client: h.Client, Token: h.Token, Attempt: h.Attempt, Received: h.Received,
+		Terms: session.Terms{
+			Subprotocol: l.adm.Subprotocol, Limits: flow.AnnouncedBy(h.Limits),
+			Features: digest(h.Features),
+		},
+	}
+	if len(q.Client) > maxClientName {
+		q.Client = ""
+	}
+	w := s.welcome(g, f)
+	sess, reason, err := s.registry.Resume(l.carrier, q, w)
+	var ce *link.CloseError
+	switch {
+	case errors.As(err, &ce):
+		g.release(err)
+		l.carrier.Fail(ce)
+		return
+	case err != nil: // too often
+		g.release(err)
+		l.refuse(&status.Error{Code: status.ResourceExhausted, Message: err.Error(), RetryAfter: time.Second})
+		return
+	case sess != nil:
+		l.resumed(sess, g)
+		return
+	}
+	w.Reason = reason
+	switch err := l.accept(beginning{g, q.Terms.Limits, f, replay.CheckCache(h.Cache), q, check, &w}); err {
+	case nil:
+	case errDraining: // what is there may go on, but nothing begins
+		g.release(err)
+		l.carrier.Refuse(s.o.Refusal(err, l.adm.codec), session.CloseRestart, err.Message)
+	default:
+		g.release(err)
+		l.refuse(err)
+	}
+}
+
+// welcome is what a peer is told that is let in.
+func (s *Server) welcome(g grant, f engine.Features) wire.WelcomeBody {
+	w := wire.WelcomeBody{
+		Reply:     g.reply,
+		Limits:    s.o.Config.Limits.Announced(),
+		Features:  s.features(),
+		Keepalive: flow.Millis(s.o.Config.Limits.KeepAlive),
+		Expires:   expiresIn(g.id),
+		Cache:     s.o.Config.Replays.ID(),
+	}
+	if f.Resume {
+		w.Grace = flow.Millis(s.o.Config.Limits.Grace)
+	}
+	return w
+}
+
+// answer begins the answer to a HELLO. It reports false for a link that has
+// failed: to give that a session would be the session's end.
+func (l *Link) answer() bool {
+	l.server.mu.Lock()
+	defer l.server.mu.Unlock()
+	select {
+	case <-l.carrier.Done():
+		return false
+	default:
+	}
+	l.answered = !l.refused
+	return l.answered
+}
+
+var (
+	errDraining = status.Errorf(status.Unavailable, "the server is shutting down")
+	errRevoked  = status.Errorf(status.Unauthenticated, "the identity was revoked")
+)
+
+// digest stands for a list of features, which may be long, for the life of a
+// session.
+func digest(features []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(features)), "\n")))
+	return string(sum[:])
+}
+
+// maxClientName bounds what a client calls itself, because it is kept with the
+// session. A longer name is none.
+const maxClientName = 64
+
+// refuse answers a HELLO with an error.
+func (l *Link) refuse(err error) {
+	e, code, foreign := refusalOf(err)
+	l.server.logRefusal(l.req, err, foreign)
+	l.carrier.Refuse(l.server.o.Refusal(e, l.adm.codec), code, e.Message)
+}
+
+// beginning is what a connection begins with.
+type beginning struct {
+	grant
+	peer wire.Limits
+	engine.Features
+	cache   string // the identity of the peer's ReplayCache
+	claim   session.Claim
+	check   *check            // nil: a plain peer, as is …
+	welcome *wire.WelcomeBody // … one without
+}
+
+// accept begins a connection, and announces it. It returns why it may not.
+func (l *Link) accept(o beginning) *status.Error {
+	s, w := l.server, o.welcome
+	base := context.WithoutCancel(l.req.Context())
+	if o.id.Context != nil {
+		base = o.id.Context
+	}
+	a := &Accepted{server: s, codec: l.adm.codec}
+	id := o.id
+	a.identity.Store(&id)
+	c := s.newConn(base, a, l.adm.dialect, l.adm.codec, false)
+	a.conn, a.sess = c, c.NewSession(o.Features)
+	c.Opened(a.sess, o.peer, o.Features, o.cache) // before anybody can find it, and end it
+	var refused *status.Error
+	s.mu.Lock()
+	switch {
+	case s.draining:
+		refused = errDraining
+	case o.check != nil && o.check.revoked[o.id.Subject]:
+		refused = errRevoked
+	default:
+		s.accepted[a] = struct{}{}
+	}
+	s.mu.Unlock()
+	if refused != nil {
+		c.Discard(refused)
+		return refused
+	}
+	l.accepted = a
+	a.identify(o.grant, l.req, nil)
+	if w != nil {
+		w.Token = s.registry.Add(a.sess, o.claim)
+	}
+	err := a.sess.Attach(l.carrier, 0, func(received uint64) wire.WelcomeBody {
+		a.open.Store(true) // before WELCOME: a client whose Dial returned is among Conns
+		w.Received = received
+		return *w
+	})
+	if err != nil { // ended already: its identity was revoked, or has
+		s.registry.Remove(a.sess)
+		l.accepted = nil
+		l.carrier.Fail(a.sess.Err())
+		return nil
+	}
+	a.open.Store(true) // also where there is no WELCOME
+	l.began()
+	if greet := s.o.OnConnect(c); greet != nil {
+		a.greets.Go(greet)
+	}
+	return nil
+}
+
+// resumed goes on with a connection whose session has this link now.
+func (l *Link) resumed(sess *session.Session, g grant) {
+	a := engine.Of(sess.Engine()).Keeper().(*Accepted)
+	l.accepted = a
+	a.identify(g, l.req, l.carrier)
+	l.began()
+}
+
+// began starts what belongs to a link that is open.
+func (l *Link) began() {
+	if l.adm.dialect != session.Plain {
+		l.carrier.KeepAlive(l.server.o.Config.Limits.KeepAlive)
+	}
+	l.accepted.conn.LinkUp(l.accepted.sess)
+}

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// servePost answers JSON-RPC 2.0 over plain HTTP: the body is one message of a
+// plain peer, and so is the answer. The request runs through a connection that
+// lasts for this one message.
+func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
+	refused := s.guard(r)
+	if refused == nil {
+		refused = s.drains(false)
+	}
+	if refused != nil {
+		refused.Write(w)
+		return
+	}
+	if ct, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); ct != "application/json" {
+		// Also what keeps foreign pages out: a browser asks the server first
+		// before it sends this type across origins.
+		refuse(http.StatusUnsupportedMediaType, "POST JSON-RPC 2.0 with Content-Type: application/json").Write(w)
+		return
+	}
+	check := s.beginCheck()
+	g, refused := s.authenticateRequest(r.Context(), r)
+	defer g.release(context.Canceled)
+	id := g.id
+	if s.endCheck(check); refused == nil && check.revoked[id.Subject] {
+		refused = refuse(http.StatusUnauthorized, "%s", errRevoked.Message)
+	}
+	if refused != nil {
+		refused.Write(w)
+		return
+	}
+	body, ok := s.readBody(w, r)
+	if !ok {
+		return
+	}
+
+	base := r.Context()
+	if id.Context != nil {
+		var cancel context.CancelFunc
+		base, cancel = context.WithCancel(id.Context)
+		defer cancel()
+		defer context.AfterFunc(r.Context(), cancel)()
+	}
+	k := &posted{id}
+	c := s.newConn(base, k, session.Plain, JSONCodec, true)
+	t := &postTransport{conn: c, request: body, killed: make(chan struct{})}
+	t.sess = c.NewSession(engine.Features{})
+	c.Opened(t.sess, s.o.Config.Limits.PlainPeer(), engine.Features{}, "")
+	carrier := engine.NewCarrier(t, &s.o.Config, session.Plain, nil, false)
+	t.sess.Attach(carrier, 0, nil) // a session that is new has not ended
+	gone := context.AfterFunc(base, func() { t.sess.End(&link.CloseError{Err: s.o.Down(context.Cause(base))}) })
+	cause := carrier.Run()
+	t.sess.Detach(carrier, cause)
+	gone()
+	c.Lost(t.sess, cause)
+	c.Finish(cause)
+
+	if len(t.answer) == 0 {
+		w.WriteHeader(http.StatusNoContent) // only notifications
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(t.answer)
+}
+
+// readBody reads a POST's body. It reports false if it was too large, and answers
+// that, or if the client is gone.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	limit := int64(s.o.Config.Limits.MaxMessage)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooBig *http.MaxBytesError
+	if errors.As(err, &tooBig) {
+		refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", limit).Write(w)
+	}
+	return body, err == nil
+}
+
+// posted is the keeper of one POST's connection.
+type posted struct{ id Identity }
+
+// Identity is who made the request.
+func (p *posted) Identity() Identity { return p.id }
+
+func (p *posted) GoingAway(_, _ time.Duration)             {}
+func (p *posted) Closing()                                 {}
+func (p *posted) Over(error)                               {}
+func (p *posted) Auth(c *session.Carrier, _ wire.AuthBody) { engine.RefuseAuth(c) }
+func (p *posted) AuthOK(wire.AuthOKBody) error             { return engine.ProtocolError("AUTH_OK from a client") }
+
+// postTransport carries one message in and at most one out.
+type postTransport struct {
+	conn    *engine.Conn
+	sess    *session.Session
+	request []byte // nil when it was read
+	answer  []byte
+	once    sync.Once
+	killed  chan struct{}
+}
+
+func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
+	if t.request != nil {
+		b := buf.Copy(t.request)
+		t.request = nil
+		return b, true, nil
+	}
+	// The message was delivered. When all that it began has ended and the
+	// answer is written, the connection has served its purpose.
+	select {
+	case <-t.conn.WhenIdle():
+		t.sess.CloseAfterFlush(&link.CloseError{Err: io.EOF})
+		<-t.killed
+	case <-t.killed:
+	}
+	return nil, false, io.EOF
+}
+
+func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
+	t.answer = append(t.answer, msg...)
+	return nil
+}
+
+func (t *postTransport) Close(int, string) { t.Kill() }
+
+func (t *postTransport) Kill() { t.once.Do(func() { close(t.killed) }) }
+
+func (t *postTransport) SetReadLimit(int64) {}
+
+func (t *postTransport) Ping() {}

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// features are what the server announces.
+func (s *Server) features() []string { return s.o.Config.Announced(s.o.Authenticate != nil) }
+
+// expiresIn is what the client is told of an identity's expiry, in milliseconds.
+func expiresIn(id Identity) uint64 {
+	if id.Expires.IsZero() {
+		return 0
+	}
+	return max(flow.Millis(time.Until(id.Expires)), 1)
+}
+
+// renewal is an AUTH that came over a link.
+type renewal struct {
+	carrier *session.Carrier
+	raw     []byte
+}
+
+// maxRenewals bounds the AUTHs that wait. An honest client has one.
+const maxRenewals = 8
+
+// Auth takes an AUTH. They are handled one after another, because their answers
+// have no number.
+func (a *Accepted) Auth(c *session.Carrier, b wire.AuthBody) {
+	if !a.conn.Shares().Auth {
+		engine.RefuseAuth(c)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.renewals) == maxRenewals {
+		c.Fail(&link.CloseError{Code: session.CloseFlood, Reason: "too many AUTHs at once"})
+		return
+	}
+	a.renewals = append(a.renewals, renewal{c, slices.Clone(b.Credentials)})
+	if !a.renewing {
+		a.renewing = true
+		a.greets.Go(a.renewAll)
+	}
+}
+
+func (a *Accepted) renewAll() {
+	for {
+		a.mu.Lock()
+		if len(a.renewals) == 0 {
+			a.renewals, a.renewing = nil, false
+			a.mu.Unlock()
+			return
+		}
+		r, req := a.renewals[0], a.request
+		a.renewals = a.renewals[1:]
+		a.mu.Unlock()
+		r.carrier.AuthOK(a.renewed(r, req))
+	}
+}
+
+func (a *Accepted) renewed(r renewal, req *http.Request) wire.AuthOKBody {
+	s := a.server
+	g, err := s.authenticateLink(r.carrier, req, a.codec, r.raw)
+	if was := a.Identity().Subject; err == nil && g.id.Subject != was {
+		g.release(context.Canceled)
+		err = status.Errorf(status.PermissionDenied, "these are the credentials of another subject; close the connection and dial again to change who you are")
+	}
+	if err != nil {
+		e, _, foreign := refusalOf(err)
+		s.logRefusal(req, err, foreign)
+		body := s.o.Refusal(e, a.codec)
+		return wire.AuthOKBody{Error: &body}
+	}
+	a.identify(g, req, r.carrier)
+	return wire.AuthOKBody{Reply: g.reply, Expires: expiresIn(g.id)}
+}

@@ -1,0 +1,231 @@
+// Package server has accepted links and the connections that outlive them: drain,
+// revoke, origins, HTTP POST. It knows no user's types and no codecs, which go by
+// their numbers.
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+	"golang.org/x/sync/errgroup"
+)
+
+// Identity is who a peer is. It is the API's Identity, whose comment says more, with
+// the same fields in the same order.
+type Identity struct {
+	Subject string
+	Expires time.Time
+	Context context.Context
+}
+
+// Options are what a server is made with. All defaults are filled in.
+type Options struct {
+	Config       engine.Config // of all connections; Dialect and Posted are the server's to set
+	Origins      []string      // besides the server's own
+	AnyOrigin    bool
+	Compress     bool
+	Codecs       []string // names; a codec's number is its place here, JSONCodec that of the JSON-RPC dialect's
+	MaxPlain     int
+	MaxKept      int
+	MaxKeptBytes int64
+	RetryWindow  time.Duration
+
+	// Authenticate asks the program who a peer is. raw and the reply are as they
+	// travel; raw is nil where none were sent. nil: everybody may connect.
+	Authenticate func(ctx context.Context, r *http.Request, raw []byte, codec int) (Identity, []byte, error)
+	// Refusal is what a peer is told of an authentication's error.
+	Refusal func(e *status.Error, codec int) wire.ErrorBody
+	// NewConn makes the API's record of a connection; Made tells it the engine's,
+	// before anybody knows of it.
+	NewConn func(k engine.Keeper, codec int) engine.Owner
+	Made    func(o engine.Owner, c *engine.Conn)
+	// OnConnect returns what greets a connection on a goroutine of its own, nil:
+	// nothing. OnDisconnect is told of its end.
+	OnConnect    func(*engine.Conn) (greet func())
+	OnDisconnect func(*engine.Conn, error)
+	// Down makes a program's error one of the layers below the API, and Up one of
+	// theirs the program's: for the causes with which its contexts end.
+	Down, Up func(error) error
+}
+
+// JSONCodec is the number of the JSON-RPC dialect's codec.
+const JSONCodec = -1
+
+// Server accepts connections.
+type Server struct {
+	o       Options
+	origins []origin
+
+	registry session.Registry
+
+	mu       sync.Mutex
+	links    map[*Link]struct{}     // that live
+	accepted map[*Accepted]struct{} // connections, with or without a link
+	checks   map[*check]struct{}    // authentications under way
+	plain    int
+	draining bool
+	ended    chan struct{} // not nil while Shutdown waits: closed when nothing is left
+}
+
+// New makes a server. Its error is an origin that is none.
+func New(o Options) (*Server, error) {
+	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, checks: map[*check]struct{}{}}
+	for _, text := range o.Origins {
+		parsed, err := parseOrigin(text)
+		if err != nil {
+			return nil, fmt.Errorf("typedrpc: Server.Origins: %w", err)
+		}
+		s.origins = append(s.origins, parsed)
+	}
+	s.registry.MaxSessions, s.registry.MaxBytes = o.MaxKept, o.MaxKeptBytes
+	return s, nil
+}
+
+// newConn makes a connection of the API's and the engine's record.
+func (s *Server) newConn(base context.Context, k engine.Keeper, d session.Dialect, codec int, posted bool) *engine.Conn {
+	cfg := s.o.Config
+	cfg.Dialect, cfg.Posted = d, posted
+	o := s.o.NewConn(k, codec)
+	c := engine.New(base, cfg, o, k)
+	s.o.Made(o, c)
+	return c
+}
+
+// Conns are the open connections, also those that have lost their link and are
+// kept.
+func (s *Server) Conns() []*engine.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conns := make([]*engine.Conn, 0, len(s.accepted))
+	for a := range s.accepted {
+		if a.open.Load() {
+			conns = append(conns, a.conn)
+		}
+	}
+	return conns
+}
+
+// Shutdown ends the server gracefully: new connections are refused, clients are
+// told to come back spread over the window, calls in flight finish, connections
+// close. When ctx ends first, the rest is closed at once.
+func (s *Server) Shutdown(ctx context.Context) (err error) {
+	defer func() { // Keyed calls whose sessions were lost
+		if !s.o.Config.Detached.End(ctx) && err == nil {
+			err = ctx.Err()
+		}
+	}()
+	s.mu.Lock()
+	s.draining = true
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+	}
+	ended := s.ended
+	s.checkEndedLocked()
+	var opening []*Link
+	for l := range s.links {
+		if l.adm.dialect != session.Plain && !l.answered {
+			l.refused = true
+			opening = append(opening, l)
+		}
+	}
+	conns := slices.Collect(maps.Keys(s.accepted))
+	s.mu.Unlock()
+
+	for _, l := range opening {
+		l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message})
+	}
+	bye := wire.GoAwayBody{Reason: errDraining.Message, Max: flow.Millis(s.o.RetryWindow)}
+	var g errgroup.Group
+	for _, a := range conns {
+		g.Go(func() error { return a.conn.Shutdown(ctx, bye, session.CloseRestart) })
+	}
+	err = g.Wait()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return err
+}
+
+func (s *Server) checkEndedLocked() {
+	if s.ended != nil && len(s.links) == 0 && len(s.accepted) == 0 {
+		select {
+		case <-s.ended:
+		default:
+			close(s.ended)
+		}
+	}
+}
+
+// check is an authentication under way, for Revoke to know of.
+type check struct{ revoked map[string]bool }
+
+func (s *Server) beginCheck() *check {
+	c := new(check)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checks[c] = struct{}{}
+	return c
+}
+
+func (s *Server) endCheck(c *check) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.checks, c)
+}
+
+// Revoke closes all connections of a subject at once, and returns how many.
+func (s *Server) Revoke(subject string) int {
+	s.mu.Lock()
+	for c := range s.checks {
+		if c.revoked == nil {
+			c.revoked = map[string]bool{}
+		}
+		c.revoked[subject] = true
+	}
+	all := slices.Collect(maps.Keys(s.accepted))
+	s.mu.Unlock()
+	all = slices.DeleteFunc(all, func(a *Accepted) bool { return a.Identity().Subject != subject })
+	defer s.o.Config.Detached.Revoke(subject) // Keyed handlers whose sessions were lost
+	for _, a := range all {
+		s.registry.Remove(a.sess)
+		a.conn.Expel(&link.CloseError{Code: session.CloseUnauthed, Reason: errRevoked.Message, Err: errRevoked})
+	}
+	return len(all)
+}
+
+// Snapshot is what tests see of a server.
+type Snapshot struct {
+	Links     int   // that live
+	Accepted  int   // connections, with or without a link
+	Checks    int   // authentications under way
+	Plain     int   // connections of plain peers
+	Budget    int64 // bytes that all connections hold
+	Kept      int   // sessions without a link …
+	KeptBytes int64 // … and the bytes that they held when they were last asked
+	Detached  int   // handlers of keyed calls whose sessions were lost
+}
+
+// Snapshot is what the server holds at this moment.
+func (s *Server) Snapshot() Snapshot {
+	s.mu.Lock()
+	sums := Snapshot{
+		Links: len(s.links), Accepted: len(s.accepted), Checks: len(s.checks), Plain: s.plain, Budget: s.o.Config.Budget.Used(),
+	}
+	s.mu.Unlock()
+	sums.Kept, sums.KeptBytes = s.registry.Away()
+	sums.Detached = s.o.Config.Detached.Len()
+	return sums
+}

@@ -1,0 +1,394 @@
+package typedrpc
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Kind says what a Request is.
+type Kind uint8
+
+const (
+	KindCall         Kind = iota // a call with one request and one response
+	KindNotification             // a message without an answer
+	KindServerStream             // a call whose handler sends items
+	KindClientStream             // a call whose caller sends items
+	KindBidiStream               // a call whose both sides send items
+)
+
+func (k Kind) String() string {
+	switch k {
+	case KindNotification:
+		return "notification"
+	case KindServerStream:
+		return "server stream"
+	case KindClientStream:
+		return "client stream"
+	case KindBidiStream:
+		return "bidirectional stream"
+	}
+	return "call"
+}
+
+func (k Kind) streams() bool { return k >= KindServerStream }
+
+// Request is the untyped view of a call or notification, for interceptors,
+// fallback handlers and proxies. It belongs to one call and is not safe for
+// concurrent use.
+type Request struct {
+	Method string
+	Kind   Kind
+	// Conn is the connection that the call came in on or goes out on. With a
+	// Caller made by Pick it is the one picked for the first attempt.
+	Conn *Conn
+	// Payload is the encoded request in Conn's codec. It is read-only and
+	// valid until the handler or interceptor returns.
+	Payload Raw
+	// Metadata came with the request; an outgoing interceptor may change it.
+	Metadata Metadata
+	// Reply is the metadata that goes back with the response or the error. A
+	// handler sets it; on the caller's side it is filled in when next returns.
+	Reply Metadata
+
+	spec   *spec // nil for names that nobody registered
+	stream *engine.Stream
+	hooks  []func(item Raw, sent bool) error
+
+	forwarded bool // a stream: its items have gone to another connection
+}
+
+// OnItem has fn see each item of a stream, and stop it: an error of fn ends the
+// stream with that error, for both sides. sent tells the items that this side
+// sends from those that it receives. An interceptor calls it before next. fn
+// sees the items of one direction one after another, those of both at the same
+// time; item is read-only, and valid until fn returns. Of several functions the
+// outermost interceptor's sees sent items first at the caller's side and last
+// at the handler's, and received ones the other way round.
+func (r *Request) OnItem(fn func(item Raw, sent bool) error) { r.hooks = append(r.hooks, fn) }
+
+// looks is a caller's Request as its stream sees it.
+type looks struct{ r *Request }
+
+func (l looks) Watched() bool { return len(l.r.hooks) > 0 }
+
+func (l looks) Inspect(item []byte, sent bool) (*status.Error, error) {
+	return l.r.inspect(item, sent, false)
+}
+
+// Watched and Inspect are the same at the handler's side.
+func (s *served) Watched() bool { return len(s.req.hooks) > 0 }
+
+func (s *served) Inspect(item []byte, sent bool) (*status.Error, error) {
+	return s.req.inspect(item, sent, true)
+}
+
+// inspect shows an item to OnItem's functions. The first that refuses it ends the
+// stream.
+func (r *Request) inspect(item []byte, sent, handler bool) (*status.Error, error) {
+	for i := range r.hooks {
+		// The outermost interceptor is the nearest to the user at the caller's,
+		// and to the wire at the handler's.
+		if sent == handler {
+			i = len(r.hooks) - 1 - i
+		}
+		if err := r.hooks[i](item, sent); err != nil {
+			return lower(asError(err).with(MayHaveRun)), err
+		}
+	}
+	return nil, nil
+}
+
+// face is the request's stream, typed functions' view of it.
+func (r *Request) face() face { return face{r.stream, r.Conn, r.spec} }
+
+// RawHandler handles a call or notification by its bytes: the next step of an
+// interceptor, or a fallback. The result of a notification is ignored.
+type RawHandler func(ctx context.Context, r *Request) (Raw, error)
+
+// An Interceptor wraps calls and notifications, incoming (NewMux, Mux.With) or
+// outgoing (DialOptions, Server, CallOptions). It may change the context and
+// the metadata, answer without calling next, call next more than once, and
+// change the result. It calls next on its own goroutine. Around a stream, next
+// returns when the stream has ended, and calling it again after items came or
+// went fails with FailedPrecondition. The first interceptor of a list is the outermost. It sees
+// a handler's error before it is translated for the wire.
+//
+// An outgoing interceptor runs on the caller's goroutine for Call and Notify.
+// Go must not wait for it, so with interceptors each future has a goroutine
+// that ends with its call. Retries of a RetryPolicy happen inside next.
+type Interceptor func(ctx context.Context, r *Request, next RawHandler) (Raw, error)
+
+// chain folds interceptors around h once, so that a call only runs them.
+func chain(interceptors []Interceptor, h RawHandler) RawHandler {
+	for i := len(interceptors) - 1; i >= 0; i-- {
+		around, next := interceptors[i], h
+		h = func(ctx context.Context, r *Request) (Raw, error) { return around(ctx, r, next) }
+	}
+	return h
+}
+
+// Forward makes the same call on c: method, payload, metadata, and the time
+// left in ctx. The callee's reply metadata is put into r.Reply. It is what a
+// proxy's fallback handler does. It refuses with FailedPrecondition a
+// connection whose codec is another than the one r's payload is in. A
+// notification is forwarded as a notification.
+func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
+	t, err := c.target(ctx, r.Method)
+	if err != nil {
+		return nil, err
+	}
+	if have, want := r.Conn.codec.Name(), t.conn.codec.Name(); have != want {
+		return nil, Errorf(FailedPrecondition, "cannot forward %q: its payload is in codec %q, the other connection speaks %q", r.Method, have, want)
+	}
+	if err := checkName(r.Method); err != nil {
+		return nil, Errorf(Unimplemented, "cannot forward %q: reserved or malformed name", r.Method)
+	}
+	s := r.spec
+	if s == nil {
+		s = (&spec{name: r.Method, kind: r.Kind}).declared()
+	}
+	passed, fault := t.passKey(ctx, r)
+	if fault != nil {
+		return nil, fault
+	}
+	defer passed()
+	out := &Request{Method: r.Method, Kind: r.Kind, Conn: t.conn, Payload: r.Payload, Metadata: t.metadata(r.Metadata), spec: s}
+	var raw Raw
+	var failed error
+	switch {
+	case !r.Kind.streams():
+		raw, failed = t.do(ctx, s, out)
+	case r.stream == nil || r.stream.Caller():
+		return nil, Errorf(FailedPrecondition, "only a stream that came in can be forwarded")
+	default:
+		raw, failed = t.converse(ctx, s, out, r.forward)
+	}
+	for k, v := range out.Reply {
+		r.Reply.Set(k, v)
+	}
+	if t.key != nil && OutcomeOf(failed) == MayHaveRun {
+		r.Reply.Set(replay.MetaOutcome, replay.OutcomeUnknown)
+	}
+	return raw, failed
+}
+
+// served is the record of a request that came in: what the engine knows of it,
+// and the API's view. It is one allocation.
+type served struct {
+	engine.Inbound
+	req   Request
+	entry *entry
+}
+
+// owner is a Conn as its engine asks it.
+type owner struct{ conn *Conn }
+
+// connOf is the Conn whose engine e is.
+func connOf(e *engine.Conn) *Conn { return e.Owner().(owner).conn }
+
+// Name is the request's.
+func (s *served) Name() string { return s.req.Method }
+
+// Decl is what the engine knows of its declaration.
+func (s *served) Decl() *engine.Decl {
+	if s.entry == nil || s.entry.spec == nil {
+		return nil
+	}
+	return &s.entry.spec.decl
+}
+
+func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*engine.Inbound, *status.Error) {
+	s := &served{req: Request{Method: name, Kind: Kind(kind), Conn: o.conn, Metadata: meta}}
+	s.Record = s
+	var nobody *status.Error
+	if s.entry, nobody = o.conn.opts.mux.find(name, s.req.Kind); nobody == nil {
+		s.req.spec = s.entry.spec
+	}
+	return &s.Inbound, nobody
+}
+
+func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
+	s := in.Record.(*served)
+	s.req.Payload, s.req.stream = in.Payload(), in.Stream()
+	if s.req.Kind == KindNotification {
+		s.notify()
+		return nil, nil, nil
+	}
+	body, err := s.serve()
+	return body, s.req.Reply, err
+}
+
+func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
+	s, c := in.Record.(*served), o.conn
+	defer func() { // MapError and the encoding of a fault's data may panic too
+		if p := recover(); p != nil {
+			c.logPanic("handler", s.req.Method, p)
+			f = wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: status.InternalText}
+		}
+	}()
+	f, foreign := toWire(in, err, c.codec, c.opts.mapError)
+	if foreign {
+		c.opts.logger.Error("typedrpc: handler failed", "method", s.req.Method, "error", err)
+	}
+	if s.refusedBy(err) {
+		f.Flags |= wire.NotRun
+	}
+	f.Meta = s.req.Reply // which MapError may have set
+	return f
+}
+
+func (o owner) Again(cl *engine.Call, err *status.Error, n int) (time.Duration, bool) {
+	return cl.Above.(*outcall).policy.next(err, n, cl.Repeatable())
+}
+
+func (o owner) Next(cl *engine.Call) (*engine.Conn, *status.Error) {
+	oc := cl.Above.(*outcall)
+	conn, err := oc.target.next(cl.Ctx, oc.spec.name)
+	if err != nil {
+		return nil, lower(err)
+	}
+	return conn.e, nil
+}
+
+func (o owner) Face(e *status.Error) error { return up(e, o.conn.codec) }
+
+// ConnFrom returns the connection that a handler's request came in on. Over
+// HTTP POST there is none to call back on: then calls on it fail with
+// FailedPrecondition and say so. It panics if ctx is not a handler's, so that
+// it never returns nil.
+func ConnFrom(ctx context.Context) *Conn { return RequestFrom(ctx).Conn }
+
+// RequestFrom returns the request that a handler is handling: its metadata, its
+// name, its reply metadata to set. It panics if ctx is not a handler's.
+func RequestFrom(ctx context.Context) *Request {
+	in := engine.From(ctx)
+	if in == nil {
+		panic("typedrpc: ConnFrom and RequestFrom need the context that a handler was given")
+	}
+	return &in.Record.(*served).req
+}
+
+// serve runs a call's handler.
+func (s *served) serve() (body *buf.Buf, err error) {
+	if s.entry.raw != nil {
+		raw, err := s.invoke(s.entry.raw)
+		if raw == nil || err != nil {
+			return nil, err
+		}
+		// Copied: it may be the request's payload, or an interceptor's cache.
+		return buf.Copy(raw), nil
+	}
+	_, err = s.invoke(func(ctx context.Context, r *Request) (_ Raw, err error) {
+		body, err = s.entry.serve(ctx, r)
+		return nil, err
+	})
+	return body, err
+}
+
+// invoke runs a handler. A panic is one failed call.
+func (s *served) invoke(h RawHandler) (raw Raw, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.req.Conn.logPanic("handler", s.req.Method, p)
+			err = &Error{Code: Internal, Message: status.InternalText}
+		}
+	}()
+	return h(&s.Inbound, &s.req)
+}
+
+// notify runs a notification's handlers in the order of registration. A method
+// may be notified too: its response is dropped (JSON-RPC 2.0 section 4.1).
+func (s *served) notify() {
+	handlers := s.entry.notify
+	switch {
+	case s.entry.raw != nil:
+		handlers = []RawHandler{s.entry.raw}
+	case s.entry.serve != nil:
+		handlers = []RawHandler{func(ctx context.Context, r *Request) (Raw, error) {
+			body, err := s.entry.serve(ctx, r)
+			body.Release()
+			return nil, err
+		}}
+	}
+	logger := s.req.Conn.opts.logger
+	for _, h := range handlers {
+		_, err := s.invoke(h)
+		switch CodeOf(err) {
+		case 0, Unimplemented:
+		case InvalidArgument, ResourceExhausted: // the peer's mistake, at the peer's rate
+			logger.Debug("typedrpc: notification refused", "method", s.req.Method, "error", err)
+		default:
+			logger.Warn("typedrpc: notification handler failed", "method", s.req.Method, "error", err)
+		}
+	}
+}
+
+// forward passes the items of r's stream on to x, and x's back.
+func (r *Request) forward(x face) (Raw, error) {
+	in := face{r.stream, r.Conn, x.spec}
+	if r.forwarded {
+		return nil, Errorf(FailedPrecondition, "the stream %q was forwarded already; its items cannot be had again", r.Method)
+	}
+	r.forwarded = true
+	if in.x.Takes() {
+		go in.pass(x)
+	}
+	for x.x.Takes() {
+		err := x.hand(in)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return x.answer()
+}
+
+// pass sends what one stream receives on another, until either ends.
+func (f face) pass(to face) {
+	passed := false
+	defer func() {
+		if p := recover(); p != nil { // an interceptor's function that looks at items
+			f.conn.logPanic("interceptor", f.spec.name, p)
+		}
+		if !passed {
+			to.x.Fail(&status.Error{Code: status.Internal, Message: status.InternalText})
+		}
+	}()
+	for {
+		err := f.hand(to)
+		if err == nil {
+			continue
+		}
+		passed = true
+		if err == io.EOF {
+			to.x.CloseSend()
+		} else {
+			to.x.Fail(lower(asError(err)))
+		}
+		return
+	}
+}
+
+// hand passes one item on.
+func (f face) hand(to face) error {
+	p, data, err := f.x.Next()
+	if err != nil {
+		return lift(err, f.conn.codec)
+	}
+	defer p.Release()
+	if err := to.conn.e.CheckPayload(data); err != nil {
+		return Errorf(InvalidArgument, "cannot forward an item of %q: %w", to.spec.name, err)
+	}
+	body := buf.Copy(data)
+	defer body.Release()
+	return lift(to.x.Send(body, p.Flags, p.Dropped), to.conn.codec)
+}
