@@ -74,7 +74,8 @@ type Registry struct {
 	away     [2]list.List        // of *entry, the longest away first: unconfirmed ones, and the others
 	bytes    int64               // that those hold, when they were last asked
 	sweep    *time.Timer
-	sweeps   int // chains of them that were begun
+	sweeps   int    // chains of them that were begun
+	turns    uint64 // sessions that were left without a link
 }
 
 type entry struct {
@@ -89,7 +90,8 @@ type entry struct {
 	place *list.Element // nil: it has one
 	home  *list.List    // where it is
 	since *time.Timer
-	times int // that it was without one
+	times int    // that it was without one
+	turn  uint64 // when that began, by Registry.turns
 	held  func() int
 	bytes int64
 	lost  func(error)
@@ -111,6 +113,25 @@ func (r *Registry) confirmLocked(e *entry) {
 	if r.byClient[e.client()] == e {
 		delete(r.byClient, e.client())
 	}
+	r.rehomeLocked(e)
+}
+
+// rehomeLocked moves a session without a link to those that a client has
+// confirmed, at its place among them: it is evicted in its turn. Its client has
+// shown its token and could not have it, with other terms for example.
+func (r *Registry) rehomeLocked(e *entry) {
+	if e.place == nil || e.home != &r.away[0] {
+		return
+	}
+	r.away[0].Remove(e.place)
+	e.home = &r.away[1]
+	for at := e.home.Front(); at != nil; at = at.Next() {
+		if at.Value.(*entry).turn > e.turn {
+			e.place = e.home.InsertBefore(e, at)
+			return
+		}
+	}
+	e.place = e.home.PushBack(e)
 }
 
 func (r *Registry) offerLocked(e *entry) {
@@ -251,6 +272,8 @@ func (r *Registry) Keep(s *Session, grace, handshake time.Duration, held func() 
 		e.home = &r.away[0]
 	}
 	e.place = e.home.PushBack(e)
+	r.turns++
+	e.turn = r.turns
 	e.times++
 	times := e.times
 	e.since = time.AfterFunc(max(grace, 1), func() { r.expire(e, times) })
