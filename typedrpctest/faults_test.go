@@ -16,6 +16,8 @@ import (
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
+// The faults, at the level of bytes.
+
 // connected returns both ends of a connection over a network of its own.
 func connected(t *testing.T, o *typedrpctest.NetworkOptions) (n *typedrpctest.Network, dialer, listener net.Conn) {
 	t.Helper()

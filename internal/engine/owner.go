@@ -1,5 +1,6 @@
 // Package engine is one connection over many links: calls both ways, streams,
-// the lane, and whose turn it is to be sent. It knows bytes, names, kinds and a
+// the lane, windows and their growth, which calls go on after a lost session, and
+// whose turn it is to be sent. It knows bytes, names, kinds and a
 // few flags of a declaration. It never encodes a message, knows no user's type,
 // does not dial, and waits for nothing while it holds its lock.
 package engine

@@ -1,8 +1,9 @@
 // Package session is the one place where frames are counted. A carrier is one
 // link: it opens with HELLO and WELCOME. A session is what it carries: it says
 // how far it has read, knows how far its peer has, keeps what the peer may lack,
-// and so outlives its links. The engine above knows calls, the link below moves
-// bytes.
+// and so outlives its links. It has the close codes, and the registry of those
+// that have no link, which logs nothing: whoever kept one is told how it ended.
+// The engine above knows calls, the link below moves bytes.
 package session
 
 import (
@@ -24,21 +25,6 @@ const (
 	Binary Dialect = iota // typedrpc.v1.<codec>
 	JSON                  // typedrpc.jsonrpc: JSON-RPC 2.0 with hello
 	Plain                 // JSON-RPC 2.0 as everybody speaks it
-)
-
-// Close codes (PROTOCOL.md section 8).
-const (
-	CloseDone       = 1000
-	CloseGoingAway  = 1001
-	CloseTooBig     = 1009
-	CloseRestart    = 1012
-	CloseOverload   = 1013
-	CloseProtocol   = 4400
-	CloseUnauthed   = 4401
-	CloseForbidden  = 4403
-	CloseTimeout    = 4408
-	CloseSuperseded = 4409
-	CloseFlood      = 4429
 )
 
 // An ACK is sent at the latest after so many frames, so many bytes, or so

@@ -1,0 +1,16 @@
+package session
+
+// Close codes (PROTOCOL.md section 8).
+const (
+	CloseDone       = 1000
+	CloseGoingAway  = 1001
+	CloseTooBig     = 1009
+	CloseRestart    = 1012
+	CloseOverload   = 1013
+	CloseProtocol   = 4400
+	CloseUnauthed   = 4401
+	CloseForbidden  = 4403
+	CloseTimeout    = 4408
+	CloseSuperseded = 4409
+	CloseFlood      = 4429
+)
