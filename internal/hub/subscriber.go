@@ -3,7 +3,6 @@ package hub
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -205,56 +204,6 @@ func (s *subscriber) give(body *buf.Buf) bool {
 	return s.queueLocked(body)
 }
 
-func (s *subscriber) queueLocked(body *buf.Buf) bool {
-	q := queued{body: body}
-	if s.policy.Do == LatestOnly {
-		for s.queue.Len() > 0 {
-			s.dropFirstLocked()
-		}
-	}
-	// One message may always wait, whatever else the connection has waiting:
-	// a subscription that keeps up pays for no other.
-	for s.bytes > 0 && (s.bytes+q.cost() > s.most || !s.account.take(q.cost())) {
-		switch s.policy.Do {
-		case Disconnect:
-			s.endLocked(s.tooSlow())
-			return true
-		case WaitAtMost:
-			if s.since.IsZero() {
-				s.since = time.Now()
-			}
-			return false
-		case DropOldest:
-			if s.queue.Len() > 0 {
-				s.dropFirstLocked()
-				continue
-			}
-		}
-		s.missed = Missed(s.missed, 1)
-		return true
-	}
-	if s.bytes == 0 {
-		s.account.force(q.cost())
-	}
-	q.dropped, s.missed = s.missed, 0
-	s.direct = false // until the goroutine has sent it
-	s.queue.Push(q)
-	s.bytes += q.cost()
-	signal(s.wake)
-	return true
-}
-
-// dropFirstLocked drops the oldest message of the queue; the next one tells.
-func (s *subscriber) dropFirstLocked() {
-	q := s.queue.Pop()
-	s.freeLocked(q.cost())
-	next := &s.missed
-	if s.queue.Len() > 0 {
-		next = &s.queue.Front().dropped
-	}
-	*next = Missed(*next, Missed(q.dropped, 1))
-}
-
 func (s *subscriber) freeLocked(n int) {
 	s.bytes -= n
 	s.account.give(n)
@@ -264,43 +213,6 @@ func (s *subscriber) freeLocked(n int) {
 	if s.policy.Do == WaitAtMost {
 		signal(s.space)
 	}
-}
-
-// await waits until body fits into the queue, and ends the subscription when
-// that takes too long. Only one goroutine at a time delivers to a room, so
-// nothing overtakes body.
-func (s *subscriber) await(body *buf.Buf) {
-	s.mu.Lock()
-	since := s.since
-	s.mu.Unlock()
-	if since.IsZero() { // it has caught up since
-		since = time.Now()
-	}
-	timer := time.NewTimer(max(1, s.policy.Wait-time.Since(since)))
-	defer timer.Stop()
-	for !s.give(body) {
-		select {
-		case <-s.space:
-		case <-timer.C:
-			s.end(s.tooSlow())
-			return
-		case <-s.x.Gone():
-			return
-		}
-	}
-}
-
-func (s *subscriber) tooSlow() *status.Error {
-	return status.Errorf(status.ResourceExhausted, "this subscriber of %q was too slow: more than %s were waiting for it, or more than its connection may have waiting; "+
-		"receive in a loop that does nothing slow, subscribe again to go on, or declare the topic with another SlowPolicy",
-		s.topic.Decl.Name, byteCount(s.most))
-}
-
-func byteCount(n int) string {
-	if n >= 1<<10 && n%(1<<10) == 0 {
-		return fmt.Sprintf("%d KiB", n>>10)
-	}
-	return fmt.Sprintf("%d bytes", n)
 }
 
 // end ends the subscription with e.
