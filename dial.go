@@ -335,7 +335,9 @@ func init() {
 		return sums
 	}
 	hook.Room = func(h any, topic, key string) hook.RoomSums { return hook.RoomSums(h.(*Hub).h.Room(topic, key)) }
-	hook.Present = func(h any, topic, key, subject string, by int) { h.(*Hub).h.Present(topic, key, subject, by) }
+	hook.Present = func(h any, topic, key string, by int, subjects ...string) {
+		h.(*Hub).h.Present(topic, key, by, subjects...)
+	}
 	hook.Deliver = func(h any, topic, key string, msg []byte) { h.(*Hub).h.Deliver(topic, key, msg) }
 	hook.Replay = func(cache any) hook.ReplaySums { return hook.ReplaySums(cache.(*ReplayCache).cache.Snapshot()) }
 }

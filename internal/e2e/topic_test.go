@@ -550,7 +550,7 @@ func TestTopic_presenceCoalesces(t *testing.T) {
 			return typedrpc.Presence(ctx, c, lab.TopicNews, "x")
 		})
 		synctest.Wait()
-		change := func(who string, by int) { hook.Present(hub, "test.news", "x", who, by) }
+		change := func(who string, by int) { hook.Present(hub, "test.news", "x", by, who) }
 		for range 5000 {
 			change("stays", 1)
 			change("stays", -1)

@@ -130,9 +130,9 @@ type RoomSums struct {
 	Pending int   // changes of presence that wait for those who look on
 }
 
-// Present counts a subscription of subject in (1) or out (-1) of a room, as if
-// there were one. There must be the room.
-var Present func(hub any, topic, key, subject string, by int)
+// Present counts a subscription of each subject in (1) or out (-1) of a room,
+// as if there were one, all at one moment. There must be the room.
+var Present func(hub any, topic, key string, by int, subjects ...string)
 
 // Deliver gives a room a message as its broker does; nil: some may be lost.
 // There must be the room.

@@ -140,8 +140,8 @@ func TestRoom_presence(t *testing.T) {
 			return r
 		}
 		r, far := in(here), in(there)
-		here.Present("chat", "k", "ann", 1)
-		there.Present("chat", "k", "bob", 1)
+		here.Present("chat", "k", 1, "ann")
+		there.Present("chat", "k", 1, "bob")
 		w := newOnlooker(nil, Peer{})
 		is.NoErr(r.look(w))
 		told := func() (all []member) {
@@ -152,10 +152,10 @@ func TestRoom_presence(t *testing.T) {
 			return all
 		}
 		is.Equal(told(), []member{{subject: "ann", history: true}, {subject: "bob"}})
-		there.Present("chat", "k", "ann", 1) // she is here already
-		there.Present("chat", "k", "bob", -1)
+		there.Present("chat", "k", 1, "ann") // she is here already
+		there.Present("chat", "k", -1, "bob")
 		is.Equal(told(), []member{{subject: "bob", left: true}})
-		there.Present("chat", "k", "eve", 1)
+		there.Present("chat", "k", 1, "eve")
 		is.Equal(told(), []member{{subject: "eve"}})
 
 		there.exit(far)

@@ -60,13 +60,15 @@ func (h *Hub) Room(topic, key string) RoomSnapshot {
 	return s
 }
 
-// Present counts a subscription in (1) or out (-1) of a room, which there must
-// be, as if there were one. It is for tests.
-func (h *Hub) Present(topic, key, subject string, by int) {
+// Present counts a subscription of each subject in (1) or out (-1) of a room,
+// which there must be, as if there were one; all at one moment. It is for tests.
+func (h *Hub) Present(topic, key string, by int, subjects ...string) {
 	r := h.find(topic, key)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.presentLocked(subject, by)
+	for _, s := range subjects {
+		r.presentLocked(s, by)
+	}
 }
 
 // Deliver gives a room, which there must be, a message as its broker does; nil:
