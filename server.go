@@ -129,7 +129,7 @@ func (s *Server) configure() error {
 	o := server.Options{
 		Config: engine.Config{
 			Limits: limits, Logger: opts.logger, Intern: s.Mux.intern,
-			Budget:   flow.NewBudget(cmp.Or(s.MaxBuffered, 1<<30)),
+			Ledger:   flow.NewLedger(cmp.Or(s.MaxBuffered, 1<<30)),
 			Detached: replay.NewDetached(limits.MaxCalls),
 		},
 		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,

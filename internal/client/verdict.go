@@ -151,7 +151,7 @@ func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 		code = ce.Code
 	}
 	switch {
-	case code == session.CloseFlood:
+	case code == session.CloseFlood, code == session.CloseBudget:
 		return b.Max/2 + b.Delay(1<<10)/2, true
 	case code == session.CloseUnauthed:
 		return wait, true

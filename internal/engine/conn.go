@@ -40,13 +40,15 @@ type Conn struct {
 	sums     // bytes of all streams together
 	life     // how the connection ends
 	lane     *lane
+
+	account flow.Account // of the server's ledger; has a lock of its own
 }
 
 // Config is what a connection is made with.
 type Config struct {
 	Limits   flow.Limits
 	Logger   *slog.Logger
-	Budget   *flow.Budget     // of the server; nil: none
+	Ledger   *flow.Ledger     // of the server; nil: none
 	Replays  *replay.Cache    // of keyed calls
 	Detached *replay.Detached // keyed calls whose sessions were lost
 	Intern   func(name []byte) string
@@ -64,7 +66,7 @@ func New(base context.Context, cfg Config, o Owner, k Keeper) *Conn {
 	c.done = make(chan struct{})
 	c.ctx, c.cancel = context.WithCancelCause(base)
 	c.peer.limits = cfg.Limits.PlainPeer()
-	c.budget = cfg.Budget
+	c.account.Open(cfg.Ledger, c.evicted)
 	return c
 }
 
@@ -93,8 +95,8 @@ func (c *Conn) Limits() *flow.Limits { return &c.config.Limits }
 // Logger gets what nobody is told.
 func (c *Conn) Logger() *slog.Logger { return c.config.Logger }
 
-// Budget is the server's; nil: none.
-func (c *Conn) Budget() *flow.Budget { return c.config.Budget }
+// Account is what it holds of the server's ledger.
+func (c *Conn) Account() *flow.Account { return &c.account }
 
 // Replays has the answers to keyed calls.
 func (c *Conn) Replays() *replay.Cache { return c.config.Replays }

@@ -21,6 +21,7 @@ type incoming struct {
 	inbound  map[uint64]*Inbound
 	inBytes  int        // of their payloads
 	parked   []*Inbound // of them, those that wait for replies to be read
+	running  int        // handlers, whatever became of their calls
 	lastIn   uint64
 	offences flow.Offences
 }
@@ -83,7 +84,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	}
 	in.cost = int32(len(f.Payload) + flow.MetaSize(f.Meta)) // a frame is bounded
 	refusal, offence := c.refusalLocked(in, f, unknown)
-	if refusal == nil && !c.config.Budget.Take(int(in.cost)) {
+	if refusal == nil && !c.account.Take(int(in.cost)) {
 		refusal = status.Busy("a request")
 	}
 	if refusal != nil {
@@ -145,7 +146,7 @@ func (c *Conn) begin(in *Inbound, body *buf.Buf) {
 	case park:
 		c.parked = append(c.parked, in)
 	default:
-		in.begun = true
+		c.startLocked(in)
 	}
 	c.mu.Unlock()
 	if !in.serial && !park {
@@ -169,10 +170,10 @@ func (in *Inbound) lostLocked() *status.Error {
 func (in *Inbound) detachLocked() {
 	c := in.conn
 	c.inBytes -= int(in.cost)
-	if in.keyed != nil && in.begun {
-		in.owes = in.cost // its handler may go on, and hold the request
+	if in.begun && !in.returned {
+		in.owes = in.cost // its handler goes on, and holds the request
 	} else {
-		c.config.Budget.Give(int(in.cost))
+		c.account.Give(int(in.cost))
 	}
 	in.cost = 0
 	if x := in.stream; x != nil {
@@ -185,11 +186,28 @@ func (in *Inbound) detachLocked() {
 	}
 }
 
-// repayLocked gives back what a call without a session holds of the server's
-// budget.
-func (in *Inbound) repayLocked() {
-	in.conn.config.Budget.Give(int(in.owes))
+// startLocked notes that the handler of a call or notification runs.
+func (c *Conn) startLocked(in *Inbound) {
+	in.begun = true
+	c.running++
+}
+
+// returnedLocked notes that it has returned, and gives back what it held without
+// a session. The account of a connection that has ended is closed with the last
+// of them.
+func (c *Conn) returnedLocked(in *Inbound) {
+	in.returned = true
+	c.account.Give(int(in.owes))
 	in.owes = 0
+	c.running--
+	c.settleAccountLocked()
+}
+
+// settleAccountLocked closes the account when nobody can need it any more.
+func (c *Conn) settleAccountLocked() {
+	if c.finished && c.running == 0 {
+		c.account.Close()
+	}
 }
 
 // unparkLocked begins the calls that waited for replies to be read.
@@ -198,7 +216,7 @@ func (c *Conn) unparkLocked() {
 		return
 	}
 	for _, in := range c.parked {
-		in.begun = true
+		c.startLocked(in)
 		go in.run()
 	}
 	c.parked = nil

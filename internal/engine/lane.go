@@ -53,7 +53,7 @@ func (c *Conn) runLane(l *lane) {
 		in := l.queue[0]
 		l.queue[0] = nil
 		l.queue = l.queue[1:]
-		in.begun = true
+		c.startLocked(in)
 		c.mu.Unlock()
 		if in.Kind == KindNotification {
 			c.runNotification(l, in)
@@ -123,6 +123,7 @@ func (c *Conn) notificationDone(l *lane, in *Inbound) {
 	in.cancel(context.Canceled)
 	in.body.Release()
 	c.mu.Lock()
+	c.returnedLocked(in)
 	l.current = nil
 	if c.lane != l {
 		c.mu.Unlock()

@@ -15,14 +15,15 @@ import (
 // life is how and why the connection ends, and who waits for that. Under Conn.mu,
 // but for ctx, cancel and done, which are fixed.
 type life struct {
-	ctx     context.Context // ends with the connection
-	cancel  context.CancelCauseFunc
-	done    chan struct{}   // closed when everything of the connection has ended
-	closing bool            // Close was called or the connection failed: nothing new
-	drained chan struct{}   // not nil while draining: closed when nothing is in flight
-	quiet   chan struct{}   // made with it: closed when nothing but streams is
-	bye     wire.GoAwayBody // what the peer is told then, on every link
-	err     *status.Error   // why the connection ended
+	ctx      context.Context // ends with the connection
+	cancel   context.CancelCauseFunc
+	done     chan struct{}   // closed when everything of the connection has ended
+	closing  bool            // Close was called or the connection failed: nothing new
+	finished bool            // everything of it has ended but handlers
+	drained  chan struct{}   // not nil while draining: closed when nothing is in flight
+	quiet    chan struct{}   // made with it: closed when nothing but streams is
+	bye      wire.GoAwayBody // what the peer is told then, on every link
+	err      *status.Error   // why the connection ended
 }
 
 // Done is closed when the connection has ended for good.
@@ -273,6 +274,13 @@ func (c *Conn) Expel(bye *link.CloseError) {
 	c.close(ctx, bye)
 }
 
+// evicted ends the connection that holds the most of the server's ledger, which
+// is nearly full.
+func (c *Conn) evicted() {
+	c.config.Logger.Warn("typedrpc: connection closed: of all it holds the most of Server.MaxBuffered, which is nearly full", "bytes", c.account.Used())
+	c.Expel(&link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and this connection holds the most of it"})
+}
+
 // End ends a session, whether it has a link or not.
 func (c *Conn) End(sess *session.Session, cause error) {
 	if sess.End(cause) {
@@ -330,6 +338,10 @@ func (c *Conn) Finish(cause error) {
 	c.mu.Unlock()
 	c.cancel(c.owner.Face(err))
 	failed.settle(err)
+	c.mu.Lock()
+	c.finished = true
+	c.settleAccountLocked()
+	c.mu.Unlock()
 	close(c.done)
 }
 

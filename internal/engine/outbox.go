@@ -78,7 +78,7 @@ func (c *Conn) outgoingLocked() int {
 	if c.sess != nil {
 		most -= c.sess.Logged()
 	}
-	if c.config.Budget.Pressed() {
+	if c.account.Pressed() {
 		most = min(most, fragment)
 	}
 	return most

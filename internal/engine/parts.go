@@ -159,7 +159,7 @@ func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
 		return status.Errorf(status.ResourceExhausted, "the message has more than the %d bytes that are taken", limits.MaxMessage)
 	case held > 0 && held+len(part) > most:
 		return status.Errorf(status.ResourceExhausted, "%d bytes have not been received, no more are taken", held)
-	case !c.config.Budget.Take(len(part)):
+	case !c.account.Take(len(part)):
 		return status.Busy("a message")
 	}
 	a.body.B = append(a.body.B, part...)

@@ -158,7 +158,7 @@ func (x *Stream) overLimitLocked(n int) *status.Error {
 	if c.unread > 0 && c.unread+cost > c.mostUnread() {
 		return status.Errorf(status.ResourceExhausted, "%d bytes of items and fragments have not been received, no more are taken", c.unread)
 	}
-	if !c.config.Budget.Take(cost) {
+	if !c.account.Take(cost) {
 		return status.Busy("an item")
 	}
 	return nil

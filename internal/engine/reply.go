@@ -120,15 +120,15 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 		c.mu.Lock()
 	}
 	c.unsent -= cost
+	c.returnedLocked(in)
 	if in.orphanedLocked() {
-		in.repayLocked()
 		c.mu.Unlock()
 		body.Release() // nobody is there to answer
 		return
 	}
 	delete(c.inbound, in.id)
 	c.inBytes -= int(in.cost)
-	c.config.Budget.Give(int(in.cost))
+	c.account.Give(int(in.cost))
 	if in.array != nil {
 		if body != nil {
 			f.Payload = body.B

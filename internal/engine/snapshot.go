@@ -13,7 +13,7 @@ func (c *Conn) Snapshot() hook.ConnSums {
 		NotifyWindow: c.notify.Window, NotifyUsed: c.notify.Used, NotifySizes: c.notify.Sizes.Len(),
 		SentItems: c.sentItems, Unread: c.unread, Grown: c.grown, Creditors: len(c.creditors),
 		Inbound: len(c.inbound), Partial: len(c.partial), InBytes: c.inBytes, Parked: len(c.parked),
-		Lane: c.lane != nil, Credits: c.credits, MostUnread: c.mostUnread(), Budget: c.config.Budget.Used(),
+		Lane: c.lane != nil, Credits: c.credits, MostUnread: c.mostUnread(), Budget: c.config.Ledger.Used(),
 		PeerCalls: c.peer.limits.Calls, PeerWindow: c.peer.limits.Window, PeerBudget: c.peer.limits.Budget, PeerCache: c.peer.cache,
 	}
 	if c.lane != nil {

@@ -4,25 +4,22 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// sums are bytes of all streams together, beside the server's budget. One
+// sums are bytes of all streams together, beside the account. One
 // stream's window is its own. Under Conn.mu.
 type sums struct {
 	sentItems int // bytes of items that the peer has not credited
 	unread    int // bytes of items that nobody has received yet, and of what is being assembled
 	grown     int // bytes that windows have grown by
-
-	budget *flow.Budget // of the server, which unread bytes count in too; nil: none
 }
 
 // give gives back bytes that were unread, here and to the server.
-func (s *sums) give(n int) {
-	s.unread -= n
-	s.budget.Give(n)
+func (c *Conn) give(n int) {
+	c.unread -= n
+	c.account.Give(n)
 }
 
 // maxWindow is what a stream's window may grow to (docs/design.md).
@@ -100,7 +97,7 @@ func (x *Stream) growLocked(bytes int) {
 		return
 	}
 	more := min(w.size, maxWindow-w.size)
-	if c.grown+more > c.config.Limits.MaxBuffered/2 || c.config.Budget.Pressed() {
+	if c.grown+more > c.config.Limits.MaxBuffered/2 || c.account.Pressed() {
 		return
 	}
 	w.size += more

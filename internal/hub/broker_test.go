@@ -52,14 +52,18 @@ func TestBroker_memoryOrder(t *testing.T) {
 // TestTopic_serverBound: half of the server's budget is kept for calls.
 func TestTopic_serverBound(t *testing.T) {
 	is := is.New(t)
-	server := flow.NewBudget(1000)
-	a := &account{own: flow.NewBudget(10_000), server: server}
+	server := flow.NewLedger(1000)
+	var of flow.Account
+	of.Open(server, nil)
+	a := &account{own: flow.NewBudget(10_000), server: &of}
 	is.True(a.take(300))
-	is.True(a.take(300))
+	is.True(a.take(200))
+	of.Force(100)
 	is.True(!a.take(1))
+	of.Give(100)
 	a.give(300)
 	is.True(a.take(1))
-	a.give(301)
+	a.give(201)
 	is.Equal(server.Used(), int64(0))
 	is.Equal(a.own.Used(), int64(0))
 }

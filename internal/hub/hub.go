@@ -192,7 +192,7 @@ func (h *Hub) dropLocked(r *room) {
 type account struct {
 	own    *flow.Budget
 	most   int64 // of own
-	server *flow.Budget
+	server *flow.Account
 	users  int // under Hub.mu
 }
 
@@ -226,7 +226,7 @@ func (h *Hub) accountOf(c *engine.Conn) *account {
 	a := h.accounts[c]
 	if a == nil {
 		most := int64(c.Limits().MaxBuffered)
-		a = &account{own: flow.NewBudget(most), most: most, server: c.Budget()}
+		a = &account{own: flow.NewBudget(most), most: most, server: c.Account()}
 		h.accounts[c] = a
 	}
 	a.users++

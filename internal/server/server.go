@@ -222,7 +222,7 @@ type Snapshot struct {
 func (s *Server) Snapshot() Snapshot {
 	s.mu.Lock()
 	sums := Snapshot{
-		Links: len(s.links), Accepted: len(s.accepted), Checks: len(s.checks), Plain: s.plain, Budget: s.o.Config.Budget.Used(),
+		Links: len(s.links), Accepted: len(s.accepted), Checks: len(s.checks), Plain: s.plain, Budget: s.o.Config.Ledger.Used(),
 	}
 	s.mu.Unlock()
 	sums.Kept, sums.KeptBytes = s.registry.Away()

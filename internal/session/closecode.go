@@ -12,5 +12,6 @@ const (
 	CloseForbidden  = 4403
 	CloseTimeout    = 4408
 	CloseSuperseded = 4409
+	CloseBudget     = 4413
 	CloseFlood      = 4429
 )

@@ -157,7 +157,7 @@ func (e *modelEnd) got(counted int, acks []uint64) {
 // outlives is the table of close codes; 0 is a link that was lost.
 func outlives(code int, atClient bool) bool {
 	switch code {
-	case 1000, 1009, 1012, 4400, 4401, 4403, 4429:
+	case 1000, 1009, 1012, 4400, 4401, 4403, 4413, 4429:
 		return false
 	case 1001:
 		return atClient

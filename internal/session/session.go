@@ -191,7 +191,7 @@ func (s *Session) outlives(cause error) bool {
 		return true
 	}
 	switch ce.Code {
-	case CloseDone, CloseTooBig, CloseRestart, CloseProtocol, CloseUnauthed, CloseForbidden, CloseFlood:
+	case CloseDone, CloseTooBig, CloseRestart, CloseProtocol, CloseUnauthed, CloseForbidden, CloseBudget, CloseFlood:
 		return false
 	case CloseGoingAway:
 		return s.client // a page that was left does not come back

@@ -1,0 +1,145 @@
+package flow
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Account is what one connection holds of a Ledger, or whatever else a peer can
+// make a server hold: a link that is opening, a POST. It counts what the memory
+// costs, records included, and not what a peer was promised. A nil one, and one
+// of no ledger, has no bound.
+//
+// It draws on its ledger in blocks, so that most changes touch nothing that is
+// shared. All methods may be called by any goroutine, and none waits.
+type Account struct {
+	ledger *Ledger
+	evict  func()
+	used   atomic.Int64
+	drawn  atomic.Int64 // of the ledger; changed under mu
+
+	mu     sync.Mutex // before Ledger.mu
+	closed bool
+
+	// under Ledger.mu
+	owner  string
+	listed int64 // drawn, when it is enough to be listed
+	ended  bool  // evict was called
+}
+
+// block is what accounts draw at once, of a ledger that is large enough.
+const block = 16 << 10
+
+// Open makes a an account of the ledger, nil for no bound. evict is called, on a
+// goroutine of its own and once at most, when the ledger is nearly full and a
+// holds the most of it: whoever has the account then ends, and closes it.
+func (a *Account) Open(l *Ledger, evict func()) { a.ledger, a.evict = l, evict }
+
+// Own says whom the account belongs to, "" for nobody who is known: all accounts
+// of one owner are looked at together.
+func (a *Account) Own(owner string) {
+	if a == nil || a.ledger == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delistLocked(a, a.drawn.Load())
+	a.owner = owner
+	l.listLocked(a, a.drawn.Load())
+}
+
+// Take takes n bytes if the ledger has them, and the account's share of it.
+func (a *Account) Take(n int) bool {
+	if !a.Has(n) {
+		return false
+	}
+	a.Force(n)
+	return true
+}
+
+// Has reports whether Take would take n bytes.
+func (a *Account) Has(n int) bool {
+	return a == nil || a.ledger == nil || a.used.Load()+int64(n) <= a.ledger.share(n)
+}
+
+// Force takes n bytes whether they are there or not.
+func (a *Account) Force(n int) {
+	if a == nil || a.ledger == nil {
+		return
+	}
+	if a.used.Add(int64(n)) > a.drawn.Load() {
+		a.settle()
+	}
+}
+
+// Give gives n bytes back.
+func (a *Account) Give(n int) {
+	if a == nil || a.ledger == nil || n == 0 {
+		return
+	}
+	used := a.used.Add(-int64(n))
+	if drawn := a.drawn.Load(); drawn > 0 && (used <= 0 || drawn-used > 4*a.ledger.block) {
+		a.settle()
+	}
+}
+
+// Used is how many bytes it holds.
+func (a *Account) Used() int64 {
+	if a == nil {
+		return 0
+	}
+	return a.used.Load()
+}
+
+// Share is how many bytes it may hold now, at most most.
+func (a *Account) Share(most int) int {
+	if a == nil || a.ledger == nil {
+		return most
+	}
+	return int(min(int64(most), a.ledger.share(0)))
+}
+
+// Pressed reports that half of the ledger is in use: nobody gets more than the
+// least.
+func (a *Account) Pressed() bool { return a != nil && a.ledger.Pressed() }
+
+// Close gives everything back, for good: what is taken and given later counts
+// nothing. It returns what had not been given back.
+func (a *Account) Close() (left int64) {
+	if a == nil || a.ledger == nil {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return 0
+	}
+	a.closed = true
+	left = a.used.Load()
+	a.ledger.drew(a, a.drawn.Swap(0), 0)
+	return left
+}
+
+// settle draws what is used, in blocks.
+func (a *Account) settle() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return
+	}
+	used, was, block := a.used.Load(), a.drawn.Load(), a.ledger.block
+	now := was
+	switch {
+	case used <= 0:
+		now = 0
+	case used > was || was-used > 4*block:
+		now = (used + block - 1) / block * block
+	}
+	if now != was {
+		a.drawn.Store(now)
+		a.ledger.drew(a, was, now)
+	}
+}

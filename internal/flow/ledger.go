@@ -1,0 +1,126 @@
+package flow
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Ledger is what all peers of a server may make it hold together, in accounts.
+// Up to half of it everybody has what its own limits give. Above half the share
+// of any one account is an eighth of what is free, and falls with it. Above
+// three quarters whoever holds the most is ended: Go's collector lets a heap
+// grow to twice what lives in it. A nil one has no bound.
+type Ledger struct {
+	most  int64
+	block int64
+	used  atomic.Int64
+
+	mu     sync.Mutex
+	large  map[*Account]struct{} // those that have drawn so much that ending them helps
+	owners map[string]int64      // what those have drawn, by owner
+	ending *Account              // was told to end, and has not …
+	since  time.Time             // … since then
+}
+
+// NewLedger makes a ledger of most bytes.
+func NewLedger(most int64) *Ledger {
+	return &Ledger{most: most, block: max(1, min(block, most/1024)), large: map[*Account]struct{}{}, owners: map[string]int64{}}
+}
+
+// Used is how many bytes are drawn.
+func (l *Ledger) Used() int64 {
+	if l == nil {
+		return 0
+	}
+	return l.used.Load()
+}
+
+// Pressed reports that half is in use.
+func (l *Ledger) Pressed() bool { return l != nil && l.used.Load() > l.most/2 }
+
+// least is what every account may hold until nothing is free, and a quarter of it
+// even then: enough for small calls.
+func (l *Ledger) least() int64 { return min(64<<10, l.most/64) }
+
+// share is what an account may hold that wants n bytes more.
+func (l *Ledger) share(n int) int64 {
+	used := l.used.Load()
+	free := l.most - used
+	switch {
+	case used == 0: // one may have something that is larger than all
+		return 1<<63 - 1
+	case used+int64(n) <= l.most/2:
+		return 1<<63 - 1
+	case free > 0:
+		return max(free/8, l.least())
+	}
+	return l.least() / 4
+}
+
+// drew notes that a, whose mu is held, has drawn now and not was any more.
+func (l *Ledger) drew(a *Account, was, now int64) {
+	used := l.used.Add(now - was)
+	least := l.least()
+	full := now > was && used > l.most/4*3
+	if was < least && now < least && !full {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delistLocked(a, was)
+	l.listLocked(a, now)
+	if full {
+		l.relieveLocked()
+	}
+}
+
+func (l *Ledger) listLocked(a *Account, drawn int64) {
+	if drawn < l.least() {
+		return
+	}
+	a.listed = drawn
+	l.large[a] = struct{}{}
+	if a.owner != "" {
+		l.owners[a.owner] += drawn
+	}
+}
+
+func (l *Ledger) delistLocked(a *Account, drawn int64) {
+	if drawn < l.least() {
+		return
+	}
+	a.listed = 0
+	delete(l.large, a)
+	if a.owner == "" {
+		return
+	}
+	if l.owners[a.owner] -= drawn; l.owners[a.owner] <= 0 {
+		delete(l.owners, a.owner)
+	}
+}
+
+// patience is how long one that was told to end has for it before another is.
+const patience = 100 * time.Millisecond
+
+// relieveLocked ends whoever holds the most: of the owner that does, the account
+// that does. One at a time, because what it holds comes back a moment later.
+func (l *Ledger) relieveLocked() {
+	if e := l.ending; e != nil && e.listed > 0 && time.Since(l.since) < patience {
+		return
+	}
+	var worst *Account
+	var sum int64
+	for a := range l.large {
+		s := max(a.listed, l.owners[a.owner])
+		if !a.ended && a.evict != nil && (worst == nil || s > sum || s == sum && a.listed > worst.listed) {
+			worst, sum = a, s
+		}
+	}
+	if worst == nil {
+		return
+	}
+	worst.ended = true
+	l.ending, l.since = worst, time.Now()
+	go worst.evict()
+}

@@ -1,0 +1,138 @@
+package flow
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+)
+
+// TestLedger_sums: whatever accounts do at once, what is drawn covers what is
+// used, by a few blocks at most, and all comes back.
+func TestLedger_sums(t *testing.T) {
+	is := is.New(t)
+	l := NewLedger(1 << 40)
+	accounts := make([]Account, 8)
+	for i := range accounts {
+		accounts[i].Open(l, nil)
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(1, uint64(g)))
+			var mine [8]int
+			for range 20_000 {
+				i := r.IntN(8)
+				if n := r.IntN(50_000); r.IntN(2) == 0 {
+					accounts[i].Force(n)
+					mine[i] += n
+				} else if mine[i] > 0 {
+					accounts[i].Give(mine[i])
+					mine[i] = 0
+				}
+				if r.IntN(100) == 0 {
+					accounts[i].Own([]string{"", "a", "b"}[r.IntN(3)])
+				}
+			}
+			for i, n := range mine {
+				accounts[i].Give(n)
+			}
+		})
+	}
+	wg.Wait()
+	is.Equal(l.Used(), int64(0))
+	is.Equal(len(l.large), 0)
+	is.Equal(len(l.owners), 0)
+
+	for i := range accounts {
+		accounts[i].Force(100_000 * i)
+	}
+	is.True(l.Used() >= 28*100_000)
+	is.True(l.Used() <= 28*100_000+8*4*block)
+	is.Equal(len(l.large), 7)
+	for i := range accounts {
+		is.Equal(accounts[i].Close(), int64(100_000*i))
+		is.Equal(accounts[i].Close(), int64(0))
+		accounts[i].Force(1 << 20) // counts nothing any more
+		accounts[i].Give(1)
+	}
+	is.Equal(l.Used(), int64(0))
+	is.Equal(len(l.large), 0)
+}
+
+// TestLedger_shares: what an account may hold falls with what is free.
+func TestLedger_shares(t *testing.T) {
+	is := is.New(t)
+	const most = 64 << 20
+	l := NewLedger(most)
+	var a, b, c Account
+	for _, x := range []*Account{&a, &b, &c} {
+		x.Open(l, nil)
+	}
+	is.True(a.Has(most))                  // but all of it, while nobody has any
+	is.True(a.Take(most/2 - 1<<20))       // up to half there is no share
+	is.True(b.Take(2 << 20))              // the half is passed
+	is.True(!a.Take(1))                   // and who has more than a share gets no more
+	is.Equal(b.Share(1<<30), 31<<20/8)    // an eighth of what is free
+	is.Equal(b.Share(1000), 1000)         // and not more than was asked for
+	is.True(b.Take(1 << 20))              // there is still room in it
+	is.True(!b.Take(1 << 20))             // and then not
+	a.Force(29 << 20)                     // somebody fills it, but for less than that
+	is.Equal(b.Share(1<<30), 128<<10)     //
+	a.Force(1<<20 - 128<<10)              //
+	is.Equal(b.Share(1<<30), 64<<10)      // the least
+	is.True(!b.Has(1))                    //
+	is.True(c.Take(64 << 10))             // which everybody has
+	is.True(!c.Take(1))                   //
+	a.Force(2 << 20)                      // nothing is free
+	is.Equal(c.Share(1<<30), 16<<10)      // and a quarter of that then
+	is.Equal((*Account)(nil).Share(7), 7) // no bound
+	is.True((*Account)(nil).Take(1 << 40))
+}
+
+// TestLedger_endsWhoHoldsMost: one at a time, the account that holds the most of
+// the owner that does.
+func TestLedger_endsWhoHoldsMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		const mb = 1 << 20
+		l := NewLedger(100 * mb)
+		var ended []int
+		accounts := make([]Account, 6)
+		for i := range accounts {
+			accounts[i].Open(l, func() { ended = append(ended, i) })
+		}
+		hold := func(i, n int, owner string) {
+			accounts[i].Own(owner)
+			accounts[i].Force(n * mb)
+			synctest.Wait()
+		}
+		hold(0, 20, "")    // alone the largest
+		hold(1, 12, "eve") //
+		hold(2, 13, "eve") // together larger
+		hold(3, 10, "bob")
+		hold(4, 19, "")
+		is.Equal(len(ended), 0)
+		hold(5, 2, "")
+		is.Equal(ended, []int{2}) // eve's larger one
+		hold(5, 1, "")
+		is.Equal(ended, []int{2}) // which has not ended yet
+		accounts[2].Close()
+		is.Equal(l.Used(), int64(64*mb))
+		hold(5, 11, "")
+		is.Equal(ended, []int{2}) // three quarters are not passed
+		hold(5, 1, "")
+		is.Equal(ended, []int{2, 0}) // eve has 12 now
+		time.Sleep(patience)
+		hold(5, 1, "")
+		is.Equal(ended, []int{2, 0, 4}) // the last one takes its time
+		for i := range accounts {
+			accounts[i].Close()
+		}
+		is.Equal(l.Used(), int64(0))
+		is.Equal(len(l.owners), 0)
+	})
+}
