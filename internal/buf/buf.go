@@ -60,6 +60,16 @@ func Sized(n int) *Buf {
 	return b
 }
 
+// SizeOf is what a buffer for n bytes takes.
+func SizeOf(n int) int {
+	const record = 48
+	class := max(bits.Len(uint(max(n, 1)-1)), smallest)
+	if class > largest {
+		return n + record
+	}
+	return 1<<class + record
+}
+
 // Copy returns a buffer holding a copy of p: one reference.
 func Copy(p []byte) *Buf {
 	b := Sized(len(p))

@@ -371,7 +371,7 @@ func TestFlow_budgetOfTheConnection(t *testing.T) {
 func TestFlow_budgetOfTheServer(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		srv := &typedrpc.Server{Mux: lab.Bidi(lab.Lingers), MaxBuffered: 100_000, Logger: slog.New(slog.DiscardHandler)}
+		srv := &typedrpc.Server{Mux: lab.Bidi(lab.Lingers), MaxBuffered: 1_000_000, Limits: typedrpc.Limits{Window: 1 << 20}, Logger: slog.New(slog.DiscardHandler)}
 		var conns []*typedrpc.Conn
 		var sent atomic.Int64
 		for range 3 {
@@ -385,15 +385,16 @@ func TestFlow_budgetOfTheServer(t *testing.T) {
 		go sendAway(stalled, 998, &sent)
 		_, err = stalled.Recv()
 		is.True(errors.Is(err, typedrpc.ResourceExhausted)) // the stream, and not the link
+		time.Sleep(2 * time.Second)                         // what was sent is acknowledged
 		is.Equal(hook.Server(srv).Budget, int64(0))
 
 		stalled, err = typedrpc.Open(t.Context(), conns[0], lab.FlowBoth, "")
 		is.NoErr(err)
-		for range 46 {
+		for range 440 {
 			is.NoErr(stalled.Send(testkit.Letters(998)))
 		}
 		synctest.Wait()
-		_, err = typedrpc.Call(t.Context(), conns[1], lab.FlowCall, testkit.Letters(20_000)) // more than a share of what is free
+		_, err = typedrpc.Call(t.Context(), conns[1], lab.FlowCall, testkit.Letters(62_000)) // more than a share of what is free
 		is.True(errors.Is(err, typedrpc.ResourceExhausted))
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		_, err = typedrpc.Call(t.Context(), conns[1], lab.FlowCall, testkit.Letters(100_000)) // in fragments
@@ -403,9 +404,10 @@ func TestFlow_budgetOfTheServer(t *testing.T) {
 		is.NoErr(err)
 		stalled.Close()
 		synctest.Wait()
-		_, err = typedrpc.Call(t.Context(), conns[2], lab.FlowCall, testkit.Letters(20_000))
+		_, err = typedrpc.Call(t.Context(), conns[2], lab.FlowCall, testkit.Letters(62_000))
 		is.NoErr(err)
 		lab.Settled(t, conns...)
+		time.Sleep(2 * time.Second)
 		is.Equal(hook.Server(srv).Budget, int64(0))
 	})
 }

@@ -130,7 +130,7 @@ func (d *disruptor) overBudget() string {
 	check("queued", s.Queued, 2*fuzzLimits.MaxBuffered+streams*200_000)
 	check("partial", s.Partial, s.Inbound+s.Pending+1)
 	check("inbound", s.Inbound, fuzzLimits.MaxCalls)
-	check("server budget", int(s.Budget), 4000+fuzzLimits.MaxMessage+testkit.MessageOverhead)
+	check("account", int(s.Account), 4000+fuzzLimits.MaxMessage+testkit.MessageOverhead)
 	for _, x := range s.Streams {
 		if !x.Caller {
 			check("window", x.Out, max(2*x.Window, fuzzLimits.MaxMessage+testkit.MessageOverhead))

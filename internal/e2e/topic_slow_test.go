@@ -112,6 +112,7 @@ func TestTopic_neighbourOfAStalledSubscription(t *testing.T) {
 			s.Leave()
 			synctest.Wait()
 			is.NoErr(lab.Vacated(hub))
+			time.Sleep(2 * time.Second) // what was sent is acknowledged
 			is.Equal(hook.Server(srv).Budget, int64(0))
 		})
 	}

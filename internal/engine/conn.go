@@ -67,6 +67,7 @@ func New(base context.Context, cfg Config, o Owner, k Keeper) *Conn {
 	c.ctx, c.cancel = context.WithCancelCause(base)
 	c.peer.limits = cfg.Limits.PlainPeer()
 	c.account.Open(cfg.Ledger, c.evicted)
+	c.outbox.account = &c.account
 	return c
 }
 

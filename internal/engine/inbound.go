@@ -22,11 +22,13 @@ type Inbound struct {
 	serial   bool // runs on the lane
 	ordered  bool // runs on the lane, or was called from one
 	partial  bool // the rest of its request is to come
-	dropped  bool // a notification that nobody takes
 
 	index int32 // its place in array
 	cost  int32 // its bytes of the connection's budget or the lane's window
+	held  int32 // its bytes of the account
 	owes  int32 // bytes of the account that it holds without a session
+
+	purchase
 
 	conn  *Conn
 	sess  *session.Session // whose it is: a later one does not know it

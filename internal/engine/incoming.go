@@ -20,8 +20,9 @@ import (
 type incoming struct {
 	inbound  map[uint64]*Inbound
 	inBytes  int        // of their payloads
-	parked   []*Inbound // of them, those that wait for replies to be read
+	parked   []*Inbound // of them, those that wait for room for their replies
 	running  int        // handlers, whatever became of their calls
+	bought   purchases  // room for what those will answer
 	lastIn   uint64
 	offences flow.Offences
 }
@@ -83,8 +84,9 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 		return err
 	}
 	in.cost = int32(len(f.Payload) + flow.MetaSize(f.Meta)) // a frame is bounded
+	in.held = int32(buf.SizeOf(len(f.Payload)) + flow.MetaCost(f.Meta) + handlerOverhead)
 	refusal, offence := c.refusalLocked(in, f, unknown)
-	if refusal == nil && !c.account.Take(int(in.cost)) {
+	if refusal == nil && !c.account.Take(int(in.held)) {
 		refusal = status.Busy("a request")
 	}
 	if refusal != nil {
@@ -129,7 +131,7 @@ func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
 }
 
 // begin starts an admitted call, whose request is whole, or lets it wait for
-// the lane or for replies to be read.
+// the lane or for room for its reply.
 func (c *Conn) begin(in *Inbound, body *buf.Buf) {
 	c.mu.Lock()
 	if in.orphanedLocked() {
@@ -139,12 +141,13 @@ func (c *Conn) begin(in *Inbound, body *buf.Buf) {
 	}
 	in.partial = false
 	in.body = body
-	park := !in.serial && in.array == nil && c.crowded(c.config.Limits.MaxBuffered)
+	park := !in.serial && (len(c.parked) > 0 || !c.affordsLocked(in))
 	switch {
 	case in.serial:
-		c.laneLocked(in)
+		c.laneLocked(waiter{in: in})
 	case park:
 		c.parked = append(c.parked, in)
+		c.unparkLocked() // it may be for nothing
 	default:
 		c.startLocked(in)
 	}
@@ -171,11 +174,11 @@ func (in *Inbound) detachLocked() {
 	c := in.conn
 	c.inBytes -= int(in.cost)
 	if in.begun && !in.returned {
-		in.owes = in.cost // its handler goes on, and holds the request
+		in.owes = in.held // its handler goes on, and holds the request
 	} else {
-		c.account.Give(int(in.cost))
+		c.account.Give(int(in.held))
 	}
-	in.cost = 0
+	in.cost, in.held = 0, 0
 	if x := in.stream; x != nil {
 		if x.failed == nil {
 			x.failed = in.lostLocked()
@@ -190,6 +193,7 @@ func (in *Inbound) detachLocked() {
 func (c *Conn) startLocked(in *Inbound) {
 	in.begun = true
 	c.running++
+	c.buyLocked(in)
 }
 
 // returnedLocked notes that it has returned, and gives back what it held without
@@ -197,6 +201,7 @@ func (c *Conn) startLocked(in *Inbound) {
 // of them.
 func (c *Conn) returnedLocked(in *Inbound) {
 	in.returned = true
+	c.unbuyLocked(in)
 	c.account.Give(int(in.owes))
 	in.owes = 0
 	c.running--
@@ -208,18 +213,6 @@ func (c *Conn) settleAccountLocked() {
 	if c.finished && c.running == 0 {
 		c.account.Close()
 	}
-}
-
-// unparkLocked begins the calls that waited for replies to be read.
-func (c *Conn) unparkLocked() {
-	if len(c.parked) == 0 || c.crowded(c.config.Limits.MaxBuffered) {
-		return
-	}
-	for _, in := range c.parked {
-		c.startLocked(in)
-		go in.run()
-	}
-	c.parked = nil
 }
 
 // identifyLocked gives an inbound call its key.
@@ -258,9 +251,6 @@ func (c *Conn) refusalLocked(in *Inbound, f *wire.Frame, unknown *status.Error) 
 		return status.Errorf(status.ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls), hello
 	case c.inBytes > 0 && c.inBytes+int(in.cost) > limits.MaxBuffered:
 		return status.Errorf(status.ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered), hello
-	case in.array != nil && c.crowded(c.config.Limits.MaxBuffered):
-		// It cannot wait: what takes the room may be the rest of its array.
-		return status.Errorf(status.ResourceExhausted, "%d bytes of replies have not been read", c.queued+c.unsent), false
 	case in.serial && f.Flags&wire.Lane != 0 && c.lane.busy():
 		return status.Errorf(status.FailedPrecondition, "%q is Serial and the lane is busy; a call from an ordered handler must not wait for it, because that could deadlock", f.Method), false
 	}

@@ -13,20 +13,40 @@ import (
 // lane runs a session's notifications and Serial calls one after another. Its
 // fields are under Conn.mu. Its goroutine exists while there is work.
 type lane struct {
-	queue   []*Inbound
+	queue   flow.Ring[waiter]
+	pack    packer // of the small payloads in queue
 	running bool
 	current *Inbound // the notification being handled
 	bytes   int      // of the notifications in queue, with their overhead
+	held    int      // bytes of the account that those take
 	taken   int      // notifications handled and not credited yet …
 	spent   int      // … and their bytes
 }
 
-func (l *lane) busy() bool { return l.running || len(l.queue) > 0 }
+// waiter is a call or notification in its place on the lane. A notification has
+// its record made when its turn comes: until then it takes little more than its
+// bytes.
+type waiter struct {
+	in      *Inbound // a Serial call; nil: a notification
+	name    string
+	meta    map[string]string
+	payload Item
+	whole   bool // payload's buffer holds nothing else
+	dropped bool // nobody takes it
+	cost    int32
+	held    int32
+}
 
-// laneLocked appends in and starts the lane if it rests.
-func (c *Conn) laneLocked(in *Inbound) {
+// waiterOverhead is what a waiter takes in the queue, which grows by doubling,
+// and a payload beside its bytes.
+const waiterOverhead = 160
+
+func (l *lane) busy() bool { return l.running || l.queue.Len() > 0 }
+
+// laneLocked appends w and starts the lane if it rests.
+func (c *Conn) laneLocked(w waiter) {
 	l := c.lane
-	l.queue = append(l.queue, in)
+	l.queue.Push(w)
 	if !l.running {
 		l.running = true
 		go c.runLane(l)
@@ -43,31 +63,47 @@ func (c *Conn) runLane(l *lane) {
 	}()
 	for {
 		c.mu.Lock()
-		if len(l.queue) == 0 || c.lane != l {
-			l.queue, l.running = nil, false
+		if c.lane != l || l.queue.Len() == 0 {
+			l.running = false
 			c.checkIdleLocked()
 			c.mu.Unlock()
 			rested = true
 			return
 		}
-		in := l.queue[0]
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
-		c.startLocked(in)
+		w := l.queue.Pop()
+		in := w.in
+		if in != nil {
+			c.startLocked(in)
+		}
 		c.mu.Unlock()
-		if in.Kind == KindNotification {
-			c.runNotification(l, in)
-		} else {
+		if in != nil {
 			in.run()
+		} else {
+			c.runNotification(l, &w)
 		}
 	}
+}
+
+// dropLaneLocked gives up what the lane has not begun.
+func (c *Conn) dropLaneLocked() {
+	l := c.lane
+	c.lane = nil
+	if l == nil {
+		return
+	}
+	for l.queue.Len() > 0 {
+		if w := l.queue.Pop(); w.in == nil {
+			w.payload.Release()
+			l.held -= int(w.held)
+			c.account.Give(int(w.held))
+		}
+	}
+	l.pack.rest()
 }
 
 // notified takes a NOTIFY; body is the buffer that the payload lives in, nil if
 // there is none. MORE marks one whose rest was not taken.
 func (c *Conn) notified(f *wire.Frame, body *buf.Buf) error {
-	in, unknown := c.owner.Find(f.Method, KindNotification, f.Meta)
-	in.conn, in.Kind, in.ordered = c, KindNotification, true
 	cost := len(f.Payload) + flow.MetaSize(f.Meta) + flow.MessageOverhead
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,43 +111,59 @@ func (c *Conn) notified(f *wire.Frame, body *buf.Buf) error {
 	// The sender may have one message out whatever its size, and its view of
 	// the window is a round trip old: twice the window is tolerated. A plain
 	// peer knows of no window and has the whole budget.
-	most := 2*c.config.Limits.Window + c.config.Limits.MaxMessage
+	held, most := l.bytes, 2*c.config.Limits.Window+c.config.Limits.MaxMessage
 	if c.dialect == session.Plain {
-		most = c.config.Limits.MaxBuffered
+		held, most = l.held, c.config.Limits.MaxBuffered
 	}
-	if l.bytes > 0 && l.bytes+cost > most {
+	if held > 0 && held+cost > most {
 		body.Release()
 		return &link.CloseError{Code: session.CloseFlood, Reason: "notifications beyond the announced window"}
 	}
-	in.sess = c.sess
+	w := waiter{name: f.Method, meta: f.Meta, cost: int32(cost)}
 	switch {
-	case unknown != nil, len(f.Payload) > c.config.Limits.MaxMessage, f.Flags&wire.More != 0, c.closing:
+	case len(f.Payload) > c.config.Limits.MaxMessage, f.Flags&wire.More != 0, c.closing:
 		// Dropped, and credited in its turn: it keeps its place in the queue.
-		in.dropped = true
+		w.dropped = true
 		body.Release()
+	case body != nil:
+		w.payload, w.whole = Item{buf: body, n: uint32(len(body.B))}, true
+	case l.busy():
+		w.payload = l.pack.put(f.Payload, true)
+		w.whole = len(f.Payload) > packMost
 	default:
-		if body == nil {
-			body = buf.Copy(f.Payload)
-		}
-		in.body = body
+		w.payload, w.whole = Item{buf: buf.Copy(f.Payload), n: uint32(len(f.Payload))}, true
 	}
+	w.held = int32(len(w.payload.bytes()) + len(f.Method) + flow.MetaCost(f.Meta) + waiterOverhead)
 	l.bytes += cost
-	in.cost = int32(cost)
-	c.laneLocked(in)
+	l.held += int(w.held)
+	c.account.Force(int(w.held))
+	c.laneLocked(w)
 	return nil
 }
 
-func (c *Conn) runNotification(l *lane, in *Inbound) {
+// runNotification makes the record of a notification whose turn has come, and
+// has it handled.
+func (c *Conn) runNotification(l *lane, w *waiter) {
+	in, nobody := c.owner.Find(w.name, KindNotification, w.meta)
+	in.conn, in.Kind, in.ordered = c, KindNotification, true
+	in.cost, in.held = w.cost, w.held
 	defer c.notificationDone(l, in) // also when a handler ends the goroutine
 	c.mu.Lock()
 	live := c.lane == l
 	if live {
+		in.sess = c.sess
 		l.current = in
+	}
+	c.startLocked(in)
+	in.body = w.payload.buf
+	if !w.whole {
+		in.body = buf.Copy(w.payload.bytes())
+		w.payload.Release()
 	}
 	c.mu.Unlock()
 	switch {
 	case !live:
-	case in.dropped:
+	case w.dropped, nobody != nil:
 		c.config.Logger.Debug("typedrpc: notification dropped: no handler, or too large", "method", in.Record.Name())
 	default:
 		c.owner.Run(in)
@@ -124,6 +176,8 @@ func (c *Conn) notificationDone(l *lane, in *Inbound) {
 	in.body.Release()
 	c.mu.Lock()
 	c.returnedLocked(in)
+	c.account.Give(int(in.held))
+	l.held -= int(in.held)
 	l.current = nil
 	if c.lane != l {
 		c.mu.Unlock()
@@ -132,6 +186,9 @@ func (c *Conn) notificationDone(l *lane, in *Inbound) {
 	l.bytes -= int(in.cost)
 	l.taken++
 	l.spent += int(in.cost)
+	if l.queue.Len() == 0 {
+		l.pack.rest()
+	}
 	// CREDIT is due when half of the window has been consumed or nothing
 	// waits: no sequence of sizes can then make both sides wait.
 	if c.dialect != session.Plain && (l.spent >= c.config.Limits.Window/2 || l.bytes == 0) {

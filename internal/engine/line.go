@@ -92,7 +92,7 @@ func (l *line) dropLocked(c *outbox) {
 	l.sent = 0
 	for l.pieces.Len() > 0 {
 		p := l.pieces.Pop()
-		c.queued -= p.cost()
+		c.free(p.cost())
 		if cut {
 			c.uncutLocked(p.buf.Len())
 			cut = false
@@ -100,7 +100,7 @@ func (l *line) dropLocked(c *outbox) {
 		p.buf.Release()
 	}
 	for it := l.frames.pop(); it != nil; it = l.frames.pop() {
-		c.queued -= it.cost
+		c.free(it.cost)
 		if cut {
 			c.uncutLocked(it.body.Len())
 			cut = false

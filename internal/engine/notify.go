@@ -46,7 +46,7 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 		}
 	}
 	c.notify.Used += cost
-	c.queued += cost
+	c.hold(cost)
 	c.queue.push(&item{
 		frame:   wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta},
 		body:    body.Retain(),

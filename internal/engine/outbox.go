@@ -17,7 +17,7 @@ func (c *Conn) dropQueueLocked() {
 			it.line.dropLocked(&c.outbox)
 			continue
 		}
-		c.queued -= it.cost
+		c.free(it.cost)
 		it.body.Release()
 	}
 	c.notify.Used, c.cutting = 0, 0
@@ -98,6 +98,18 @@ type outbox struct {
 	creditors []*Stream
 	woken     bool          // the writer knows that there is something to take
 	room      chan struct{} // not nil while somebody waits for budget or window
+	account   *flow.Account // counts what is queued, too
+}
+
+// hold counts n bytes in, and free out, that wait for the socket.
+func (o *outbox) hold(n int) {
+	o.queued += n
+	o.account.Force(n)
+}
+
+func (o *outbox) free(n int) {
+	o.queued -= n
+	o.account.Give(n)
 }
 
 // wake reports whether the writer must be told, and notes that it is.
@@ -126,14 +138,14 @@ func (o *outbox) movedLocked() {
 
 // pushAnswer queues an answer that the reader gives itself.
 func (o *outbox) pushAnswer(f wire.Frame) {
-	cost := len(f.Message) + flow.MessageOverhead
-	o.queued += cost
+	cost := len(f.Message) + answerOverhead
+	o.hold(cost)
 	o.queue.push(&item{frame: f, cost: cost})
 }
 
-// crowded reports that the peer does not read the replies there are. Its calls
-// begin when it has: it may be busy asking, so they are not refused.
-func (o *outbox) crowded(most int) bool { return o.queued+o.unsent > most }
+// answerOverhead is what an answer of the reader's takes beside its text: the
+// record of a frame.
+const answerOverhead = 384
 
 // overflow ends the link of a peer that makes us answer and does not read the
 // answers: the reader cannot wait for it, so it has to go.

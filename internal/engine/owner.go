@@ -23,7 +23,8 @@ type Owner interface {
 	// request, context and view are one allocation; in.Record is set. refusal is
 	// why nobody takes it; the record is made all the same, since a notification
 	// keeps its place on the lane and a call is answered. Called by the reader,
-	// with Session.reading held: it must not wait.
+	// with Session.reading held, and for a notification by the lane: it must not
+	// wait.
 	Find(name string, kind Kind, meta map[string]string) (in *Inbound, refusal *status.Error)
 	// Run runs a request's handlers: decoding, interceptors, user code, encoding.
 	// in is their context. It recovers and logs panics; a notification's errors

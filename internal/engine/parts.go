@@ -165,6 +165,7 @@ func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
 	a.body.B = append(a.body.B, part...)
 	if a.in != nil {
 		a.in.cost += int32(len(part))
+		a.in.held += int32(len(part))
 		c.inBytes += len(part)
 	} else {
 		a.taken += len(part)

@@ -60,18 +60,19 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
 	}
 	a.parts[index] = part
 	a.size += len(part)
-	c.queued += len(part) // held here, though it cannot be sent yet
+	c.hold(len(part)) // here, though it cannot be sent yet
 	a.open--
 	if a.open > 0 {
 		return
 	}
-	b := buf.Get()
+	b := buf.Sized(a.size + len(a.parts) + 2)
 	b.B = append(b.B, '[')
 	for i, p := range a.parts {
 		if i > 0 {
 			b.B = append(b.B, ',')
 		}
 		b.B = append(b.B, p...)
+		a.parts[i] = nil
 	}
 	b.B = append(b.B, ']')
 	c.queue.push(&item{body: b, whole: true, cost: a.size})

@@ -104,13 +104,15 @@ const MaxErrorData = 64 << 10
 const replyOverhead = 1 << 10
 
 // reply queues the terminal frame. It waits for the outgoing budget, holding
-// the call's slot, so that a peer that does not read is not served either.
+// the call's slot, so that a peer that does not read is not served either. The
+// account counts the reply from the start: it is there.
 func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	defer in.body.Release()
 	f.ID, f.RawID = in.id, in.rawID
 	cost := body.Len() + len(f.Payload) + len(f.Message) + flow.MetaSize(f.Meta) + replyOverhead
 	c.mu.Lock()
 	c.unsent += cost
+	c.account.Force(cost)
 	// An array's answer does not wait for room: what is held already may be the
 	// rest of its array, which goes out with it.
 	for in.array == nil && !in.orphanedLocked() && c.queued > 0 && c.queued+cost > c.outgoingLocked() {
@@ -120,6 +122,7 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 		c.mu.Lock()
 	}
 	c.unsent -= cost
+	c.account.Give(cost)
 	c.returnedLocked(in)
 	if in.orphanedLocked() {
 		c.mu.Unlock()
@@ -127,8 +130,9 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 		return
 	}
 	delete(c.inbound, in.id)
+	c.soldLocked(in, body.Len()+len(f.Payload))
 	c.inBytes -= int(in.cost)
-	c.account.Give(int(in.cost))
+	c.account.Give(int(in.held))
 	if in.array != nil {
 		if body != nil {
 			f.Payload = body.B
@@ -140,7 +144,7 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 			body = buf.Copy(f.Payload) // an error value may be returned often
 		}
 		in.reply = item{frame: f, body: body, cost: cost}
-		c.queued += cost
+		c.hold(cost)
 		if x := in.stream; x != nil {
 			c.dropPartLocked(partID{in.id, true})
 			x.finishLocked()

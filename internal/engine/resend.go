@@ -73,7 +73,7 @@ func (c *Conn) sortQueueLocked(again bool, resend *items, t *taken) {
 			c.notify.Used += it.cost
 			keep.push(it)
 		default:
-			c.queued -= it.cost
+			c.free(it.cost)
 			it.body.Release()
 		}
 	}

@@ -74,7 +74,7 @@ func (c *Conn) takeItemLocked(b *session.Batch, it *item, now *time.Time) turn {
 		if b.Len() > 0 {
 			return turnFull
 		}
-		c.queued -= it.cost
+		c.free(it.cost)
 		b.AddMessage(it.body)
 		return turnDone
 	}
@@ -104,7 +104,7 @@ func (c *Conn) takeItemLocked(b *session.Batch, it *item, now *time.Time) turn {
 	}
 	if it.call == nil {
 		it.body = nil
-		c.queued -= it.cost
+		c.free(it.cost)
 		if it.frame.Type == wire.Notify {
 			c.notify.Counted(it.cost)
 		}
@@ -142,7 +142,7 @@ func (c *Conn) takeLineLocked(b *session.Batch, l *line) turn {
 		if c.addLocked(b, &f, body, &l.sent) {
 			return turnMore
 		}
-		c.queued -= cost
+		c.free(cost)
 		if item {
 			l.pieces.Pop()
 			l.x.itemLeftLocked(cost)

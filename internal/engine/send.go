@@ -91,7 +91,7 @@ func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait <-
 	x.line.pieces.Push(p)
 	x.flow.Used += cost
 	c.sentItems += cost
-	c.queued += cost
+	c.hold(cost)
 	x.pushLocked()
 	more := x.flow.Fits(0)
 	c.unlockAndWake()

@@ -125,7 +125,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 		c.dropPartLocked(key)
 	}
 	c.creditors = nil
-	c.lane = nil
+	c.dropLaneLocked()
 	failed := c.interruptLocked(c.config.Heals && !c.closing)
 	c.movedLocked()
 	c.checkIdleLocked()
@@ -223,7 +223,7 @@ func (c *Conn) NewSession(f Features) *session.Session {
 	if f.Resume {
 		log = c.config.Limits.MaxUnacked
 	}
-	return session.New(&engine{c}, c.dialect, c.config.Heals, log)
+	return session.New(&engine{c}, c.dialect, c.config.Heals, log, &c.account)
 }
 
 // NewCarrier makes a carrier over t with a connection's limits.

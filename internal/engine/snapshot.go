@@ -13,7 +13,7 @@ func (c *Conn) Snapshot() hook.ConnSums {
 		NotifyWindow: c.notify.Window, NotifyUsed: c.notify.Used, NotifySizes: c.notify.Sizes.Len(),
 		SentItems: c.sentItems, Unread: c.unread, Grown: c.grown, Creditors: len(c.creditors),
 		Inbound: len(c.inbound), Partial: len(c.partial), InBytes: c.inBytes, Parked: len(c.parked),
-		Lane: c.lane != nil, Credits: c.credits, MostUnread: c.mostUnread(), Budget: c.config.Ledger.Used(),
+		Lane: c.lane != nil, Credits: c.credits, MostUnread: c.mostUnread(), Account: c.account.Used(),
 		PeerCalls: c.peer.limits.Calls, PeerWindow: c.peer.limits.Window, PeerBudget: c.peer.limits.Budget, PeerCache: c.peer.cache,
 	}
 	if c.lane != nil {
@@ -26,6 +26,7 @@ func (c *Conn) Snapshot() hook.ConnSums {
 		s.Open = c.sess.Err() == nil
 		s.Sent, s.Acked, s.Received = c.sess.Positions()
 		s.Logged = c.sess.Logged()
+		s.Account = max(s.Account-int64(c.sess.LogCost()), 0) // none is counted where there is no ledger
 	}
 	for _, in := range c.inbound {
 		if in.stream != nil {

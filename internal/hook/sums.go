@@ -50,7 +50,7 @@ type ConnSums struct {
 	Credits    int  // notifications to credit
 	MostUnread int  // what Unread may be
 
-	Budget int64 // bytes that all connections of the server hold; 0 on the client's side
+	Account int64 // bytes that it holds of its server's ledger, beside its log; 0 on the client's side
 
 	// What the peer announced.
 	PeerCalls  uint64

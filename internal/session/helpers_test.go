@@ -148,7 +148,7 @@ func startLogging(o Options, log int) *running {
 		o.Message = 1 << 20
 	}
 	e := new(engine)
-	r := &running{Session: New(e, o.Dialect, o.Client, log), o: o, engine: e}
+	r := &running{Session: New(e, o.Dialect, o.Client, log, nil), o: o, engine: e}
 	if o.Client {
 		e.onOpened = func(c *Carrier, w wire.WelcomeBody) error { return r.Attach(c, w.Received, nil) }
 	}

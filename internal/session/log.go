@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -19,18 +20,28 @@ type segment struct {
 	at     time.Time // … or none that tells a time: zero. Else when it was encoded
 }
 
+// segmentOverhead is what a segment takes beside its buffer's bytes.
+const segmentOverhead = 96
+
+// cost is what the segment takes in memory.
+func (s *segment) cost() int { return cap(s.msg.B) + segmentOverhead }
+
 // replay is the log of what was sent and has not been acknowledged, in the
 // order of the count. The messages are kept as they were written.
 type replay struct {
 	max   int // bytes; 0: nothing is kept
 	bytes int
+	cost  int       // in memory: of small messages it is many times their bytes
 	all   []segment // from head
 	head  int
 	idle  bool // nothing has been added for a while
+
+	account *flow.Account // counts the segments, too
 }
 
 // room is how many bytes more may be written before something is acknowledged.
-func (l *replay) room() int { return l.max - l.bytes }
+// In memory the log takes at most twice its bound, and one message.
+func (l *replay) room() int { return min(l.max-l.bytes, 2*l.max-l.cost) }
 
 func (l *replay) add(s segment) {
 	if l.head > len(l.all)/2 { // mostly gone: move the rest instead of growing
@@ -40,6 +51,8 @@ func (l *replay) add(s segment) {
 	}
 	l.all = append(l.all, s)
 	l.bytes += s.msg.Len()
+	l.cost += s.cost()
+	l.account.Force(s.cost())
 	l.idle = false
 }
 
@@ -65,6 +78,8 @@ func (l *replay) drop(pos uint64) {
 	for l.head < len(l.all) && l.all[l.head].end <= pos {
 		s := &l.all[l.head]
 		l.bytes -= s.msg.Len()
+		l.cost -= s.cost()
+		l.account.Give(s.cost())
 		s.msg.Release()
 		*s = segment{}
 		l.head++

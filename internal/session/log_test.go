@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -324,4 +325,24 @@ func TestLog_none(t *testing.T) {
 		near, _ := link.Pipe()
 		is.Equal(r.accept(NewCarrier(near, r.engine, o), 0, wire.WelcomeBody{}), ErrEnded)
 	})
+}
+
+// A log of many small messages took ten times its bound.
+func TestLog_smallMessages(t *testing.T) {
+	is := is.New(t)
+	var ledger, account = flow.NewLedger(1 << 30), new(flow.Account)
+	account.Open(ledger, nil)
+	l := replay{max: 64 << 10, account: account}
+	n := 0
+	for l.room() > 0 {
+		n++
+		l.add(segment{msg: buf.Copy(make([]byte, 10)), end: uint64(n), frames: 1})
+	}
+	is.True(l.bytes < l.max/4)
+	is.True(l.cost <= 2*l.max+1000)
+	is.Equal(account.Used(), int64(l.cost))
+	l.drop(uint64(n))
+	is.Equal(l.cost, 0)
+	is.Equal(l.room(), l.max)
+	is.Equal(account.Used(), int64(0))
 }

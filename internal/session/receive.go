@@ -164,7 +164,7 @@ func (s *Session) ackedLocked(pos uint64) {
 	if c == nil || s.log.max == 0 {
 		return
 	}
-	if s.log.bytes > s.log.max/2 {
+	if s.log.room() < s.log.max/2 {
 		s.asked = true
 		c.ping()
 	}

@@ -463,7 +463,7 @@ func TestResume_closeCodes(t *testing.T) {
 		for _, code := range append(slices.Concat(keeps, ends), CloseGoingAway) {
 			for _, remote := range []bool{false, true} {
 				is := is.New(t)
-				s := New(new(engine), Binary, client, testLog)
+				s := New(new(engine), Binary, client, testLog, nil)
 				near, _ := link.Pipe()
 				c := NewCarrier(near, new(engine), Options{Client: client})
 				is.NoErr(s.Attach(c, 0, func(uint64) wire.WelcomeBody { return wire.WelcomeBody{} }))

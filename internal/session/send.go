@@ -27,7 +27,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 	ready := s.next == s.sent && !alone
 	if ready && s.log.max > 0 {
 		b.within(&s.log)
-		ready = s.log.bytes < s.log.max
+		ready = s.log.room() > 0
 		s.tight = !ready
 	}
 	s.taking = ready
@@ -175,7 +175,7 @@ func (s *Session) takenLocked() {
 // would not hurry.
 func (s *Session) loggedLocked(c *Carrier) {
 	s.logged.Store(int64(s.log.bytes))
-	if s.log.bytes > s.log.max/2 && !s.asked {
+	if s.log.room() < s.log.max/2 && !s.asked {
 		s.asked = true
 		c.ping()
 	}

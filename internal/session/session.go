@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -102,8 +103,8 @@ type Session struct {
 // New makes a session that has no link yet. log is how many bytes of what was
 // sent are kept until they are acknowledged; with 0 the session ends with its
 // link.
-func New(e Engine, d Dialect, client bool, log int) *Session {
-	return &Session{engine: e, dialect: d, client: client, log: replay{max: log}, done: make(chan struct{})}
+func New(e Engine, d Dialect, client bool, log int, a *flow.Account) *Session {
+	return &Session{engine: e, dialect: d, client: client, log: replay{max: log, account: a}, done: make(chan struct{})}
 }
 
 // Engine returns the layer above.
@@ -275,6 +276,13 @@ func (s *Session) Wake() {
 
 // Logged is how many bytes were sent and not acknowledged.
 func (s *Session) Logged() int { return int(s.logged.Load()) }
+
+// LogCost is what the log of those takes in memory.
+func (s *Session) LogCost() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.cost
+}
 
 // Positions returns the numbers of counted frames sent, acknowledged by the
 // peer, and received.

@@ -30,7 +30,7 @@ func pairLogging(t *testing.T, d Dialect, log int) (client, server *running) {
 	mk := func(tr link.Transport, isClient bool) *running {
 		e := new(engine)
 		o := Options{Dialect: d, Client: isClient, Message: 1 << 20}
-		return &running{Session: New(e, d, isClient, log), o: o, engine: e, carrier: NewCarrier(tr, e, o)}
+		return &running{Session: New(e, d, isClient, log, nil), o: o, engine: e, carrier: NewCarrier(tr, e, o)}
 	}
 	client, server = mk(near, true), mk(far, false)
 	server.engine.onHello = func(c *Carrier, h wire.HelloBody) {

@@ -523,7 +523,7 @@ func TestKeep_races(t *testing.T) {
 func TestTokens_theHellosIsNotKept(t *testing.T) {
 	is := is.New(t)
 	var r Registry
-	s := New(new(engine), Binary, false, testLog)
+	s := New(new(engine), Binary, false, testLog, nil)
 	r.Add(s, Claim{Principal: "me", Token: "spent", Attempt: 1})
 	is.Equal(r.entries[s].claim.Token, "")
 }

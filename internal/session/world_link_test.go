@@ -120,7 +120,7 @@ func (l *worldLink) Opened(c *Carrier, b wire.WelcomeBody) error {
 	}
 	e := &worldEngine{w: w}
 	e.named(b.Token, true)
-	e.sess = New(e, w.dialect, true, w.log)
+	e.sess = New(e, w.dialect, true, w.log, nil)
 	cl.sess, cl.engine, cl.token = e.sess, e, b.Token
 	cl.tokens = append(cl.tokens, b.Token)
 	return e.sess.Attach(c, 0, nil)
@@ -154,7 +154,7 @@ func (l *worldServer) Hello(c *Carrier, h wire.HelloBody) {
 	default:
 		o.kind = isNew
 		e := &worldEngine{w: w}
-		o.sess = New(e, w.dialect, false, w.log)
+		o.sess = New(e, w.dialect, false, w.log, nil)
 		e.sess = o.sess
 		o.token = w.reg.Add(o.sess, q)
 		e.named(o.token, false)

@@ -43,7 +43,7 @@ func Unsettled(c *typedrpc.Conn) string {
 	left.note("waiting", s.Waiting)
 	left.note("parked", s.Parked)
 	left.note("resting", s.Resting)
-	left.note("server budget", int(s.Budget)) // a test's server has one connection
+	left.note("account", int(s.Account))
 	if s.Midway || s.Overtaken {
 		left.note("ordered message", 1)
 	}

@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// Replies are bought before they are made: a handler begins when there is room
+// for what it will answer, by what its method answered lately. Otherwise a peer
+// that asks and does not read would have a thousand replies made for it at once.
+// A handler that takes longer than a turn is waiting for something, perhaps for a
+// call that waits here: it counts no more. Room is no promise: what is larger
+// than was thought is held all the same, and counted.
+
+// purchases are what the handlers that run may still answer. Under Conn.mu.
+type purchases struct {
+	turn    uint32
+	since   time.Time   // when the turn began
+	bytes   [2]int      // bought in this turn, and in the last one
+	unknown int         // what a method is taken to answer that has not yet; 0: firstGuess
+	sizes   *replySizes // what the others did
+	timer   *time.Timer // runs while calls are parked for what was bought
+}
+
+// purchase is what was bought for one call.
+type purchase struct {
+	price int32
+	turn  uint32
+}
+
+const (
+	// firstGuess is what a method is taken to answer until it has. With default
+	// limits thirty of its handlers begin at once.
+	firstGuess = 256 << 10
+	// purchaseTurn is how long a turn takes: a purchase counts for one to two.
+	purchaseTurn = 100 * time.Millisecond
+)
+
+// replySizes has what the last few methods answered, on average.
+type replySizes struct {
+	known [8]struct {
+		d    *Decl
+		size int
+	}
+	next int
+}
+
+func (r *replySizes) of(d *Decl) (size int, ok bool) {
+	if r == nil {
+		return 0, false
+	}
+	for i := range r.known {
+		if k := &r.known[i]; k.d == d && (d != nil || k.size > 0) {
+			return k.size, true
+		}
+	}
+	return 0, false
+}
+
+func (r *replySizes) note(d *Decl, size int) {
+	for i := range r.known {
+		if k := &r.known[i]; k.d == d && (d != nil || k.size > 0) {
+			k.size += (size - k.size) / 4
+			return
+		}
+	}
+	k := &r.known[r.next]
+	k.d, k.size = d, max(size, 1)
+	r.next = (r.next + 1) % len(r.known)
+}
+
+func (p *purchases) sum() int { return p.bytes[0] + p.bytes[1] }
+
+// turnLocked begins another turn if it is time. What was bought before the last
+// one counts no more; nor is a method that takes so long guessed to answer much.
+func (p *purchases) turnLocked(now time.Time) {
+	took := now.Sub(p.since)
+	if took < purchaseTurn {
+		return
+	}
+	aged := p.bytes[1-p.turn&1]
+	if took >= 2*purchaseTurn {
+		aged = p.sum()
+		p.bytes[p.turn&1] = 0
+		p.turn++
+	}
+	if aged > 0 {
+		p.unknown = max(p.guess()/8, replyOverhead)
+	}
+	p.turn++
+	p.since = now
+	p.bytes[p.turn&1] = 0
+}
+
+func (p *purchases) guess() int {
+	if p.unknown == 0 {
+		return firstGuess
+	}
+	return p.unknown
+}
+
+// priceLocked is what a call is taken to answer.
+func (c *Conn) priceLocked(in *Inbound) int {
+	if in.Kind != KindCall && in.Kind != KindClientStream {
+		return 0
+	}
+	d := in.Record.Decl()
+	size, ok := c.bought.sizes.of(d)
+	if !ok {
+		size = min(c.bought.guess(), c.peer.most())
+		if d != nil {
+			size = d.Limit(size)
+		}
+	}
+	return size + replyOverhead
+}
+
+// affordsLocked reports whether there is room for what a call will answer, beside
+// the replies that the peer has not read. Its calls begin when it has: it may be
+// busy asking, so they are not refused. What comes while it has calls of ours may
+// be what those wait for.
+func (c *Conn) affordsLocked(in *Inbound) bool {
+	most := c.account.Share(c.config.Limits.MaxBuffered)
+	unread := c.queued + c.unsent
+	if c.slots > 0 && in.array == nil {
+		return unread <= most
+	}
+	sum := unread + c.bought.sum()
+	return sum == 0 || sum+c.priceLocked(in) <= most
+}
+
+func (c *Conn) buyLocked(in *Inbound) {
+	p := &c.bought
+	in.purchase = purchase{int32(c.priceLocked(in)), p.turn}
+	p.bytes[p.turn&1] += int(in.price)
+}
+
+func (c *Conn) unbuyLocked(in *Inbound) {
+	if p := &c.bought; p.turn-in.turn < 2 {
+		p.bytes[in.turn&1] -= int(in.price)
+	}
+	in.price = 0
+	c.unparkLocked()
+}
+
+// soldLocked notes what a call did answer.
+func (c *Conn) soldLocked(in *Inbound, n int) {
+	if c.bought.sizes == nil {
+		c.bought.sizes = new(replySizes)
+	}
+	c.bought.sizes.note(in.Record.Decl(), n)
+}
+
+// unparkLocked begins the calls that there is room for by now, in their order.
+func (c *Conn) unparkLocked() {
+	if len(c.parked) == 0 {
+		return
+	}
+	c.bought.turnLocked(time.Now())
+	n := 0
+	for _, in := range c.parked {
+		stuck := false
+		if !c.affordsLocked(in) {
+			if stuck = c.stuckLocked(in); !stuck {
+				break
+			}
+		}
+		n++
+		if _, known := c.bought.sizes.of(in.Record.Decl()); stuck && known {
+			c.refuseParkedLocked(in)
+			continue
+		}
+		c.startLocked(in)
+		go in.run()
+	}
+	if c.parked = c.parked[n:]; len(c.parked) == 0 {
+		c.parked = nil
+		return
+	}
+	if c.bought.timer == nil && c.bought.sum() > 0 {
+		c.bought.timer = time.AfterFunc(purchaseTurn, c.purchasesAged)
+	}
+}
+
+// purchasesAged is called when what was bought may count no more.
+func (c *Conn) purchasesAged() {
+	c.mu.Lock()
+	c.bought.timer = nil
+	c.unparkLocked()
+	c.unlockAndWake()
+}
+
+// stuckLocked reports that a call of an array will never have room: all that is
+// held are answers of arrays, which leave with their last ones.
+func (c *Conn) stuckLocked(in *Inbound) bool {
+	return in.array != nil && c.bought.sum() == 0 && c.unsent == 0 && c.queue.len == 0
+}
+
+func (c *Conn) refuseParkedLocked(in *Inbound) {
+	in.detachLocked()
+	delete(c.inbound, in.id)
+	in.body.Release()
+	c.refuseLocked(in, status.Errorf(status.ResourceExhausted, "the answers to this batch are too large together; send its requests one by one"))
+}
