@@ -17,6 +17,8 @@ import (
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
+// What net/http needs of a net.Conn.
+
 func TestConn_deadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
