@@ -4,6 +4,7 @@
 package jsoncodec
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -85,11 +86,12 @@ func Decode(data []byte, v any) error {
 	case *struct{}:
 		return wire.Valid(data, RawDepth)
 	case *string:
-		if IsNull(data) {
-			return nil
-		}
 		s, err := wire.Unquote(data)
 		if err != nil {
+			data = bytes.Trim(data, " \t\r\n")
+			if IsNull(data) {
+				return nil
+			}
 			return fmt.Errorf("want a string, have %s", KindOf(data))
 		}
 		*v = s
