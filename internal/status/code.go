@@ -40,7 +40,7 @@ var codeNames = [...]string{
 
 // String is the code in words, or "code 1234" for an application's own.
 func (c Code) String() string {
-	if c > 0 && int(c) < len(codeNames) {
+	if c > 0 && c < Code(len(codeNames)) {
 		return codeNames[c]
 	}
 	return "code " + strconv.FormatInt(int64(c), 10)
