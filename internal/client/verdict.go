@@ -44,8 +44,8 @@ func (d *Client) dialError(ctx context.Context, resp *http.Response, err error) 
 			u.Body = string(body)
 		}
 		e := &status.Error{Code: httpCode(u.Status), Message: "cannot connect to " + d.at.where + ": " + u.Error(), Cause: u}
-		if s, err := strconv.Atoi(u.Header.Get("Retry-After")); err == nil && s > 0 {
-			e.RetryAfter = min(time.Duration(s)*time.Second, flow.MaxHint)
+		if s, err := strconv.ParseInt(u.Header.Get("Retry-After"), 10, 64); err == nil && s > 0 {
+			e.RetryAfter = min(time.Duration(s), flow.MaxHint/time.Second) * time.Second
 		}
 		return e
 	}
