@@ -62,9 +62,6 @@ type Client struct {
 	renewing sync.WaitGroup // refreshes under way
 }
 
-// endpoint is an address of the service.
-type endpoint struct{ url, where string } // where: for texts, without credentials and query
-
 // progress finds a session that gets a link again and again and does not get on.
 type progress struct {
 	acked, received uint64

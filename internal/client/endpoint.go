@@ -7,6 +7,9 @@ import (
 	"slices"
 )
 
+// endpoint is an address of the service.
+type endpoint struct{ url, where string } // where: for texts, without credentials and query
+
 // CheckURLs says what is wrong with the addresses of a service.
 func CheckURLs(target string, more []string) error {
 	_, err := endpoints(target, more)

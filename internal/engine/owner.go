@@ -1,6 +1,7 @@
-// Package engine is one connection over many links: calls both ways, streams,
-// the lane, windows and their growth, which calls go on after a lost session, and
-// whose turn it is to be sent. It knows bytes, names, kinds and a
+// Package engine is one connection over many links: calls both ways, streams, the
+// lane (on which notifications that came and Serial calls run one after another),
+// what replies may still take (bought.go), windows and their growth, which calls
+// go on after a lost session, and whose turn it is to be sent. It knows bytes, names, kinds and a
 // few flags of a declaration. It never encodes a message, knows no user's type,
 // does not dial, and waits for nothing while it holds its lock.
 package engine

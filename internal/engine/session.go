@@ -22,8 +22,8 @@ func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cac
 		c.mu.Lock()
 	}
 	// What a peer allows is not all used: we keep accounts of it.
-	limits.Window = min(limits.Window, mostWindow)
-	limits.Budget = min(limits.Budget, uint64(max(mostBudget, c.config.Limits.MaxBuffered)))
+	limits.Window = min(limits.Window, mostPeerWindow)
+	limits.Budget = min(limits.Budget, uint64(max(mostPeerBudget, c.config.Limits.MaxBuffered)))
 	c.sess = sess
 	c.peer = peer{limits: limits, Features: f, cache: cache}
 	c.notify = flow.Sender{Window: int(min(limits.Window, math.MaxInt32)), Used: c.notify.Used}
@@ -101,9 +101,10 @@ func (c *Conn) Holds() int {
 // and a connection beside all that: some 7 kB each were measured.
 const handlerOverhead = 8 << 10
 
+// What of a peer's grants is used at most.
 const (
-	mostWindow = 16 << 20
-	mostBudget = 64 << 20
+	mostPeerWindow = 16 << 20
+	mostPeerBudget = 64 << 20
 )
 
 // Lost ends sess, unless that has been done: handlers' contexts end, calls in

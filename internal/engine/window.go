@@ -144,7 +144,7 @@ func (c *Conn) credited(f *wire.Frame) error {
 		return protocolError(fmt.Sprintf("credit for %d notifications that were not sent", f.Items))
 	}
 	if f.Window > 0 {
-		c.notify.Window = int(min(f.Window, mostWindow))
+		c.notify.Window = int(min(f.Window, mostPeerWindow))
 	}
 	c.movedLocked()
 	if c.notify.Used == 0 {
@@ -167,7 +167,7 @@ func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
 	}
 	c.sentItems -= bytes
 	if f.Window > 0 {
-		x.flow.Window = int(min(f.Window, mostWindow))
+		x.flow.Window = int(min(f.Window, mostPeerWindow))
 	}
 	signal(x.room)
 	c.movedLocked()

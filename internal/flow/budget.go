@@ -2,8 +2,8 @@ package flow
 
 import "sync/atomic"
 
-// Budget is what all connections of a server may hold together. A nil one has
-// no bound.
+// Budget is what somebody may hold, as the subscriptions of one connection may. A
+// nil one has no bound. What a server's connections hold is its Ledger's.
 type Budget struct {
 	most int64
 	used atomic.Int64

@@ -1,5 +1,6 @@
 // Package server has accepted links and the connections that outlive them: drain,
-// revoke, origins, HTTP POST. It knows no user's types and no codecs, which go by
+// revoke, origins, HTTP POST. It has sessions without a link kept (accepted.go), is
+// told when one is given up, and logs that. It knows no user's types and no codecs, which go by
 // their numbers.
 package server
 

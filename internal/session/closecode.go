@@ -1,6 +1,8 @@
 package session
 
-// Close codes (PROTOCOL.md section 8).
+// Close codes: what they mean is in PROTOCOL.md section 8, after which of them a
+// session goes on in Session.outlives, and what a dialled client does then in
+// package client (verdict.go).
 const (
 	CloseDone       = 1000
 	CloseGoingAway  = 1001
