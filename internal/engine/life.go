@@ -89,7 +89,14 @@ func (c *Conn) Link() (*session.Carrier, Features) {
 // acknowledged; the goodbye itself takes at most a second more.
 const ClosePatience = 4 * time.Second
 
+// LastWords is the time that a goodbye has when the context of a Shutdown has
+// ended: a peer that reads nothing would have a second.
+const LastWords = 40 * time.Millisecond
+
+// Shutdown ends the connection when nothing is in flight any more, or when ctx
+// ends, and is back LastWords after that at the latest but for scheduling.
 func (c *Conn) Shutdown(ctx context.Context, bye wire.GoAwayBody, code int) error {
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(LastWords, c.kill) })()
 	c.mu.Lock()
 	first := c.drained == nil
 	if first {
@@ -123,6 +130,13 @@ func (c *Conn) Shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 	c.close(ctx, &link.CloseError{Code: code, Reason: bye.Reason})
 	<-c.done
 	return ctx.Err()
+}
+
+// kill drops the link that there is.
+func (c *Conn) kill() {
+	if carrier := c.Carrier(); carrier != nil {
+		carrier.Kill(&link.CloseError{Code: session.CloseDone, Reason: "closed", Err: context.DeadlineExceeded})
+	}
 }
 
 // checkIdleLocked is called whenever something in flight ended, and decides

@@ -252,6 +252,12 @@ func (l *Link) bye(err error) {
 	l.t.Kill()
 }
 
+// Kill ends the link without a goodbye, also one that is being said.
+func (l *Link) Kill(err error) {
+	l.Fail(err)
+	l.t.Kill()
+}
+
 // Err returns why the link ended, nil while it lives.
 func (l *Link) Err() error {
 	l.mu.Lock()

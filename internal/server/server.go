@@ -119,7 +119,9 @@ func (s *Server) Conns() []*engine.Conn {
 
 // Shutdown ends the server gracefully: new connections are refused, clients are
 // told to come back spread over the window, calls in flight finish, connections
-// close. When ctx ends first, the rest is closed at once.
+// close. When ctx ends first the rest is closed at once, with any peers: Shutdown
+// is back a tenth of a second later at the latest, and what the peers made the
+// server hold is free but for handlers that do not return.
 func (s *Server) Shutdown(ctx context.Context) (err error) {
 	defer func() { // Keyed calls whose sessions were lost
 		if !s.o.Config.Detached.End(ctx) && err == nil {
@@ -146,6 +148,7 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 	for _, l := range opening {
 		l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message})
 	}
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(engine.LastWords, s.kill) })()
 	bye := wire.GoAwayBody{Reason: errDraining.Message, Max: flow.Millis(s.o.RetryWindow)}
 	var g errgroup.Group
 	for _, a := range conns {
@@ -154,10 +157,24 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 	err = g.Wait()
 	select {
 	case <-ended:
+		return err
 	case <-ctx.Done():
-		return ctx.Err()
 	}
-	return err
+	select { // what was dropped ends now
+	case <-ended:
+	case <-time.After(2 * engine.LastWords):
+	}
+	return ctx.Err()
+}
+
+// kill drops the links that there are, those that are opening too.
+func (s *Server) kill() {
+	s.mu.Lock()
+	links := slices.Collect(maps.Keys(s.links))
+	s.mu.Unlock()
+	for _, l := range links {
+		l.carrier.Kill(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message, Err: context.DeadlineExceeded})
+	}
 }
 
 func (s *Server) checkEndedLocked() {

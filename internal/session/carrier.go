@@ -122,6 +122,9 @@ func (c *Carrier) stopTimerLocked() {
 // Fail ends the link; the first cause wins. It does not wait.
 func (c *Carrier) Fail(err error) { c.link.Fail(err) }
 
+// Kill ends the link without a goodbye, also one that is being said.
+func (c *Carrier) Kill(err error) { c.link.Kill(err) }
+
 // Opening reports that the link carries no session yet.
 func (c *Carrier) Opening() bool { return c.sess.Load() == nil }
 
