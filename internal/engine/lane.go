@@ -175,9 +175,9 @@ func (c *Conn) notificationDone(l *lane, in *Inbound) {
 	in.cancel(context.Canceled)
 	in.body.Release()
 	c.mu.Lock()
-	c.returnedLocked(in)
 	c.account.Give(int(in.held))
 	l.held -= int(in.held)
+	c.returnedLocked(in) // last: it may close the account
 	l.current = nil
 	if c.lane != l {
 		c.mu.Unlock()

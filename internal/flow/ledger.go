@@ -15,6 +15,7 @@ type Ledger struct {
 	most  int64
 	block int64
 	used  atomic.Int64
+	left  atomic.Int64 // what accounts had not given back when they were closed
 
 	mu     sync.Mutex
 	large  map[*Account]struct{} // those that have drawn so much that ending them helps
@@ -35,6 +36,9 @@ func (l *Ledger) Used() int64 {
 	}
 	return l.used.Load()
 }
+
+// Left is how many bytes accounts had not given back when they were closed.
+func (l *Ledger) Left() int64 { return l.left.Load() }
 
 // Pressed reports that half is in use.
 func (l *Ledger) Pressed() bool { return l != nil && l.used.Load() > l.most/2 }

@@ -231,6 +231,7 @@ type Snapshot struct {
 	Checks    int   // authentications under way
 	Plain     int   // connections of plain peers
 	Budget    int64 // bytes that all connections hold
+	Left      int64 // bytes that those which ended had not given back
 	Kept      int   // sessions without a link …
 	KeptBytes int64 // … and the bytes that they held when they were last asked
 	Detached  int   // handlers of keyed calls whose sessions were lost
@@ -240,7 +241,7 @@ type Snapshot struct {
 func (s *Server) Snapshot() Snapshot {
 	s.mu.Lock()
 	sums := Snapshot{
-		Links: len(s.links), Accepted: len(s.accepted), Checks: len(s.checks), Plain: s.plain, Budget: s.o.Config.Ledger.Used(),
+		Links: len(s.links), Accepted: len(s.accepted), Checks: len(s.checks), Plain: s.plain, Budget: s.o.Config.Ledger.Used(), Left: s.o.Config.Ledger.Left(),
 	}
 	s.mu.Unlock()
 	sums.Kept, sums.KeptBytes = s.registry.Away()
