@@ -61,11 +61,19 @@ type Server struct {
 	// sessions, and the bytes that wait in them, unsent, unacknowledged or not
 	// handled yet, with 8 KiB for each session and for each handler that runs.
 	// The bytes are asked for when a link is lost, and once a second. Beyond
-	// either the sessions that have been without a link for the longest are given
-	// up, those first whose clients never answered a WELCOME: their clients find
-	// new ones, and are told what is lost. Default 10,000 and 256 MiB.
+	// either those of least worth are given up: whose clients never answered a
+	// WELCOME, then idle ones, then those of nobody who is known, then those that
+	// have been without a link for the longest; and before all others those of a
+	// subject, or an address, that has more than half. Their clients find new ones,
+	// and are told what is lost. Default 10,000 and 256 MiB.
 	MaxKept      int
 	MaxKeptBytes int64
+	// BeginRate is how many sessions a second one subject may begin, or one
+	// address where nobody has authenticated (of IPv6 a network of 64 bits), and
+	// ten times as many at once. Beyond that clients are asked to come a second
+	// later. Many clients may share an address, behind a proxy for example.
+	// Negative: any number. Default 1,000.
+	BeginRate int
 	// Codecs that clients may choose. Default JSON.
 	Codecs []Codec
 	// Compress accepts permessage-deflate without context takeover. Default
@@ -135,7 +143,8 @@ func (s *Server) configure() error {
 		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,
 		MaxPlain: cmp.Or(s.MaxPlainConns, defaultPlainConns), RetryWindow: cmp.Or(s.RetryWindow, defaultRetryWindow),
 		MaxKept: cmp.Or(s.MaxKept, 10_000), MaxKeptBytes: cmp.Or(s.MaxKeptBytes, 256<<20),
-		Down: down, Up: func(err error) error { return lift(err, nil) },
+		BeginRate: float64(max(cmp.Or(s.BeginRate, 1000), 0)),
+		Down:      down, Up: func(err error) error { return lift(err, nil) },
 	}
 	if s.Replays != nil {
 		o.Config.Replays = s.Replays.cache

@@ -74,6 +74,8 @@ func (c *Conn) runLane(l *lane) {
 		in := w.in
 		if in != nil {
 			c.startLocked(in)
+		} else {
+			c.running++ // its record is made without the lock
 		}
 		c.mu.Unlock()
 		if in != nil {
@@ -154,7 +156,7 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 		in.sess = c.sess
 		l.current = in
 	}
-	c.startLocked(in)
+	in.begun = true
 	in.body = w.payload.buf
 	if !w.whole {
 		in.body = buf.Copy(w.payload.bytes())

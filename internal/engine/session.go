@@ -87,14 +87,16 @@ func (c *Conn) LinkDown() {
 // linkedLocked reports whether there is a session, and a link that carries it.
 func (c *Conn) linkedLocked() bool { return c.sess != nil && c.sess.Carrier() != nil }
 
-// Holds is how many bytes a session without a link keeps for its peer.
-func (c *Conn) Holds() int {
+// Holds is what a session without a link keeps for its peer.
+func (c *Conn) Holds() session.Held {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.sess == nil {
-		return 0
+		return session.Held{}
 	}
-	return c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound))*handlerOverhead
+	h := session.Held{Busy: len(c.inbound)+len(c.pending)+c.queue.len > 0 || c.sess.Logged() > 0}
+	h.Bytes = c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound))*handlerOverhead
+	return h
 }
 
 // handlerOverhead is what a running handler is taken to hold beside its request,

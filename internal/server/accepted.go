@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +75,25 @@ func (a *Accepted) end(cause error) {
 	s.checkEndedLocked()
 }
 
+// ownerOf names whom what a peer makes the server hold is counted for: its subject,
+// and where there is none its address, of IPv6 the network, which is what one
+// customer of a provider has.
+func ownerOf(id Identity, r *http.Request) string {
+	if id.Subject != "" {
+		return "subject " + id.Subject
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().Is6() {
+		if net, err := ip.WithZone("").Prefix(64); err == nil {
+			return "address " + net.String()
+		}
+	}
+	return "address " + host
+}
+
 // Identity is who the peer is, by the last authentication.
 func (a *Accepted) Identity() Identity { return *a.identity.Load() }
 
@@ -104,6 +125,7 @@ func (a *Accepted) identify(g grant, r *http.Request, over *session.Carrier) {
 	}
 	id := g.id
 	a.identity.Store(&id)
+	c.Account().Own(ownerOf(id, r))
 	now := identified{grant: g}
 	if ctx := g.id.Context; ctx != nil {
 		now.unwatch = context.AfterFunc(ctx, func() {

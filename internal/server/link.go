@@ -105,7 +105,7 @@ func (l *Link) hello(h wire.HelloBody) {
 	}
 	f := engine.SharedFeatures(l.adm.dialect, s.features(), h.Features)
 	q := session.Claim{
-		Principal: g.id.Subject, Client: h.Client, Token: h.Token, Attempt: h.Attempt, Received: h.Received,
+		Principal: g.id.Subject, Owner: ownerOf(g.id, l.req), Client: h.Client, Token: h.Token, Attempt: h.Attempt, Received: h.Received,
 		Terms: session.Terms{
 			Subprotocol: l.adm.Subprotocol, Limits: flow.AnnouncedBy(h.Limits),
 			Features: digest(h.Features),
@@ -128,6 +128,11 @@ func (l *Link) hello(h wire.HelloBody) {
 		return
 	case sess != nil:
 		l.resumed(sess, g)
+		return
+	}
+	if !s.registry.May(q.Owner) {
+		g.release(session.ErrTooMany)
+		l.refuse(&status.Error{Code: status.ResourceExhausted, Message: session.ErrTooMany.Error(), RetryAfter: time.Second})
 		return
 	}
 	w.Reason = reason

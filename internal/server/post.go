@@ -59,6 +59,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	}
 	k := &posted{id}
 	c := s.newConn(base, k, session.Plain, JSONCodec, true)
+	c.Account().Own(ownerOf(id, r))
 	t := &postTransport{conn: c, request: body, killed: make(chan struct{})}
 	t.sess = c.NewSession(engine.Features{})
 	c.Opened(t.sess, s.o.Config.Limits.PlainPeer(), engine.Features{}, "")

@@ -40,6 +40,7 @@ type Options struct {
 	MaxPlain     int
 	MaxKept      int
 	MaxKeptBytes int64
+	BeginRate    float64 // 0: any
 	RetryWindow  time.Duration
 
 	// Authenticate asks the program who a peer is. raw and the reply are as they
@@ -89,7 +90,7 @@ func New(o Options) (*Server, error) {
 		}
 		s.origins = append(s.origins, parsed)
 	}
-	s.registry.MaxSessions, s.registry.MaxBytes = o.MaxKept, o.MaxKeptBytes
+	s.registry.MaxSessions, s.registry.MaxBytes, s.registry.Rate = o.MaxKept, o.MaxKeptBytes, o.BeginRate
 	return s, nil
 }
 

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"container/list"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -48,6 +47,7 @@ type Terms struct {
 // Claim is what a HELLO says of the session that it wants.
 type Claim struct {
 	Principal string
+	Owner     string // whom the session is counted for: the principal, or else an address
 	Client    string
 	Token     string // "": a new session
 	Attempt   uint64
@@ -62,20 +62,19 @@ type Claim struct {
 // before it is used.
 type Registry struct {
 	// MaxSessions and MaxBytes bound the sessions without a link together.
-	// When they are passed, those that have been without one for the longest
-	// are given up.
+	// When they are passed, those of least worth are given up: see kept.go.
 	MaxSessions int
 	MaxBytes    int64
+	// Rate is how many sessions an owner may begin a second, and ten times as
+	// many at once; 0: any number.
+	Rate float64
 
 	mu       sync.Mutex
 	byToken  map[string]*entry
 	byClient map[string]*entry   // of clients that may not have got their token
 	entries  map[*Session]*entry // all
-	away     [2]list.List        // of *entry, the longest away first: unconfirmed ones, and the others
-	bytes    int64               // that those hold, when they were last asked
-	sweep    *time.Timer
-	sweeps   int    // chains of them that were begun
-	turns    uint64 // sessions that were left without a link
+	kept
+	begun rates
 }
 
 type entry struct {
@@ -86,15 +85,7 @@ type entry struct {
 	at                 time.Time
 	doomed             error // why it is to end, when whoever has its link tells
 
-	// without a link
-	place *list.Element // nil: it has one
-	home  *list.List    // where it is
-	since *time.Timer
-	times int    // that it was without one
-	turn  uint64 // when that began, by Registry.turns
-	held  func() int
-	bytes int64
-	lost  func(error)
+	stay // without a link
 }
 
 func (e *entry) client() string { return e.claim.Principal + "\x00" + e.claim.Client }
@@ -113,25 +104,7 @@ func (r *Registry) confirmLocked(e *entry) {
 	if r.byClient[e.client()] == e {
 		delete(r.byClient, e.client())
 	}
-	r.rehomeLocked(e)
-}
-
-// rehomeLocked moves a session without a link to those that a client has
-// confirmed, at its place among them: it is evicted in its turn. Its client has
-// shown its token and could not have it, with other terms for example.
-func (r *Registry) rehomeLocked(e *entry) {
-	if e.place == nil || e.home != &r.away[0] {
-		return
-	}
-	r.away[0].Remove(e.place)
-	e.home = &r.away[1]
-	for at := e.home.Front(); at != nil; at = at.Next() {
-		if at.Value.(*entry).turn > e.turn {
-			e.place = e.home.InsertBefore(e, at)
-			return
-		}
-	}
-	e.place = e.home.PushBack(e)
+	r.gradeLocked(e)
 }
 
 func (r *Registry) offerLocked(e *entry) {
@@ -247,126 +220,6 @@ func (r *Registry) Add(s *Session, q Claim) (token string) {
 	return token
 }
 
-// Keep keeps a session whose link ended for grace, or for the time of a
-// handshake if its client may not know of it. held tells how many bytes are kept
-// with it. When it is over for lack of time or room lost is called with the
-// reason, on a goroutine of its own.
-func (r *Registry) Keep(s *Session, grace, handshake time.Duration, held func() int, lost func(error)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.entries[s]
-	if e == nil || e.place != nil || s.Carrier() != nil {
-		return // ended, or resumed, meanwhile
-	}
-	if r.settleLocked(e); e.confirmed == "" {
-		grace = min(grace, handshake)
-	}
-	e.held, e.lost = held, lost
-	if e.doomed != nil {
-		r.endLocked(e, e.doomed)
-		return
-	}
-	e.bytes = int64(held())
-	e.home = &r.away[1]
-	if e.confirmed == "" {
-		e.home = &r.away[0]
-	}
-	e.place = e.home.PushBack(e)
-	r.turns++
-	e.turn = r.turns
-	e.times++
-	times := e.times
-	e.since = time.AfterFunc(max(grace, 1), func() { r.expire(e, times) })
-	r.bytes += e.bytes
-	r.evictLocked()
-	if r.sweep == nil && r.keptLocked() > 0 {
-		r.sweeps++
-		r.sweepLaterLocked(r.sweeps)
-	}
-}
-
-func (r *Registry) sweepLaterLocked(chain int) {
-	r.sweep = time.AfterFunc(sweepEvery, func() { r.sweepNow(chain) })
-}
-
-// sweepEvery is how often the sessions without a link are asked what they hold:
-// their handlers go on.
-const sweepEvery = time.Second
-
-func (r *Registry) sweepNow(chain int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.sweep == nil || chain != r.sweeps {
-		return // it had fired when it was stopped
-	}
-	for i := range r.away {
-		for at := r.away[i].Front(); at != nil; at = at.Next() {
-			e := at.Value.(*entry)
-			r.bytes -= e.bytes
-			e.bytes = int64(e.held())
-			r.bytes += e.bytes
-		}
-	}
-	r.evictLocked()
-	r.sweep = nil
-	if r.keptLocked() > 0 {
-		r.sweepLaterLocked(chain)
-	}
-}
-
-// keptLocked is how many sessions have no link.
-func (r *Registry) keptLocked() int { return r.away[0].Len() + r.away[1].Len() }
-
-// evictLocked gives up the sessions that have been without a link for the
-// longest, those first that no client has confirmed: else a client that only opens
-// them would push out everybody's.
-func (r *Registry) evictLocked() {
-	for n := r.keptLocked(); n > 0 && (n > r.MaxSessions || r.bytes > r.MaxBytes); n = r.keptLocked() {
-		first := r.away[0].Front()
-		if first == nil {
-			first = r.away[1].Front()
-		}
-		r.endLocked(first.Value.(*entry), ErrEvicted)
-	}
-}
-
-func (r *Registry) expire(e *entry, times int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	// A timer that fired as the link came back has nothing to say.
-	if e.place != nil && e.times == times {
-		r.endLocked(e, ErrGrace)
-	}
-}
-
-// endLocked ends a session. If it has no link nobody else will tell.
-func (r *Registry) endLocked(e *entry, why error) {
-	lost := e.lost
-	r.forgetLocked(e)
-	switch {
-	case lost == nil && !e.s.endIfLinked(why): // in between: Attach or Keep follows
-		e.doomed = why
-		r.entries[e.s] = e
-	case lost != nil && e.s.End(why):
-		go lost(why)
-	}
-}
-
-// returnLocked notes that a session has a link again.
-func (r *Registry) returnLocked(e *entry) {
-	if e.place == nil {
-		return
-	}
-	e.home.Remove(e.place)
-	e.since.Stop()
-	r.bytes -= e.bytes
-	e.place, e.since, e.held, e.lost, e.bytes = nil, nil, nil, nil, 0
-	if r.keptLocked() == 0 && r.sweep != nil {
-		r.sweep.Stop()
-		r.sweep = nil
-	}
-}
-
 // Remove forgets a session that ended.
 func (r *Registry) Remove(s *Session) {
 	r.mu.Lock()
@@ -384,11 +237,4 @@ func (r *Registry) forgetLocked(e *entry) {
 	if r.byClient[e.client()] == e {
 		delete(r.byClient, e.client())
 	}
-}
-
-// Away returns how many sessions have no link, and the bytes that they hold.
-func (r *Registry) Away() (sessions int, bytes int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.keptLocked(), r.bytes
 }

@@ -14,20 +14,21 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// kept is a member that a registry keeps when its link ends.
-type kept struct {
+// keptOne is a member that a registry keeps when its link ends.
+type keptOne struct {
 	*running
 	reg   *Registry
 	token string
 	bytes int
+	busy  bool
 	mu    sync.Mutex
 	lost  []error
 }
 
 // keep makes a member with a token that its client has confirmed, or not.
-func keep(t *testing.T, reg *Registry, q Claim, confirmed bool) *kept {
+func keep(t *testing.T, reg *Registry, q Claim, confirmed bool) *keptOne {
 	t.Helper()
-	k := &kept{reg: reg, bytes: 1}
+	k := &keptOne{reg: reg, bytes: 1}
 	k.running, k.token = member(t, reg, q, testLog)
 	if confirmed {
 		k.confirm(is.New(t))
@@ -35,15 +36,19 @@ func keep(t *testing.T, reg *Registry, q Claim, confirmed bool) *kept {
 	return k
 }
 
-func (k *kept) held() int { k.mu.Lock(); defer k.mu.Unlock(); return k.bytes }
+func (k *keptOne) held() Held {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return Held{Bytes: k.bytes, Busy: k.busy}
+}
 
 // away cuts the link.
-func (k *kept) away() {
+func (k *keptOne) away() {
 	k.cut()
 	k.keep()
 }
 
-func (k *kept) keep() {
+func (k *keptOne) keep() {
 	k.reg.Keep(k.Session, time.Minute, 10*time.Second, k.held, func(why error) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -52,7 +57,7 @@ func (k *kept) keep() {
 }
 
 // over returns why the session was lost, nil if it was not.
-func (k *kept) over(is *is.I) error {
+func (k *keptOne) over(is *is.I) error {
 	is.Helper()
 	synctest.Wait()
 	k.mu.Lock()
@@ -76,7 +81,7 @@ func known(is *is.I, reg *Registry, sessions, tokens int) {
 }
 
 // back is a resume that has to succeed. It returns what WELCOME offers.
-func (k *kept) back(is *is.I, attempt uint64, token string) (offered string) {
+func (k *keptOne) back(is *is.I, attempt uint64, token string) (offered string) {
 	is.Helper()
 	n, _, err := k.resume(k.reg, Claim{Principal: "me", Client: "c", Attempt: attempt, Token: token})
 	is.NoErr(err)
@@ -87,7 +92,7 @@ func (k *kept) back(is *is.I, attempt uint64, token string) (offered string) {
 	return w.Token
 }
 
-func (k *kept) refused(is *is.I, q Claim, want string) {
+func (k *keptOne) refused(is *is.I, q Claim, want string) {
 	is.Helper()
 	n, reason, err := k.resume(k.reg, q)
 	is.NoErr(err)
@@ -264,7 +269,7 @@ func TestKeep_evictsTheLongestAwayFirst(t *testing.T) {
 	bubble(t, func(t *testing.T, is *is.I) {
 		reg := newRegistry()
 		reg.MaxSessions = 2
-		var all []*kept
+		var all []*keptOne
 		for i := range 4 {
 			q := me(1, "")
 			q.Client = string(rune('a' + i))
@@ -296,7 +301,7 @@ func TestKeep_evictsByBytes(t *testing.T) {
 	bubble(t, func(t *testing.T, is *is.I) {
 		reg := newRegistry()
 		reg.MaxBytes = 100
-		var all []*kept
+		var all []*keptOne
 		for i := range 3 {
 			q := me(1, "")
 			q.Client = string(rune('a' + i))
@@ -452,7 +457,7 @@ func TestGhosts_twoAtOnce(t *testing.T) {
 func TestKeep_leavesNothingBehind(t *testing.T) {
 	bubble(t, func(t *testing.T, is *is.I) {
 		reg := newRegistry()
-		var all []*kept
+		var all []*keptOne
 		for i := range 50 {
 			q := me(1, "")
 			q.Client = string(rune('a' + i))
