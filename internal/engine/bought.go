@@ -15,18 +15,12 @@ import (
 
 // purchases are what the handlers that run may still answer. Under Conn.mu.
 type purchases struct {
-	turn    uint32
+	turn    uint16
 	since   time.Time   // when the turn began
 	bytes   [2]int      // bought in this turn, and in the last one
 	unknown int         // what a method is taken to answer that has not yet; 0: firstGuess
 	sizes   *replySizes // what the others did
 	timer   *time.Timer // runs while calls are parked for what was bought
-}
-
-// purchase is what was bought for one call.
-type purchase struct {
-	price int32
-	turn  uint32
 }
 
 const (
@@ -132,16 +126,16 @@ func (c *Conn) affordsLocked(in *Inbound) bool {
 
 func (c *Conn) buyLocked(in *Inbound) {
 	p := &c.bought
-	in.purchase = purchase{int32(c.priceLocked(in)), p.turn}
+	in.price, in.turn = int32(c.priceLocked(in)), p.turn
 	p.bytes[p.turn&1] += int(in.price)
 }
 
 func (c *Conn) unbuyLocked(in *Inbound) {
 	if p := &c.bought; p.turn-in.turn < 2 {
-		p.bytes[in.turn&1] -= int(in.price)
+		// A turn's number comes again, after hours.
+		p.bytes[in.turn&1] = max(p.bytes[in.turn&1]-int(in.price), 0)
 	}
 	in.price = 0
-	c.unparkLocked()
 }
 
 // soldLocked notes what a call did answer.

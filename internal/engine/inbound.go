@@ -17,18 +17,16 @@ type Inbound struct {
 	Record Record
 	Kind   Kind // set by the engine before Run
 
-	begun    bool // its handler was started …
-	returned bool // … and has returned
-	serial   bool // runs on the lane
-	ordered  bool // runs on the lane, or was called from one
-	partial  bool // the rest of its request is to come
+	begun   bool // its handler was started
+	serial  bool // runs on the lane
+	ordered bool // runs on the lane, or was called from one
+	partial bool // the rest of its request is to come
 
-	index int32 // its place in array
-	cost  int32 // its bytes of the connection's budget or the lane's window
-	held  int32 // its bytes of the account
-	owes  int32 // bytes of the account that it holds without a session
-
-	purchase
+	turn  uint16 // of purchases, in which its reply was bought …
+	index int32  // its place in array
+	cost  int32  // its bytes of the connection's budget or the lane's window
+	held  int32  // its bytes of the account
+	price int32  // … and what for
 
 	conn  *Conn
 	sess  *session.Session // whose it is: a later one does not know it

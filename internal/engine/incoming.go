@@ -85,6 +85,9 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	}
 	in.cost = int32(len(f.Payload) + flow.MetaSize(f.Meta)) // a frame is bounded
 	in.held = int32(buf.SizeOf(len(f.Payload)) + flow.MetaCost(f.Meta) + handlerOverhead)
+	if in.Kind.Streams() {
+		in.held += streamOverhead
+	}
 	refusal, offence := c.refusalLocked(in, f, unknown)
 	if refusal == nil && !c.account.Take(int(in.held)) {
 		refusal = status.Busy("a request")
@@ -173,12 +176,11 @@ func (in *Inbound) lostLocked() *status.Error {
 func (in *Inbound) detachLocked() {
 	c := in.conn
 	c.inBytes -= int(in.cost)
-	if in.begun && !in.returned {
-		in.owes = in.held // its handler goes on, and holds the request
-	} else {
+	if !in.begun { // else its handler may go on, and hold the request
 		c.account.Give(int(in.held))
+		in.held = 0
 	}
-	in.cost, in.held = 0, 0
+	in.cost = 0
 	if x := in.stream; x != nil {
 		if x.failed == nil {
 			x.failed = in.lostLocked()
@@ -196,14 +198,12 @@ func (c *Conn) startLocked(in *Inbound) {
 	c.buyLocked(in)
 }
 
-// returnedLocked notes that it has returned, and gives back what it held without
-// a session. The account of a connection that has ended is closed with the last
-// of them.
+// returnedLocked notes that it has returned, and gives back what it held. The
+// account of a connection that has ended is closed with the last of them.
 func (c *Conn) returnedLocked(in *Inbound) {
-	in.returned = true
 	c.unbuyLocked(in)
-	c.account.Give(int(in.owes))
-	in.owes = 0
+	c.account.Give(int(in.held))
+	in.held = 0
 	c.running--
 	c.settleAccountLocked()
 }

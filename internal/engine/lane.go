@@ -177,9 +177,8 @@ func (c *Conn) notificationDone(l *lane, in *Inbound) {
 	in.cancel(context.Canceled)
 	in.body.Release()
 	c.mu.Lock()
-	c.account.Give(int(in.held))
 	l.held -= int(in.held)
-	c.returnedLocked(in) // last: it may close the account
+	c.returnedLocked(in)
 	l.current = nil
 	if c.lane != l {
 		c.mu.Unlock()

@@ -132,7 +132,6 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	delete(c.inbound, in.id)
 	c.soldLocked(in, body.Len()+len(f.Payload))
 	c.inBytes -= int(in.cost)
-	c.account.Give(int(in.held))
 	if in.array != nil {
 		if body != nil {
 			f.Payload = body.B
@@ -154,6 +153,7 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 			c.queue.push(&in.reply)
 		}
 	}
+	c.unparkLocked()
 	c.checkIdleLocked()
 	c.unlockAndWake()
 }

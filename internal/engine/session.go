@@ -103,6 +103,9 @@ func (c *Conn) Holds() session.Held {
 // and a connection beside all that: some 7 kB each were measured.
 const handlerOverhead = 8 << 10
 
+// streamOverhead is what a stream takes beside its items, and its handler.
+const streamOverhead = 1 << 10
+
 // What of a peer's grants is used at most.
 const (
 	mostPeerWindow = 16 << 20
