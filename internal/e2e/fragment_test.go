@@ -407,6 +407,8 @@ func TestFragments_overTheLimit(t *testing.T) {
 		lab.Settled(t, c)
 	})
 	testkit.Bubble(t, "all together", func(t *testing.T, is *is.I) { // the budget
+		limits := limits
+		limits.MaxBuffered = 40_000 // the refusals wait, too
 		p, c := lab.RawClient(t, typedrpc.Binary, &typedrpc.Server{Mux: lab.Bidi(lab.EchoItems), Limits: limits})
 		for id := range uint64(100) {
 			is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: id + 1, Method: lab.FlowCall.Name(), Flags: wire.More, Payload: testkit.Quoted(4000)}))

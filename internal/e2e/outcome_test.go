@@ -127,8 +127,9 @@ func TestOutcome_everyCallEnds(t *testing.T) {
 				case "evicted by number":
 					is.NoErr(func() error { // another one is kept, the oldest goes
 						town2 := &lab.Town{Srv: w.Server}
-						c2 := town2.Dial(t, &typedrpc.DialOptions{Dialect: d, Limits: typedrpc.Limits{Grace: time.Hour}, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
+						c2 := town2.Dial(t, &typedrpc.DialOptions{Dialect: d, Mux: o.Mux, Limits: typedrpc.Limits{Grace: time.Hour}, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 						t.Cleanup(func() { c2.Close() })
+						typedrpc.Go(t.Context(), <-w.came, labWatch, typedrpc.Empty{}) // an idle one would go itself
 						time.Sleep(time.Second)
 						town2.Serve(nil)
 						town2.Cable().Cut()
