@@ -85,21 +85,22 @@ var layers = []struct {
 }{
 	{"typedrpctest", ". buf hook link wire"},
 	{"internal/testkit/lab", ". typedrpctest buf hook link session testkit wire"},
-	{".", "buf client engine flow hook hub jsoncodec link replay server session status wire"},
-	{"internal/client", "buf engine flow link replay session status wire"},
-	{"internal/server", "buf engine flow link replay session status wire"},
-	{"internal/hub", "buf engine flow status wire"},
+	{".", "buf client engine flow hook hub jsoncodec link logs replay server session status wire"},
+	{"internal/client", "buf engine flow link logs replay session status wire"},
+	{"internal/server", "buf engine flow link logs replay session status wire"},
+	{"internal/hub", "buf engine flow logs status wire"},
 	{"internal/testkit", "buf hook link session wire"},
 	{"internal/engine", "buf flow hook link replay session status wire"},
 	{"internal/replay", "flow status wire"},
 	{"internal/session", "buf flow link wire"},
 	{"internal/hook", "link"},
-	{"internal/link", "buf flow"},
+	{"internal/link", "buf flow logs"},
 	{"internal/flow", "wire"},
 	{"internal/jsoncodec", "wire"},
 	{"internal/status", ""},
 	{"internal/wire", ""},
 	{"internal/buf", ""},
+	{"internal/logs", ""},
 }
 
 // TestRules_layers keeps arrows going down: what a package may import is in a

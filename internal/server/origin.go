@@ -1,37 +1,84 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
+	"strconv"
 	"strings"
+
+	"github.com/typedrpc/typedrpc/internal/logs"
 )
 
 // origin is a web origin (RFC 6454): what the browser says that a page comes
-// from.
+// from. Scheme and host are in lower case, and the port is a number.
 type origin struct{ scheme, host, port string }
 
+// parseOrigin reads what browsers write, and no more: net/url takes an empty port,
+// query or fragment, user names, zones and hosts in any script, none of which a page
+// can come from.
 func parseOrigin(s string) (origin, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
-		return origin{}, fmt.Errorf("%q is no origin; write scheme://host or scheme://host:port", s)
+	scheme, hostport, _ := strings.Cut(s, "://")
+	if o, ok := newOrigin(scheme, hostport); ok {
+		return o, nil
 	}
-	return newOrigin(u.Scheme, u.Host), nil
+	return origin{}, fmt.Errorf("%q is no origin; write scheme://host or scheme://host:port, in ASCII", logs.Clip(s))
 }
 
-func newOrigin(scheme, hostport string) origin {
-	u := url.URL{Host: hostport}
-	o := origin{strings.ToLower(scheme), strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), u.Port()}
-	if o.port == "" {
-		o.port = map[string]string{"http": "80", "https": "443"}[o.scheme]
+// newOrigin makes an origin of a scheme and a host that may have a port.
+func newOrigin(scheme, hostport string) (o origin, ok bool) {
+	o.scheme = strings.ToLower(scheme)
+	usual := map[string]string{"http": "80", "https": "443"}[o.scheme]
+	if o.host, o.port, ok = splitHost(hostport, usual); !ok || usual == "" {
+		return origin{}, false
 	}
-	return o
+	return o, true
 }
+
+// splitHost takes a host, which is a name or an address in brackets, and its port
+// apart. A name with a dot at its end is the same host.
+func splitHost(s, usualPort string) (host, port string, ok bool) {
+	if len(s) > maxHost+len(":65535") {
+		return "", "", false
+	}
+	host, port = s, usualPort
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
+		host, port = s[:i], s[i+1:]
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port[0] == '0' {
+			return "", "", false
+		}
+	}
+	if in, ok := strings.CutPrefix(host, "["); ok {
+		in, closed := strings.CutSuffix(in, "]")
+		a, err := netip.ParseAddr(in)
+		if !closed || err != nil || !a.Is6() || a.Zone() != "" {
+			return "", "", false
+		}
+		return a.String(), port, true
+	}
+	for _, c := range []byte(host) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_' {
+			return "", "", false
+		}
+	}
+	if host = strings.ToLower(strings.TrimSuffix(host, ".")); host == "" {
+		return "", "", false
+	}
+	return host, port, true
+}
+
+// maxHost is how long a name can be in the DNS, with its last dot.
+const maxHost = 254
 
 // checkOrigin refuses pages of foreign origins, compared exactly, and, on a
 // loopback address, foreign host names: a page can point its own name there.
+//
+// What the browser itself says of where a page comes from (Sec-Fetch-Site) is asked
+// too: of a request without an origin there is nothing else, and one's own origin is
+// a guess, since a proxy may have changed the scheme. An origin that is listed needs
+// no more.
 func (s *Server) checkOrigin(r *http.Request) error {
 	if s.o.AnyOrigin {
 		return nil
@@ -39,27 +86,45 @@ func (s *Server) checkOrigin(r *http.Request) error {
 	if err := s.checkHost(r); err != nil {
 		return err
 	}
-	text := r.Header.Get("Origin")
-	if text == "" {
+	texts := r.Header.Values("Origin")
+	if len(texts) > 1 {
+		return errors.New("a request with several origins is not allowed")
+	}
+	if len(texts) == 0 {
+		if isForeign(r) {
+			return errors.New("a request that a page of another site makes without an origin is not allowed")
+		}
 		return nil // no browser
 	}
-	got, err := parseOrigin(text)
+	text := logs.Clip(texts[0])
+	got, err := parseOrigin(texts[0])
 	if err != nil {
 		return fmt.Errorf("origin %q is not allowed", text)
-	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	if got == newOrigin(scheme, r.Host) {
-		return nil
 	}
 	for _, o := range s.origins {
 		if got == o {
 			return nil
 		}
 	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if own, ok := newOrigin(scheme, r.Host); ok && got == own && !isForeign(r) {
+		return nil
+	}
 	return fmt.Errorf("origin %q is not allowed here; Server.Origins can allow it", text)
+}
+
+// isForeign reports whether a browser says that the page is of another origin. What
+// it may say besides, today or one day, is the same.
+func isForeign(r *http.Request) bool {
+	for _, v := range r.Header.Values("Sec-Fetch-Site") {
+		if v != "" && v != "same-origin" && v != "none" {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) checkHost(r *http.Request) error {
@@ -67,16 +132,16 @@ func (s *Server) checkHost(r *http.Request) error {
 	if local == nil || !isLoopback(local.String()) {
 		return nil
 	}
-	host := newOrigin("http", r.Host).host
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") || isLoopback(r.Host) || isLoopback(host) {
+	host, _, ok := splitHost(r.Host, "")
+	if ok && (host == "localhost" || strings.HasSuffix(host, ".localhost") || isLoopback(host)) {
 		return nil
 	}
 	for _, o := range s.origins {
-		if o.host == host {
+		if ok && o.host == host {
 			return nil
 		}
 	}
-	return fmt.Errorf("host %q is not allowed on a loopback address; Server.Origins can allow it", r.Host)
+	return fmt.Errorf("host %q is not allowed on a loopback address; Server.Origins can allow it", logs.Clip(r.Host))
 }
 
 // isLoopback reports whether s is a loopback address, with or without port.
