@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/typedrpc/typedrpc/internal/logs"
 )
 
 // Dial opens a WebSocket. It returns the subprotocol that the server selected
@@ -121,6 +122,15 @@ type leanWriter struct {
 }
 
 func (w leanWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Write is what refuses an upgrade. The library quotes the headers that it did not
+// like there, and those may be large.
+func (w leanWriter) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(w.ResponseWriter, logs.Clip(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
 
 func (w leanWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
