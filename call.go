@@ -196,7 +196,7 @@ func (t target) around(ctx context.Context, r *Request, send RawHandler) (Raw, e
 func (t target) doSafely(ctx context.Context, s *spec, r *Request) (raw Raw, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			t.conn.logPanic("interceptor", r.Method, p)
+			t.conn.logPanic("typedrpc: interceptor panicked", r.Method, p)
 			err = &Error{Code: Internal, Message: status.InternalText, Outcome: MayHaveRun}
 		}
 	}()

@@ -2,15 +2,14 @@ package typedrpc
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/client"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -156,9 +155,19 @@ func (c *Conn) retryBudget() *RetryBudget {
 	return c.budget.Load()
 }
 
-// logPanic notes what a program's function panicked with.
-func (c *Conn) logPanic(who, method string, p any) {
-	c.opts.logger.Error("typedrpc: "+who+" panicked", "method", method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+// logPanic notes what a program's function panicked with. method is a name, or a
+// logs.Known.
+func (c *Conn) logPanic(message string, method, p any) {
+	c.opts.logger.Error(message, "method", method, "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+}
+
+// known is the name that a request's handler was registered with, and for a fallback
+// what the peer wrote.
+func (s *served) known() any {
+	if s.entry != nil && s.entry.spec != nil {
+		return logs.Known(s.entry.spec.name)
+	}
+	return s.req.Method
 }
 
 // Limits bound what a peer can make this side hold or do. They are announced

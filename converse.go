@@ -209,7 +209,7 @@ func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- 
 	failure := error(&Error{Code: Internal, Message: "an interceptor ended its goroutine", Outcome: MayHaveRun})
 	defer func() {
 		if p := recover(); p != nil {
-			t.conn.logPanic("interceptor", r.Method, p)
+			t.conn.logPanic("typedrpc: interceptor panicked", r.Method, p)
 			failure = &Error{Code: Internal, Message: status.InternalText, Outcome: MayHaveRun}
 		}
 		if t.opts.Reply != nil {

@@ -1,7 +1,6 @@
 package typedrpc
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/session"
@@ -89,8 +89,8 @@ type DialOptions struct {
 	// it; so nothing waits for it, and Close may return before OnState was
 	// told of Closed.
 	OnState func(StateChange)
-	// Logger gets what nobody is told: panics, errors that stay here.
-	// Default slog.Default().
+	// Logger gets what nobody is told: panics, errors that stay here. It is
+	// bounded as a Server's. Default slog.Default().
 	Logger *slog.Logger
 	// MapError translates handlers' errors for the server.
 	MapError ErrorMapper
@@ -193,7 +193,8 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := &options{mux: o.Mux, logger: cmp.Or(o.Logger, slog.Default()), mapError: o.MapError, interceptors: slices.Clone(o.Interceptors)}
+	logger := o.Logger // of this moment
+	opts := &options{mux: o.Mux, logger: logs.New(func() *slog.Logger { return logger }), mapError: o.MapError, interceptors: slices.Clone(o.Interceptors)}
 	if o.Retry != nil {
 		if err := o.Retry.check(); err != nil {
 			return nil, fmt.Errorf("typedrpc: DialOptions.Retry: %w", err)

@@ -229,13 +229,13 @@ func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
 	s, c := in.Record.(*served), o.conn
 	defer func() { // MapError and the encoding of a fault's data may panic too
 		if p := recover(); p != nil {
-			c.logPanic("handler", s.req.Method, p)
+			c.logPanic("typedrpc: handler panicked", s.known(), p)
 			f = wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: status.InternalText}
 		}
 	}()
 	f, foreign := toWire(in, err, c.codec, c.opts.mapError)
 	if foreign {
-		c.opts.logger.Error("typedrpc: handler failed", "method", s.req.Method, "error", err)
+		c.opts.logger.Error("typedrpc: handler failed", "method", s.known(), "error", err)
 	}
 	if s.refusedBy(err) {
 		f.Flags |= wire.NotRun
@@ -301,7 +301,7 @@ func (s *served) invoke(h RawHandler) (err error) {
 // caught makes a panic one failed call. It is deferred.
 func (s *served) caught(err *error) {
 	if p := recover(); p != nil {
-		s.req.Conn.logPanic("handler", s.req.Method, p)
+		s.req.Conn.logPanic("typedrpc: handler panicked", s.known(), p)
 		*err = &Error{Code: Internal, Message: status.InternalText}
 	}
 }
@@ -326,9 +326,9 @@ func (s *served) notify() {
 		switch CodeOf(err) {
 		case 0, Unimplemented:
 		case InvalidArgument, ResourceExhausted: // the peer's mistake, at the peer's rate
-			logger.Debug("typedrpc: notification refused", "method", s.req.Method, "error", err)
+			logger.Debug("typedrpc: notification refused", "method", s.known(), "error", err)
 		default:
-			logger.Warn("typedrpc: notification handler failed", "method", s.req.Method, "error", err)
+			logger.Warn("typedrpc: notification handler failed", "method", s.known(), "error", err)
 		}
 	}
 }
@@ -360,7 +360,7 @@ func (f face) pass(to face) {
 	passed := false
 	defer func() {
 		if p := recover(); p != nil { // an interceptor's function that looks at items
-			f.conn.logPanic("interceptor", f.spec.name, p)
+			f.conn.logPanic("typedrpc: interceptor panicked", f.spec.name, p)
 		}
 		if !passed {
 			to.x.Fail(&status.Error{Code: status.Internal, Message: status.InternalText})

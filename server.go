@@ -8,7 +8,6 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -97,14 +97,18 @@ type Server struct {
 	// over its cache. Default one of the server's own.
 	Replays *ReplayCache
 	// Logger gets what no client is told: panics, handlers' foreign errors,
-	// refused connections. Default slog.Default().
+	// refused connections. What peers may have chosen is cut, and of each cause
+	// there is a line a second: docs/logs.md lists all messages. Default
+	// slog.Default().
 	Logger *slog.Logger
 	// MapError translates handlers' errors that are no *Error.
 	MapError ErrorMapper
 
-	setup sync.Once
-	fault error // of the configuration
-	s     atomic.Pointer[server.Server]
+	setup  sync.Once
+	fault  error // of the configuration
+	logged sync.Once
+	log    *slog.Logger
+	s      atomic.Pointer[server.Server]
 }
 
 // Check reports what is wrong with the server's fields: limits out of range,
@@ -226,7 +230,7 @@ func (s *Server) refusal(e *Error, codec Codec) wire.ErrorBody {
 	f := func() (f wire.Frame) {
 		defer func() {
 			if p := recover(); p != nil {
-				s.logger().Error("typedrpc: encoding a refusal panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				s.logger().Error("typedrpc: encoding a refusal panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
 				f = wire.Frame{Code: int64(e.Code), Message: status.Clip(e.Message)}
 			}
 		}()
@@ -236,11 +240,10 @@ func (s *Server) refusal(e *Error, codec Codec) wire.ErrorBody {
 	return wire.ErrorBody{Code: f.Code, Message: f.Message, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}
 }
 
+// logger bounds what goes to Logger.
 func (s *Server) logger() *slog.Logger {
-	if s.Logger != nil {
-		return s.Logger
-	}
-	return slog.Default()
+	s.logged.Do(func() { s.log = logs.New(func() *slog.Logger { return s.Logger }) })
+	return s.log
 }
 
 // guard refuses requests to a server that is misconfigured.
@@ -249,7 +252,7 @@ func (s *Server) guard() *server.HTTPRefusal {
 	if err == nil {
 		return nil
 	}
-	s.logger().Error("typedrpc: the server is misconfigured", "error", err)
+	s.logger().Error("typedrpc: the server is misconfigured", "error", logs.Own(err.Error()))
 	return &server.HTTPRefusal{Status: http.StatusInternalServerError, Text: "the server is misconfigured; its log says how", Header: http.Header{}}
 }
 

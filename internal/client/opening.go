@@ -3,14 +3,13 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -86,7 +85,7 @@ func (d *Client) ask(ctx context.Context) (creds []byte, size int, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d.conn.Logger().Error("typedrpc: credentials function panicked",
-				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				"panic", logs.Panic{Value: p}, "stack", logs.Stack{})
 			err = &status.Error{Code: status.Internal, Message: "the credentials function panicked"}
 		}
 	}()

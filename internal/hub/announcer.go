@@ -5,12 +5,12 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/typedrpc/typedrpc/internal/logs"
 )
 
 // notices are what is to be published about the room now.
@@ -143,7 +143,7 @@ func (h *Hub) tell(r *room, msg []byte) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the broker panicked: %v", p)
-			slog.Error("typedrpc: the hub's broker panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			h.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
 		}
 	}()
 	return h.broker.Publish(ctx, r.presence.feed.channel, msg)

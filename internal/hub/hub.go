@@ -8,10 +8,12 @@ import (
 	"cmp"
 	"container/list"
 	"context"
+	"log/slog"
 	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -25,6 +27,7 @@ type Hub struct {
 	broker  Broker
 	shared  bool // with other hubs, perhaps
 	options Options
+	log     *slog.Logger
 
 	mu       sync.Mutex
 	closed   bool
@@ -50,6 +53,7 @@ func New(o Options) *Hub {
 	o.IdleKeys = cmp.Or(o.IdleKeys, 1024)
 	h := &Hub{
 		broker: o.Broker, shared: o.Broker != nil, options: o,
+		log:   logs.New(func() *slog.Logger { return nil }), // the default, whenever it is set
 		rooms: map[roomID]*room{}, accounts: map[*engine.Conn]*account{},
 	}
 	if !h.shared {

@@ -9,6 +9,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -146,7 +147,7 @@ func (s *subscriber) logFault() {
 	s.mu.Unlock()
 	if err != nil {
 		s.x.Conn().Logger().Error("typedrpc: a message cannot be given to subscribers of another codec",
-			"topic", s.topic.Decl.Name, "codec", s.peer.Codec, "error", err)
+			"topic", logs.Known(s.topic.Decl.Name), "codec", s.peer.Codec, "error", err)
 	}
 }
 

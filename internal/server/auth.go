@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -64,11 +63,12 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request, creds []byte
 }
 
 func (s *Server) logRefusal(r *http.Request, err error, foreign bool) {
-	level := slog.LevelDebug
+	logger := s.o.Config.Logger
 	if foreign {
-		level = slog.LevelWarn
+		logger.WarnContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err)
+		return
 	}
-	s.o.Config.Logger.Log(r.Context(), level, "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err)
+	logger.DebugContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err) // the peer's mistake
 }
 
 // authenticateLink runs the user's Authenticate with what HELLO or AUTH brought

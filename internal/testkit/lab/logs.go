@@ -29,10 +29,13 @@ func (l *Logs) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-func (l *Logs) Has(text string) bool {
+func (l *Logs) Has(text string) bool { return strings.Contains(l.Text(), text) }
+
+// Text is all of it.
+func (l *Logs) Text() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Contains(l.text.String(), text)
+	return l.text.String()
 }
 
 // AsError returns err as the *Error that every verb promises.
