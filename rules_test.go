@@ -253,7 +253,7 @@ var goStatements = map[string]int{
 	"internal/server/link.go accept":           1, // OnConnect
 	"internal/server/renew.go Auth":            1, // authentication on a live link
 	"internal/server/accepted.go Over":         1, // the end of a connection that has no link
-	"internal/session/kept.go endLocked":   1, // the same, for lack of time or room
+	"internal/session/kept.go endLocked":       1, // the same, for lack of time or room
 	"internal/flow/ledger.go relieveLocked":    1, // ends whoever holds the most
 	"internal/hub/announcer.go announceLocked": 1, // what a hub announces, while there is something
 	"internal/server/server.go Shutdown":       1, // one for each connection being drained
