@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -15,18 +16,20 @@ import (
 
 // purchases are what the handlers that run may still answer. Under Conn.mu.
 type purchases struct {
-	turn    uint16
-	since   time.Time   // when the turn began
-	bytes   [2]int      // bought in this turn, and in the last one
-	unknown int         // what a method is taken to answer that has not yet; 0: firstGuess
-	sizes   *replySizes // what the others did
-	timer   *time.Timer // runs while calls are parked for what was bought
+	turn     uint16
+	bytes    [2]int      // bought in this turn, and in the last one
+	promised [2]int      // of them, what the ledger knows of
+	unknown  int         // what a method is taken to answer that has not yet; 0: firstGuess
+	sizes    *replySizes // what the others did
+	timer    *time.Timer // runs while calls are parked for what was bought
 }
 
 const (
 	// firstGuess is what a method is taken to answer until it has. With default
 	// limits thirty of its handlers begin at once.
 	firstGuess = 256 << 10
+	// promiseFrom is how large a purchase is of which the ledger is told.
+	promiseFrom = 16 << 10
 	// purchaseTurn is how long a turn takes: a purchase counts for one to two.
 	purchaseTurn = 100 * time.Millisecond
 )
@@ -66,25 +69,17 @@ func (r *replySizes) note(d *Decl, size int) {
 
 func (p *purchases) sum() int { return p.bytes[0] + p.bytes[1] }
 
-// turnLocked begins another turn if it is time. What was bought before the last
-// one counts no more; nor is a method that takes so long guessed to answer much.
-func (p *purchases) turnLocked(now time.Time) {
-	took := now.Sub(p.since)
-	if took < purchaseTurn {
-		return
-	}
-	aged := p.bytes[1-p.turn&1]
-	if took >= 2*purchaseTurn {
-		aged = p.sum()
-		p.bytes[p.turn&1] = 0
-		p.turn++
-	}
-	if aged > 0 {
+// turnLocked begins another turn. What was bought before the last one counts no
+// more; nor is a method that takes so long guessed to answer much.
+func (c *Conn) turnLocked() {
+	p := &c.bought
+	p.turn++
+	old := p.turn & 1
+	if p.bytes[old] > 0 {
 		p.unknown = max(p.guess()/8, replyOverhead)
 	}
-	p.turn++
-	p.since = now
-	p.bytes[p.turn&1] = 0
+	c.account.Promise(-p.promised[old])
+	p.bytes[old], p.promised[old] = 0, 0
 }
 
 func (p *purchases) guess() int {
@@ -128,12 +123,21 @@ func (c *Conn) buyLocked(in *Inbound) {
 	p := &c.bought
 	in.price, in.turn = int32(c.priceLocked(in)), p.turn
 	p.bytes[p.turn&1] += int(in.price)
+	if in.price >= promiseFrom {
+		p.promised[p.turn&1] += int(in.price)
+		c.account.Promise(int(in.price))
+		c.ageLocked()
+	}
 }
 
 func (c *Conn) unbuyLocked(in *Inbound) {
-	if p := &c.bought; p.turn-in.turn < 2 {
-		// A turn's number comes again, after hours.
-		p.bytes[in.turn&1] = max(p.bytes[in.turn&1]-int(in.price), 0)
+	p, b := &c.bought, in.turn&1
+	if p.turn-in.turn < 2 { // a turn's number comes again, after hours
+		p.bytes[b] = max(p.bytes[b]-int(in.price), 0)
+		if in.price >= promiseFrom && p.promised[b] >= int(in.price) {
+			p.promised[b] -= int(in.price)
+			c.account.Promise(-int(in.price))
+		}
 	}
 	in.price = 0
 }
@@ -151,7 +155,6 @@ func (c *Conn) unparkLocked() {
 	if len(c.parked) == 0 {
 		return
 	}
-	c.bought.turnLocked(time.Now())
 	n := 0
 	for _, in := range c.parked {
 		stuck := false
@@ -172,17 +175,32 @@ func (c *Conn) unparkLocked() {
 		c.parked = nil
 		return
 	}
-	if c.bought.timer == nil && c.bought.sum() > 0 {
-		c.bought.timer = time.AfterFunc(purchaseTurn, c.purchasesAged)
+	c.ageLocked()
+}
+
+// ageLocked sees that a turn ends while somebody waits for it.
+func (c *Conn) ageLocked() {
+	if p := &c.bought; p.timer == nil && p.sum() > 0 {
+		p.timer = time.AfterFunc(purchaseTurn, c.purchasesAged)
 	}
 }
 
-// purchasesAged is called when what was bought may count no more.
+// purchasesAged ends a turn, on its timer, unless the machine is so busy that who
+// has bought may not have come to it.
 func (c *Conn) purchasesAged() {
+	began := time.Now()
+	runtime.Gosched()
+	busy := time.Since(began) > purchaseTurn/20
 	c.mu.Lock()
+	defer c.unlockAndWake()
 	c.bought.timer = nil
+	if !busy {
+		c.turnLocked()
+	}
 	c.unparkLocked()
-	c.unlockAndWake()
+	if c.bought.promised[0]+c.bought.promised[1] > 0 {
+		c.ageLocked()
+	}
 }
 
 // stuckLocked reports that a call of an array will never have room: all that is

@@ -44,6 +44,7 @@ type Call struct {
 	stream   *Stream // the items of a stream; nil: none
 	attempts int     // that failed, by the policy's count
 	resends  int     // after the loss of a session
+	counted  int     // bytes of the connection's account
 
 	// the result, written before ready is signalled
 	ready chan struct{} // capacity 1 for Call, closed for a future
@@ -152,6 +153,10 @@ func (cl *Call) aim(conn *Conn) {
 
 // Settle completes the call, or arranges another attempt.
 func (cl *Call) Settle(body *buf.Buf, meta map[string]string, err *status.Error) {
+	if cl.counted > 0 {
+		cl.Conn.account.Give(cl.counted)
+		cl.counted = 0
+	}
 	if cl.Key != nil {
 		err = cl.attempted(meta, err)
 	}

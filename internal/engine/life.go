@@ -292,6 +292,7 @@ func (c *Conn) Expel(bye *link.CloseError) {
 // is nearly full.
 func (c *Conn) evicted() {
 	c.config.Logger.Warn("typedrpc: connection closed: of all it holds the most of Server.MaxBuffered, which is nearly full", "bytes", c.account.Used())
+	time.AfterFunc(LastWords, c.kill) // what it holds is needed now
 	c.Expel(&link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and this connection holds the most of it"})
 }
 

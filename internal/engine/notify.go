@@ -15,6 +15,8 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	in := From(ctx)
 	nested := in != nil && in.conn == c
+	held := 0
+	defer func() { c.account.Give(held) }()
 	for {
 		c.mu.Lock()
 		if err := c.unsentLocked(KindNotification, o.FailFast, nested); err != nil {
@@ -38,6 +40,10 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 		}
 		room := c.waitRoomLocked()
 		c.mu.Unlock()
+		if held == 0 {
+			held = cost
+			c.account.Force(held)
+		}
 		select {
 		case <-room:
 		case <-ctx.Done():

@@ -82,6 +82,9 @@ func (c *Conn) unsentLocked(kind Kind, failFast, nested bool) *status.Error {
 	return nil
 }
 
+// callOverhead is what a call takes beside its request.
+const callOverhead = 1 << 10
+
 // start queues the call for its next attempt. It never waits.
 func (c *Conn) start(cl *Call) *status.Error {
 	c.mu.Lock()
@@ -102,6 +105,9 @@ func (c *Conn) start(cl *Call) *status.Error {
 	} else {
 		c.waiting.push(&cl.item)
 	}
+	// Handlers call back as often as their callers make them.
+	cl.counted = cl.item.cost + callOverhead
+	c.account.Force(cl.counted)
 	c.unlockAndWake()
 	return nil
 }

@@ -36,6 +36,8 @@ func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
 			return err
 		}
 	}
+	held := 0
+	defer func() { x.conn.account.Give(held) }()
 	for {
 		wait, err := x.Offer(body, flags, dropped)
 		switch {
@@ -43,6 +45,10 @@ func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
 			return err
 		case wait == nil:
 			return nil
+		}
+		if held == 0 { // it waits encoded, as those of a thousand streams may
+			held = body.Len() + flow.MessageOverhead
+			x.conn.account.Force(held)
 		}
 		select {
 		case <-wait:

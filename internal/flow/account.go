@@ -3,6 +3,7 @@ package flow
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Account is what one connection holds of a Ledger, or whatever else a peer can
@@ -23,8 +24,8 @@ type Account struct {
 
 	// under Ledger.mu
 	owner  string
-	listed int64 // drawn, when it is enough to be listed
-	ended  bool  // evict was called
+	listed int64     // drawn, when it is enough to be listed
+	ended  time.Time // when evict was called
 }
 
 // block is what accounts draw at once, of a ledger that is large enough.
@@ -47,7 +48,9 @@ func (a *Account) Own(owner string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.delistLocked(a, a.drawn.Load())
-	a.owner = owner
+	if a.ended.IsZero() {
+		a.owner = owner
+	}
 	l.listLocked(a, a.drawn.Load())
 }
 
@@ -83,6 +86,14 @@ func (a *Account) Give(n int) {
 	used := a.used.Add(-int64(n))
 	if drawn := a.drawn.Load(); drawn > 0 && (used <= 0 || drawn-used > 4*a.ledger.block) {
 		a.settle()
+	}
+}
+
+// Promise says that n bytes more, or less, may be taken soon: the shares of all
+// are smaller for it, but nobody is ended.
+func (a *Account) Promise(n int) {
+	if a != nil && a.ledger != nil && n != 0 {
+		a.ledger.promised.Add(int64(n))
 	}
 }
 

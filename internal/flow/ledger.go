@@ -17,11 +17,11 @@ type Ledger struct {
 	used  atomic.Int64
 	left  atomic.Int64 // what accounts had not given back when they were closed
 
+	promised atomic.Int64 // what may be taken soon: see Account.Promise
+
 	mu     sync.Mutex
 	large  map[*Account]struct{} // those that have drawn so much that ending them helps
 	owners map[string]int64      // what those have drawn, by owner
-	ending *Account              // was told to end, and has not …
-	since  time.Time             // … since then
 }
 
 // NewLedger makes a ledger of most bytes.
@@ -40,16 +40,16 @@ func (l *Ledger) Used() int64 {
 // Left is how many bytes accounts had not given back when they were closed.
 func (l *Ledger) Left() int64 { return l.left.Load() }
 
-// Pressed reports that half is in use.
-func (l *Ledger) Pressed() bool { return l != nil && l.used.Load() > l.most/2 }
+// Pressed reports that half is in use, or promised.
+func (l *Ledger) Pressed() bool { return l != nil && l.used.Load()+l.promised.Load() > l.most/2 }
 
 // least is what every account may hold until nothing is free, and a quarter of it
 // even then: enough for small calls.
-func (l *Ledger) least() int64 { return min(64<<10, l.most/64) }
+func (l *Ledger) least() int64 { return min(256<<10, l.most/64) }
 
 // share is what an account may hold that wants n bytes more.
 func (l *Ledger) share(n int) int64 {
-	used := l.used.Load()
+	used := l.used.Load() + l.promised.Load()
 	free := l.most - used
 	switch {
 	case used == 0: // one may have something that is larger than all
@@ -96,6 +96,10 @@ func (l *Ledger) delistLocked(a *Account, drawn int64) {
 	}
 	a.listed = 0
 	delete(l.large, a)
+	l.disownLocked(a, drawn)
+}
+
+func (l *Ledger) disownLocked(a *Account, drawn int64) {
 	if a.owner == "" {
 		return
 	}
@@ -104,27 +108,36 @@ func (l *Ledger) delistLocked(a *Account, drawn int64) {
 	}
 }
 
-// patience is how long one that was told to end has for it before another is.
-const patience = 100 * time.Millisecond
+// patience is how long it is believed that what one holds who was told to end
+// comes back at any moment.
+const patience = time.Second
 
-// relieveLocked ends whoever holds the most: of the owner that does, the account
-// that does. One at a time, because what it holds comes back a moment later.
+// relieveLocked ends those who hold the most, until what they hold is enough: of
+// the owner that does, the account that does.
 func (l *Ledger) relieveLocked() {
-	if e := l.ending; e != nil && e.listed > 0 && time.Since(l.since) < patience {
-		return
-	}
-	var worst *Account
-	var sum int64
+	now := time.Now()
+	left := l.used.Load()
 	for a := range l.large {
-		s := max(a.listed, l.owners[a.owner])
-		if !a.ended && a.evict != nil && (worst == nil || s > sum || s == sum && a.listed > worst.listed) {
-			worst, sum = a, s
+		if !a.ended.IsZero() && now.Sub(a.ended) < patience {
+			left -= a.listed
 		}
 	}
-	if worst == nil {
-		return
+	for left > l.most/4*3 {
+		var worst *Account
+		var sum int64
+		for a := range l.large {
+			s := max(a.listed, l.owners[a.owner])
+			if a.ended.IsZero() && a.evict != nil && (worst == nil || s > sum || s == sum && a.listed > worst.listed) {
+				worst, sum = a, s
+			}
+		}
+		if worst == nil {
+			return
+		}
+		worst.ended = now
+		left -= worst.listed
+		l.disownLocked(worst, worst.listed)
+		worst.owner = ""
+		go worst.evict()
 	}
-	worst.ended = true
-	l.ending, l.since = worst, time.Now()
-	go worst.evict()
 }
