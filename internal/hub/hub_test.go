@@ -128,11 +128,23 @@ type kept struct{ *memoryBroker }
 
 func (kept) Close() error { return nil }
 
+// late is one that publishes nothing before its gate is open.
+type late struct {
+	kept
+	gate chan struct{}
+}
+
+func (b late) Publish(ctx context.Context, channel string, msg []byte) error {
+	<-b.gate
+	return b.kept.Publish(ctx, channel, msg)
+}
+
 func TestRoom_presence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		b, chat := kept{newMemoryBroker()}, topic("chat", 0)
-		here, there := New(Options{Broker: b}), New(Options{Broker: b})
+		gate := make(chan struct{})
+		here, there := New(Options{Broker: late{b, gate}}), New(Options{Broker: late{b, gate}})
 		in := func(h *Hub) *room {
 			r, err := h.enter(chat, "k")
 			is.NoErr(err)
@@ -142,16 +154,18 @@ func TestRoom_presence(t *testing.T) {
 		r, far := in(here), in(there)
 		here.Present("chat", "k", 1, "ann")
 		there.Present("chat", "k", 1, "bob")
-		w := newOnlooker(nil, Peer{})
+		w := &onlooker{}
 		is.NoErr(r.look(w))
 		told := func() (all []member) {
 			synctest.Wait()
-			for m, ok := w.next(); ok; m, ok = w.next() {
+			for m, ok, _ := r.next(w); ok; m, ok, _ = r.next(w) {
 				all = append(all, m)
 			}
 			return all
 		}
-		is.Equal(told(), []member{{subject: "ann", history: true}, {subject: "bob"}})
+		is.Equal(told(), []member{{subject: "ann", history: true}})
+		close(gate)
+		is.Equal(told(), []member{{subject: "bob"}})
 		there.Present("chat", "k", 1, "ann") // she is here already
 		there.Present("chat", "k", -1, "bob")
 		is.Equal(told(), []member{{subject: "bob", left: true}})
