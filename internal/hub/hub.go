@@ -196,28 +196,27 @@ type account struct {
 	users  int // under Hub.mu
 }
 
-// take takes n bytes, of the server's budget at most the half that is not kept
-// for calls.
+// take takes n bytes for a message that waits, of the server's budget at most the
+// half that is not kept for calls: there it costs a record, and is counted once
+// for all who hold it.
 func (a *account) take(n int) bool {
-	if a.server.Pressed() || !a.own.Take(n) {
+	if a.server.Pressed() || !a.server.Has(n) || !a.own.Take(n) {
 		return false
 	}
-	if !a.server.Take(n) {
-		a.own.Give(n)
-		return false
-	}
+	a.server.Force(recordCost)
 	return true
 }
 
 // force takes n bytes whether they are there or not.
 func (a *account) force(n int) {
 	a.own.Force(n)
-	a.server.Force(n)
+	a.server.Force(recordCost)
 }
 
+// give gives back what was taken for a message of n bytes.
 func (a *account) give(n int) {
 	a.own.Give(n)
-	a.server.Give(n)
+	a.server.Give(recordCost)
 }
 
 func (h *Hub) accountOf(c *engine.Conn) *account {

@@ -91,16 +91,16 @@ func TestHub_brokerErrors(t *testing.T) {
 
 func TestMessage_recode(t *testing.T) {
 	is := is.New(t)
-	m := &message{encoding: newEncoding("json", []byte(`[[1]]`))}
+	m := newMessage("json", []byte(`[[1]]`))
 	peer := func(codec string, recode func([]byte) ([]byte, error)) *subscriber {
 		return &subscriber{wake: make(chan struct{}, 1), peer: Peer{Codec: codec, Limit: 5, Recode: recode}}
 	}
 	same := peer("json", nil)
-	is.True(m.bodyFor(same) == m.body)
+	is.True(m.bodyFor(same) == &m.encoding)
 	same.peer.Text, same.peer.Depth = true, 1
 	is.True(m.bodyFor(same) == nil) // deeper than it reads
 	same.peer.Depth = 2
-	is.True(m.bodyFor(same) == m.body)
+	is.True(m.bodyFor(same) == &m.encoding)
 	same.peer.Limit = 4
 	is.True(m.bodyFor(same) == nil) // larger than it takes
 
@@ -111,8 +111,8 @@ func TestMessage_recode(t *testing.T) {
 
 	n := 0
 	other := peer("other", func(msg []byte) ([]byte, error) { n++; return append(msg[:0:0], "x"...), nil })
-	is.Equal(string(m.bodyFor(other).B), "x")
-	is.Equal(string(m.bodyFor(other).B), "x")
+	is.Equal(string(m.bodyFor(other).body.B), "x")
+	is.Equal(string(m.bodyFor(other).body.B), "x")
 	is.Equal(n, 1) // once for each codec
 }
 

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
@@ -32,13 +31,14 @@ type room struct {
 	// may bring the message later, so the room waits for it.
 	published bool
 
-	mu      sync.Mutex
-	closed  bool
-	subs    []*subscriber
-	history flow.Ring[remembered]
-	bytes   int  // of history
-	lost    bool // messages may be missing before the next one
-	gone    bool // it was dropped; there may be another for the key
+	mu       sync.Mutex
+	closed   bool
+	subs     []*subscriber
+	numbered uint64 // messages that came
+	history  flow.Ring[remembered]
+	bytes    int  // of history
+	lost     bool // messages may be missing before the next one
+	gone     bool // it was dropped; there may be another for the key
 	presence
 }
 
@@ -85,24 +85,26 @@ func (r *room) deliver(msg []byte) {
 		r.lose()
 		return
 	}
-	for _, b := range r.giveAll(&message{encoding: newEncoding(r.hub.options.Codec, bytes.Clone(msg))}) {
-		b.sub.await(b.body)
+	for _, b := range r.giveAll(newMessage(r.hub.options.Codec, bytes.Clone(msg))) {
+		b.sub.await(b.encoding)
 	}
 }
 
-// behind is a subscriber that the publisher waits for, to give it body.
+// behind is a subscriber that the publisher waits for, to give it a message.
 type behind struct {
-	sub  *subscriber
-	body *buf.Buf
+	sub *subscriber
+	*encoding
 }
 
 func (r *room) giveAll(m *message) (late []behind) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.numbered++
+	m.number = r.numbered
 	r.rememberLocked(m)
 	for _, s := range r.subs {
-		if body := m.bodyFor(s); !s.give(body) {
-			late = append(late, behind{s, body})
+		if e := m.bodyFor(s); !s.give(e) {
+			late = append(late, behind{s, e})
 		}
 	}
 	return late
@@ -147,33 +149,35 @@ func (r *room) forgetLocked(now time.Time) {
 	}
 }
 
-// join puts s into the room and returns the history for it: one step, so that
-// no message is missing between them and none is in both.
-func (r *room) join(s *subscriber) ([]queued, error) {
+// join puts s into the room and gives it the history: one step, so that no
+// message is missing between them and none is in both.
+func (r *room) join(s *subscriber) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, errHubClosed()
+		return errHubClosed()
 	}
 	r.forgetLocked(time.Now())
-	past := make([]queued, 0, r.history.Len())
+	if n := r.history.Len(); n > 0 {
+		s.past, s.heldPast = make([]queued, 0, n), &holder{account: s.account}
+	}
 	for i := range r.history.Len() {
 		p := r.history.At(i)
 		if i > 0 { // what is missing before the first was before the history
 			s.missed = Missed(s.missed, p.dropped)
 		}
-		body := p.msg.bodyFor(s)
-		if body == nil {
+		e := p.msg.bodyFor(s)
+		if e == nil {
 			s.missed = Missed(s.missed, 1)
 			continue
 		}
-		q := queued{body, s.missed}
+		q := queued{e, s.missed}
 		if !s.account.take(q.cost()) {
-			return nil, status.Errorf(status.ResourceExhausted, "the history does not fit beside what waits for this connection; receive from its other subscriptions, then subscribe again")
+			return status.Errorf(status.ResourceExhausted, "the history does not fit beside what waits for this connection; receive from its other subscriptions, then subscribe again")
 		}
-		s.past += q.cost()
+		e.hold(s.heldPast)
 		s.missed = 0
-		past = append(past, q)
+		s.past = append(s.past, q)
 	}
 	if r.lost && r.history.Len() > 0 {
 		s.missed = MissedUnknown
@@ -181,7 +185,7 @@ func (r *room) join(s *subscriber) ([]queued, error) {
 	s.place = len(r.subs)
 	r.subs = append(r.subs, s)
 	r.presentLocked(s.peer.Subject, 1)
-	return past, nil
+	return nil
 }
 
 func (r *room) leave(s *subscriber) {
