@@ -9,6 +9,7 @@ import (
 	"container/list"
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -32,6 +33,8 @@ type Hub struct {
 	idle     list.List // rooms kept for their history alone, the last used first
 	accounts map[*engine.Conn]*account
 
+	history atomic.Int64 // bytes of all histories
+
 	announcer
 }
 
@@ -42,12 +45,14 @@ type Options struct {
 	Codec        string // the name of what messages are encoded in on their way through the broker
 	HistoryBytes int    // of one key, each message counted with its overhead
 	IdleKeys     int    // keys without subscribers whose history is kept
+	MaxHistory   int64  // of all keys, with all that the messages take
 }
 
 // New makes a hub.
 func New(o Options) *Hub {
 	o.HistoryBytes = cmp.Or(o.HistoryBytes, 256<<10)
 	o.IdleKeys = cmp.Or(o.IdleKeys, 1024)
+	o.MaxHistory = cmp.Or(o.MaxHistory, 64<<20)
 	h := &Hub{
 		broker: o.Broker, shared: o.Broker != nil, options: o,
 		rooms: map[roomID]*room{}, accounts: map[*engine.Conn]*account{},
@@ -177,6 +182,26 @@ func (h *Hub) exit(r *room) {
 	h.mu.Unlock()
 	if gone != nil {
 		gone.unsubscribe()
+	}
+}
+
+// forgetFor makes room for n bytes more in r's history: the histories that were
+// not used for longest go. What they do not give, r's own has to.
+func (h *Hub) forgetFor(r *room, n int64) {
+	for h.history.Load()+n > h.options.MaxHistory {
+		h.mu.Lock()
+		e := h.idle.Back()
+		if e != nil && e.Value == r {
+			e = e.Prev()
+		}
+		if e == nil {
+			h.mu.Unlock()
+			return
+		}
+		oldest := e.Value.(*room)
+		h.dropLocked(oldest)
+		h.mu.Unlock()
+		oldest.unsubscribe()
 	}
 }
 

@@ -53,6 +53,44 @@ func TestHub_history(t *testing.T) {
 	is.Equal(codeOf(h.Publish(t.Context(), topic("plain", 0), "a", nil)), status.Unavailable)
 }
 
+// All histories together are bounded: those that nobody uses go first.
+func TestHub_allHistories(t *testing.T) {
+	is := is.New(t)
+	const each = 1000 + bodyCost + recordCost
+	h := New(Options{Codec: "json", MaxHistory: 4 * each})
+	defer h.Close()
+	chat := topic("chat", 10)
+	publish := func(key string) { is.NoErr(h.Publish(t.Context(), chat, key, make([]byte, 1000))) }
+	publish("a")
+	publish("b")
+	publish("a")
+	publish("c")
+	is.Equal(h.history.Load(), int64(4*each))
+	publish("c")
+	is.True(h.find("chat", "b") == nil) // not used for longest
+	is.Equal(h.find("chat", "a").history.Len(), 2)
+	r, err := h.enter(chat, "c")
+	is.NoErr(err)
+	publish("c")
+	is.True(h.find("chat", "a") == nil)
+	publish("c")
+	publish("c")
+	is.Equal(r.history.Len(), 4) // its own: in use
+	m := r.history.Front().msg
+	m.bodyFor(&subscriber{peer: Peer{Codec: "other", Limit: 1 << 20, Recode: func(msg []byte) ([]byte, error) { return msg, nil }}})
+	is.Equal(h.history.Load(), int64(5*each-recordCost))
+	publish("c")
+	is.Equal(h.history.Load(), int64(4*each))
+	publish("d") // one fits always
+	is.Equal(h.history.Load(), int64(5*each))
+	h.exit(r)
+	publish("d")
+	is.True(h.find("chat", "c") == nil)
+	is.Equal(h.history.Load(), int64(2*each))
+	is.NoErr(h.Close())
+	is.Equal(h.history.Load(), int64(0))
+}
+
 func TestHub_refusals(t *testing.T) {
 	is := is.New(t)
 	h := New(Options{})

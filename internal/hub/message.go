@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -13,8 +14,18 @@ import (
 // collector: each has a reference that is never released. So they are as large
 // as they need to be, and a queue that holds them is as large as it says.
 type message struct {
-	encoding             // the hub's
-	others   []*encoding // in other codecs, made when needed; under room.mu
+	encoding               // the hub's
+	others   []*encoding   // in other codecs, made when needed; under room.mu
+	kept     *atomic.Int64 // where it is counted while it is in a history; under room.mu
+}
+
+// size is what it takes in a history. Under room.mu.
+func (m *message) size() int64 {
+	n := m.cost() + recordCost
+	for _, e := range m.others {
+		n += e.cost()
+	}
+	return int64(n)
 }
 
 type encoding struct {
@@ -84,6 +95,9 @@ func (m *message) encodedFor(s *subscriber) *encoding {
 		e.fill(data)
 	}
 	m.others = append(m.others, e)
+	if m.kept != nil {
+		m.kept.Add(int64(e.cost()))
+	}
 	return e
 }
 

@@ -53,6 +53,9 @@ type remembered struct {
 func (r *room) unsubscribe() {
 	r.mu.Lock()
 	r.gone = true
+	for r.history.Len() > 0 {
+		r.forgetFirstLocked()
+	}
 	r.mu.Unlock()
 	r.items.close()
 	r.presence.feed.close()
@@ -85,7 +88,11 @@ func (r *room) deliver(msg []byte) {
 		r.lose()
 		return
 	}
-	for _, b := range r.giveAll(newMessage(r.hub.options.Codec, bytes.Clone(msg))) {
+	m := newMessage(r.hub.options.Codec, bytes.Clone(msg))
+	if r.topic.remembers() {
+		r.hub.forgetFor(r, m.size())
+	}
+	for _, b := range r.giveAll(m) {
 		b.sub.await(b.encoding)
 	}
 }
@@ -123,7 +130,9 @@ func (r *room) lose() {
 }
 
 func (r *room) rememberLocked(m *message) {
-	if r.topic.remembers() {
+	if r.topic.remembers() && !r.gone {
+		m.kept = &r.hub.history
+		m.kept.Add(m.size())
 		p := remembered{msg: m, at: time.Now()}
 		if r.lost {
 			p.dropped = MissedUnknown
@@ -141,12 +150,18 @@ func (r *room) forgetLocked(now time.Time) {
 	for n := r.history.Len(); n > 0; n-- {
 		first := r.history.Front()
 		if (t.Last == 0 || n <= t.Last) && (t.Recent == 0 || now.Sub(first.at) < t.Recent) &&
-			(r.bytes <= r.hub.options.HistoryBytes || n == 1) {
+			(r.bytes <= r.hub.options.HistoryBytes && r.hub.history.Load() <= r.hub.options.MaxHistory || n == 1) {
 			return
 		}
-		r.bytes -= first.msg.body.Len() + flow.MessageOverhead
-		r.history.Pop()
+		r.forgetFirstLocked()
 	}
+}
+
+func (r *room) forgetFirstLocked() {
+	m := r.history.Pop().msg
+	r.bytes -= m.body.Len() + flow.MessageOverhead
+	m.kept.Add(-m.size())
+	m.kept = nil
 }
 
 // join puts s into the room and gives it the history: one step, so that no
