@@ -20,8 +20,8 @@ import (
 // of goroutines.
 //
 // Locks are taken in this order: feed.mu alone; Hub.mu, then room.mu, then
-// subscriber.mu or onlooker.mu, then the connection's. None is held while
-// anything waits.
+// subscriber.mu, then holding.mu or the connection's. None is held while anything
+// waits.
 type Hub struct {
 	broker  Broker
 	shared  bool // with other hubs, perhaps

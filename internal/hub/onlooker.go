@@ -44,7 +44,8 @@ const skipMost = 32
 // what it may have to skip.
 const onlookerCost = 576
 
-// roomCost is what a key takes that nobody else subscribes to, beside its names.
+// roomCost is what a key takes, beside its names. Everybody in the room pays for
+// it, because each may be the one who stays.
 const roomCost = 1 << 10
 
 // Watch is the handler of a topic's presence. It returns when the stream ends.
