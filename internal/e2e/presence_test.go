@@ -13,6 +13,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
 func TestTopic_presence(t *testing.T) {
@@ -142,4 +143,40 @@ func TestTopic_presenceTooSlow(t *testing.T) {
 			is.Equal(hook.Server(srv).Budget, int64(0))
 		})
 	}
+}
+
+// What a peer gives no credit for is not looked up: everything but what it was
+// sent still waits where it waits for all.
+func TestTopic_presenceWithoutCredit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		hub := typedrpc.NewHub(nil)
+		defer hub.Close()
+		mux := typedrpc.NewMux()
+		typedrpc.HandleTopic(mux, hub, lab.TopicNews, nil)
+		p, _ := lab.RawClient(t, typedrpc.Binary, &typedrpc.Server{Mux: mux})
+		call := wire.Frame{Type: wire.Call, ID: 1, Kind: wire.ServerStream, Method: "test.news", Payload: []byte(`"x"`)}
+		is.NoErr(p.Send(call))
+		synctest.Wait()
+		const members = 20_000
+		var names []string
+		for i := range members - 1 {
+			names = append(names, fmt.Sprint("guest ", i))
+		}
+		hook.Present(hub, "test.news", "x", 1, names...)
+		call.ID, call.Method = 2, "test.news.presence"
+		is.NoErr(p.Send(call))
+		n := len(p.Got(wire.Item))
+		is.True(n > 1000 && n < members-1000) // a window
+		is.Equal(hook.Room(hub, "test.news", "x").Pending, members-n)
+		hook.Present(hub, "test.news", "x", -1, names...)
+		is.Equal(len(p.Got(wire.Item)), 0)
+		is.NoErr(p.Send(wire.Frame{Type: wire.Credit, Flags: wire.FromCaller, ID: 2, Items: uint64(n)}))
+		left := p.Got(wire.Item)
+		is.Equal(len(left), n-1) // those that it was told of, but who subscribes still
+		for _, f := range left {
+			is.Equal(string(f.Payload[:2]), `"-`)
+		}
+		is.Equal(hook.Room(hub, "test.news", "x").Pending, 0)
+	})
 }

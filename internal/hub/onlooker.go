@@ -163,6 +163,9 @@ func (r *room) next(w *onlooker) (m member, ok bool, news <-chan struct{}) {
 		r.beginLocked(w)
 	}
 	was := w.scanning
+	if was && len(r.log)-r.findLocked(r.setAt) > len(r.set)/8 {
+		r.set, r.setAt = r.mergedLocked(), r.end // it need not be told who left
+	}
 	m, ok = r.stepLocked(w)
 	if was && !w.scanning {
 		r.scannedLocked()
