@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -138,6 +139,7 @@ func TestTopic_presenceTooSlow(t *testing.T) {
 			}
 			is.Equal(ended > 0, lost)
 			is.True(ended < len(all))
+			time.Sleep(5 * time.Second) // acknowledgements
 			synctest.Wait()
 			is.NoErr(lab.Vacated(hub))
 			is.Equal(hook.Server(srv).Budget, int64(0))
