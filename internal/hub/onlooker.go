@@ -42,7 +42,7 @@ const skipMost = 32
 
 // onlookerCost is what one takes: its record, its place among the others, and
 // what it may have to skip.
-const onlookerCost = 576
+const onlookerCost = 448
 
 // roomCost is what a key takes, beside its names. Everybody in the room pays for
 // it, because each may be the one who stays.

@@ -77,7 +77,7 @@ func (q *queued) cost() int { return q.body.Len() + flow.MessageOverhead }
 
 // subscriptionCost is what one takes: its record and channels, its place in the
 // room and among the members, and what is kept of a member for those who look on.
-const subscriptionCost = 1 << 10
+const subscriptionCost = 512
 
 // Subscribe is the handler of a topic's stream. It returns when the stream ends.
 func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) error {
