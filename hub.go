@@ -36,6 +36,12 @@ type HubOptions struct {
 	// beyond that the one that was not used for longest is forgotten. Default
 	// 1,024.
 	IdleKeys int
+	// MaxHistory bounds what the histories of all keys take together, each
+	// message counted with 320 bytes more, and again in each codec that it was
+	// given in. The histories without subscribers that were not used for longest are
+	// forgotten first; after them a key that is published to forgets its own
+	// oldest messages, all but one. Default 64 MiB.
+	MaxHistory int64
 }
 
 // NewHub makes a hub; nil options are fine.
@@ -43,14 +49,14 @@ func NewHub(o *HubOptions) *Hub {
 	if o == nil {
 		o = &HubOptions{}
 	}
-	if o.HistoryBytes < 0 || o.IdleKeys < 0 {
-		panic("typedrpc: NewHub: HistoryBytes and IdleKeys must not be negative")
+	if o.HistoryBytes < 0 || o.IdleKeys < 0 || o.MaxHistory < 0 {
+		panic("typedrpc: NewHub: HistoryBytes, IdleKeys and MaxHistory must not be negative")
 	}
 	h := &Hub{codec: o.Codec}
 	if h.codec == nil {
 		h.codec = JSON
 	}
-	opts := hub.Options{Codec: h.codec.Name(), HistoryBytes: o.HistoryBytes, IdleKeys: o.IdleKeys}
+	opts := hub.Options{Codec: h.codec.Name(), HistoryBytes: o.HistoryBytes, IdleKeys: o.IdleKeys, MaxHistory: o.MaxHistory}
 	if o.Broker != nil {
 		opts.Broker = broker{o.Broker}
 	}

@@ -273,15 +273,17 @@ type Member struct {
 	Subject string // of the connection's Identity; "": those without
 	Left    bool
 	// History says that the member was there when the loop began, or began
-	// again after a gap.
+	// again after a gap, and has not left since.
 	History bool
 }
 
 // Presence ranges over those who subscribe to a key of t: first the ones who
 // are there, then everybody who comes or leaves. A subject with several
 // subscriptions comes with the first and leaves with the last; all connections
-// without a subject are one. A loop that is slow is not told of somebody who
-// came and left again meanwhile. Members at other hubs that share the broker
+// without a subject are one. A loop that is slow need not be told of somebody who
+// came and left again meanwhile. When more changes than twice the members, 512 at
+// least, wait for slow loops together, the slowest end with ResourceExhausted;
+// they may ask again. Members at other hubs that share the broker
 // come as soon as those have answered, and at the latest 40 s after such a hub
 // was lost its members leave. Looking on is not a subscription. It ends as
 // Subscribe does.

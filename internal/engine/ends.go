@@ -96,7 +96,7 @@ func (x *Stream) dropSendLocked() {
 	x.line.dropLocked(&c.outbox)
 	x.pack.rest()
 	c.sentItems -= x.flow.Used
-	x.flow.Used, x.flow.Sizes = 0, flow.Ring[int]{}
+	x.flow.Used, x.flow.Sizes = 0, flow.Ring[int32]{}
 	signal(x.room)
 	c.unparkLocked()
 	c.movedLocked()
@@ -167,7 +167,7 @@ func (x *Stream) finishLocked() {
 	x.dropReceivedLocked()
 	x.sess = nil
 	x.conn.sentItems -= x.flow.Used
-	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int]{}, 0
+	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int32]{}, 0
 	x.conn.movedLocked()
 	signal(x.room)
 	signal(x.arrived)

@@ -75,17 +75,9 @@ func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait <-
 		return nil, err
 	}
 	cost := body.Len() + flow.MessageOverhead
-	switch {
-	case x.id == 0, !x.flow.Fits(cost):
-		// Before the CALL has left nothing is queued: it would take room from
-		// answers that somebody may have to read for the CALL to leave.
+	if wait := x.blockedLocked(cost); wait != nil {
 		c.mu.Unlock()
-		return x.room, nil
-	case !x.affordableLocked(cost),
-		c.queued > 0 && c.queued+cost > c.outgoingLocked():
-		room := c.waitRoomLocked()
-		c.mu.Unlock()
-		return room, nil
+		return wait, nil
 	}
 	var p Item
 	if flags&Shared != 0 || body.Len() > packMost {
@@ -105,6 +97,34 @@ func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait <-
 		signal(x.room)
 	}
 	return nil, nil
+}
+
+// blockedLocked returns what an item of cost bytes has to wait for, nil if it can
+// go now.
+func (x *Stream) blockedLocked(cost int) <-chan struct{} {
+	c := x.conn
+	switch {
+	case x.id == 0, !x.flow.Fits(cost):
+		// Before the CALL has left nothing is queued: it would take room from
+		// answers that somebody may have to read for the CALL to leave.
+		return x.room
+	case !x.affordableLocked(cost),
+		c.queued > 0 && c.queued+cost > c.outgoingLocked():
+		return c.waitRoomLocked()
+	}
+	return nil
+}
+
+// Blocked returns what Offer would have a small item wait for, nil if one can go
+// now or never will: for items that cost something to make.
+func (x *Stream) Blocked() <-chan struct{} {
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x.refusalLocked(0) != nil {
+		return nil
+	}
+	return x.blockedLocked(flow.MessageOverhead)
 }
 
 // affordableLocked reports whether the peer's budget has room for an item. One

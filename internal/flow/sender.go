@@ -6,9 +6,9 @@ const MessageOverhead = 64
 
 // Sender is the sender's side of a window: of a stream, or of the notifications.
 type Sender struct {
-	Window int       // bytes granted; 0: without limit, a plain peer
-	Used   int       // bytes sent or queued, and not credited
-	Sizes  Ring[int] // of what was sent, oldest first
+	Window int         // bytes granted; 0: without limit, a plain peer
+	Used   int         // bytes sent or queued, and not credited
+	Sizes  Ring[int32] // of what was sent, oldest first
 }
 
 // Fits reports whether one more message of cost bytes may go: the first one
@@ -20,7 +20,7 @@ func (f *Sender) Fits(cost int) bool {
 // Counted notes a message that left.
 func (f *Sender) Counted(cost int) {
 	if f.Window > 0 {
-		f.Sizes.Push(cost)
+		f.Sizes.Push(int32(cost)) // a message is bounded
 	}
 }
 
@@ -31,7 +31,7 @@ func (f *Sender) Credit(n uint64) (bytes int, ok bool) {
 		return 0, false
 	}
 	for ; n > 0; n-- {
-		bytes += f.Sizes.Pop()
+		bytes += int(f.Sizes.Pop())
 	}
 	f.Used -= bytes
 	return bytes, true

@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -21,8 +22,8 @@ import (
 // of goroutines.
 //
 // Locks are taken in this order: feed.mu alone; Hub.mu, then room.mu, then
-// subscriber.mu or onlooker.mu, then the connection's. None is held while
-// anything waits.
+// subscriber.mu, then holding.mu or the connection's. None is held while anything
+// waits.
 type Hub struct {
 	broker  Broker
 	shared  bool // with other hubs, perhaps
@@ -35,6 +36,8 @@ type Hub struct {
 	idle     list.List // rooms kept for their history alone, the last used first
 	accounts map[*engine.Conn]*account
 
+	history atomic.Int64 // bytes of all histories
+
 	announcer
 }
 
@@ -45,12 +48,14 @@ type Options struct {
 	Codec        string // the name of what messages are encoded in on their way through the broker
 	HistoryBytes int    // of one key, each message counted with its overhead
 	IdleKeys     int    // keys without subscribers whose history is kept
+	MaxHistory   int64  // of all keys, with all that the messages take
 }
 
 // New makes a hub.
 func New(o Options) *Hub {
 	o.HistoryBytes = cmp.Or(o.HistoryBytes, 256<<10)
 	o.IdleKeys = cmp.Or(o.IdleKeys, 1024)
+	o.MaxHistory = cmp.Or(o.MaxHistory, 64<<20)
 	h := &Hub{
 		broker: o.Broker, shared: o.Broker != nil, options: o,
 		log:   logs.New(func() *slog.Logger { return nil }), // the default, whenever it is set
@@ -184,6 +189,26 @@ func (h *Hub) exit(r *room) {
 	}
 }
 
+// forgetFor makes room for n bytes more in r's history: the histories that were
+// not used for longest go. What they do not give, r's own has to.
+func (h *Hub) forgetFor(r *room, n int64) {
+	for h.history.Load()+n > h.options.MaxHistory {
+		h.mu.Lock()
+		e := h.idle.Back()
+		if e != nil && e.Value == r {
+			e = e.Prev()
+		}
+		if e == nil {
+			h.mu.Unlock()
+			return
+		}
+		oldest := e.Value.(*room)
+		h.dropLocked(oldest)
+		h.mu.Unlock()
+		oldest.unsubscribe()
+	}
+}
+
 func (h *Hub) dropLocked(r *room) {
 	if r.idle != nil {
 		h.idle.Remove(r.idle)
@@ -200,28 +225,27 @@ type account struct {
 	users  int // under Hub.mu
 }
 
-// take takes n bytes, of the server's budget at most the half that is not kept
-// for calls.
+// take takes n bytes for a message that waits, of the server's budget at most the
+// half that is not kept for calls: there it costs a record, and is counted once
+// for all who hold it.
 func (a *account) take(n int) bool {
-	if a.server.Pressed() || !a.own.Take(n) {
+	if a.server.Pressed() || !a.server.Has(n) || !a.own.Take(n) {
 		return false
 	}
-	if !a.server.Take(n) {
-		a.own.Give(n)
-		return false
-	}
+	a.server.Force(recordCost)
 	return true
 }
 
 // force takes n bytes whether they are there or not.
 func (a *account) force(n int) {
 	a.own.Force(n)
-	a.server.Force(n)
+	a.server.Force(recordCost)
 }
 
+// give gives back what was taken for a message of n bytes.
 func (a *account) give(n int) {
 	a.own.Give(n)
-	a.server.Give(n)
+	a.server.Give(recordCost)
 }
 
 func (h *Hub) accountOf(c *engine.Conn) *account {

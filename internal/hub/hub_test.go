@@ -53,6 +53,44 @@ func TestHub_history(t *testing.T) {
 	is.Equal(codeOf(h.Publish(t.Context(), topic("plain", 0), "a", nil)), status.Unavailable)
 }
 
+// All histories together are bounded: those that nobody uses go first.
+func TestHub_allHistories(t *testing.T) {
+	is := is.New(t)
+	const each = 1000 + bodyCost + recordCost
+	h := New(Options{Codec: "json", MaxHistory: 4 * each})
+	defer h.Close()
+	chat := topic("chat", 10)
+	publish := func(key string) { is.NoErr(h.Publish(t.Context(), chat, key, make([]byte, 1000))) }
+	publish("a")
+	publish("b")
+	publish("a")
+	publish("c")
+	is.Equal(h.history.Load(), int64(4*each))
+	publish("c")
+	is.True(h.find("chat", "b") == nil) // not used for longest
+	is.Equal(h.find("chat", "a").history.Len(), 2)
+	r, err := h.enter(chat, "c")
+	is.NoErr(err)
+	publish("c")
+	is.True(h.find("chat", "a") == nil)
+	publish("c")
+	publish("c")
+	is.Equal(r.history.Len(), 4) // its own: in use
+	m := r.history.Front().msg
+	m.bodyFor(&subscriber{peer: Peer{Codec: "other", Limit: 1 << 20, Recode: func(msg []byte) ([]byte, error) { return msg, nil }}})
+	is.Equal(h.history.Load(), int64(5*each-recordCost))
+	publish("c")
+	is.Equal(h.history.Load(), int64(4*each))
+	publish("d") // one fits always
+	is.Equal(h.history.Load(), int64(5*each))
+	h.exit(r)
+	publish("d")
+	is.True(h.find("chat", "c") == nil)
+	is.Equal(h.history.Load(), int64(2*each))
+	is.NoErr(h.Close())
+	is.Equal(h.history.Load(), int64(0))
+}
+
 func TestHub_refusals(t *testing.T) {
 	is := is.New(t)
 	h := New(Options{})
@@ -91,16 +129,16 @@ func TestHub_brokerErrors(t *testing.T) {
 
 func TestMessage_recode(t *testing.T) {
 	is := is.New(t)
-	m := &message{encoding: newEncoding("json", []byte(`[[1]]`))}
+	m := newMessage("json", []byte(`[[1]]`))
 	peer := func(codec string, recode func([]byte) ([]byte, error)) *subscriber {
 		return &subscriber{wake: make(chan struct{}, 1), peer: Peer{Codec: codec, Limit: 5, Recode: recode}}
 	}
 	same := peer("json", nil)
-	is.True(m.bodyFor(same) == m.body)
+	is.True(m.bodyFor(same) == &m.encoding)
 	same.peer.Text, same.peer.Depth = true, 1
 	is.True(m.bodyFor(same) == nil) // deeper than it reads
 	same.peer.Depth = 2
-	is.True(m.bodyFor(same) == m.body)
+	is.True(m.bodyFor(same) == &m.encoding)
 	same.peer.Limit = 4
 	is.True(m.bodyFor(same) == nil) // larger than it takes
 
@@ -111,8 +149,8 @@ func TestMessage_recode(t *testing.T) {
 
 	n := 0
 	other := peer("other", func(msg []byte) ([]byte, error) { n++; return append(msg[:0:0], "x"...), nil })
-	is.Equal(string(m.bodyFor(other).B), "x")
-	is.Equal(string(m.bodyFor(other).B), "x")
+	is.Equal(string(m.bodyFor(other).body.B), "x")
+	is.Equal(string(m.bodyFor(other).body.B), "x")
 	is.Equal(n, 1) // once for each codec
 }
 
@@ -128,11 +166,23 @@ type kept struct{ *memoryBroker }
 
 func (kept) Close() error { return nil }
 
+// late is one that publishes nothing before its gate is open.
+type late struct {
+	kept
+	gate chan struct{}
+}
+
+func (b late) Publish(ctx context.Context, channel string, msg []byte) error {
+	<-b.gate
+	return b.kept.Publish(ctx, channel, msg)
+}
+
 func TestRoom_presence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		b, chat := kept{newMemoryBroker()}, topic("chat", 0)
-		here, there := New(Options{Broker: b}), New(Options{Broker: b})
+		gate := make(chan struct{})
+		here, there := New(Options{Broker: late{b, gate}}), New(Options{Broker: late{b, gate}})
 		in := func(h *Hub) *room {
 			r, err := h.enter(chat, "k")
 			is.NoErr(err)
@@ -142,16 +192,18 @@ func TestRoom_presence(t *testing.T) {
 		r, far := in(here), in(there)
 		here.Present("chat", "k", 1, "ann")
 		there.Present("chat", "k", 1, "bob")
-		w := newOnlooker(nil, Peer{})
+		w := &onlooker{}
 		is.NoErr(r.look(w))
 		told := func() (all []member) {
 			synctest.Wait()
-			for m, ok := w.next(); ok; m, ok = w.next() {
+			for m, ok, _ := r.next(w); ok; m, ok, _ = r.next(w) {
 				all = append(all, m)
 			}
 			return all
 		}
-		is.Equal(told(), []member{{subject: "ann", history: true}, {subject: "bob"}})
+		is.Equal(told(), []member{{subject: "ann", history: true}})
+		close(gate)
+		is.Equal(told(), []member{{subject: "bob"}})
 		there.Present("chat", "k", 1, "ann") // she is here already
 		there.Present("chat", "k", -1, "bob")
 		is.Equal(told(), []member{{subject: "bob", left: true}})

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -13,14 +14,26 @@ import (
 // collector: each has a reference that is never released. So they are as large
 // as they need to be, and a queue that holds them is as large as it says.
 type message struct {
-	encoding            // the hub's
-	others   []encoding // in other codecs, made when needed; under room.mu
+	encoding               // the hub's
+	others   []*encoding   // in other codecs, made when needed; under room.mu
+	kept     *atomic.Int64 // where it is counted while it is in a history; under room.mu
+}
+
+// size is what it takes in a history. Under room.mu.
+func (m *message) size() int64 {
+	n := m.cost() + recordCost
+	for _, e := range m.others {
+		n += e.cost()
+	}
+	return int64(n)
 }
 
 type encoding struct {
-	codec string
-	body  *buf.Buf // nil: there is none
-	text  sound
+	codec  string
+	body   *buf.Buf // nil: there is none
+	text   sound    // under room.mu
+	number uint64   // of the message in its room: they rise
+	holding
 }
 
 // sound says whether an encoding may travel in the JSON-RPC dialect.
@@ -32,20 +45,27 @@ const (
 	doubtful
 )
 
-func newEncoding(codec string, data []byte) encoding {
-	b := &buf.Buf{B: data}
-	b.Retain()
-	return encoding{codec: codec, body: b}
+func (e *encoding) fill(data []byte) {
+	e.body = &buf.Buf{B: data}
+	e.body.Retain()
+}
+
+// newMessage makes one of the hub's encoding.
+func newMessage(codec string, data []byte) *message {
+	m := &message{}
+	m.codec = codec
+	m.fill(data)
+	return m
 }
 
 // bodyFor is the message as s can be given it; nil: it cannot. Under room.mu.
-func (m *message) bodyFor(s *subscriber) *buf.Buf {
+func (m *message) bodyFor(s *subscriber) *encoding {
 	e := m.encodedFor(s)
 	if e.body == nil || e.body.Len() > s.peer.Limit {
 		return nil
 	}
 	if !s.peer.Text {
-		return e.body
+		return e
 	}
 	if e.text == unchecked {
 		e.text = doubtful
@@ -56,40 +76,40 @@ func (m *message) bodyFor(s *subscriber) *buf.Buf {
 	if (e.text == doubtful || s.peer.Depth < wire.MaxDepth) && wire.Valid(e.body.B, s.peer.Depth) != nil {
 		return nil
 	}
-	return e.body
+	return e
 }
 
 func (m *message) encodedFor(s *subscriber) *encoding {
 	if s.peer.Codec == m.codec {
 		return &m.encoding
 	}
-	for i := range m.others {
-		if m.others[i].codec == s.peer.Codec {
-			return &m.others[i]
+	for _, e := range m.others {
+		if e.codec == s.peer.Codec {
+			return e
 		}
 	}
-	e, err := recode(m, &s.peer)
-	if err != nil {
+	e := &encoding{codec: s.peer.Codec, number: m.number}
+	if data, err := recode(m, &s.peer); err != nil {
 		s.fail(err)
+	} else {
+		e.fill(data)
 	}
 	m.others = append(m.others, e)
-	return &m.others[len(m.others)-1]
+	if m.kept != nil {
+		m.kept.Add(int64(e.cost()))
+	}
+	return e
 }
 
 // recode encodes a message in the codec of p. The codecs and the message's own
 // methods are the user's, and this goroutine may be the broker's.
-func recode(m *message, p *Peer) (e encoding, err error) {
-	e = encoding{codec: p.Codec}
+func recode(m *message, p *Peer) (data []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	data, err := p.Recode(m.body.B)
-	if err != nil {
-		return e, err
-	}
-	return newEncoding(p.Codec, data), nil
+	return p.Recode(m.body.B)
 }
 
 const maxKey = 255

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
@@ -42,8 +41,8 @@ const (
 // slowBytes is the default of what is queued for one subscriber.
 const slowBytes = 256 << 10
 
-func (s *subscriber) queueLocked(body *buf.Buf) bool {
-	q := queued{body: body}
+func (s *subscriber) queueLocked(e *encoding) bool {
+	q := queued{encoding: e}
 	if s.policy.Do == LatestOnly {
 		for s.queue.Len() > 0 {
 			s.dropFirstLocked()
@@ -77,6 +76,7 @@ func (s *subscriber) queueLocked(body *buf.Buf) bool {
 	s.direct = false // until the goroutine has sent it
 	s.queue.Push(q)
 	s.bytes += q.cost()
+	e.hold(s.held)
 	signal(s.wake)
 	return true
 }
@@ -84,7 +84,7 @@ func (s *subscriber) queueLocked(body *buf.Buf) bool {
 // dropFirstLocked drops the oldest message of the queue; the next one tells.
 func (s *subscriber) dropFirstLocked() {
 	q := s.queue.Pop()
-	s.freeLocked(q.cost())
+	s.freeLocked(q)
 	next := &s.missed
 	if s.queue.Len() > 0 {
 		next = &s.queue.Front().dropped
@@ -92,10 +92,10 @@ func (s *subscriber) dropFirstLocked() {
 	*next = Missed(*next, Missed(q.dropped, 1))
 }
 
-// await waits until body fits into the queue, and ends the subscription when
-// that takes too long. Only one goroutine at a time delivers to a room, so
-// nothing overtakes body.
-func (s *subscriber) await(body *buf.Buf) {
+// await waits until e fits into the queue, and ends the subscription when that
+// takes too long. Only one goroutine at a time delivers to a room, so nothing
+// overtakes e.
+func (s *subscriber) await(e *encoding) {
 	s.mu.Lock()
 	since := s.since
 	s.mu.Unlock()
@@ -104,7 +104,7 @@ func (s *subscriber) await(body *buf.Buf) {
 	}
 	timer := time.NewTimer(max(1, s.policy.Wait-time.Since(since)))
 	defer timer.Stop()
-	for !s.give(body) {
+	for !s.give(e) {
 		select {
 		case <-s.space:
 		case <-timer.C:

@@ -23,12 +23,9 @@ func TestSubscriber_policies(t *testing.T) {
 	} {
 		is := is.New(t)
 		own := flow.NewBudget(10 * size)
-		s := &subscriber{
-			policy: Policy{Do: test.do}, most: 2 * size, account: &account{own: own},
-			wake: make(chan struct{}, 1), space: make(chan struct{}, 1),
-		}
+		s := newSubscriber(&Topic{Policy: Policy{Do: test.do, Bytes: 2 * size}}, Peer{}, &account{own: own})
 		for i := range 4 {
-			took := s.give(newEncoding("", fmt.Append(nil, i)).body)
+			took := s.give(&newMessage("", fmt.Append(nil, i)).encoding)
 			is.Equal(took, i < 2 || test.do != WaitAtMost)
 		}
 		is.Equal(s.missed, test.missed)

@@ -39,6 +39,7 @@ type presence struct {
 	here      map[string]int   // this hub's subscriptions by subject
 	nodes     map[string]*node // other hubs' members, while somebody watches
 	onlookers map[*onlooker]struct{}
+	changes
 
 	// announcing; only with a shared broker
 	asked   time.Time           // somebody wanted to know
@@ -57,7 +58,9 @@ type node struct {
 }
 
 func (p *presence) init(r *room) {
-	p.feed.init(r.hub.broker, presenceChannelOf(r.topic, r.key), r.noticed)
+	if r.hub.shared {
+		p.feed.init(r.hub.broker, presenceChannelOf(r.topic, r.key), r.noticed)
+	}
 	p.here = map[string]int{}
 	p.asked = time.Now() // others may be watching already
 }
@@ -99,12 +102,6 @@ func (r *room) elsewhereLocked(subject string, but *node) bool {
 		}
 	}
 	return false
-}
-
-func (r *room) tellLocked(subject string, came bool) {
-	for w := range r.onlookers {
-		w.change(member{subject: subject, left: !came})
-	}
 }
 
 // setLocked changes another hub's member.

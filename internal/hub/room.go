@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
@@ -32,13 +31,14 @@ type room struct {
 	// may bring the message later, so the room waits for it.
 	published bool
 
-	mu      sync.Mutex
-	closed  bool
-	subs    []*subscriber
-	history flow.Ring[remembered]
-	bytes   int  // of history
-	lost    bool // messages may be missing before the next one
-	gone    bool // it was dropped; there may be another for the key
+	mu       sync.Mutex
+	closed   bool
+	subs     []*subscriber
+	numbered uint64 // messages that came
+	history  flow.Ring[remembered]
+	bytes    int  // of history
+	lost     bool // messages may be missing before the next one
+	gone     bool // it was dropped; there may be another for the key
 	presence
 }
 
@@ -53,6 +53,9 @@ type remembered struct {
 func (r *room) unsubscribe() {
 	r.mu.Lock()
 	r.gone = true
+	for r.history.Len() > 0 {
+		r.forgetFirstLocked()
+	}
 	r.mu.Unlock()
 	r.items.close()
 	r.presence.feed.close()
@@ -85,24 +88,30 @@ func (r *room) deliver(msg []byte) {
 		r.lose()
 		return
 	}
-	for _, b := range r.giveAll(&message{encoding: newEncoding(r.hub.options.Codec, bytes.Clone(msg))}) {
-		b.sub.await(b.body)
+	m := newMessage(r.hub.options.Codec, bytes.Clone(msg))
+	if r.topic.remembers() {
+		r.hub.forgetFor(r, m.size())
+	}
+	for _, b := range r.giveAll(m) {
+		b.sub.await(b.encoding)
 	}
 }
 
-// behind is a subscriber that the publisher waits for, to give it body.
+// behind is a subscriber that the publisher waits for, to give it a message.
 type behind struct {
-	sub  *subscriber
-	body *buf.Buf
+	sub *subscriber
+	*encoding
 }
 
 func (r *room) giveAll(m *message) (late []behind) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.numbered++
+	m.number = r.numbered
 	r.rememberLocked(m)
 	for _, s := range r.subs {
-		if body := m.bodyFor(s); !s.give(body) {
-			late = append(late, behind{s, body})
+		if e := m.bodyFor(s); !s.give(e) {
+			late = append(late, behind{s, e})
 		}
 	}
 	return late
@@ -121,7 +130,9 @@ func (r *room) lose() {
 }
 
 func (r *room) rememberLocked(m *message) {
-	if r.topic.remembers() {
+	if r.topic.remembers() && !r.gone {
+		m.kept = &r.hub.history
+		m.kept.Add(m.size())
 		p := remembered{msg: m, at: time.Now()}
 		if r.lost {
 			p.dropped = MissedUnknown
@@ -139,41 +150,49 @@ func (r *room) forgetLocked(now time.Time) {
 	for n := r.history.Len(); n > 0; n-- {
 		first := r.history.Front()
 		if (t.Last == 0 || n <= t.Last) && (t.Recent == 0 || now.Sub(first.at) < t.Recent) &&
-			(r.bytes <= r.hub.options.HistoryBytes || n == 1) {
+			(r.bytes <= r.hub.options.HistoryBytes && r.hub.history.Load() <= r.hub.options.MaxHistory || n == 1) {
 			return
 		}
-		r.bytes -= first.msg.body.Len() + flow.MessageOverhead
-		r.history.Pop()
+		r.forgetFirstLocked()
 	}
 }
 
-// join puts s into the room and returns the history for it: one step, so that
-// no message is missing between them and none is in both.
-func (r *room) join(s *subscriber) ([]queued, error) {
+func (r *room) forgetFirstLocked() {
+	m := r.history.Pop().msg
+	r.bytes -= m.body.Len() + flow.MessageOverhead
+	m.kept.Add(-m.size())
+	m.kept = nil
+}
+
+// join puts s into the room and gives it the history: one step, so that no
+// message is missing between them and none is in both.
+func (r *room) join(s *subscriber) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, errHubClosed()
+		return errHubClosed()
 	}
 	r.forgetLocked(time.Now())
-	past := make([]queued, 0, r.history.Len())
+	if n := r.history.Len(); n > 0 {
+		s.past, s.heldPast = make([]queued, 0, n), &holder{account: s.account}
+	}
 	for i := range r.history.Len() {
 		p := r.history.At(i)
 		if i > 0 { // what is missing before the first was before the history
 			s.missed = Missed(s.missed, p.dropped)
 		}
-		body := p.msg.bodyFor(s)
-		if body == nil {
+		e := p.msg.bodyFor(s)
+		if e == nil {
 			s.missed = Missed(s.missed, 1)
 			continue
 		}
-		q := queued{body, s.missed}
+		q := queued{e, s.missed}
 		if !s.account.take(q.cost()) {
-			return nil, status.Errorf(status.ResourceExhausted, "the history does not fit beside what waits for this connection; receive from its other subscriptions, then subscribe again")
+			return status.Errorf(status.ResourceExhausted, "the history does not fit beside what waits for this connection; receive from its other subscriptions, then subscribe again")
 		}
-		s.past += q.cost()
+		e.hold(s.heldPast)
 		s.missed = 0
-		past = append(past, q)
+		s.past = append(s.past, q)
 	}
 	if r.lost && r.history.Len() > 0 {
 		s.missed = MissedUnknown
@@ -181,7 +200,7 @@ func (r *room) join(s *subscriber) ([]queued, error) {
 	s.place = len(r.subs)
 	r.subs = append(r.subs, s)
 	r.presentLocked(s.peer.Subject, 1)
-	return past, nil
+	return nil
 }
 
 func (r *room) leave(s *subscriber) {

@@ -1,5 +1,7 @@
 package hub
 
+import "slices"
+
 // Snapshot is what tests see of a hub: a copy that was made at one moment.
 type Snapshot struct {
 	Rooms      int
@@ -48,9 +50,7 @@ func (h *Hub) Room(topic, key string) RoomSnapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for w := range r.onlookers {
-		w.mu.Lock()
-		s.Pending += w.pending.Len()
-		w.mu.Unlock()
+		s.Pending += r.pendingLocked(w)
 	}
 	for _, sub := range r.subs {
 		sub.mu.Lock()
@@ -58,6 +58,22 @@ func (h *Hub) Room(topic, key string) RoomSnapshot {
 		sub.mu.Unlock()
 	}
 	return s
+}
+
+// pendingLocked is how many changes w has not been told, or members if it has been
+// told nothing.
+func (r *room) pendingLocked(w *onlooker) (n int) {
+	if !w.begun {
+		return r.count
+	}
+	v := *w
+	v.skip = slices.Clone(w.skip)
+	for {
+		if _, ok := r.stepLocked(&v); !ok {
+			return n
+		}
+		n++
+	}
 }
 
 // Present counts a subscription of each subject in (1) or out (-1) of a room,

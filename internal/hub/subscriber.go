@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/logs"
@@ -52,13 +51,15 @@ type subscriber struct {
 	wake     chan struct{} // capacity 1: there is something in queue
 	space    chan struct{} // capacity 1: there is less in queue
 
-	place int // under room.mu: in room.subs
-	past  int // bytes of history not sent yet; the handler's goroutine alone
+	place    int      // under room.mu: in room.subs
+	past     []queued // the history that was not sent yet; the handler's goroutine alone
+	heldPast *holder  // of past
 
 	mu     sync.Mutex
 	direct bool // queue is empty and the goroutine waits
 	over   bool
 	queue  flow.Ring[queued]
+	held   *holder   // of queue, and of the item in the interceptors' hands
 	bytes  int       // of queue, and of the item in the interceptors' hands
 	missed uint64    // lost before the next message
 	since  time.Time // it is behind since then; zero: it is not
@@ -67,14 +68,26 @@ type subscriber struct {
 
 // queued is a message that waits for a subscriber.
 type queued struct {
-	body    *buf.Buf
+	*encoding
 	dropped uint64 // before it
 }
 
+// cost is what it counts for the subscriber and for its connection, which bound
+// how far they are behind. What it costs the server is less: see holding.
 func (q *queued) cost() int { return q.body.Len() + flow.MessageOverhead }
+
+// subscriptionCost is what one takes: its record and channels, its place in the
+// room and among the members, and what is kept of a member for those who look on.
+const subscriptionCost = 512
 
 // Subscribe is the handler of a topic's stream. It returns when the stream ends.
 func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) error {
+	c := x.Conn()
+	cost := subscriptionCost + roomCost + 3*len(key)
+	if !c.Account().Take(cost) {
+		return status.Busy("a subscription")
+	}
+	defer c.Account().Give(cost)
 	r, err := h.enter(t, key)
 	if err != nil {
 		return err
@@ -86,34 +99,41 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 	if err := r.openPresence(ctx); err != nil {
 		return err
 	}
-	c := x.Conn()
-	sub := &subscriber{
-		x: x, topic: t, policy: t.Policy, most: cmp.Or(t.Policy.Bytes, slowBytes), peer: p,
-		observed: x.Watched(),
-		account:  h.accountOf(c),
-		wake:     make(chan struct{}, 1), space: make(chan struct{}, 1),
-	}
+	sub := newSubscriber(t, p, h.accountOf(c))
+	sub.x, sub.observed = x, x.Watched()
 	defer h.leaveAccount(c, sub.account)
 	defer sub.drop()
-	past, err := r.join(sub)
-	if err != nil {
+	if err := r.join(sub); err != nil {
 		return err
 	}
 	defer r.leave(sub)
-	return sub.run(ctx, past)
+	return sub.run(ctx)
+}
+
+func newSubscriber(t *Topic, p Peer, a *account) *subscriber {
+	s := &subscriber{
+		topic: t, policy: t.Policy, most: cmp.Or(t.Policy.Bytes, slowBytes), peer: p,
+		account: a, held: &holder{account: a}, wake: make(chan struct{}, 1),
+	}
+	if t.Policy.Do == WaitAtMost {
+		s.space = make(chan struct{}, 1)
+	}
+	return s
 }
 
 // run sends the history and then what is in the queue, until the stream ends.
-func (s *subscriber) run(ctx context.Context, past []queued) error {
-	for i := range past {
-		q := past[i]
-		past[i] = queued{}
+func (s *subscriber) run(ctx context.Context) error {
+	for len(s.past) > 0 {
+		q := s.past[0]
 		if err := s.x.Send(q.body, wire.History|engine.Shared, q.dropped); err != nil {
 			return err
 		}
-		s.past -= q.cost()
+		s.past[0] = queued{}
+		s.past = s.past[1:]
 		s.account.give(q.cost())
+		q.letGo(s.heldPast)
 	}
+	s.past, s.heldPast = nil, nil
 	for {
 		s.logFault()
 		wait, err := s.drain()
@@ -164,6 +184,7 @@ func (s *subscriber) drain() (wait <-chan struct{}, _ error) {
 			err := s.x.Send(q.body, engine.Shared, q.dropped)
 			s.mu.Lock()
 			if err != nil {
+				s.freeLocked(q)
 				return nil, err
 			}
 		} else {
@@ -173,26 +194,26 @@ func (s *subscriber) drain() (wait <-chan struct{}, _ error) {
 			}
 			s.queue.Pop()
 		}
-		s.freeLocked(q.cost())
+		s.freeLocked(q)
 	}
 	s.direct = !s.observed
 	return nil, nil
 }
 
 // give hands a message over without waiting: to the stream, to the queue, or
-// to the policy. It reports false if the publisher is to wait. A nil body is a
+// to the policy. It reports false if the publisher is to wait. A nil e is a
 // message that the subscriber cannot be given.
-func (s *subscriber) give(body *buf.Buf) bool {
+func (s *subscriber) give(e *encoding) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.over:
 		return true
-	case body == nil:
+	case e == nil:
 		s.missed = Missed(s.missed, 1)
 		return true
 	case s.direct:
-		wait, err := s.x.Offer(body, engine.Shared, s.missed)
+		wait, err := s.x.Offer(e.body, engine.Shared, s.missed)
 		switch {
 		case err != nil:
 			s.over = true // and the goroutine learns the reason itself
@@ -202,12 +223,14 @@ func (s *subscriber) give(body *buf.Buf) bool {
 			return true
 		}
 	}
-	return s.queueLocked(body)
+	return s.queueLocked(e)
 }
 
-func (s *subscriber) freeLocked(n int) {
-	s.bytes -= n
-	s.account.give(n)
+// freeLocked gives back what was taken for q, which is not in the queue any more.
+func (s *subscriber) freeLocked(q queued) {
+	s.bytes -= q.cost()
+	s.account.give(q.cost())
+	q.letGo(s.held)
 	if s.bytes <= s.most/2 {
 		s.since = time.Time{}
 	}
@@ -235,6 +258,18 @@ func (s *subscriber) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over, s.direct = true, false
-	s.account.give(s.past + s.bytes)
-	s.queue, s.bytes, s.past = flow.Ring[queued]{}, 0, 0
+	s.held.leave()
+	for s.queue.Len() > 0 {
+		s.freeLocked(s.queue.Pop())
+	}
+	s.held.left()
+	if s.heldPast != nil {
+		s.heldPast.leave()
+		for _, q := range s.past {
+			s.account.give(q.cost())
+			q.letGo(s.heldPast)
+		}
+		s.heldPast.left()
+	}
+	s.queue, s.past = flow.Ring[queued]{}, nil
 }
