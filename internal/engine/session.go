@@ -231,6 +231,6 @@ func NewCarrier(t link.Transport, cfg *Config, d session.Dialect, o session.Open
 	l := cfg.Limits
 	return session.NewCarrier(t, o, session.Options{
 		Dialect: d, Client: client, Message: l.MaxMessage, MaxDepth: l.MaxDepth,
-		Intern: cfg.Intern, WriteTimeout: l.WriteTimeout, Handshake: l.HandshakeTimeout,
+		Intern: cfg.Intern, WriteTimeout: l.WriteTimeout, MinRate: l.MinRate, Handshake: l.HandshakeTimeout,
 	})
 }
