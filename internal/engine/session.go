@@ -47,6 +47,7 @@ func (c *Conn) LinkUp(sess *session.Session) {
 	if c.sess == sess && c.drained != nil {
 		sess.GoAway(c.bye)
 	}
+	c.pace.link(c.linkedLocked())
 	c.checkIdleLocked()
 }
 
@@ -58,6 +59,7 @@ func (c *Conn) LinkDown() {
 		c.mu.Unlock()
 		return // another one is here already
 	}
+	c.pace.link(false)
 	c.gatherLocked()
 	var failed taken
 	for it := c.queue.head; it != nil; {
@@ -124,6 +126,8 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	for key := range c.partial {
 		c.dropPartLocked(key)
 	}
+	c.pace.link(false)
+	c.pace.stop()
 	c.creditors = nil
 	c.lane = nil
 	failed := c.interruptLocked(c.config.Heals && !c.closing)

@@ -39,7 +39,6 @@ type intake struct {
 	seq   atomic.Uint64 // odd while a message is under way
 	off   atomic.Int64  // wire and off: what has come of it …
 	ceil  atomic.Int64  // … but at most this: the rest was no part of it
-	whole atomic.Int64  // bytes of messages that are complete
 	armed atomic.Bool   // the timer is set
 
 	mu      sync.Mutex
@@ -90,14 +89,6 @@ func (in *intake) progress() int64 {
 		return 0
 	}
 	return min(in.off.Load()+in.wire.Load(), in.ceil.Load())
-}
-
-// received is how many bytes have come in all: it never falls.
-func (in *intake) received() int64 {
-	if in.wire != nil {
-		return in.wire.Load()
-	}
-	return in.whole.Load()
 }
 
 // resize pays for a buffer of n bytes instead of the one that there is.

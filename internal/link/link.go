@@ -199,7 +199,6 @@ func (l *Link) readOne() error {
 		return l.Err() // given up: nothing more is taken from this link
 	default:
 	}
-	l.in.whole.Add(int64(b.Len()))
 	if err := l.up.Deliver(b.B, text); err != nil {
 		return err
 	}

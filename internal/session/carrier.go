@@ -127,8 +127,8 @@ func (c *Carrier) stopTimerLocked() {
 // before Run.
 func (c *Carrier) Charge(a link.Account) { c.link.Charge(a) }
 
-// Received is how many bytes have come over the link.
-func (c *Carrier) Received() int64 { return c.link.Received() }
+// Received is how many bytes have come over the link, if it can tell.
+func (c *Carrier) Received() (n int64, ok bool) { return c.link.Received() }
 
 // Fail ends the link; the first cause wins. It does not wait.
 func (c *Carrier) Fail(err error) { c.link.Fail(err) }
