@@ -17,20 +17,17 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
-	"github.com/typedrpc/typedrpc/internal/link"
-	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
-	"github.com/typedrpc/typedrpc/internal/wire"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 // streets serves srv in a network in memory, whose connections have deadlines as
 // sockets do. dial connects to it.
-func streets(t *testing.T, srv *typedrpc.Server) (n *typedrpctest.Network, dial func() net.Conn) {
+func streets(t *testing.T, srv *typedrpc.Server) (dial func() net.Conn) {
 	t.Helper()
 	srv.Logger = slog.New(slog.DiscardHandler)
-	n = typedrpctest.NewNetwork(nil)
+	n := typedrpctest.NewNetwork(nil)
 	n.Host("town").Serve(srv)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -38,7 +35,7 @@ func streets(t *testing.T, srv *typedrpc.Server) (n *typedrpctest.Network, dial 
 		srv.Shutdown(ctx)
 		n.Close()
 	})
-	return n, func() net.Conn {
+	return func() net.Conn {
 		c, err := n.DialContext(t.Context(), "tcp", "town:80")
 		is.New(t).NoErr(err)
 		t.Cleanup(func() { c.Close() })
@@ -75,7 +72,7 @@ func TestHalfDone_postBody(t *testing.T) {
 	} {
 		testkit.Bubble(t, test.name, func(t *testing.T, is *is.I) {
 			srv := &typedrpc.Server{Mux: shouts(), Limits: typedrpc.Limits{MinRate: test.minRate}}
-			_, dial := streets(t, srv)
+			dial := streets(t, srv)
 			c := dial()
 			body := shouting + strings.Repeat(" ", 50_000-len(shouting))
 			io.WriteString(c, postHead(len(body)))
@@ -119,7 +116,7 @@ func TestHalfDone_postBody(t *testing.T) {
 	}
 	testkit.Bubble(t, "of a request that was refused", func(t *testing.T, is *is.I) {
 		srv := &typedrpc.Server{}
-		_, dial := streets(t, srv)
+		dial := streets(t, srv)
 		c := dial()
 		io.WriteString(c, "POST / HTTP/1.1\r\nHost: town\r\nContent-Length: 1000\r\n\r\n")
 		began := time.Now()
@@ -135,7 +132,7 @@ func TestHalfDone_postBodiesCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		srv := &typedrpc.Server{Mux: shouts(), MaxBuffered: 4 << 20}
-		_, dial := streets(t, srv)
+		dial := streets(t, srv)
 		used := func() int64 { synctest.Wait(); return hook.Server(srv).Budget }
 		c := dial()
 		io.WriteString(c, postHead(4<<20-100))
@@ -177,7 +174,7 @@ func TestHalfDone_postAnswer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			srv := &typedrpc.Server{Mux: shouts()}
-			_, dial := streets(t, srv)
+			dial := streets(t, srv)
 			c := dial()
 			body := `{"jsonrpc":"2.0","id":1,"method":"` + lab.FlowCall.Name() + `","params":["x"]}`
 			io.WriteString(c, postHead(len(body))+body)
@@ -202,47 +199,6 @@ func TestHalfDone_postAnswer(t *testing.T) {
 			}
 			synctest.Wait()
 			is.Equal(hook.Server(srv).Budget, int64(0))
-		})
-	}
-}
-
-// Over sockets the bytes of a fragment can be seen, and a peer that sends nothing
-// has no fragment on its way: what it began is given up sooner. A line that is
-// slow is no such peer.
-func TestHalfDone_fragmentsOverASocket(t *testing.T) {
-	for _, rate := range []int{0, 1300} {
-		synctest.Test(t, func(t *testing.T) {
-			is := is.New(t)
-			srv := &typedrpc.Server{Mux: lab.Bidi(lab.Lingers)}
-			var c *typedrpc.Conn
-			srv.OnConnect = func(opened *typedrpc.Conn) { c = opened }
-			n, _ := streets(t, srv)
-			tr, _, _, err := link.Dial(t.Context(), "ws://town", link.DialOptions{Subprotocols: []string{testkit.BinaryProtocol}, HTTPClient: n.HTTPClient()})
-			is.NoErr(err)
-			defer tr.Kill()
-			p := &testkit.RawPeer{Peer: &testkit.Peer{T: tr, Dialect: session.Binary}}
-			h := wire.HelloBody{Attempt: 1, Limits: testkit.Roomy, Features: testkit.HandFeatures}
-			is.NoErr(p.Send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
-			_, err = p.Until(wire.Welcome)
-			is.NoErr(err)
-			is.NoErr(p.Send(wire.Frame{Type: wire.Ack}))
-			go p.Collect()
-			is.NoErr(p.Send(begun(1)))
-			is.NoErr(p.Send(begun(2)))
-			synctest.Wait()
-			time.Sleep(9 * time.Second)
-			is.Equal(hook.Conn(c).Partial, 2)
-			if rate > 0 {
-				n.Set(typedrpctest.Up, typedrpctest.Conditions{Bandwidth: rate})
-				go p.Send(chunk(1, testkit.Fragment, wire.More))
-			}
-			time.Sleep(12 * time.Second)
-			want := 0
-			if rate > 0 {
-				want = 2
-			}
-			is.Equal(hook.Conn(c).Partial, want)
-			tr.Kill()
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,14 +14,14 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// halfSoon is how long messages in fragments may make no progress over a link that
-// sees whole messages only: one fragment, and what ten seconds want, at a
-// kibibyte per second; and a look is every ten seconds.
+// Messages in fragments may be one fragment behind, and what ten seconds want, at
+// a kibibyte per second; and a look is every ten seconds.
 const halfSoon, halfLate = 70 * time.Second, 100 * time.Second
 
 // halfDone is a server with methods for large messages, and a client by hand.
@@ -235,4 +236,37 @@ func TestHalfDone_away(t *testing.T) {
 		is.Equal(len(p.Got(wire.Fail)), 1)
 		lab.Settled(t, c)
 	})
+}
+
+// Frames that say nothing new are paced, in one message or in many, and those
+// beside others are not.
+func TestIdleFrames(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		each   []wire.Frame
+		n      int // of them, every second
+		closed int
+	}{
+		{"pings", []wire.Frame{{Type: wire.Ping}}, 1100, session.CloseFlood},
+		{"acknowledgements", []wire.Frame{{Type: wire.Ack}}, 1100, session.CloseFlood},
+		{"many in a message", slices.Repeat([]wire.Frame{{Type: wire.Ping}}, 10_000), 1, session.CloseFlood},
+		{"a few pings", []wire.Frame{{Type: wire.Ping}}, 900, 0},
+		{"beside notifications", []wire.Frame{{Type: wire.Ping}, {Type: wire.Notify, Method: lab.FlowNote.Name(), Payload: []byte(`""`)}}, 3000, 0},
+	} {
+		testkit.Bubble(t, test.name, func(t *testing.T, is *is.I) {
+			p, c, _ := halfDone(t, typedrpc.Limits{Window: 1 << 20})
+			for range 40 {
+				if !p.Alive() {
+					break
+				}
+				for range test.n {
+					p.Send(test.each...)
+				}
+				time.Sleep(time.Second)
+			}
+			is.Equal(p.Closed(), test.closed)
+			p.T.Kill()
+			lab.Settled(t, c)
+		})
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
-	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -16,19 +15,18 @@ import (
 //
 // A peer sends what it has under way in turns, a fragment each, so one of k
 // makes a k-th of the rate, and comes in steps: it may be one fragment behind.
-// All together may be no more than that behind either, whatever their number; and
-// when next to nothing comes over the link at all, nobody waits for a fragment.
+// All together may be no more than that behind either, whatever their number. A
+// line that stands still for a while is forgiven so, too: whether it is dead is
+// the keepalive's to say.
 type pace struct {
 	timer  *time.Timer   // nil: nothing is under way
 	linked time.Duration // how long there has been a link, until …
 	since  time.Time     // … this one came; zero: there is none
 
 	// since the last look
-	at       time.Duration    // by the clock of linked
-	carrier  *session.Carrier // the link of then, if it can tell …
-	received int64            // … and what had come over it
-	came     int              // bytes of parts that have come
-	behind   float64          // bytes that all together are behind
+	at     time.Duration // by the clock of linked
+	came   int           // bytes of parts that have come
+	behind float64       // bytes that all together are behind
 }
 
 // now is the time with a link.
@@ -69,16 +67,7 @@ func (c *Conn) addPartLocked(key partID, a *assembly) {
 // lookedLocked notes what there is, for the next look.
 func (c *Conn) lookedLocked() {
 	p := &c.pace
-	p.at, p.came, p.carrier, p.received = p.now(), 0, nil, 0
-	if c.sess != nil && !p.since.IsZero() {
-		p.carrier = c.sess.Carrier()
-	}
-	if p.carrier != nil {
-		var tells bool
-		if p.received, tells = p.carrier.Received(); !tells {
-			p.carrier = nil
-		}
-	}
+	p.at, p.came = p.now(), 0
 	for _, a := range c.partial {
 		a.seen = true
 	}
@@ -151,11 +140,6 @@ func (c *Conn) slowPartsLocked() (slow []*assembly) {
 	p, limits, k := &c.pace, &c.config.Limits, c.underWayLocked()
 	passed := p.now() - p.at
 	most := limits.Least(flow.RateWindow) + fragment
-	silent := false
-	if p.carrier != nil && c.linkedLocked() && c.sess.Carrier() == p.carrier && passed >= flow.RateWindow {
-		received, _ := p.carrier.Received()
-		silent = float64(received-p.received) < limits.Least(passed)
-	}
 	old := 0
 	for _, a := range c.partial {
 		if a.seen && !a.over {
@@ -171,7 +155,7 @@ func (c *Conn) slowPartsLocked() (slow []*assembly) {
 		return nil
 	}
 	p.behind = max(0, p.behind+limits.Least(passed)-float64(p.came))
-	all := silent || p.behind > most
+	all := p.behind > most
 	for key, a := range c.partial {
 		if a.seen && !a.over && (all || a.behind(limits) > most) {
 			c.endPartLocked(key, a)

@@ -25,15 +25,6 @@ func (l *Link) SetReadLimit(n int64) { l.t.SetReadLimit(n) }
 // before Run.
 func (l *Link) Charge(a Account) { l.in.account = a }
 
-// Received is how many bytes the peer has sent, parts of messages included. ok is
-// false if the transport sees whole messages only.
-func (l *Link) Received() (n int64, ok bool) {
-	if l.in.wire == nil {
-		return 0, false
-	}
-	return l.in.wire.Load(), true
-}
-
 // Ping sends the transport's own keepalive.
 func (l *Link) Ping() { l.t.Ping() }
 

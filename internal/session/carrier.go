@@ -68,6 +68,8 @@ type Carrier struct {
 	reader wire.Reader
 	frame  wire.Frame
 	pinged bool // a PING is to be answered
+	idle   int  // frames that said nothing new …
+	idleAt time.Time
 
 	sess atomic.Pointer[Session] // set once, when the opening is over
 
@@ -126,9 +128,6 @@ func (c *Carrier) stopTimerLocked() {
 // Charge has a pay for messages while they are being received. It is called
 // before Run.
 func (c *Carrier) Charge(a link.Account) { c.link.Charge(a) }
-
-// Received is how many bytes have come over the link, if it can tell.
-func (c *Carrier) Received() (n int64, ok bool) { return c.link.Received() }
 
 // Fail ends the link; the first cause wins. It does not wait.
 func (c *Carrier) Fail(err error) { c.link.Fail(err) }
