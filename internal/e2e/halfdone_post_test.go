@@ -8,15 +8,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/typedrpctest"
@@ -24,10 +27,10 @@ import (
 
 // streets serves srv in a network in memory, whose connections have deadlines as
 // sockets do. dial connects to it.
-func streets(t *testing.T, srv *typedrpc.Server) (dial func() net.Conn) {
+func streets(t *testing.T, srv *typedrpc.Server) (n *typedrpctest.Network, dial func() net.Conn) {
 	t.Helper()
 	srv.Logger = slog.New(slog.DiscardHandler)
-	n := typedrpctest.NewNetwork(nil)
+	n = typedrpctest.NewNetwork(nil)
 	n.Host("town").Serve(srv)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -35,7 +38,7 @@ func streets(t *testing.T, srv *typedrpc.Server) (dial func() net.Conn) {
 		srv.Shutdown(ctx)
 		n.Close()
 	})
-	return func() net.Conn {
+	return n, func() net.Conn {
 		c, err := n.DialContext(t.Context(), "tcp", "town:80")
 		is.New(t).NoErr(err)
 		t.Cleanup(func() { c.Close() })
@@ -72,7 +75,7 @@ func TestHalfDone_postBody(t *testing.T) {
 	} {
 		testkit.Bubble(t, test.name, func(t *testing.T, is *is.I) {
 			srv := &typedrpc.Server{Mux: shouts(), Limits: typedrpc.Limits{MinRate: test.minRate}}
-			dial := streets(t, srv)
+			_, dial := streets(t, srv)
 			c := dial()
 			body := shouting + strings.Repeat(" ", 50_000-len(shouting))
 			io.WriteString(c, postHead(len(body)))
@@ -116,7 +119,7 @@ func TestHalfDone_postBody(t *testing.T) {
 	}
 	testkit.Bubble(t, "of a request that was refused", func(t *testing.T, is *is.I) {
 		srv := &typedrpc.Server{}
-		dial := streets(t, srv)
+		_, dial := streets(t, srv)
 		c := dial()
 		io.WriteString(c, "POST / HTTP/1.1\r\nHost: town\r\nContent-Length: 1000\r\n\r\n")
 		began := time.Now()
@@ -132,7 +135,7 @@ func TestHalfDone_postBodiesCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		srv := &typedrpc.Server{Mux: shouts(), MaxBuffered: 4 << 20}
-		dial := streets(t, srv)
+		_, dial := streets(t, srv)
 		used := func() int64 { synctest.Wait(); return hook.Server(srv).Budget }
 		c := dial()
 		io.WriteString(c, postHead(4<<20-100))
@@ -174,7 +177,7 @@ func TestHalfDone_postAnswer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			srv := &typedrpc.Server{Mux: shouts()}
-			dial := streets(t, srv)
+			_, dial := streets(t, srv)
 			c := dial()
 			body := `{"jsonrpc":"2.0","id":1,"method":"` + lab.FlowCall.Name() + `","params":["x"]}`
 			io.WriteString(c, postHead(len(body))+body)
@@ -201,4 +204,51 @@ func TestHalfDone_postAnswer(t *testing.T) {
 			is.Equal(hook.Server(srv).Budget, int64(0))
 		})
 	}
+}
+
+// WebSocket messages are in the server's budget while they come, by what has come,
+// and those that do not get on end their links.
+func TestHalfDone_messagesCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		srv := &typedrpc.Server{Mux: shouts(), MaxBuffered: 8 << 20}
+		n, dial := streets(t, srv)
+		used := func() int64 { synctest.Wait(); return hook.Server(srv).Budget }
+		var codes []int
+		ended := make(chan int, 100)
+		begin := func(size int) {
+			c, _, err := websocket.Dial(t.Context(), "ws://town/", &websocket.DialOptions{HTTPClient: n.HTTPClient()})
+			is.NoErr(err)
+			t.Cleanup(func() { c.CloseNow() })
+			w, err := c.Writer(context.Background(), websocket.MessageText)
+			is.NoErr(err)
+			go w.Write(make([]byte, size))
+			go func() {
+				_, _, err := c.Read(context.Background())
+				ended <- int(websocket.CloseStatus(err))
+			}()
+			synctest.Wait()
+		}
+		begin(100)
+		is.True(used() < 20<<10) // the first buffer is nobody's
+		begin(1 << 20)
+		is.True(used() >= 1<<20)
+		is.True(used() <= 3<<20)
+		for range 20 {
+			begin(1 << 20)
+			is.True(used() <= 8<<20)
+		}
+		time.Sleep(22 * time.Second)
+		is.Equal(used(), int64(0))
+		for range 22 {
+			codes = append(codes, <-ended)
+		}
+		is.True(slices.Contains(codes, session.CloseTimeout)) // they did not get on
+		is.True(slices.Contains(codes, session.CloseBudget))  // there was no room
+		c := dial()
+		io.WriteString(c, postHead(len(shouting))+shouting)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		is.NoErr(err)
+		is.Equal(resp.StatusCode, http.StatusOK)
+	})
 }
