@@ -214,9 +214,11 @@ type Limits struct {
 	// is dead. Default 10 s.
 	WriteTimeout time.Duration
 	// MinRate is how many bytes per second must come, over ten seconds, of what
-	// the peer has begun: of a message, or the link ends; of the body of a POST,
-	// or it is refused; of all requests, responses, items and notifications that
-	// are under way in fragments, or they are refused. Time without a link does
-	// not count. Default 1,024. Negative: what is slow is kept, and counted.
+	// the peer has begun: of a message, or the link ends, and may come back; of
+	// the body of a POST, or it is answered 408. Of requests, responses, items
+	// and notifications under way in fragments as many must come together, and of
+	// each its share; they may be 64 KiB behind, and fail when they are more.
+	// Time without a link does not count. Default 1,024. Negative: what is slow
+	// is kept, and counted.
 	MinRate int
 }

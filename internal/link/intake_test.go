@@ -298,7 +298,7 @@ func TestWS_paced(t *testing.T) {
 		{"pings", nil, frame(fin|opPing, 0, nil), 150, 4429},
 		{"a few pings", nil, frame(fin|opPing, 0, nil), 90, 0},
 		{"pongs", nil, frame(fin|opPong, 3, []byte("abc")), 150, 4429},
-		{"small messages", nil, frame(fin|opBinary, 1, []byte("x")), 20_000, 0},
+		{"small messages", nil, frame(fin|opBinary, 1, []byte("x")), 4000, 0},
 	} {
 		bubble(t, test.name, func(t *testing.T, is *is.I) {
 			c, k, _ := rawSocket(t, Options{}, nil)
