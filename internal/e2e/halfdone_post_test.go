@@ -171,6 +171,30 @@ func TestHalfDone_postBodiesCount(t *testing.T) {
 	})
 }
 
+// The deadlines of a body are not its handler's.
+func TestHalfDone_postHandlerTakesItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, lab.Shout, func(ctx context.Context, s string) (string, error) {
+			select {
+			case <-time.After(time.Minute):
+				return strings.ToUpper(s), nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		})
+		_, dial := streets(t, &typedrpc.Server{Mux: mux})
+		c := dial()
+		io.WriteString(c, postHead(len(shouting))+shouting)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		is.NoErr(err)
+		text, err := io.ReadAll(resp.Body)
+		is.NoErr(err)
+		is.True(strings.Contains(string(text), `"X"`))
+	})
+}
+
 // A client that does not read its answer is not waited for.
 func TestHalfDone_postAnswer(t *testing.T) {
 	for _, reads := range []bool{false, true} {
