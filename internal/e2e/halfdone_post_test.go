@@ -184,8 +184,15 @@ func TestHalfDone_postHandlerTakesItsTime(t *testing.T) {
 				return "", ctx.Err()
 			}
 		})
-		_, dial := streets(t, &typedrpc.Server{Mux: mux})
-		c := dial()
+		n, _ := streets(t, &typedrpc.Server{})
+		l, err := n.Host("city").Listen()
+		is.NoErr(err)
+		hs := &http.Server{Handler: &typedrpc.Server{Mux: mux}, ReadTimeout: 5 * time.Second}
+		go hs.Serve(l)
+		defer hs.Close()
+		c, err := n.DialContext(t.Context(), "tcp", "city:80")
+		is.NoErr(err)
+		defer c.Close()
 		io.WriteString(c, postHead(len(shouting))+shouting)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		is.NoErr(err)

@@ -129,7 +129,9 @@ func (x *exchange) refuse(h *HTTPRefusal) {
 func (x *exchange) read(r *http.Request) (*buf.Buf, *HTTPRefusal) {
 	b, err := x.readAll(http.MaxBytesReader(x.w, r.Body, int64(x.limits.MaxMessage)))
 	if err == nil {
-		x.until(x.control.SetReadDeadline, x.readBy, 0)
+		// As net/http does where the body had an end to reach: it watches now
+		// whether the client leaves, for as long as the handler takes.
+		x.until(x.control.SetReadDeadline, time.Time{}, 0)
 		return b, nil
 	}
 	b.Release()
