@@ -173,7 +173,7 @@ func (s *served) known() any {
 // Limits bound what a peer can make this side hold or do. They are announced
 // in the handshake, so that a typedrpc peer refuses locally what would be
 // refused here. The zero value of every field is its default; a negative one
-// is refused when the server or connection is made.
+// is refused when the server or connection is made, but for Grace and MinRate.
 type Limits struct {
 	// MaxMessage is the size in bytes of one request, response, item or
 	// notification received, in its encoding. Default 4 MiB, at most
@@ -222,4 +222,12 @@ type Limits struct {
 	// WriteTimeout is how long a write may make no progress before the link
 	// is dead. Default 10 s.
 	WriteTimeout time.Duration
+	// MinRate is how many bytes per second must come, over ten seconds, of what
+	// the peer has begun: of a message, or the link ends, and may come back; of
+	// the body of a POST, or it is answered 408. Of requests, responses, items
+	// and notifications under way in fragments as many must come together, and of
+	// each its share; they may be 64 KiB behind, and fail when they are more.
+	// Time without a link does not count. Default 1,024. Negative: what is slow
+	// is kept, and counted.
+	MinRate int
 }

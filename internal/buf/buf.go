@@ -42,6 +42,14 @@ func Get() *Buf {
 	return b
 }
 
+// Room is how many bytes Sized(n) has room for.
+func Room(n int) int {
+	if n > maxKept {
+		return n
+	}
+	return 1 << max(bits.Len(uint(max(n, 1)-1)), smallest)
+}
+
 // Sized is Get for n bytes that may be kept: filling in as many does not move
 // them.
 func Sized(n int) *Buf {

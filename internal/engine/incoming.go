@@ -107,7 +107,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 		c.attachLocked(in, f)
 	}
 	if f.Flags&wire.More != 0 {
-		c.partial[partOf(f)] = requestOf(in, f, c.config.Limits.MaxMessage)
+		c.addPartLocked(partOf(f), c.requestOf(in, f))
 		in.partial = true
 		c.mu.Unlock()
 		return nil

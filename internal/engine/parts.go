@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -21,6 +24,7 @@ func partOf(f *wire.Frame) partID {
 // the whole is decided elsewhere. Under Conn.mu.
 type parts struct {
 	partial map[partID]*assembly
+	pace    pace
 }
 
 // assembly is a message of which parts have come.
@@ -29,7 +33,20 @@ type assembly struct {
 	in    *Inbound   // CALL: the call that waits for the rest of its request
 	body  *buf.Buf
 	taken int  // bytes of the budgets; a call counts its own
+	spare int  // bytes of the account for what body has room for beside those
 	over  bool // it was refused: the rest is dropped
+	late  bool // … a notification, for being slow: what is told of it waits for the rest
+
+	// how it gets on: see pace
+	seen   bool          // it was there when they were looked at
+	came   int           // bytes since it was last not behind …
+	waited time.Duration // … how long that is ago …
+	among  int           // … and the most that were under way together since then
+}
+
+// behind is how many bytes more should have come.
+func (a *assembly) behind(l *flow.Limits) float64 {
+	return l.Least(a.waited)/float64(max(a.among, 1)) - float64(a.came)
 }
 
 // assemble takes a frame with MORE, or a CHUNK. When a message is whole that
@@ -65,8 +82,8 @@ func (c *Conn) assemble(f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err er
 		}
 		fallthrough
 	case f.Type != wire.Chunk:
-		a = newAssembly(f, c.config.Limits.MaxMessage)
-		c.partial[key] = a
+		a = c.newAssembly(f)
+		c.addPartLocked(key, a)
 	}
 	return c.grow(key, a, f)
 }
@@ -86,9 +103,12 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 	switch {
 	case last:
 		delete(c.partial, key)
-		if !a.over {
+		switch {
+		case !a.over:
 			body = a.body
 			c.unlendPartLocked(a)
+		case a.late:
+			e = status.Errorf(status.ResourceExhausted, "it came too slowly")
 		}
 	case a.over && key.id == 0:
 		c.partial[key] = a // to drop the rest; that of a call is dropped without it
@@ -107,19 +127,48 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 	return &a.frame, body, nil
 }
 
-// newAssembly begins a message with f, without its payload.
-func newAssembly(f *wire.Frame, most int) *assembly {
-	a := &assembly{frame: *f, body: buf.Sized(min(2*len(f.Payload), most))}
+// newAssembly begins a message with f, without its payload. It has room for a
+// second part like that.
+func (c *Conn) newAssembly(f *wire.Frame) *assembly {
+	a := &assembly{frame: *f, body: buf.Sized(min(2*len(f.Payload), c.config.Limits.MaxMessage))}
 	a.frame.Payload, a.frame.Flags = nil, f.Flags&^wire.More
+	a.spare = cap(a.body.B)
+	c.account.Force(a.spare)
 	return a
 }
 
 // requestOf begins the request of a call, whose first part is accounted for.
-func requestOf(in *Inbound, f *wire.Frame, most int) *assembly {
-	a := newAssembly(f, most)
+func (c *Conn) requestOf(in *Inbound, f *wire.Frame) *assembly {
+	a := c.newAssembly(f)
 	a.frame.Flags, a.in = f.Flags, in
 	a.body.B = append(a.body.B, f.Payload...)
+	a.spare -= len(f.Payload)
+	c.pace.came += len(f.Payload)
+	c.account.Give(len(f.Payload)) // the call counts it
 	return a
+}
+
+// widenLocked makes room for n bytes more, and reports whether the account pays
+// for it.
+func (c *Conn) widenLocked(a *assembly, n int) bool {
+	had, need := cap(a.body.B), a.body.Len()+n
+	if need <= had {
+		return true
+	}
+	size := 2 * had
+	if had >= 4*fragment {
+		size = had / 2 * 3 // what is whole keeps its buffer
+	}
+	size = buf.Room(max(need, min(size, c.config.Limits.MaxMessage)))
+	if !c.account.Take(size - had) {
+		return false
+	}
+	a.spare += size - had
+	body := buf.Sized(size)
+	body.B = append(body.B, a.body.B...)
+	a.body.Release()
+	a.body = body
+	return true
 }
 
 // wantedLocked reports whether somebody takes the RESULT or ITEM f. err is not
@@ -159,10 +208,13 @@ func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
 		return status.Errorf(status.ResourceExhausted, "the message has more than the %d bytes that are taken", limits.MaxMessage)
 	case held > 0 && held+len(part) > most:
 		return status.Errorf(status.ResourceExhausted, "%d bytes have not been received, no more are taken", held)
-	case !c.account.Take(len(part)):
+	case !c.widenLocked(a, len(part)):
 		return status.Busy("a message")
 	}
 	a.body.B = append(a.body.B, part...)
+	a.spare -= len(part)
+	a.came += len(part)
+	c.pace.came += len(part)
 	if a.in != nil {
 		a.in.cost += int32(len(part))
 		a.in.held += int32(len(part))
@@ -177,7 +229,8 @@ func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
 // unlendPartLocked gives back what an assembly holds of the budgets.
 func (c *Conn) unlendPartLocked(a *assembly) {
 	c.give(a.taken)
-	a.taken = 0
+	c.account.Give(a.spare)
+	a.taken, a.spare = 0, 0
 }
 
 // endPartLocked gives up an assembly.

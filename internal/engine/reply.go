@@ -13,12 +13,17 @@ import (
 // refuse takes back the admission of a call whose request was not complete.
 func (c *Conn) refuse(in *Inbound, e *status.Error) error {
 	c.mu.Lock()
+	err := c.takeBackLocked(in, e)
+	c.unlockAndWake()
+	in.cancel(context.Canceled)
+	return err
+}
+
+func (c *Conn) takeBackLocked(in *Inbound, e *status.Error) error {
 	in.detachLocked()
 	delete(c.inbound, in.id)
 	err := c.refuseLocked(in, e)
 	c.checkIdleLocked()
-	c.unlockAndWake()
-	in.cancel(context.Canceled)
 	return err
 }
 

@@ -47,6 +47,7 @@ func (c *Conn) LinkUp(sess *session.Session) {
 	if c.sess == sess && c.drained != nil {
 		sess.GoAway(c.bye)
 	}
+	c.pace.link(c.linkedLocked())
 	c.checkIdleLocked()
 }
 
@@ -58,6 +59,7 @@ func (c *Conn) LinkDown() {
 		c.mu.Unlock()
 		return // another one is here already
 	}
+	c.pace.link(false)
 	c.gatherLocked()
 	var failed taken
 	for it := c.queue.head; it != nil; {
@@ -130,6 +132,8 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	for key := range c.partial {
 		c.dropPartLocked(key)
 	}
+	c.pace.link(false)
+	c.pace.stop()
 	c.creditors = nil
 	c.dropLaneLocked()
 	failed := c.interruptLocked(c.config.Heals && !c.closing)
@@ -237,6 +241,6 @@ func NewCarrier(t link.Transport, cfg *Config, d session.Dialect, o session.Open
 	l := cfg.Limits
 	return session.NewCarrier(t, o, session.Options{
 		Dialect: d, Client: client, Message: l.MaxMessage, MaxDepth: l.MaxDepth,
-		Intern: cfg.Intern, WriteTimeout: l.WriteTimeout, Handshake: l.HandshakeTimeout,
+		Intern: cfg.Intern, WriteTimeout: l.WriteTimeout, MinRate: l.MinRate, Handshake: l.HandshakeTimeout,
 	})
 }

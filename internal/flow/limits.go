@@ -23,6 +23,7 @@ type Limits struct {
 	KeepAlive        time.Duration
 	Grace            time.Duration // negative: a session ends with its link
 	WriteTimeout     time.Duration
+	MinRate          int // negative: any will do
 }
 
 // MaxMessageCeiling is what a binary frame's body holds, less room for the
@@ -66,6 +67,12 @@ func (l Limits) WithDefaults() (Limits, error) {
 	case l.Grace < 0:
 		l.Grace = -1
 	}
+	switch {
+	case l.MinRate == 0:
+		l.MinRate = 1 << 10
+	case l.MinRate < 0:
+		l.MinRate = -1
+	}
 	for _, f := range durations {
 		switch {
 		case *f.v < 0:
@@ -83,6 +90,14 @@ func (l Limits) Announced() wire.Limits {
 		Message: uint64(l.MaxMessage), Calls: uint64(l.MaxCalls), Window: uint64(l.Window),
 		Budget: uint64(l.MaxBuffered), Depth: uint64(l.MaxDepth),
 	}
+}
+
+// RateWindow is the time over which what is half received must make MinRate.
+const RateWindow = 10 * time.Second
+
+// Least is how many bytes must come in d.
+func (l *Limits) Least(d time.Duration) float64 {
+	return float64(max(l.MinRate, 0)) * d.Seconds()
 }
 
 // AnnouncedBy is what holds for a peer that announced l: what it left out has

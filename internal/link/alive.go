@@ -21,6 +21,10 @@ func (l *Link) silence() time.Duration {
 // SetReadLimit bounds the messages received from now on.
 func (l *Link) SetReadLimit(n int64) { l.t.SetReadLimit(n) }
 
+// Charge has a pay for messages while they are being received. It is called
+// before Run.
+func (l *Link) Charge(a Account) { l.in.account = a }
+
 // Ping sends the transport's own keepalive.
 func (l *Link) Ping() { l.t.Ping() }
 

@@ -84,6 +84,7 @@ func (e *CloseError) Unwrap() error { return e.Err }
 var (
 	ErrSilent  = errors.New("nothing received for two keepalive intervals")
 	ErrStalled = errors.New("the peer does not read: a write made no progress in time")
+	ErrSlow    = errors.New("a message that the peer began makes too little progress")
 )
 
 // largeBatch is a message that keeps reader or writer busy for as long as
@@ -106,6 +107,8 @@ const (
 type Options struct {
 	Text         bool          // messages are text
 	WriteTimeout time.Duration // a write that makes no progress for so long ends the link
+	MinRate      int           // bytes per second that a message being received makes at least; 0 or less: any will do
+	Codes        Codes
 }
 
 // Link is one live connection with its reader and its writer.
@@ -123,6 +126,7 @@ type Link struct {
 	onRead   func()        // touch, made once: a method value allocates
 	onWrite  func()        // likewise
 	batches  atomic.Uint64 // messages written, to tell an idle writer
+	in       intake        // what is being received
 
 	mu       sync.Mutex
 	started  bool // Run was called, writers may be started
@@ -146,6 +150,10 @@ func New(t Transport, up Upper, o Options) *Link {
 	l.onRead = l.touch
 	l.began = time.Now()
 	l.onWrite = func() { l.writing.Store(l.mono() + 1) }
+	l.in.rate, l.in.codes, l.in.fail = int64(max(o.MinRate, 0)), o.Codes, l.Fail
+	if w, ok := t.(watched); ok {
+		w.watch(&l.in)
+	}
 	return l
 }
 
@@ -165,6 +173,7 @@ func (l *Link) Run() error {
 			break
 		}
 	}
+	l.in.stop()
 	l.mu.Lock()
 	if l.alive != nil {
 		l.alive.Stop()
@@ -176,6 +185,7 @@ func (l *Link) Run() error {
 
 func (l *Link) readOne() error {
 	b, text, err := l.t.Read(l.onRead)
+	defer l.in.settle()
 	defer b.Release()
 	if err != nil {
 		var ce *CloseError

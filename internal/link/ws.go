@@ -17,35 +17,47 @@ import (
 // library: it closes the connection when the context of a read or a write
 // ends in the middle of it (docs/design.md).
 type ws struct {
-	c *websocket.Conn
-	// pong is called when the peer answered a WebSocket ping, which says as
-	// much about it as a message does. Set while a Read is under way.
-	pong  atomic.Pointer[func()]
+	c     *websocket.Conn
+	in    *intake // nil: nobody watches
+	limit atomic.Int64
 	below below
 }
 
-// below is the connection that a WebSocket lives on.
-type below struct {
-	broken atomic.Bool // reading from it has failed
-	conn   io.Closer   // nil in a browser
+const (
+	// firstBuffer is what a message begins in. It is small, because whoever
+	// begins one that never ends holds it, and nobody counts it.
+	firstBuffer = 4 << 10
+	// readPart is the most that the library is asked for at once: it returns
+	// no sooner than it has all of that.
+	readPart = 64 << 10
+)
+
+func (t *ws) watch(in *intake) {
+	t.in = in
+	if t.below.conn != nil {
+		in.wire = &t.below.wire
+	}
 }
 
 func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
-	if t.pong.Load() == nil {
-		f := progress // a copy, so that only this first one allocates
-		t.pong.Store(&f)
-	}
+	t.below.listen(progress)
 	typ, r, err := t.c.Reader(context.Background())
 	if err != nil {
-		return nil, false, closeError(err)
+		return nil, false, t.why(err)
 	}
-	b = buf.Get()
-	for {
-		progress()
+	progress()
+	t.in.begin()
+	defer t.in.end()
+	b = buf.Sized(firstBuffer)
+	for tail := 0; ; {
 		if len(b.B) == cap(b.B) {
-			b.B = slices.Grow(b.B, max(512, cap(b.B)))
+			if b, err = t.widen(b); err != nil {
+				return nil, false, err
+			}
 		}
-		n, err := r.Read(b.B[len(b.B):cap(b.B)])
+		part := b.B[len(b.B):min(cap(b.B), len(b.B)+readPart)]
+		t.in.asks(len(b.B), len(part))
+		n, err := r.Read(part)
 		b.B = b.B[:len(b.B)+n]
 		// The library takes a connection that ends inside a message for the
 		// end of the message, and may decompress what it has not unmasked.
@@ -53,13 +65,50 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 			err = errLost
 		}
 		if err == io.EOF {
+			t.below.spent(tail + n + frameHead)
 			return b, typ == websocket.MessageText, nil
 		}
 		if err != nil {
 			b.Release()
-			return nil, false, closeError(err)
+			return nil, false, t.why(err)
+		}
+		// The last part of a message may be as small as it likes.
+		if tail = n; n >= smallPart || n == len(part) {
+			t.below.spent(n + frameHead)
+			tail = 0
 		}
 	}
+}
+
+// widen moves a message that is longer than its buffer into a larger one, which
+// is paid for as it grows. It releases b when that cannot be.
+func (t *ws) widen(b *buf.Buf) (*buf.Buf, error) {
+	size := 2 * cap(b.B)
+	if limit := t.limit.Load(); limit >= int64(cap(b.B)) {
+		size = min(size, int(limit)+1) // with one more the library refuses it
+	}
+	size = max(size, cap(b.B)+512)
+	if cap(b.B) > firstBuffer {
+		if err := t.in.resize(size); err != nil {
+			b.Release()
+			return nil, err
+		}
+		b.B = append(make([]byte, 0, size), b.B...)
+		return b, nil
+	}
+	next := buf.Get() // which may be large already
+	size = max(size, cap(next.B))
+	if err := t.in.resize(size); err != nil {
+		b.Release()
+		next.Release()
+		return nil, err
+	}
+	if cap(next.B) < size {
+		next.B = make([]byte, 0, size)
+	}
+	next.B = append(next.B, b.B...)
+	b.Release()
+	return next, nil
 }
 
 var errLost = errors.New("the connection ended inside a message")
@@ -113,17 +162,21 @@ func (t *ws) Kill() {
 	t.c.CloseNow()
 }
 
-func (t *ws) SetReadLimit(n int64) { t.c.SetReadLimit(n) }
-
-func (t *ws) ponged() {
-	if f := t.pong.Load(); f != nil {
-		(*f)()
-	}
+func (t *ws) SetReadLimit(n int64) {
+	t.limit.Store(n)
+	t.c.SetReadLimit(n)
 }
 
-func closeError(err error) error {
+// why is what reading failed of.
+func (t *ws) why(err error) error {
 	var ce websocket.CloseError
 	switch {
+	case t.below.flooded.Load():
+		flood := &CloseError{Reason: "too many control frames, or fragments of nothing", Err: errFlood}
+		if t.in != nil {
+			flood.Code = t.in.codes.Flood
+		}
+		return flood
 	case errors.As(err, &ce):
 		return &CloseError{Code: int(ce.Code), Reason: ce.Reason, Remote: true}
 	case errors.Is(err, websocket.ErrMessageTooBig):

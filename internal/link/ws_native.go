@@ -27,7 +27,8 @@ func Dial(ctx context.Context, url string, o DialOptions) (Transport, string, *h
 		HTTPHeader:      o.Header,
 		Subprotocols:    o.Subprotocols,
 		CompressionMode: compression(o.Compress),
-		OnPongReceived:  func(context.Context, []byte) { t.ponged() },
+		OnPingReceived:  func(context.Context, []byte) bool { return t.below.control() },
+		OnPongReceived:  func(context.Context, []byte) { t.below.control() },
 	})
 	if err != nil {
 		return nil, "", resp, unexpected(err)
@@ -43,7 +44,8 @@ func Accept(w http.ResponseWriter, r *http.Request, subprotocol string, compress
 	o := &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the server checks origins itself, exactly
 		CompressionMode:    compression(compress),
-		OnPongReceived:     func(context.Context, []byte) { t.ponged() },
+		OnPingReceived:     func(context.Context, []byte) bool { return t.below.control() },
+		OnPongReceived:     func(context.Context, []byte) { t.below.control() },
 	}
 	if subprotocol != "" {
 		o.Subprotocols = []string{subprotocol}
@@ -146,8 +148,9 @@ func (w leanWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return c, bufio.NewReadWriter(bufio.NewReaderSize(c, hijackBuffer), bufio.NewWriterSize(c, hijackBuffer)), nil
 }
 
-// watchedConn is a hijacked connection that says when reading has failed. It
-// first gives back what the client sent before the upgrade was answered.
+// watchedConn is a hijacked connection that says what has come and when reading
+// has failed. It first gives back what the client sent before the upgrade was
+// answered.
 type watchedConn struct {
 	net.Conn
 	below *below
@@ -160,9 +163,12 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 		if c.early = c.early[n:]; len(c.early) == 0 {
 			c.early = nil
 		}
-		return n, nil
+		return n, c.below.came(n)
 	}
 	n, err := c.Conn.Read(p)
+	if e := c.below.came(n); err == nil {
+		err = e
+	}
 	if err != nil {
 		c.below.broken.Store(true)
 	}
@@ -170,7 +176,7 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 }
 
 // watching returns a copy of c, nil for http.DefaultClient, whose upgraded
-// connection says when reading has failed.
+// connection says what has come and when reading has failed.
 func watching(c *http.Client, b *below) *http.Client {
 	if c == nil {
 		c = http.DefaultClient
@@ -208,6 +214,9 @@ type watchedBody struct {
 
 func (b watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadWriteCloser.Read(p)
+	if e := b.below.came(n); err == nil {
+		err = e
+	}
 	if err != nil {
 		b.below.broken.Store(true)
 	}

@@ -26,6 +26,7 @@ type Link struct {
 	carrier  *session.Carrier
 	req      *http.Request
 	adm      Admission
+	account  flow.Account   // pays for messages while they are being received
 	auths    sync.WaitGroup // the authentication under way
 	accepted *Accepted      // whose session it carries; nil: of nobody yet
 
@@ -39,6 +40,8 @@ type Link struct {
 func (s *Server) Start(t link.Transport, a Admission, r *http.Request) *Link {
 	l := &Link{server: s, req: r, adm: a}
 	l.carrier = engine.NewCarrier(t, &s.o.Config, a.dialect, l, false)
+	l.account.Open(s.o.Config.Ledger, l.evicted)
+	l.carrier.Charge(&l.account)
 	s.mu.Lock()
 	s.links[l] = struct{}{}
 	s.mu.Unlock()
@@ -62,6 +65,7 @@ func (s *Server) Start(t link.Transport, a Admission, r *http.Request) *Link {
 func (l *Link) serve() {
 	s := l.server
 	cause := l.carrier.Run()
+	l.account.Close()
 	l.auths.Wait()
 	if l.accepted != nil {
 		l.accepted.linkEnded(l.carrier, cause)
@@ -71,6 +75,13 @@ func (l *Link) serve() {
 	defer s.mu.Unlock()
 	delete(s.links, l)
 	s.checkEndedLocked()
+}
+
+// evicted ends the link whose message, half received, is the most that anybody
+// holds of the ledger, which is nearly full.
+func (l *Link) evicted() {
+	l.server.o.Config.Logger.Warn("typedrpc: link closed: the message that it is receiving is the most of Server.MaxBuffered, which is nearly full", "bytes", l.account.Used())
+	l.carrier.Fail(&link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and this connection holds the most of it"})
 }
 
 // Wait waits until it is known whose link it is, and returns that connection.

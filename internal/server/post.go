@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -20,18 +19,20 @@ import (
 // plain peer, and so is the answer. The request runs through a connection that
 // lasts for this one message.
 func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
+	x := s.newExchange(w, r)
+	defer x.close()
 	refused := s.guard(r)
 	if refused == nil {
 		refused = s.drains(false)
 	}
 	if refused != nil {
-		refused.Write(w)
+		x.refuse(refused)
 		return
 	}
 	if ct, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); ct != "application/json" {
 		// Also what keeps foreign pages out: a browser asks the server first
 		// before it sends this type across origins.
-		refuse(http.StatusUnsupportedMediaType, "POST JSON-RPC 2.0 with Content-Type: application/json").Write(w)
+		x.refuse(refuse(http.StatusUnsupportedMediaType, "POST JSON-RPC 2.0 with Content-Type: application/json"))
 		return
 	}
 	check := s.beginCheck()
@@ -42,25 +43,32 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 		refused = refuse(http.StatusUnauthorized, "%s", errRevoked.Message)
 	}
 	if refused != nil {
-		refused.Write(w)
+		x.refuse(refused)
 		return
 	}
-	body, ok := s.readBody(w, r)
-	if !ok {
-		return
+	body, refused := x.read(r)
+	switch {
+	case refused != nil:
+		x.refuse(refused)
+	case body != nil:
+		s.serveBody(x, r, id, body)
 	}
+}
 
-	base := r.Context()
+// serveBody runs what a POST asks for and writes the answer.
+func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.Buf) {
+	base, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
 	if id.Context != nil {
-		var cancel context.CancelFunc
-		base, cancel = context.WithCancel(id.Context)
-		defer cancel()
-		defer context.AfterFunc(r.Context(), cancel)()
+		base, cancel = context.WithCancelCause(id.Context)
+		defer cancel(nil)
+		defer context.AfterFunc(r.Context(), func() { cancel(nil) })()
 	}
+	x.begin(cancel)
 	k := &posted{id}
 	c := s.newConn(base, k, session.Plain, JSONCodec, true)
 	c.Account().Own(ownerOf(id, r))
-	t := &postTransport{conn: c, request: body, killed: make(chan struct{})}
+	t := &postTransport{conn: c, x: x, request: body, killed: make(chan struct{})}
 	t.sess = c.NewSession(engine.Features{})
 	c.Opened(t.sess, s.o.Config.Limits.PlainPeer(), engine.Features{}, "")
 	carrier := engine.NewCarrier(t, &s.o.Config, session.Plain, nil, false)
@@ -72,24 +80,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	c.Lost(t.sess, cause)
 	c.Finish(cause)
 
-	if len(t.answer) == 0 {
-		w.WriteHeader(http.StatusNoContent) // only notifications
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Write(t.answer)
-}
-
-// readBody reads a POST's body. It reports false if it was too large, and answers
-// that, or if the client is gone.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
-	limit := int64(s.o.Config.Limits.MaxMessage)
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	var tooBig *http.MaxBytesError
-	if errors.As(err, &tooBig) {
-		refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", limit).Write(w)
-	}
-	return body, err == nil
+	x.write(t.answer)
 }
 
 // posted is the keeper of one POST's connection.
@@ -108,18 +99,19 @@ func (p *posted) AuthOK(wire.AuthOKBody) error             { return engine.Proto
 type postTransport struct {
 	conn    *engine.Conn
 	sess    *session.Session
-	request []byte // nil when it was read
+	x       *exchange
+	request *buf.Buf // nil when it was read
 	answer  []byte
 	once    sync.Once
 	killed  chan struct{}
 }
 
 func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
-	if t.request != nil {
-		b := buf.Copy(t.request)
+	if b := t.request; b != nil {
 		t.request = nil
 		return b, true, nil
 	}
+	t.x.taken()
 	// The message was delivered. When all that it began has ended and the
 	// answer is written, the connection has served its purpose.
 	select {
@@ -133,6 +125,7 @@ func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
 
 func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
 	t.answer = append(t.answer, msg...)
+	t.x.answers(cap(t.answer))
 	return nil
 }
 

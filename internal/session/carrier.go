@@ -42,6 +42,7 @@ type Options struct {
 	MaxDepth     int // nesting of JSON; 0: wire.MaxDepth
 	Intern       func([]byte) string
 	WriteTimeout time.Duration
+	MinRate      int           // of a message being received, bytes per second
 	Handshake    time.Duration // bound of the opening; 0: none
 }
 
@@ -67,6 +68,8 @@ type Carrier struct {
 	reader wire.Reader
 	frame  wire.Frame
 	pinged bool // a PING is to be answered
+	idle   int  // frames that said nothing new …
+	idleAt time.Time
 
 	sess atomic.Pointer[Session] // set once, when the opening is over
 
@@ -85,7 +88,10 @@ func NewCarrier(t link.Transport, opener Opener, o Options) *Carrier {
 	if o.Client {
 		c.phase = waitWelcome
 	}
-	c.link = link.New(t, c, link.Options{Text: o.Dialect != Binary, WriteTimeout: o.WriteTimeout})
+	c.link = link.New(t, c, link.Options{
+		Text: o.Dialect != Binary, WriteTimeout: o.WriteTimeout, MinRate: o.MinRate,
+		Codes: link.Codes{Slow: CloseTimeout, Full: CloseBudget, Flood: CloseFlood},
+	})
 	c.link.SetReadLimit(wire.MaxBuffered)
 	return c
 }
@@ -118,6 +124,10 @@ func (c *Carrier) stopTimerLocked() {
 		c.timer.Stop()
 	}
 }
+
+// Charge has a pay for messages while they are being received. It is called
+// before Run.
+func (c *Carrier) Charge(a link.Account) { c.link.Charge(a) }
 
 // Fail ends the link; the first cause wins. It does not wait.
 func (c *Carrier) Fail(err error) { c.link.Fail(err) }

@@ -89,9 +89,9 @@ func (s *Session) frameIn(c *Carrier, f *wire.Frame) (int, error) {
 	case wire.Ping:
 		// Answered when the whole message was counted: see countReceived.
 		c.pinged = true
-		return 0, s.acknowledged(f.Position)
+		return 0, s.acknowledged(c, f.Position)
 	case wire.Ack:
-		return 0, s.acknowledged(f.Position)
+		return 0, s.acknowledged(c, f.Position)
 	case wire.GoAway:
 		b, err := wire.ParseGoAway(f.Payload)
 		if err != nil {
@@ -108,8 +108,9 @@ func (s *Session) frameIn(c *Carrier, f *wire.Frame) (int, error) {
 		if f.Flags&wire.CountedBit != 0 {
 			return 1, nil // a later version's: skipped, but counted
 		}
-		return 0, nil
+		return 0, c.idled()
 	}
+	c.idle = max(c.idle-1, 0)
 	return 1, s.engine.Receive(f)
 }
 
@@ -138,17 +139,43 @@ func (s *Session) authIn(c *Carrier, f *wire.Frame) error {
 }
 
 // acknowledged takes the peer's position.
-func (s *Session) acknowledged(pos uint64) error {
+func (s *Session) acknowledged(c *Carrier, pos uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if pos > s.sent || pos < s.acked {
 		return protocolError(fmt.Sprintf("position %d is outside %d to %d", pos, s.acked, s.sent), nil)
+	}
+	if pos == s.acked {
+		if err := c.idled(); err != nil {
+			return err
+		}
 	}
 	s.ackedLocked(pos)
 	if !s.probe.from.IsZero() && pos >= s.probe.at {
 		s.probe.measure()
 	}
 	return nil
+}
+
+const (
+	// Frames that are not counted and say nothing new: so many at once, and so
+	// many per second. An honest peer sends one beside many that are counted,
+	// which make up for it, or none.
+	idleBurst = 2048
+	idleRate  = 1000
+)
+
+// idled counts a frame that says nothing new.
+func (c *Carrier) idled() error {
+	if c.idle++; c.idle <= idleBurst {
+		return nil
+	}
+	now := time.Now()
+	if forgiven := int(min(now.Sub(c.idleAt).Seconds()*idleRate, idleBurst)); forgiven > 0 {
+		c.idle, c.idleAt = c.idle-forgiven, now
+		return nil
+	}
+	return &link.CloseError{Code: CloseFlood, Reason: "too many frames that say nothing new"}
 }
 
 func (s *Session) ackedLocked(pos uint64) {

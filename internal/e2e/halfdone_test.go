@@ -1,0 +1,272 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/testkit"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Messages in fragments may be one fragment behind, and what ten seconds want, at
+// a kibibyte per second; and a look is every ten seconds.
+const halfSoon, halfLate = 70 * time.Second, 100 * time.Second
+
+// halfDone is a server with methods for large messages, and a client by hand.
+func halfDone(t *testing.T, limits typedrpc.Limits) (*testkit.RawPeer, *typedrpc.Conn, *int) {
+	t.Helper()
+	noted := new(int)
+	mux := lab.Bidi(lab.Lingers)
+	typedrpc.HandleNotification(mux, lab.FlowNote, func(context.Context, string) { *noted++ })
+	typedrpc.HandleClientStream(mux, lab.FlowUp, func(ctx context.Context, _ int, seq iter.Seq2[string, error]) (int, error) {
+		for _, err := range seq {
+			if err != nil {
+				return 0, err
+			}
+		}
+		return 7, nil
+	})
+	p, c := lab.RawClient(t, typedrpc.Binary, &typedrpc.Server{Mux: mux, Limits: limits})
+	return p, c, noted
+}
+
+func begun(id uint64) wire.Frame {
+	return wire.Frame{Type: wire.Call, ID: id, Method: lab.FlowCall.Name(), Flags: wire.More, Payload: testkit.Quoted(1000)}
+}
+
+func chunk(id uint64, n int, flags wire.Flags) wire.Frame {
+	return wire.Frame{Type: wire.Chunk, ID: id, Flags: wire.FromCaller | flags, Payload: []byte(testkit.Letters(n))}
+}
+
+// A fragmented message that does not get on is given up, and its call told.
+func TestHalfDone_fragmentsStop(t *testing.T) {
+	testkit.Bubble(t, "a call's request", func(t *testing.T, is *is.I) {
+		p, c, _ := halfDone(t, typedrpc.Limits{})
+		is.NoErr(p.Send(begun(1)))
+		time.Sleep(halfSoon)
+		is.Equal(hook.Conn(c).Partial, 1)
+		time.Sleep(halfLate - halfSoon)
+		fs := p.Got(wire.Fail)
+		is.Equal(len(fs), 1)
+		is.True(fs[0].Flags&wire.NotRun != 0)
+		is.Equal(typedrpc.Code(fs[0].Code), typedrpc.ResourceExhausted)
+		is.NoErr(p.Send(chunk(1, 10, 0))) // what comes late is dropped
+		is.NoErr(p.Send(wire.Frame{Type: wire.Cancel, Flags: wire.FromCaller, ID: 1}))
+		is.True(p.Alive())
+		lab.Settled(t, c)
+	})
+	testkit.Bubble(t, "many at once", func(t *testing.T, is *is.I) {
+		p, c, _ := halfDone(t, typedrpc.Limits{})
+		for id := range uint64(500) {
+			is.NoErr(p.Send(begun(id + 1)))
+		}
+		time.Sleep(halfLate)
+		is.Equal(len(p.Got(wire.Fail)), 500)
+		lab.Settled(t, c)
+	})
+	testkit.Bubble(t, "an item", func(t *testing.T, is *is.I) {
+		p, c, _ := halfDone(t, typedrpc.Limits{})
+		is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: 1, Kind: wire.ClientStream, Method: lab.FlowUp.Name(), Payload: []byte("1")}))
+		is.NoErr(p.Send(wire.Frame{Type: wire.Item, Flags: wire.FromCaller | wire.More, ID: 1, Payload: testkit.Quoted(1000)}))
+		time.Sleep(halfLate)
+		fs := p.Got(wire.Fail)
+		is.Equal(len(fs), 1)
+		is.Equal(typedrpc.Code(fs[0].Code), typedrpc.ResourceExhausted)
+		is.True(p.Alive())
+		lab.Settled(t, c)
+	})
+	testkit.Bubble(t, "a notification", func(t *testing.T, is *is.I) {
+		p, c, noted := halfDone(t, typedrpc.Limits{})
+		is.NoErr(p.Send(wire.Frame{Type: wire.Notify, Flags: wire.More, Method: lab.FlowNote.Name(), Payload: testkit.Quoted(1000)}))
+		time.Sleep(halfLate)
+		is.Equal(hook.Conn(c).Unread, 0) // it holds nothing any more
+		is.NoErr(p.Send(wire.Frame{Type: wire.Chunk, Payload: []byte("x")}))
+		is.NoErr(p.Send(wire.Frame{Type: wire.Notify, Method: lab.FlowNote.Name(), Payload: []byte(`"next"`)}))
+		credit := uint64(0)
+		for _, f := range p.Got(wire.Credit) {
+			credit += f.Items
+		}
+		is.Equal(credit, uint64(2)) // it kept its place
+		is.Equal(*noted, 1)
+		lab.Settled(t, c)
+	})
+	testkit.Bubble(t, "a response", func(t *testing.T, is *is.I) {
+		p, c, _ := lab.RawServer(t, testkit.Roomy, &typedrpc.DialOptions{})
+		f := typedrpc.Go(t.Context(), c, lab.FlowCall, "x")
+		synctest.Wait()
+		is.NoErr(p.Send(wire.Frame{Type: wire.Result, ID: 1, Flags: wire.More, Payload: testkit.Quoted(1000)}))
+		began := time.Now()
+		_, err := f.Await(t.Context())
+		is.True(errors.Is(err, typedrpc.ResourceExhausted))
+		is.True(time.Since(began) >= halfSoon && time.Since(began) <= halfLate)
+		lab.Settled(t, c)
+	})
+	testkit.Bubble(t, "unless nobody asks", func(t *testing.T, is *is.I) {
+		p, c, _ := halfDone(t, typedrpc.Limits{MinRate: -1})
+		is.NoErr(p.Send(begun(1)))
+		time.Sleep(time.Hour)
+		is.Equal(hook.Conn(c).Partial, 1)
+		is.NoErr(p.Send(wire.Frame{Type: wire.Cancel, Flags: wire.FromCaller, ID: 1}))
+		lab.Settled(t, c)
+	})
+}
+
+// What comes slowly, but comes, is not given up: one at a time, or many that
+// take turns over a line that has little more than the least.
+func TestHalfDone_slowIsNotStopped(t *testing.T) {
+	for _, test := range []struct {
+		calls, size, each int
+		rate              int // of the line, bytes per second
+	}{
+		{1, 3, 1000, 1100},
+		{1, 3, testkit.Fragment, 1100},
+		{3, 4, testkit.Fragment, 1100},
+		{20, 3, testkit.Fragment, 10_000},
+		{200, 2, 10_000, 1500},
+	} {
+		testkit.Bubble(t, fmt.Sprint(test), func(t *testing.T, is *is.I) {
+			p, c, _ := halfDone(t, typedrpc.Limits{MaxBuffered: 64 << 20})
+			for part := range test.size {
+				for id := range test.calls {
+					f := chunk(uint64(id+1), test.each, 0)
+					if part == 0 {
+						f.Type, f.Flags, f.Method = wire.Call, 0, lab.FlowCall.Name()
+					}
+					if part < test.size-1 {
+						f.Flags |= wire.More
+					}
+					time.Sleep(time.Duration(test.each) * time.Second / time.Duration(test.rate))
+					is.NoErr(p.Send(f))
+				}
+				synctest.Wait()
+				if part == 0 {
+					is.Equal(hook.Conn(c).Partial, test.calls)
+				}
+			}
+			fs := p.Got(wire.Fail, wire.Result) // the letters are no JSON
+			is.Equal(len(fs), test.calls)
+			for _, f := range fs {
+				is.Equal(typedrpc.Code(f.Code), typedrpc.InvalidArgument)
+			}
+			lab.Settled(t, c)
+		})
+	}
+}
+
+// One that stops while others get on is given up as well, and neither other
+// traffic nor small parts keep many.
+func TestHalfDone_stoppedAmongOthers(t *testing.T) {
+	testkit.Bubble(t, "one of two", func(t *testing.T, is *is.I) {
+		p, c, _ := halfDone(t, typedrpc.Limits{})
+		is.NoErr(p.Send(begun(1)))
+		is.NoErr(p.Send(begun(2)))
+		for range 200 {
+			is.NoErr(p.Send(chunk(2, 1200, wire.More)))
+			time.Sleep(time.Second)
+		}
+		fs := p.Got(wire.Fail)
+		is.Equal(len(fs), 1)
+		is.Equal(fs[0].ID, uint64(1))
+		is.Equal(hook.Conn(c).Partial, 1)
+		p.T.Kill()
+		lab.Settled(t, c)
+	})
+	testkit.Bubble(t, "a byte for each in turns", func(t *testing.T, is *is.I) {
+		p, c, _ := halfDone(t, typedrpc.Limits{})
+		for id := range uint64(100) {
+			is.NoErr(p.Send(begun(id + 1)))
+		}
+		for range int(halfLate / time.Second) {
+			time.Sleep(time.Second)
+			for id := range uint64(100) {
+				p.Send(chunk(id+1, 1, wire.More))
+			}
+		}
+		is.Equal(len(p.Got(wire.Fail)), 100)
+		lab.Settled(t, c)
+	})
+}
+
+// Time without a link does not count.
+func TestHalfDone_away(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := lab.New()
+		l.Mux = lab.Bidi(lab.EchoItems)
+		h := wire.HelloBody{Attempt: 1, Client: "c", Limits: testkit.Roomy, Features: append([]string{"resume"}, testkit.HandFeatures...)}
+		var c *typedrpc.Conn
+		l.OnConnect = func(opened *typedrpc.Conn) { c = opened }
+		join := func() (*testkit.RawPeer, wire.WelcomeBody) {
+			p := lab.Rejoin(t, typedrpc.Binary, l.Server, h)
+			f, err := p.Until(wire.Welcome)
+			is.NoErr(err)
+			w, err := wire.ParseWelcome(f.Payload)
+			is.NoErr(err)
+			h.Token, h.Attempt = w.Token, h.Attempt+1
+			is.NoErr(p.Send(wire.Frame{Type: wire.Ack}))
+			raw := &testkit.RawPeer{Peer: p}
+			go raw.Collect()
+			t.Cleanup(raw.T.Kill)
+			return raw, w
+		}
+		p, _ := join()
+		is.NoErr(p.Send(begun(1)))
+		for range 6 {
+			time.Sleep(10 * time.Second)
+			p.T.Kill()
+			time.Sleep(20 * time.Second)
+			p, _ = join()
+		}
+		synctest.Wait()
+		is.Equal(hook.Conn(c).Partial, 1) // after a minute, and two away
+		time.Sleep(halfLate - time.Minute)
+		is.Equal(hook.Conn(c).Partial, 0)
+		is.Equal(len(p.Got(wire.Fail)), 1)
+		lab.Settled(t, c)
+	})
+}
+
+// Frames that say nothing new are paced, in one message or in many, and those
+// beside others are not.
+func TestIdleFrames(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		each   []wire.Frame
+		n      int // of them, every second
+		closed int
+	}{
+		{"pings", []wire.Frame{{Type: wire.Ping}}, 1100, session.CloseFlood},
+		{"acknowledgements", []wire.Frame{{Type: wire.Ack}}, 1100, session.CloseFlood},
+		{"many in a message", slices.Repeat([]wire.Frame{{Type: wire.Ping}}, 10_000), 1, session.CloseFlood},
+		{"a few pings", []wire.Frame{{Type: wire.Ping}}, 900, 0},
+		{"beside notifications", []wire.Frame{{Type: wire.Ping}, {Type: wire.Notify, Method: lab.FlowNote.Name(), Payload: []byte(`""`)}}, 3000, 0},
+	} {
+		testkit.Bubble(t, test.name, func(t *testing.T, is *is.I) {
+			p, c, _ := halfDone(t, typedrpc.Limits{Window: 1 << 20})
+			for range 40 {
+				if !p.Alive() {
+					break
+				}
+				for range test.n {
+					p.Send(test.each...)
+				}
+				time.Sleep(time.Second)
+			}
+			is.Equal(p.Closed(), test.closed)
+			p.T.Kill()
+			lab.Settled(t, c)
+		})
+	}
+}

@@ -1,0 +1,115 @@
+package link
+
+import (
+	"errors"
+	"io"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// below is the connection that a WebSocket lives on. It sees every byte of the
+// peer, and so what the library hides: control frames, and fragments without a
+// payload. Those cost the peer six bytes and this side a loop, so they are paced.
+//
+// What is not atomic is used by who reads the connection, which the library's own
+// lock lets only one do at a time.
+type below struct {
+	broken  atomic.Bool // reading from it has failed
+	flooded atomic.Bool // too much of what is paced has come
+	conn    io.Closer   // nil in a browser
+
+	// progress is called for all that comes. Set while a Read is under way.
+	progress atomic.Pointer[func()]
+
+	wire   atomic.Int64 // bytes read …
+	useful atomic.Int64 // … and those of them that are no idle ones
+
+	leaked   time.Time // when idle bytes were last forgiven
+	controls float64   // control frames, in a leaky bucket …
+	dripped  time.Time // … that was looked at then
+}
+
+const (
+	// frameHead is the largest head of a frame.
+	frameHead = 14
+	// smallPart is the least that a frame within a message should have: of
+	// those that have less all bytes are idle.
+	smallPart = 64
+
+	// Idle bytes: so many at once, and so many per second. A frame without a
+	// payload takes some 100 ns, so this is less than a hundredth of a processor.
+	idleBurst = 1 << 20
+	idleRate  = 64 << 10
+	// idleTurn is how many there may be before others have their turns first.
+	// What is being read of a part counts until it is whole.
+	idleTurn = 128 << 10
+
+	// Pings and pongs: so many at once, and so many per second. A ping is
+	// answered, which is a system call.
+	controlBurst = 1000
+	controlRate  = 100
+)
+
+var errFlood = errors.New("the peer sends what costs it less than this side")
+
+// listen has progress be called for what comes from now on.
+func (b *below) listen(progress func()) {
+	if b.progress.Load() == nil {
+		f := progress // a copy, so that only this first one allocates
+		b.progress.Store(&f)
+	}
+}
+
+// came counts what was read, and refuses more when too much of it was idle.
+func (b *below) came(n int) error {
+	if b.flooded.Load() {
+		return errFlood
+	}
+	if n == 0 {
+		return nil
+	}
+	if f := b.progress.Load(); f != nil {
+		(*f)()
+	}
+	if idle := b.wire.Add(int64(n)) - b.useful.Load(); idle > idleTurn {
+		return b.pace(idle)
+	}
+	return nil
+}
+
+// spent says that n bytes of what came were of use, heads included.
+func (b *below) spent(n int) {
+	// Heads are mostly smaller, and what was compressed is larger now.
+	if wire := b.wire.Load(); b.useful.Add(int64(n)) > wire {
+		b.useful.Store(wire)
+	}
+}
+
+// pace forgives what time allows of the idle bytes. While there are more, others
+// have their turns first.
+func (b *below) pace(idle int64) error {
+	now := time.Now()
+	forgiven := min(int64(now.Sub(b.leaked).Seconds()*idleRate), idle)
+	b.leaked = now
+	b.useful.Add(forgiven)
+	switch idle -= forgiven; {
+	case idle > idleBurst:
+		b.flooded.Store(true)
+		return errFlood
+	case idle > idleTurn:
+		runtime.Gosched()
+	}
+	return nil
+}
+
+// control counts a ping or pong, and reports whether it is to be answered.
+func (b *below) control() bool {
+	now := time.Now()
+	b.controls = max(0, b.controls-now.Sub(b.dripped).Seconds()*controlRate) + 1
+	b.dripped = now
+	if b.controls > controlBurst {
+		b.flooded.Store(true)
+	}
+	return !b.flooded.Load()
+}

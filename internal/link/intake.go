@@ -1,0 +1,156 @@
+package link
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Account is what pays for messages while they are being received.
+type Account interface {
+	Take(n int) bool // if there is room
+	Give(n int)
+}
+
+// Codes are the close codes with which a link ends itself over what it receives.
+type Codes struct {
+	Slow  int // a message makes too little progress
+	Full  int // there is no room for the rest of one
+	Flood int // control frames, and fragments of nothing or next to nothing
+}
+
+// rateWindow is the time over which a message must make the least rate.
+const rateWindow = 10 * time.Second
+
+// intake is what is being received. A message under way is paid for as its
+// buffer grows, and given up when it makes too little progress. One that fits
+// into the first buffer costs a few atomic steps, and no lock.
+//
+// There is one timer for a link that receives: it is set when a message begins,
+// and again only if it finds one under way.
+type intake struct {
+	account Account // nil: none
+	rate    int64   // bytes per second; 0: any will do
+	codes   Codes
+	fail    func(error)
+	wire    *atomic.Int64 // bytes that came for the transport; nil: it has whole messages
+	charged int           // reader's: what the buffer is paid for
+
+	seq   atomic.Uint64 // odd while a message is under way
+	off   atomic.Int64  // wire and off: what has come of it …
+	ceil  atomic.Int64  // … but at most this: the rest was no part of it
+	armed atomic.Bool   // the timer is set
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	stopped bool
+	mark    uint64 // seq, got and the time when the timer was set
+	got     int64
+	at      time.Time
+}
+
+// watched is a transport that tells of parts of messages.
+type watched interface{ watch(*intake) }
+
+func (in *intake) begin() {
+	if in == nil {
+		return
+	}
+	in.ceil.Store(0)
+	in.seq.Add(1)
+	if in.rate > 0 && !in.armed.Load() {
+		in.mu.Lock()
+		in.armLocked()
+		in.mu.Unlock()
+	}
+}
+
+// asks says that n bytes have come, and that the next more are being waited for.
+// The transport reads all of those before it returns, so what has come of them
+// is seen on the wire only. That has frames' heads and control frames, too:
+// they cannot count for more than what was asked for.
+func (in *intake) asks(n, more int) {
+	if in == nil || in.wire == nil {
+		return
+	}
+	in.off.Store(int64(n) - in.wire.Load())
+	in.ceil.Store(int64(n + more))
+}
+
+func (in *intake) end() {
+	if in != nil {
+		in.seq.Add(1)
+	}
+}
+
+// progress is what has come of the message under way.
+func (in *intake) progress() int64 {
+	if in.wire == nil {
+		return 0
+	}
+	return min(in.off.Load()+in.wire.Load(), in.ceil.Load())
+}
+
+// resize pays for a buffer of n bytes instead of the one that there is.
+func (in *intake) resize(n int) error {
+	if in == nil || in.account == nil {
+		return nil
+	}
+	if more := n - in.charged; more > 0 && !in.account.Take(more) {
+		return &CloseError{Code: in.codes.Full, Reason: "no room for a message of this size at the moment"}
+	}
+	in.charged = n
+	return nil
+}
+
+// settle gives back what was paid for a buffer that is gone.
+func (in *intake) settle() {
+	if in.charged > 0 {
+		in.account.Give(in.charged)
+		in.charged = 0
+	}
+}
+
+func (in *intake) armLocked() {
+	if in.stopped || in.armed.Load() {
+		return
+	}
+	in.armed.Store(true)
+	in.mark, in.got, in.at = in.seq.Load(), 0, time.Now()
+	in.timer = time.AfterFunc(rateWindow, in.check)
+}
+
+// check gives up a message that was under way for all of a window and made too
+// little of it.
+func (in *intake) check() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.stopped {
+		return
+	}
+	seq, got, now := in.seq.Load(), in.progress(), time.Now()
+	if seq%2 == 0 {
+		in.timer = nil
+		in.armed.Store(false)
+		if in.seq.Load()%2 == 1 { // it began before it could see that
+			in.armLocked()
+		}
+		return
+	}
+	if seq == in.mark && float64(got-in.got) < float64(in.rate)*now.Sub(in.at).Seconds() {
+		in.stopped = true
+		in.fail(&CloseError{Code: in.codes.Slow, Reason: "a message comes too slowly", Err: ErrSlow})
+		return
+	}
+	in.mark, in.got, in.at = seq, got, now
+	in.timer.Reset(rateWindow)
+}
+
+func (in *intake) stop() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.stopped = true
+	if in.timer != nil {
+		in.timer.Stop()
+	}
+}

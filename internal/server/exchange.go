@@ -1,0 +1,252 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
+)
+
+// exchange is the body of a POST and the answer to it while they are on their
+// way: what pays for them, and deadlines that move on as they get on. Where the
+// http.ResponseWriter has none, as behind some middleware, a body that comes
+// slowly is given up with its next part only.
+type exchange struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	limits  *flow.Limits
+	account flow.Account
+	body    int // bytes of the account for the body's buffer …
+	answer  int // … and for the answer's
+
+	// the http.Server's own deadlines, zero: none
+	readBy, writeBy time.Time
+
+	mu      sync.Mutex
+	cancel  context.CancelCauseFunc // ends the handlers; nil: none have begun
+	evicted bool
+	writing bool
+	over    bool
+}
+
+const (
+	// bodyBuffer is what a body begins in.
+	bodyBuffer = 1 << 10
+	// answerPart is the most of an answer that is written without a sign of
+	// progress.
+	answerPart = 32 << 10
+)
+
+func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{w: w, control: http.NewResponseController(w), limits: &s.o.Config.Limits}
+	if hs, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
+		now := time.Now()
+		if hs.ReadTimeout > 0 {
+			x.readBy = now.Add(hs.ReadTimeout)
+		}
+		if hs.WriteTimeout > 0 {
+			x.writeBy = now.Add(hs.WriteTimeout)
+		}
+	}
+	x.account.Open(s.o.Config.Ledger, func() {
+		s.o.Config.Logger.Warn("typedrpc: POST ended: of all it holds the most of Server.MaxBuffered, which is nearly full", "bytes", x.account.Used())
+		x.evict()
+	})
+	return x
+}
+
+// evict ends what is under way.
+func (x *exchange) evict() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return
+	}
+	x.evicted = true
+	now := time.Now()
+	x.control.SetReadDeadline(now)
+	if x.writing {
+		x.control.SetWriteDeadline(now)
+	}
+	if x.cancel != nil {
+		x.cancel(errFull)
+	}
+}
+
+var errFull = errors.New("the server is nearly full, and this request holds the most of it")
+
+// begin has cancel be called if the exchange is evicted.
+func (x *exchange) begin(cancel context.CancelCauseFunc) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cancel = cancel; x.evicted {
+		cancel(errFull)
+	}
+}
+
+// close gives everything back. Nothing is touched after it.
+func (x *exchange) close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = true
+	x.account.Close()
+}
+
+// until moves a deadline, to by at the latest. d 0 leaves by. It reports false
+// where there are none.
+func (x *exchange) until(set func(time.Time) error, by time.Time, d time.Duration) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.evicted {
+		return true
+	}
+	if d > 0 {
+		if t := time.Now().Add(d); by.IsZero() || t.Before(by) {
+			by = t
+		}
+	}
+	return set(by) == nil
+}
+
+// refuse answers a request of which the body may still come: net/http waits for
+// what is left of it, and that not for ever.
+func (x *exchange) refuse(h *HTTPRefusal) {
+	if x.limits.MinRate > 0 {
+		x.until(x.control.SetReadDeadline, x.readBy, flow.RateWindow)
+	}
+	h.Write(x.w)
+}
+
+// read reads the body, or says why not. The client may be gone: then neither is
+// returned.
+func (x *exchange) read(r *http.Request) (*buf.Buf, *HTTPRefusal) {
+	b, err := x.readAll(http.MaxBytesReader(x.w, r.Body, int64(x.limits.MaxMessage)))
+	if err == nil {
+		// As net/http does where the body had an end to reach: it watches now
+		// whether the client leaves, for as long as the handler takes.
+		x.until(x.control.SetReadDeadline, time.Time{}, 0)
+		return b, nil
+	}
+	b.Release()
+	var tooBig *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooBig):
+		return nil, refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", tooBig.Limit)
+	case err == errNoRoom, x.wasEvicted():
+		return nil, noRoom()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		h := refuse(http.StatusRequestTimeout, "the request came too slowly")
+		h.Header.Set("Connection", "close")
+		return nil, h
+	}
+	return nil, nil
+}
+
+var errNoRoom = errors.New("no room for the body")
+
+func noRoom() *HTTPRefusal {
+	h := refuse(http.StatusServiceUnavailable, "the server is nearly full, try again later")
+	h.Header.Set("Retry-After", "1")
+	h.Header.Set("Connection", "close")
+	return h
+}
+
+func (x *exchange) wasEvicted() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.evicted
+}
+
+// readAll reads the body into a buffer that is paid for as it grows. It always
+// returns a buffer.
+func (x *exchange) readAll(body io.Reader) (*buf.Buf, error) {
+	b := buf.Sized(bodyBuffer)
+	if !x.grow(cap(b.B)) {
+		return b, errNoRoom
+	}
+	least := int(x.limits.Least(flow.RateWindow))
+	timed, from, since := false, 0, time.Now()
+	for {
+		if least > 0 && (!timed && from == 0 || len(b.B)-from >= least) {
+			timed = x.until(x.control.SetReadDeadline, x.readBy, flow.RateWindow)
+			from, since = len(b.B), time.Now()
+		}
+		if len(b.B) == cap(b.B) {
+			size := 2 * cap(b.B)
+			if size > 512<<10 {
+				size = cap(b.B) / 2 * 3
+			}
+			size = buf.Room(min(size, x.limits.MaxMessage+512))
+			if !x.grow(size) {
+				return b, errNoRoom
+			}
+			next := buf.Sized(size)
+			next.B = append(next.B, b.B...)
+			b.Release()
+			b = next
+		}
+		n, err := body.Read(b.B[len(b.B):cap(b.B)])
+		b.B = b.B[:len(b.B)+n]
+		switch {
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return b, err
+		case least > 0 && !timed && len(b.B)-from < least && time.Since(since) > flow.RateWindow:
+			return b, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// grow pays for a body's buffer of n bytes instead of the one that there is.
+func (x *exchange) grow(n int) bool {
+	if !x.account.Take(n - x.body) {
+		return false
+	}
+	x.body = n
+	return true
+}
+
+// taken is called when the body was handed on, and its buffer is gone.
+func (x *exchange) taken() {
+	x.account.Give(x.body)
+	x.body = 0
+}
+
+// answers pays for an answer of n bytes.
+func (x *exchange) answers(n int) {
+	x.account.Force(n - x.answer)
+	x.answer = n
+}
+
+// write writes the answer, unless the client does not read it.
+func (x *exchange) write(answer []byte) {
+	x.mu.Lock()
+	evicted := x.evicted
+	x.writing = true
+	x.mu.Unlock()
+	switch {
+	case evicted:
+		x.refuse(noRoom())
+		return
+	case len(answer) == 0:
+		x.w.WriteHeader(http.StatusNoContent) // only notifications
+		return
+	}
+	x.w.Header().Set("Content-Type", "application/json")
+	for part := range slices.Chunk(answer, answerPart) {
+		// It holds for what net/http writes when the handler has returned, too,
+		// and is gone when it waits for the next request.
+		x.until(x.control.SetWriteDeadline, x.writeBy, x.limits.WriteTimeout)
+		if _, err := x.w.Write(part); err != nil {
+			return
+		}
+	}
+}
