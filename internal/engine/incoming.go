@@ -211,7 +211,7 @@ func (c *Conn) returnedLocked(in *Inbound) {
 // settleAccountLocked closes the account when nobody can need it any more.
 func (c *Conn) settleAccountLocked() {
 	if c.finished && c.running == 0 {
-		c.account.Close()
+		c.config.Ledger.Forgot(c.account.Close())
 	}
 }
 

@@ -130,7 +130,6 @@ func (a *Account) Close() (left int64) {
 	}
 	a.closed = true
 	left = a.used.Load()
-	a.ledger.left.Add(left)
 	a.ledger.drew(a, a.drawn.Swap(0), 0)
 	return left
 }

@@ -10,10 +10,10 @@ func (l *Link) touch() {
 
 func (l *Link) mono() int64 { return int64(time.Since(l.began)) }
 
-// silence is how long nothing was received, by the clock that went further. The
+// Silence is how long nothing was received, by the clock that went further. The
 // wall clock goes on while a laptop sleeps: whoever wakes finds a peer dead that
 // was silent all night, at once. The other one cannot be set back.
-func (l *Link) silence() time.Duration {
+func (l *Link) Silence() time.Duration {
 	t := time.Now()
 	return time.Duration(max(t.UnixNano()-l.lastRead.Load(), int64(t.Sub(l.began))-l.lastMono.Load()))
 }
@@ -68,7 +68,7 @@ func (l *Link) KeepAlive(interval time.Duration, code int) {
 }
 
 func (l *Link) beat(code int) {
-	silent := l.silence()
+	silent := l.Silence()
 	if l.writing.Load() != 0 {
 		// A large write makes progress, or else look ends the link; the
 		// question whether the peer lives waits behind it.

@@ -135,6 +135,9 @@ func (c *Carrier) Fail(err error) { c.link.Fail(err) }
 // Kill ends the link without a goodbye, also one that is being said.
 func (c *Carrier) Kill(err error) { c.link.Kill(err) }
 
+// Silence is how long nothing was received.
+func (c *Carrier) Silence() time.Duration { return c.link.Silence() }
+
 // Opening reports that the link carries no session yet.
 func (c *Carrier) Opening() bool { return c.sess.Load() == nil }
 
