@@ -86,12 +86,14 @@ func ownerOf(id Identity, r *http.Request) string {
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().Is6() {
-		if net, err := ip.WithZone("").Prefix(64); err == nil {
-			return "address " + net.String()
-		}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return "address " + host
 	}
-	return "address " + host
+	if ip = ip.Unmap().WithZone(""); ip.Is4() {
+		return "address " + ip.String()
+	}
+	return "address " + netip.PrefixFrom(ip, 64).Masked().String()
 }
 
 // Identity is who the peer is, by the last authentication.

@@ -93,6 +93,10 @@ func echoServer(t *testing.T, change func(*Options)) (s *Server, gate chan struc
 
 // knock asks s for a connection in memory; offer "" is a plain peer.
 func knock(s *Server, offer string) (*testkit.Peer, *Link, *HTTPRefusal) {
+	return knockFrom(s, offer, "192.0.2.1:1234")
+}
+
+func knockFrom(s *Server, offer, remote string) (*testkit.Peer, *Link, *HTTPRefusal) {
 	p := &testkit.Peer{Dialect: session.Plain, Answers: true}
 	var offers []string
 	if offer != "" {
@@ -100,6 +104,7 @@ func knock(s *Server, offer string) (*testkit.Peer, *Link, *HTTPRefusal) {
 		p.Dialect = session.Binary
 	}
 	r := httptest.NewRequest(http.MethodGet, "http://pipe/", nil)
+	r.RemoteAddr = remote
 	a, refused := s.Admit(r, offers)
 	if refused != nil {
 		return nil, nil, refused
@@ -112,7 +117,12 @@ func knock(s *Server, offer string) (*testkit.Peer, *Link, *HTTPRefusal) {
 // join opens a session with h, by hand.
 func join(t *testing.T, s *Server, h wire.HelloBody) (*testkit.Peer, wire.WelcomeBody) {
 	t.Helper()
-	p, _, refused := knock(s, testkit.BinaryProtocol)
+	return joinFrom(t, s, h, "192.0.2.1:1234")
+}
+
+func joinFrom(t *testing.T, s *Server, h wire.HelloBody, remote string) (*testkit.Peer, wire.WelcomeBody) {
+	t.Helper()
+	p, _, refused := knockFrom(s, testkit.BinaryProtocol, remote)
 	if refused != nil {
 		t.Fatal(refused.Text)
 	}

@@ -21,6 +21,7 @@ type history struct {
 	dialect Dialect
 	log     int // bytes of the replay log
 	maxAway int
+	clients int
 	ops     []op
 }
 
@@ -45,11 +46,12 @@ const (
 	opServerEnds
 	opLogout
 	opSplit // the next message becomes two
+	opBusy  // the server's end gets something to do, or has done it
 )
 
 // lots has each kind as often as it is to happen.
 var lots = [64]opKind{
-	0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
+	0, 0, 0, 0, 0, 0, 0, 13, 1, 1, 1, 1, 1, 1, 1, 13,
 	2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3,
 	3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 6,
 	6, 6, 6, 6, 7, 7, 12, 8, 8, 8, 12, 8, 9, 10, 11, 12,
@@ -57,7 +59,7 @@ var lots = [64]opKind{
 
 // parseHistory makes any bytes a history.
 func parseHistory(data []byte) history {
-	h := history{log: 1 << 20, maxAway: 100}
+	h := history{log: 1 << 20, maxAway: 100, clients: 2}
 	if len(data) == 0 {
 		return h
 	}
@@ -68,9 +70,10 @@ func parseHistory(data []byte) history {
 	if head&2 != 0 {
 		h.log = 600 // some frames
 	}
-	if head&0x1c == 0 {
-		h.maxAway = 1
+	if few := head >> 2 & 7; few < 4 {
+		h.maxAway = 1 + int(few)
 	}
+	h.clients += int(head >> 5 & 3)
 	for data = data[1:]; len(data) >= 2 && len(h.ops) < 300; data = data[2:] {
 		h.ops = append(h.ops, op{lots[data[0]%64], data[1]})
 	}
@@ -90,7 +93,7 @@ func randomHistory(seed uint64) history {
 // and what happened.
 func play(t *testing.T, h history) (trace []string, err error) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(h.dialect, 2, h.log, h.maxAway)
+		w := newWorld(h.dialect, h.clients, h.log, h.maxAway)
 		for _, o := range h.ops {
 			if w.do(o); w.failed() != nil {
 				break
@@ -178,6 +181,15 @@ func (w *world) do(o op) {
 			}
 			w.settle()
 		}
+	case opBusy:
+		if s := w.sessionOf(c); s != nil {
+			e := w.reals[s].Engine().(*worldEngine)
+			s.busy = !s.busy
+			w.tracef("%.4s is busy: %t", s.name, s.busy)
+			e.mu.Lock()
+			e.busy = s.busy
+			e.mu.Unlock()
+		}
 	case opServerEnds, opLogout:
 		if s := w.sessionOf(c); s != nil {
 			w.tracef("the server ends %.4s", s.name)
@@ -197,7 +209,7 @@ func (w *world) do(o op) {
 // sessionOf is the latest session of a client that the server has.
 func (w *world) sessionOf(c *worldClient) (last *modelSession) {
 	for _, s := range w.model.all {
-		if s.principal == c.principal {
+		if s.principal == c.principal && s.client == c.name() {
 			last = s
 		}
 	}
@@ -324,8 +336,8 @@ func check(t *testing.T, h history) {
 	if len(trace) > 80 {
 		trace = trace[len(trace)-80:]
 	}
-	t.Fatalf("after %d operations (of %d; dialect %d, log %d, at most %d away):\n\t%s\n%v",
-		len(h.ops), long, h.dialect, h.log, h.maxAway, strings.Join(trace, "\n\t"), err)
+	t.Fatalf("after %d operations (of %d; dialect %d, log %d, %d clients, at most %d away):\n\t%s\n%v",
+		len(h.ops), long, h.dialect, h.log, h.clients, h.maxAway, strings.Join(trace, "\n\t"), err)
 }
 
 // More of them: HISTORIES=20000 go test -run Histories_random. A panic tells no

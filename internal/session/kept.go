@@ -1,7 +1,7 @@
 package session
 
 import (
-	"container/list"
+	"container/heap"
 	"time"
 )
 
@@ -14,7 +14,7 @@ import (
 
 // kept is the part of the registry that has those sessions.
 type kept struct {
-	away   [worths]list.List // of *entry, the longest away first
+	away   worths // all of them
 	owners map[string]*holder
 	heavy  map[*holder]struct{} // those who have more than half
 	bytes  int64                // that all of them hold, when they were last asked
@@ -23,23 +23,61 @@ type kept struct {
 	turns  uint64 // sessions that were left without a link
 }
 
-// worths is how many degrees of worth there are.
-const worths = 5
-
 // holder is what an owner has.
 type holder struct {
 	name  string
-	away  [worths]list.List // of *entry, the longest away first
-	n     int
+	away  worths
 	bytes int64
 }
+
+func newHolder(name string) *holder { return &holder{name: name, away: worths{place: ownPlace}} }
+
+// worths is a heap of sessions, that of the least worth on top.
+type worths struct {
+	all   []*entry
+	place int // which of an entry's places it keeps
+}
+
+// The heaps in which a session is.
+const (
+	anyPlace = iota // Registry.away
+	ownPlace        // holder.away
+	places
+)
+
+func (w *worths) Len() int { return len(w.all) }
+
+func (w *worths) Less(i, j int) bool {
+	a, b := w.all[i], w.all[j]
+	return a.worth < b.worth || a.worth == b.worth && a.turn < b.turn
+}
+
+func (w *worths) Swap(i, j int) {
+	w.all[i], w.all[j] = w.all[j], w.all[i]
+	w.all[i].places[w.place], w.all[j].places[w.place] = i, j
+}
+
+// Push and Pop are for package heap.
+func (w *worths) Push(e any) {
+	e.(*entry).places[w.place] = len(w.all)
+	w.all = append(w.all, e.(*entry))
+}
+
+func (w *worths) Pop() any {
+	last := len(w.all) - 1
+	e := w.all[last]
+	w.all[last] = nil
+	w.all = w.all[:last]
+	return e
+}
+
+func (w *worths) remove(e *entry) { heap.Remove(w, e.places[w.place]) }
 
 // stay is a session's part of it.
 type stay struct {
 	holder *holder // nil: it has a link
+	places [places]int
 	worth  int
-	among  *list.Element // in Registry.away
-	own    *list.Element // in holder.away
 	since  *time.Timer
 	times  int    // that it was without a link
 	turn   uint64 // when that began, by turns
@@ -84,7 +122,7 @@ func (r *Registry) Keep(s *Session, grace, handshake time.Duration, held func() 
 	r.enterLocked(e)
 	r.weighLocked(e, int64(h.Bytes))
 	r.evictLocked()
-	if r.sweep == nil && r.keptLocked() > 0 {
+	if r.sweep == nil && r.away.Len() > 0 {
 		r.sweeps++
 		r.sweepLaterLocked(r.sweeps)
 	}
@@ -94,46 +132,28 @@ func (r *Registry) Keep(s *Session, grace, handshake time.Duration, held func() 
 func (r *Registry) enterLocked(e *entry) {
 	h := r.owners[e.claim.Owner]
 	if h == nil {
-		h = &holder{name: e.claim.Owner}
+		h = newHolder(e.claim.Owner)
 		if r.owners == nil {
 			r.owners, r.heavy = map[string]*holder{}, map[*holder]struct{}{}
 		}
 		r.owners[h.name] = h
 	}
 	e.holder = h
-	e.placeLocked(r)
-	h.n++
+	e.worth = e.worthNow()
+	heap.Push(&r.away, e)
+	heap.Push(&h.away, e)
 	r.shareLocked(h)
 }
 
-// placeLocked finds its places by worth and time. It is the last that lost its
-// link, but for one that is confirmed meanwhile.
-func (e *entry) placeLocked(r *Registry) {
-	e.worth = 0
-	if e.confirmed != "" {
-		e.worth = 1
-		if e.claim.Principal != "" {
-			e.worth++
-		}
-		if e.busy {
-			e.worth += 2
+// worthNow is what a session is worth by all but the time.
+func (e *entry) worthNow() (worth int) {
+	for _, is := range [...]bool{e.confirmed != "", e.busy, e.claim.Principal != ""} {
+		worth *= 2
+		if is {
+			worth++
 		}
 	}
-	e.among, e.own = inTurn(&r.away[e.worth], e), inTurn(&e.holder.away[e.worth], e)
-}
-
-func inTurn(l *list.List, e *entry) *list.Element {
-	for at := l.Back(); at != nil; at = at.Prev() {
-		if at.Value.(*entry).turn < e.turn {
-			return l.InsertAfter(e, at)
-		}
-	}
-	return l.PushFront(e)
-}
-
-func (e *entry) unplaceLocked(r *Registry) {
-	r.away[e.worth].Remove(e.among)
-	e.holder.away[e.worth].Remove(e.own)
+	return worth
 }
 
 // gradeLocked finds the places of a session anew that was confirmed while it had
@@ -141,8 +161,9 @@ func (e *entry) unplaceLocked(r *Registry) {
 // for example.
 func (r *Registry) gradeLocked(e *entry) {
 	if e.holder != nil {
-		e.unplaceLocked(r)
-		e.placeLocked(r)
+		e.worth = e.worthNow()
+		heap.Fix(&r.away, e.places[anyPlace])
+		heap.Fix(&e.holder.away, e.places[ownPlace])
 	}
 }
 
@@ -156,19 +177,24 @@ func (r *Registry) weighLocked(e *entry, bytes int64) {
 
 // shareLocked notes whether an owner has more than half.
 func (r *Registry) shareLocked(h *holder) {
-	if h.n > max(r.MaxSessions/2, 1) || h.bytes > r.MaxBytes/2 {
+	if h.away.Len() > r.sessionsShare() || h.bytes > r.bytesShare() {
 		r.heavy[h] = struct{}{}
 	} else {
 		delete(r.heavy, h)
 	}
 }
 
+// What one owner may have before it pays for what is too much. Of an odd number it
+// is the larger half, so that no two owners can have more at once.
+func (r *Registry) sessionsShare() int { return r.MaxSessions/2 + r.MaxSessions%2 }
+func (r *Registry) bytesShare() int64  { return r.MaxBytes/2 + r.MaxBytes%2 }
+
 func (r *Registry) sweepLaterLocked(chain int) {
 	r.sweep = time.AfterFunc(sweepEvery, func() { r.sweepNow(chain) })
 }
 
-// sweepEvery is how often the sessions without a link are asked what they hold:
-// their handlers go on.
+// sweepEvery is how often the sessions without a link are asked what they hold, and
+// whether they are idle: their handlers go on.
 const sweepEvery = time.Second
 
 func (r *Registry) sweepNow(chain int) {
@@ -177,49 +203,56 @@ func (r *Registry) sweepNow(chain int) {
 	if r.sweep == nil || chain != r.sweeps {
 		return // it had fired when it was stopped
 	}
-	for i := range r.away {
-		for at := r.away[i].Front(); at != nil; at = at.Next() {
-			e := at.Value.(*entry)
-			r.weighLocked(e, int64(e.held().Bytes))
+	moved := false
+	for _, e := range r.away.all {
+		h := e.held()
+		e.busy = h.Busy
+		r.weighLocked(e, int64(h.Bytes))
+		worth := e.worthNow()
+		moved = moved || worth != e.worth
+		e.worth = worth
+	}
+	if moved {
+		heap.Init(&r.away)
+		for _, h := range r.owners {
+			heap.Init(&h.away)
 		}
 	}
 	r.evictLocked()
 	r.sweep = nil
-	if r.keptLocked() > 0 {
+	if r.away.Len() > 0 {
 		r.sweepLaterLocked(chain)
 	}
 }
 
-// keptLocked is how many sessions have no link.
-func (r *Registry) keptLocked() (n int) {
-	for i := range r.away {
-		n += r.away[i].Len()
-	}
-	return n
-}
-
 // evictLocked gives up sessions while there are too many.
 func (r *Registry) evictLocked() {
-	for n := r.keptLocked(); n > 0 && (n > r.MaxSessions || r.bytes > r.MaxBytes); n = r.keptLocked() {
+	for r.away.Len() > 0 && (r.away.Len() > r.MaxSessions || r.bytes > r.MaxBytes) {
 		from := &r.away
-		var most *holder
-		for h := range r.heavy { // a few: each has about half of what was too much
-			if most == nil || h.n > most.n || h.n == most.n && h.bytes > most.bytes {
-				most, from = h, &h.away
-			}
+		if h := r.furthestLocked(); h != nil {
+			from = &h.away
 		}
-		r.endLocked(least(from), ErrEvicted)
+		r.endLocked(from.all[0], ErrEvicted)
 	}
 }
 
-// least is the session of least worth.
-func least(away *[worths]list.List) *entry {
-	for i := range away {
-		if first := away[i].Front(); first != nil {
-			return first.Value.(*entry)
+// furthestLocked is the owner who is furthest over its share of what is too much,
+// nil if nobody is. There are a few heavy ones at most: each has about half.
+func (r *Registry) furthestLocked() (h *holder) {
+	furthest := 1.0
+	for one := range r.heavy {
+		over := 0.0
+		if r.away.Len() > r.MaxSessions {
+			over = float64(one.away.Len()) / float64(max(r.sessionsShare(), 1))
+		}
+		if r.bytes > r.MaxBytes {
+			over = max(over, float64(one.bytes)/float64(max(r.bytesShare(), 1)))
+		}
+		if over > furthest || over == furthest && h != nil && one.name < h.name {
+			h, furthest = one, over
 		}
 	}
-	return nil
+	return h
 }
 
 func (r *Registry) expire(e *entry, times int) {
@@ -250,17 +283,16 @@ func (r *Registry) returnLocked(e *entry) {
 	if h == nil {
 		return
 	}
-	e.unplaceLocked(r)
+	r.away.remove(e)
+	h.away.remove(e)
 	e.since.Stop()
 	r.weighLocked(e, 0)
-	h.n--
-	r.shareLocked(h)
-	if h.n == 0 {
+	if h.away.Len() == 0 {
 		delete(r.owners, h.name)
 		delete(r.heavy, h)
 	}
 	e.stay = stay{times: e.times}
-	if r.keptLocked() == 0 && r.sweep != nil {
+	if r.away.Len() == 0 && r.sweep != nil {
 		r.sweep.Stop()
 		r.sweep = nil
 	}
@@ -270,5 +302,5 @@ func (r *Registry) returnLocked(e *entry) {
 func (r *Registry) Away() (sessions int, bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.keptLocked(), r.bytes
+	return r.away.Len(), r.bytes
 }

@@ -14,6 +14,7 @@ type model struct {
 	all       []*modelSession // that the server has, in the order in which they began
 	away      []*modelSession // of those, without a link, the longest away first
 	maxAway   int
+	sweep     time.Time // when those are asked next whether they are busy; zero: there are none
 	grace     time.Duration
 	handshake time.Duration
 }
@@ -31,11 +32,14 @@ type modelEnd struct {
 type modelSession struct {
 	name               string // its first token
 	principal, client  string
+	owner              string
 	terms              string
 	attempt            uint64
 	confirmed, offered string
 	srv, cli           modelEnd
 	until              time.Time // without a link
+	busy               bool      // calls are in flight, say
+	wasBusy            bool      // when it was last asked, without a link
 }
 
 // modelLink is a link as both ends know it. A position is that of the next
@@ -98,7 +102,7 @@ func (m *model) hello(l *modelLink, q Claim) verdict {
 	case q.Received > s.srv.sent || q.Received < s.srv.acked:
 		return verdict{kind: isBad}
 	}
-	s.attempt = q.Attempt
+	s.attempt, s.owner = q.Attempt, q.Owner
 	s.srv.acked = q.Received
 	if s.srv.link != nil {
 		s.srv.link.srv = nil // fenced off
@@ -126,7 +130,7 @@ func (m *model) fresh(q Claim, reason string) verdict {
 // add begins a session over l.
 func (m *model) add(l *modelLink, q Claim, token string) *modelSession {
 	s := &modelSession{
-		name: token, principal: q.Principal, client: q.Client, terms: q.Terms.Features,
+		name: token, principal: q.Principal, client: q.Client, owner: q.Owner, terms: q.Terms.Features,
 		attempt: q.Attempt, offered: token,
 	}
 	s.srv.link, l.srv = l, s
@@ -181,11 +185,43 @@ func (m *model) serverLost(l *modelLink, code int) {
 		kept = min(kept, m.handshake)
 	}
 	s.until = m.now.Add(kept)
+	s.wasBusy = s.busy
 	m.away = append(m.away, s)
 	for len(m.away) > m.maxAway {
-		first := max(slices.IndexFunc(m.away, func(s *modelSession) bool { return s.confirmed == "" }), 0)
-		m.end(m.away[first])
+		m.end(m.least())
 	}
+	if m.sweep.IsZero() && len(m.away) > 0 {
+		m.sweep = m.now.Add(sweepEvery)
+	}
+}
+
+// least is the session that has to go: of an owner who has more than half, if
+// there is one, and of those the least worth, and of those the longest away.
+func (m *model) least() *modelSession {
+	has := map[string]int{}
+	for _, s := range m.away {
+		has[s.owner]++
+	}
+	from := m.away
+	for owner, n := range has {
+		if 2*n > m.maxAway+m.maxAway%2 {
+			from = slices.DeleteFunc(slices.Clone(m.away), func(s *modelSession) bool { return s.owner != owner })
+		}
+	}
+	return slices.MinFunc(from, func(a, b *modelSession) int { return a.worth() - b.worth() }) // the first of equals
+}
+
+func (s *modelSession) worth() (n int) {
+	if s.confirmed != "" {
+		n += 4
+	}
+	if s.wasBusy {
+		n += 2
+	}
+	if s.principal != "" {
+		n++
+	}
+	return n
 }
 
 // clientWelcomed is a WELCOME that arrived at the client, whose session was s.
@@ -216,11 +252,31 @@ func (m *model) end(s *modelSession) {
 	m.all = without(m.all, s)
 }
 
-func (m *model) back(s *modelSession) { m.away = without(m.away, s) }
+func (m *model) back(s *modelSession) {
+	if m.away = without(m.away, s); len(m.away) == 0 {
+		m.sweep = time.Time{}
+	}
+}
 
 // pass lets time go by.
 func (m *model) pass(d time.Duration) {
-	m.now = m.now.Add(d)
+	for end := m.now.Add(d); m.now.Before(end); {
+		next := end
+		if !m.sweep.IsZero() && m.sweep.Before(end) {
+			next = m.sweep
+		}
+		m.expire(next)
+		if m.now.Equal(m.sweep) {
+			m.sweep = m.now.Add(sweepEvery)
+			for _, s := range m.away {
+				s.wasBusy = s.busy
+			}
+		}
+	}
+}
+
+func (m *model) expire(now time.Time) {
+	m.now = now
 	for _, s := range append([]*modelSession(nil), m.away...) {
 		if !m.now.Before(s.until) {
 			m.end(s)

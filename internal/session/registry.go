@@ -161,7 +161,7 @@ func (r *Registry) Resume(c *Carrier, q Claim, w wire.WelcomeBody) (s *Session, 
 	if err != nil {
 		return nil, "", err
 	}
-	e.claim.Attempt = q.Attempt
+	e.claim.Attempt, e.claim.Owner = q.Attempt, q.Owner // it may have another address
 	r.returnLocked(e)
 	return e.s, "", nil
 }

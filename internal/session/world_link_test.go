@@ -68,7 +68,7 @@ func (w *world) newLink(c *worldClient) *worldLink {
 		case over:
 			w.reg.Remove(s)
 		case lost:
-			w.reg.Keep(s, worldGrace, worldHandshake, func() Held { return Held{Bytes: s.Logged()} }, func(error) { w.reg.Remove(s) })
+			w.reg.Keep(s, worldGrace, worldHandshake, s.Engine().(*worldEngine).held, func(error) { w.reg.Remove(s) })
 		}
 	}()
 	return l

@@ -52,7 +52,11 @@ func newWorld(d Dialect, clients, log, maxAway int) *world {
 		tokens: map[string]bool{}, first: map[string]firstSeen{},
 	}
 	for i := range clients {
-		w.clients = append(w.clients, &worldClient{w: w, n: i, principal: fmt.Sprintf("user%d", i)})
+		c := &worldClient{w: w, n: i}
+		if i < 2 { // the others are of one address
+			c.principal = fmt.Sprintf("user%d", i)
+		}
+		w.clients = append(w.clients, c)
 	}
 	return w
 }
@@ -85,6 +89,13 @@ type worldEngine struct {
 	ready    int // frames made
 	taken    int
 	received int
+	busy     bool // what it says when it is asked
+}
+
+func (e *worldEngine) held() Held {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return Held{Bytes: e.sess.Logged(), Busy: e.busy}
 }
 
 func (e *worldEngine) frame(n int) wire.Frame {
@@ -162,9 +173,11 @@ type worldClient struct {
 	link      *worldLink    // dialled, or open; nil: none
 }
 
+func (c *worldClient) name() string { return fmt.Sprint("nonce", c.n) }
+
 func (c *worldClient) claim() Claim {
 	q := Claim{
-		Principal: c.principal, Client: "nonce", Token: c.token, Attempt: c.attempt,
+		Principal: c.principal, Client: c.name(), Token: c.token, Attempt: c.attempt,
 		Terms: Terms{Features: "as ever"},
 	}
 	if c.sess != nil {
@@ -216,10 +229,14 @@ func helloOf(q Claim) wire.HelloBody {
 }
 
 func claimOf(h wire.HelloBody) Claim {
-	return Claim{
+	q := Claim{
 		Principal: strings.Trim(string(h.Credentials), `"`), Client: h.Client, Token: h.Token,
 		Attempt: h.Attempt, Received: h.Received, Terms: Terms{Features: strings.Join(h.Features, " ")},
 	}
+	if q.Owner = q.Principal; q.Owner == "" {
+		q.Owner = fmt.Sprint("address ", q.Attempt/4%2) // they move
+	}
+	return q
 }
 
 // named finds a session by its first token; one that is over counts.
@@ -490,15 +507,14 @@ func (w *world) compareRegistry() {
 			}
 		}
 	}
-	if len(r.entries) != len(w.model.all) || len(r.byToken) != tokens || r.keptLocked() != len(w.model.away) {
+	if len(r.entries) != len(w.model.all) || len(r.byToken) != tokens || r.away.Len() != len(w.model.away) {
 		w.failf("the registry has %d sessions, %d tokens and %d away instead of %d, %d and %d",
-			len(r.entries), len(r.byToken), r.keptLocked(), len(w.model.all), tokens, len(w.model.away))
+			len(r.entries), len(r.byToken), r.away.Len(), len(w.model.all), tokens, len(w.model.away))
 	}
-	for range r.byClient {
-		if len(r.byClient) > len(r.entries) {
-			w.failf("clients without sessions are remembered")
-		}
+	if len(r.byClient) > len(r.entries) {
+		w.failf("clients without sessions are remembered")
 	}
+	w.compareKept()
 }
 
 // deliverAll delivers until nothing is on its way.

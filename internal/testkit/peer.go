@@ -169,9 +169,13 @@ func (p *Peer) CloseCode() int {
 }
 
 // Join connects a peer driven by hand to srv, a *typedrpc.Server.
-func Join(srv any, offer string) (*Peer, error) {
+func Join(srv any, offer string) (*Peer, error) { return JoinFrom(srv, offer, "") }
+
+// JoinFrom is Join from an address.
+func JoinFrom(srv any, offer, remote string) (*Peer, error) {
 	near, far := link.Pipe()
 	r := NewUpgrade()
+	r.RemoteAddr = remote
 	var offers []string
 	p := &Peer{T: near, Dialect: session.Plain}
 	if offer != "" {
