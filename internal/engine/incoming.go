@@ -154,7 +154,7 @@ func (c *Conn) begin(in *Inbound, body *buf.Buf) {
 	default:
 		c.startLocked(in)
 	}
-	c.mu.Unlock()
+	c.unlockAndWake()
 	if !in.serial && !park {
 		go in.run()
 	}

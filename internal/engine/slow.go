@@ -138,10 +138,11 @@ func (c *Conn) underWayLocked() (k int) {
 // slowPartsLocked takes what makes too little progress out of the parts.
 func (c *Conn) slowPartsLocked() (slow []*assembly) {
 	p, limits, k := &c.pace, &c.config.Limits, c.underWayLocked()
-	// A line that stands still is the keepalive's business: it may be half open.
+	// A line from which nothing comes, not even the answer to a PING, is the
+	// keepalive's business: it may be half open.
 	passed := p.now() - p.at
 	if c.linkedLocked() {
-		passed = max(0, passed-c.sess.Carrier().Silence())
+		passed = max(0, passed-max(0, c.sess.Carrier().Silence()-limits.KeepAlive))
 	}
 	most := limits.Least(flow.RateWindow) + fragment
 	old := 0

@@ -343,7 +343,7 @@ func TestStorm_callAndCancelNeverRunMoreThanTheLimit(t *testing.T) {
 			synctest.Wait()
 			is.Equal(l.Running.Load(), int64(0))
 			is.True(l.Most.Load() <= int64(l.Limits.MaxCalls))
-			is.True(l.Most.Load() >= 45)
+			is.True(l.Most.Load() >= 30) // as many as begin before it is known what they answer
 			t.Logf("%d pairs over %d links ran %d handlers, %d at once", pairs, links, l.Hung.Load(), l.Most.Load())
 			is.NoErr(honest.Close())
 		})
