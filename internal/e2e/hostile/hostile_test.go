@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/matryer/is"
+)
+
+// smallBudget is the server's in tests.
+const smallBudget = 64 << 20
+
+// known are the attacks that the server does not stand up to yet, with what does not
+// hold. Delete an entry when it is mended.
+var known = map[string]string{}
+
+// built is the program, without the race detector, which would be measured
+// otherwise: its shadow memory is many times what the server has.
+func built(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "hostile")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return path
+}
+
+func TestHostile(t *testing.T) {
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("there is no /proc to measure with")
+	}
+	p := program{path: built(t), budget: smallBudget}
+	for _, a := range attacks {
+		t.Run(a.name, func(t *testing.T) {
+			is := is.New(t)
+			if why, ok := known[a.name]; ok {
+				t.Skip("not mended yet: " + why)
+			}
+			r := p.measure(t.Context(), a)
+			t.Log("\n" + header + "\n" + r.row(smallBudget))
+			for _, fault := range r.faults(smallBudget) {
+				t.Error(fault)
+			}
+			is.True(r.broken == nil) // the attack was made
+		})
+	}
+}
+
+// TestAttacks keeps the table in order.
+func TestAttacks(t *testing.T) {
+	is := is.New(t)
+	is.True(len(attacks) > 40)
+	seen := map[string]bool{}
+	for _, a := range attacks {
+		is.True(!seen[a.name]) // a name is used once
+		is.True(a.what != "" && a.run != nil)
+		seen[a.name] = true
+	}
+	for name := range known {
+		is.True(seen[name]) // what is known is an attack
+	}
+}
+
+// TestFaults shows that each bound can fail.
+func TestFaults(t *testing.T) {
+	ok := result{calls: 1, idle: 20 << 20, peak: 30 << 20}
+	for name, change := range map[string]func(r *result){
+		"memory":     func(r *result) { r.peak = r.idle + bound(smallBudget) + 1 },
+		"killed":     func(r *result) { r.killed = true },
+		"errors":     func(r *result) { r.fails = append(r.fails, os.ErrClosed) },
+		"silence":    func(r *result) { r.calls = 0 },
+		"heap":       func(r *result) { r.after.Heap = slackHeap + 1 },
+		"goroutines": func(r *result) { r.after.Now = slackGoroutines + 1 },
+		"ledger":     func(r *result) { r.after.Ledger = 1 },
+		"log":        func(r *result) { r.worst.LogBytes = mostLog + 1 },
+		"beside":     func(r *result) { r.beside = os.ErrClosed },
+		"broken":     func(r *result) { r.broken = os.ErrClosed },
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			r := ok
+			is.Equal(fmt.Sprint(r.faults(smallBudget)), "[]")
+			change(&r)
+			is.Equal(len(r.faults(smallBudget)), 1)
+		})
+	}
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// Who is subscribed, and who looks on.
+var presence = []attack{
+	{name: "presence-onlookers", what: "a topic with 3,000 members; four connections open 1,000 presence streams each and give no credit", run: onlookers},
+	{name: "presence-churn", what: "members come and go by the thousand before 1,000 presence streams without credit", run: churn},
+	{name: "presence-names", what: "members whose names have a kilobyte each, on connections of their own, looking at each other", server: settings{auth: true}, run: longNames},
+}
+
+// Subscriptions, and what is published to them.
+var subscriptions = []attack{
+	{name: "subscriptions-keys", what: "50 connections with 1,000 subscriptions each to keys of 255 bytes", run: manyKeys},
+	{name: "subscriptions-churn", what: "subscriptions that begin and end, each to another key", run: keysComeAndGo},
+	{name: "subscriptions-history", what: "a history for each of 2,000 keys", run: histories},
+	{name: "subscriptions-past", what: "1,000 subscriptions to one key that has a history, without credit", run: pasts},
+	{name: "subscriptions-slow", what: "1,000 subscriptions on each of ten connections that give no credit, and messages of 60 kB", run: slowSubscribers},
+}
+
+// demand asks for something to be done, and waits for it.
+func (s *socket) demand(method string, request any) error {
+	b, _ := json.Marshal(request)
+	if err := s.send(s.call(method, wire.Unary, string(b))); err != nil {
+		return err
+	}
+	for {
+		msg, err := s.message()
+		if err != nil {
+			return err
+		}
+		for len(msg) > 0 {
+			var f wire.Frame
+			n, err := wire.DecodeBinary(msg, &f, nil)
+			if err != nil {
+				return err
+			}
+			if msg = msg[n:]; f.ID == s.id && (f.Type == wire.Result || f.Type == wire.Fail) {
+				return nil
+			}
+		}
+	}
+}
+
+// anchor is a connection whose subscription keeps room 0, with members in it.
+func (a *arena) anchor(members int) (*socket, error) {
+	s, err := a.open()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.send(s.call("news", wire.ServerStream, `"0"`)); err != nil {
+		return nil, err
+	}
+	if err := s.demand("echo", "the room is there"); err != nil {
+		return nil, err
+	}
+	return s, s.demand("crowd", crowdRequest{Count: members, By: 1})
+}
+
+func onlookers(a *arena) error {
+	if _, err := a.anchor(a.size(3000, 1500)); err != nil {
+		return err
+	}
+	a.crowd(4, func(int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		s.drain()
+		return s.send(s.calls(a.size(1000, 300), "news.presence", wire.ServerStream, `"0"`)...)
+	})
+	return nil
+}
+
+func churn(a *arena) error {
+	n := a.size(2000, 500)
+	s, err := a.anchor(0)
+	if err != nil {
+		return err
+	}
+	a.crowd(a.size(10, 4), func(int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		s.drain()
+		return s.send(s.calls(100, "news.presence", wire.ServerStream, `"0"`)...)
+	})
+	for i := range a.size(20, 6) {
+		if err := s.demand("crowd", crowdRequest{From: i * n, Count: n, By: 1}); err != nil {
+			return err
+		}
+		if err := s.demand("crowd", crowdRequest{From: i * n, Count: n, By: -1}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func longNames(a *arena) error {
+	a.crowd(a.size(500, 100), func(i int) error {
+		s, err := a.member(fmt.Sprint(i, text(1000)))
+		if err != nil {
+			return err
+		}
+		if err := s.send(s.call("news", wire.ServerStream, `"0"`)); err != nil {
+			return err
+		}
+		return s.send(s.calls(a.size(20, 10), "news.presence", wire.ServerStream, `"0"`)...)
+	})
+	return nil
+}
+
+func manyKeys(a *arena) error {
+	a.crowd(a.size(50, 10), func(c int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		s.obey()
+		var fs []wire.Frame
+		for i := range 1000 {
+			fs = append(fs, s.call("news", wire.ServerStream, fmt.Sprintf(`"%08d%s"`, c*1000+i, text(247))))
+		}
+		return s.send(fs...)
+	})
+	return nil
+}
+
+func keysComeAndGo(a *arena) error {
+	a.again(8, func(c int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		s.obey()
+		for !a.over() {
+			var fs []wire.Frame
+			for range 50 {
+				f := s.call("news", wire.ServerStream, fmt.Sprintf(`"%d/%d"`, c, s.id))
+				fs = append(fs, f, wire.Frame{Type: wire.Cancel, ID: f.ID})
+			}
+			if err := s.send(fs...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return nil
+}
+
+func histories(a *arena) error {
+	a.crowd(4, func(c int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		for i := range a.size(500, 60) {
+			key := fmt.Sprint(c, "/", i)
+			f := s.call("past", wire.ServerStream, `"`+key+`"`)
+			if err := s.send(f); err != nil {
+				return err
+			}
+			if err := s.demand("spread", spreadRequest{Topic: "past", Key: key, Count: 10, Bytes: 60_000}); err != nil {
+				return err
+			}
+			if err := s.send(wire.Frame{Type: wire.Cancel, ID: f.ID}, wire.Frame{Type: wire.Ack, Position: 0}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return nil
+}
+
+func pasts(a *arena) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	if err := s.send(s.call("past", wire.ServerStream, `"p"`)); err != nil {
+		return err
+	}
+	if err := s.demand("spread", spreadRequest{Topic: "past", Key: "p", Count: 100, Bytes: 2000}); err != nil {
+		return err
+	}
+	a.crowd(a.size(20, 4), func(int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		return s.send(s.calls(a.size(1000, 300), "past", wire.ServerStream, `"p"`)...)
+	})
+	return nil
+}
+
+func slowSubscribers(a *arena) error {
+	a.crowd(a.size(10, 3), func(int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		return s.send(s.calls(a.size(1000, 200), "news", wire.ServerStream, `"0"`)...)
+	})
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	return s.demand("spread", spreadRequest{Key: "0", Count: a.size(100, 20), Bytes: 60_000})
+}
