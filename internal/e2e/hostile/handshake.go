@@ -18,7 +18,7 @@ var handshakes = []attack{
 }
 
 func largeHello(a *arena) error {
-	h := wire.HelloBody{Attempt: 1, Client: text(60), Limits: greedy, Cache: text(60)}
+	h := wire.HelloBody{Attempt: 1, Limits: greedy, Cache: text(60)}
 	for i := range 64 {
 		h.Features = append(h.Features, text(400)+string(rune('a'+i)))
 	}

@@ -110,8 +110,13 @@ func (h *honest) tell(r *result) {
 	r.calls, r.fails, r.lost = len(h.took), h.fails, h.lost
 }
 
-func (h *honest) close() {
+// rest makes no more calls.
+func (h *honest) rest() {
 	h.stop()
 	h.all.Wait()
+}
+
+func (h *honest) close() {
+	h.rest()
 	h.conn.Close()
 }

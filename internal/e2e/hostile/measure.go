@@ -37,8 +37,8 @@ type result struct {
 }
 
 const (
-	hold       = 3 * time.Second // how long attackers stay when they have done their worst
-	holdSmall  = 300 * time.Millisecond
+	hold       = 2 * time.Second // how long attackers stay when they have done their worst
+	holdSmall  = 150 * time.Millisecond
 	backWithin = 5 * time.Second
 )
 
@@ -47,7 +47,7 @@ func (p program) measure(ctx context.Context, a attack) (r result) {
 	r.attack = a
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	srv, err := p.start(ctx, append([]string{"server", fmt.Sprint("-budget=", p.budget)}, a.server.args()...)...)
+	srv, err := p.start(ctx, append([]string{"server", fmt.Sprint("-budget=", p.budget)}, a.server.args(p.full)...)...)
 	if err != nil {
 		r.broken = err
 		return r
@@ -70,23 +70,24 @@ func (p program) play(ctx context.Context, a attack, srv *process, addr string, 
 	if err != nil {
 		return err
 	}
-	p.pause(ctx, 100*time.Millisecond, time.Second)
+	p.pause(ctx, 20*time.Millisecond, 200*time.Millisecond)
 	h.close() // so that what is made once is there
 	r.back = -1
-	if r.base, _, err = srv.settled(ctx, stats{}, time.Now().Add(200*time.Millisecond)); err != nil {
+	quiet := stats{Heap: 64 << 20, Now: 4 - slackGoroutines}
+	if r.base, _, err = srv.settled(ctx, quiet, time.Now().Add(time.Second)); err != nil {
 		return err
 	}
 	if h, err = newHonest(ctx, addr, a.server.auth); err != nil {
 		return err
 	}
-	p.pause(ctx, 100*time.Millisecond, time.Second)
+	p.pause(ctx, 60*time.Millisecond, time.Second)
 	_, r.idleP99 = h.latency()
 	h.forget()
 	r.idle, _ = srv.memory()
 	cpu := srv.cpu()
-	left, err := p.assault(ctx, a, srv, addr, r)
+	left, err := p.assault(ctx, a, srv, addr, h, r)
 	r.cpu = srv.cpu() - cpu
-	p.pause(ctx, 200*time.Millisecond, 2*time.Second)
+	p.pause(ctx, 60*time.Millisecond, time.Second)
 	h.tell(r)
 	h.close()
 	if err != nil || a.ends {
@@ -101,7 +102,7 @@ func (p program) play(ctx context.Context, a attack, srv *process, addr string, 
 }
 
 // assault runs the attackers, and returns when they were killed.
-func (p program) assault(ctx context.Context, a attack, srv *process, addr string, r *result) (left time.Time, err error) {
+func (p program) assault(ctx context.Context, a attack, srv *process, addr string, h *honest, r *result) (left time.Time, err error) {
 	enemy, err := p.start(ctx, "attack", "-name="+a.name, "-addr="+addr, fmt.Sprint("-full=", p.full))
 	if err != nil {
 		return left, err
@@ -121,6 +122,9 @@ func (p program) assault(ctx context.Context, a attack, srv *process, addr strin
 		r.beside = errors.New(word)
 	}
 	p.pause(ctx, holdSmall, hold)
+	if a.ends {
+		h.rest() // what a Shutdown cuts off is no error
+	}
 	if a.after != nil {
 		r.beside = errors.Join(r.beside, a.after(srv))
 	}
@@ -142,15 +146,22 @@ func (p program) pause(ctx context.Context, small, full time.Duration) {
 	}
 }
 
-// slack is what a server may have more than before: what it keeps to use again.
+// What a server may have more than before: what it keeps to use again, and what
+// Go's runtime never gives back of goroutines that there were.
 const (
 	slackHeap       = 8 << 20
 	slackGoroutines = 8
+	slackGone       = 600
 )
+
+// mostHeap is what may be in use afterwards.
+func (s stats) mostHeap(base stats) uint64 {
+	return base.Heap + slackHeap + uint64(s.Most)*slackGone
+}
 
 // like reports whether a server is again as it was.
 func (s stats) like(base stats) bool {
-	return s.Heap <= base.Heap+slackHeap && s.Now <= base.Now+slackGoroutines && s.Ledger == 0
+	return s.Heap <= s.mostHeap(base) && s.Now <= base.Now+slackGoroutines && s.Ledger == 0
 }
 
 // settled asks until the server is as it was, or until the deadline. at is zero if
@@ -167,7 +178,7 @@ func (x *process) settled(ctx context.Context, base stats, deadline time.Time) (
 			return s, at, nil
 		}
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
 			return s, at, ctx.Err()
 		}

@@ -32,7 +32,7 @@ func (a *arena) post(n int, body string) (net.Conn, error) {
 }
 
 func postBatch(a *arena) error {
-	body := string(batch(a.size(1024, 150), "big", 4_000_000))
+	body := string(batch(a.size(1024, 100), "big", 4_000_000))
 	c, err := a.post(len(body), body)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,7 +45,7 @@ func (r *result) faults(budget int64) (list []string) {
 	if r.attack.ends {
 		return list
 	}
-	if r.after.Heap > r.base.Heap+slackHeap {
+	if r.after.Heap > r.after.mostHeap(r.base) {
 		add("heap: %s after, %s before", megabytes(int64(r.after.Heap)), megabytes(int64(r.base.Heap)))
 	}
 	if r.after.Now > r.base.Now+slackGoroutines {
@@ -69,14 +70,16 @@ func (r *result) row(budget int64) string {
 	case r.back >= 0:
 		back = fmt.Sprintf("%.1f s", r.back.Seconds())
 	}
-	cells := []string{
+	after := []string{megabytes(int64(r.after.Heap)), fmt.Sprint(r.after.Now), fmt.Sprint(r.after.Ledger)}
+	if r.attack.ends {
+		after = []string{"-", "-", "-"}
+	}
+	cells := slices.Concat([]string{
 		r.attack.name, megabytes(r.peak), fmt.Sprint(r.worst.Most), fmt.Sprintf("%.1f", r.cpu.Seconds()), megabytes(r.worst.LogBytes),
 		millis(r.p50), fmt.Sprintf("%s (%s)", millis(r.p99), millis(r.idleP99)), fmt.Sprint(len(r.fails)),
-		megabytes(int64(r.after.Heap)), fmt.Sprint(r.after.Now), fmt.Sprint(r.after.Ledger), back,
-		strings.Join(r.faults(budget), "; "), strings.Join(notes, "; "),
-	}
+	}, after, []string{back, strings.Join(r.faults(budget), "; "), strings.Join(notes, "; ")})
 	for i := range cells {
-		cells[i] = strings.NewReplacer("|", "/", "\n", " ").Replace(cells[i])
+		cells[i] = strings.NewReplacer("|", "/", "\n", "; ").Replace(cells[i])
 	}
 	return "| " + strings.Join(cells, " | ") + " |"
 }

@@ -39,10 +39,15 @@ type settings struct {
 	auth     bool
 	compress bool
 	grace    time.Duration // 0: two seconds, so that five are enough for all to end
+	kept     int           // Server.MaxKept in small sizes
 }
 
-func (s settings) args() []string {
-	return []string{fmt.Sprint("-auth=", s.auth), fmt.Sprint("-compress=", s.compress), fmt.Sprint("-grace=", max(s.grace, 2*time.Second))}
+func (s settings) args(full bool) []string {
+	kept := s.kept
+	if full {
+		kept = 0
+	}
+	return []string{fmt.Sprint("-kept=", kept), fmt.Sprint("-auth=", s.auth), fmt.Sprint("-compress=", s.compress), fmt.Sprint("-grace=", max(s.grace, 2*time.Second))}
 }
 
 // serverMain is the process that is attacked. It prints its address, and answers
@@ -54,13 +59,14 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 	auth := fs.Bool("auth", false, "ask for a name")
 	compress := fs.Bool("compress", false, "Server.Compress")
 	grace := fs.Duration("grace", 2*time.Second, "Limits.Grace")
+	kept := fs.Int("kept", 0, "Server.MaxKept")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	logged := &counter{}
-	s := &service{hub: typedrpc.NewHub(nil)}
+	s := &service{hub: typedrpc.NewHub(&typedrpc.HubOptions{IdleKeys: 16})}
 	srv := &typedrpc.Server{
-		Mux: s.mux(), MaxBuffered: *budget, Compress: *compress,
+		Mux: s.mux(), MaxBuffered: *budget, MaxKept: *kept, Compress: *compress,
 		Limits: typedrpc.Limits{Grace: *grace},
 		Logger: slog.New(slog.NewTextHandler(logged, nil)),
 	}

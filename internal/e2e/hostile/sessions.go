@@ -15,8 +15,8 @@ import (
 
 // Sessions, which outlive their links.
 var sessions = []attack{
-	{name: "sessions-dropped", what: "10,563 sessions begun and dropped while an honest client is in a tunnel for two seconds", server: settings{grace: 10 * time.Second}, run: dropped, beside: tunnel},
-	{name: "sessions-confirmed", what: "the same, each acknowledged before it is dropped", server: settings{grace: 10 * time.Second}, run: confirmed, beside: tunnel},
+	{name: "sessions-dropped", what: "10,563 sessions begun and dropped while an honest client is in a tunnel for two seconds", server: settings{grace: 10 * time.Second, kept: 300}, run: dropped, beside: tunnel},
+	{name: "sessions-confirmed", what: "the same, each confirmed before it is dropped", server: settings{grace: 10 * time.Second, kept: 300}, run: confirmed, beside: tunnel},
 	{name: "sessions-heavy", what: "sessions dropped with 4 MB of replies that nobody acknowledged", run: heavySessions},
 	{name: "sessions-streams", what: "sessions dropped with 1,000 streams each", run: streamSessions},
 	{name: "sessions-guessed", what: "HELLOs with guessed tokens", run: guessed},
@@ -26,13 +26,9 @@ var sessions = []attack{
 
 var resumes = append([]string{"resume"}, hisFeatures...)
 
-func (a *arena) resumable(confirm bool) (*socket, error) {
-	h := wire.HelloBody{Attempt: 1, Limits: greedy, Features: resumes}
-	s, err := a.begin(h)
-	if err == nil && confirm {
-		err = s.send(s.call("echo", wire.Unary, `""`))
-	}
-	return s, err
+// resumable begins a session that outlives its link, and confirms it.
+func (a *arena) resumable() (*socket, error) {
+	return a.begin(wire.HelloBody{Attempt: 1, Limits: greedy, Features: resumes})
 }
 
 func dropped(a *arena) error { return a.dropMany(false) }
@@ -41,11 +37,15 @@ func confirmed(a *arena) error { return a.dropMany(true) }
 
 func (a *arena) dropMany(confirm bool) error {
 	a.crowd(a.size(10_563, 1000), func(int) error {
-		s, err := a.resumable(confirm)
+		s, err := a.upgrade(binaryJSON, nil)
 		if err != nil {
 			return err
 		}
-		return s.Close()
+		defer s.Close()
+		if err := s.hello(wire.HelloBody{Attempt: 1, Limits: greedy, Features: resumes}); err != nil || !confirm {
+			return err
+		}
+		return s.send(wire.Frame{Type: wire.Ack})
 	})
 	return nil
 }
@@ -109,7 +109,7 @@ func (t *tunnelled) leave() {
 
 func heavySessions(a *arena) error {
 	a.crowd(a.size(500, 80), func(int) error {
-		s, err := a.resumable(true)
+		s, err := a.resumable()
 		if err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func heavySessions(a *arena) error {
 
 func streamSessions(a *arena) error {
 	a.crowd(a.size(100, 20), func(int) error {
-		s, err := a.resumable(true)
+		s, err := a.resumable()
 		if err != nil {
 			return err
 		}
@@ -156,7 +156,7 @@ func guessed(a *arena) error {
 
 func resumedAgain(a *arena) error {
 	a.again(4, func(int) error {
-		s, err := a.resumable(true)
+		s, err := a.resumable()
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -19,7 +20,7 @@ const late = 100 * time.Millisecond
 
 // onTime shuts the server down and looks at what is left.
 func onTime(srv *process) error {
-	const within = time.Second
+	const within = 400 * time.Millisecond
 	answer, err := srv.ask("shutdown " + within.String())
 	if err != nil {
 		return err
@@ -28,19 +29,17 @@ func onTime(srv *process) error {
 	if err != nil {
 		return err
 	}
-	if took := time.Duration(ms) * time.Millisecond; took > within+late {
-		return fmt.Errorf("Shutdown within %v returned after %v", within, took)
-	}
 	s, err := srv.stats()
-	switch {
-	case err != nil:
-		return err
-	case s.Ledger != 0:
-		return fmt.Errorf("ledger: %d bytes after Shutdown", s.Ledger)
-	case s.Heap > 16<<20:
-		return fmt.Errorf("heap: %s after Shutdown", megabytes(int64(s.Heap)))
+	if took := time.Duration(ms) * time.Millisecond; took > within+late {
+		err = errors.Join(err, fmt.Errorf("Shutdown within %v returned after %v", within, took))
 	}
-	return nil
+	if s.Ledger != 0 {
+		err = errors.Join(err, fmt.Errorf("ledger: %d bytes after Shutdown", s.Ledger))
+	}
+	if s.Heap > 16<<20 {
+		err = errors.Join(err, fmt.Errorf("heap: %s after Shutdown", megabytes(int64(s.Heap))))
+	}
+	return err
 }
 
 func readsNothingMany(a *arena) error {

@@ -40,6 +40,7 @@ type socket struct {
 	op    byte // of messages
 	id    uint64
 	token string // of the session
+	took  uint64 // counted frames that demand has read
 }
 
 // upgrade opens a WebSocket that speaks protocol.
@@ -98,26 +99,31 @@ func (a *arena) begin(h wire.HelloBody) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}); err != nil {
+	if err := s.hello(h); err != nil {
 		return s, err
+	}
+	return s, s.send(wire.Frame{Type: wire.Ack})
+}
+
+// hello is the opening without what confirms the session.
+func (s *socket) hello(h wire.HelloBody) error {
+	if err := s.send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}); err != nil {
+		return err
 	}
 	msg, err := s.message()
 	if err != nil {
-		return s, err
+		return err
 	}
 	var f wire.Frame
 	if _, err := wire.DecodeBinary(msg, &f, nil); err != nil {
-		return s, err
+		return err
 	}
 	if f.Type != wire.Welcome {
-		return s, errors.New("no WELCOME")
+		return errors.New("no WELCOME")
 	}
 	w, err := wire.ParseWelcome(f.Payload)
-	if err != nil {
-		return s, err
-	}
 	s.token = w.Token
-	return s, s.send(wire.Frame{Type: wire.Ack})
+	return err
 }
 
 // send writes frames, in messages of at most 60 KiB or one frame.

@@ -23,7 +23,7 @@ var subscriptions = []attack{
 	{name: "subscriptions-slow", what: "1,000 subscriptions on each of ten connections that give no credit, and messages of 60 kB", run: slowSubscribers},
 }
 
-// demand asks for something to be done, and waits for it.
+// demand asks for something to be done, waits for it, and acknowledges it.
 func (s *socket) demand(method string, request any) error {
 	b, _ := json.Marshal(request)
 	if err := s.send(s.call(method, wire.Unary, string(b))); err != nil {
@@ -40,8 +40,11 @@ func (s *socket) demand(method string, request any) error {
 			if err != nil {
 				return err
 			}
-			if msg = msg[n:]; f.ID == s.id && (f.Type == wire.Result || f.Type == wire.Fail) {
-				return nil
+			if msg = msg[n:]; f.Type.Counted() {
+				s.took++
+			}
+			if f.ID == s.id && (f.Type == wire.Result || f.Type == wire.Fail) {
+				return s.send(wire.Frame{Type: wire.Ack, Position: s.took})
 			}
 		}
 	}
@@ -170,7 +173,7 @@ func histories(a *arena) error {
 			if err := s.demand("spread", spreadRequest{Topic: "past", Key: key, Count: 10, Bytes: 60_000}); err != nil {
 				return err
 			}
-			if err := s.send(wire.Frame{Type: wire.Cancel, ID: f.ID}, wire.Frame{Type: wire.Ack, Position: 0}); err != nil {
+			if err := s.send(wire.Frame{Type: wire.Cancel, ID: f.ID}); err != nil {
 				return err
 			}
 		}
