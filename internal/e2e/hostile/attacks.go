@@ -12,6 +12,9 @@ type attack struct {
 	run  func(a *arena) error
 
 	server settings
+	// goroutines is the most that the server may have while what the attackers
+	// began is there; 0: any number.
+	goroutines int
 	// beside runs in the honest client's process while the attackers are there.
 	beside func(ctx context.Context, srv *process, addr string, a attack) error
 	// after runs there when the attackers have done what they can, and hold it.

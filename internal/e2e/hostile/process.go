@@ -58,6 +58,7 @@ func (x *process) line(within time.Duration) (string, error) {
 	select {
 	case s, ok := <-x.lines:
 		if !ok {
+			x.cmd.Wait() // until all is there that it had to say
 			return "", fmt.Errorf("the process ended: %.2000s", x.errs)
 		}
 		return s, nil

@@ -36,6 +36,9 @@ func (r *result) faults(budget int64) (list []string) {
 	if r.calls == 0 {
 		add("no honest call was answered")
 	}
+	if most := r.attack.goroutines; most > 0 && r.worst.Now > most {
+		add("goroutines: %d, %d are allowed", r.worst.Now, most)
+	}
 	if r.worst.LogBytes > mostLog {
 		add("log: %s", megabytes(r.worst.LogBytes))
 	}

@@ -31,7 +31,7 @@ func onTime(srv *process) error {
 	}
 	s, err := srv.stats()
 	if took := time.Duration(ms) * time.Millisecond; took > within+late {
-		err = errors.Join(err, fmt.Errorf("Shutdown within %v returned after %v", within, took))
+		err = errors.Join(err, fmt.Errorf("shutdown within %v returned after %v", within, took))
 	}
 	if s.Ledger != 0 {
 		err = errors.Join(err, fmt.Errorf("ledger: %d bytes after Shutdown", s.Ledger))

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -301,6 +302,33 @@ func (s *socket) repeat(n int, fs ...wire.Frame) error {
 		}
 	}
 	return nil
+}
+
+// demand asks for something to be done, waits for it, and acknowledges it.
+func (s *socket) demand(method string, request any) error {
+	b, _ := json.Marshal(request)
+	if err := s.send(s.call(method, wire.Unary, string(b))); err != nil {
+		return err
+	}
+	for {
+		msg, err := s.message()
+		if err != nil {
+			return err
+		}
+		for len(msg) > 0 {
+			var f wire.Frame
+			n, err := wire.DecodeBinary(msg, &f, nil)
+			if err != nil {
+				return err
+			}
+			if msg = msg[n:]; f.Type.Counted() {
+				s.took++
+			}
+			if f.ID == s.id && (f.Type == wire.Result || f.Type == wire.Fail) {
+				return s.send(wire.Frame{Type: wire.Ack, Position: s.took})
+			}
+		}
+	}
 }
 
 // quoted is a JSON string of n bytes.
