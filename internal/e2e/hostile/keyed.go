@@ -13,6 +13,8 @@ import (
 var keyed = []attack{
 	{name: "keyed-cut", what: "keyed calls with requests of 100 kB whose connections are cut while they run", run: keyedCut},
 	{name: "keyed-revoked", what: "keyed calls with requests of 100 kB whose subject is revoked while they run", server: settings{auth: true}, run: keyedStay, after: revoke},
+	{name: "keyed-closed", what: "keyed calls with requests of 100 kB whose connections are closed while they run", run: keyedClosed},
+	{name: "keyed-answers", what: "keyed calls with answers of 100 kB, each with a key of its own", run: keyedAnswers},
 	{name: "keyed-repeats", what: "1,000 repeats of one keyed call that runs, with requests of 100 kB", run: keyedRepeats},
 }
 
@@ -33,7 +35,20 @@ func (s *socket) keyedCalls(n, size int, one bool) []wire.Frame {
 	return fs
 }
 
-func keyedCut(a *arena) error {
+func keyedCut(a *arena) error { return a.keyedThen((*socket).Close) }
+
+func keyedClosed(a *arena) error {
+	return a.keyedThen(func(s *socket) error {
+		defer s.Close()
+		if err := s.part(true, opClose, 2, []byte{1000 >> 8, 1000 & 0xff}); err != nil {
+			return err
+		}
+		return s.until()
+	})
+}
+
+// keyedThen ends connections on which keyed calls run.
+func (a *arena) keyedThen(end func(*socket) error) error {
 	a.again(a.size(8, 4), func(int) error {
 		s, err := a.open()
 		if err != nil {
@@ -43,7 +58,26 @@ func keyedCut(a *arena) error {
 			return err
 		}
 		time.Sleep(50 * time.Millisecond)
-		return s.Close()
+		return end(s)
+	})
+	return nil
+}
+
+func keyedAnswers(a *arena) error {
+	a.again(4, func(int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		fs := s.keyedCalls(50, 0, false)
+		for i := range fs {
+			fs[i].Payload = []byte(`{"Bytes":100000}`)
+		}
+		if err := s.send(fs...); err != nil {
+			return err
+		}
+		return s.demand("echo", "the last")
 	})
 	return nil
 }

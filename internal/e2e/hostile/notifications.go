@@ -8,7 +8,7 @@ import (
 
 // Notifications, which have no answer.
 var notifications = []attack{
-	{name: "notes-names", what: "connections that fill their windows with notifications of unknown names of 255 bytes behind a handler that never returns", run: noteNames},
+	{name: "notes-names", what: "connections with as many notifications of names of 255 bytes as are tolerated behind a handler that never returns", run: noteNames},
 	{name: "notes-plain", what: "plain peers with tiny notifications behind a handler that never returns", run: notesPlain},
 	{name: "notes-over", what: "notifications far beyond the window", run: notesOver},
 	{name: "notes-large", what: "notifications of 4 MB behind a handler that never returns", run: notesLarge},
@@ -17,7 +17,7 @@ var notifications = []attack{
 }
 
 func noteNames(a *arena) error {
-	a.crowd(a.size(1000, 200), func(int) error {
+	a.crowd(a.size(60, 8), func(int) error {
 		s, err := a.open()
 		if err != nil {
 			return err
@@ -27,7 +27,7 @@ func noteNames(a *arena) error {
 			return err
 		}
 		f := wire.Frame{Type: wire.Notify, Method: strings.Repeat("n", 255), Payload: []byte("1")}
-		return s.repeat(10, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f) // times 20 …
+		return s.repeat(a.size(6000, 3000), f, f, f, f, f, f, f, f, f, f) // times ten
 	})
 	return nil
 }

@@ -67,8 +67,10 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 	s := &service{hub: typedrpc.NewHub(&typedrpc.HubOptions{IdleKeys: 16})}
 	srv := &typedrpc.Server{
 		Mux: s.mux(), MaxBuffered: *budget, MaxKept: *kept, Compress: *compress,
-		Limits: typedrpc.Limits{Grace: *grace},
-		Logger: slog.New(slog.NewTextHandler(logged, nil)),
+		// So short that what it keeps is gone in five seconds.
+		Replays: typedrpc.NewReplayCache(typedrpc.ReplayOptions{TTL: 2 * time.Second, Bytes: 32 << 20}),
+		Limits:  typedrpc.Limits{Grace: *grace},
+		Logger:  slog.New(slog.NewTextHandler(logged, nil)),
 	}
 	if *auth {
 		srv.Authenticate = typedrpc.Authenticate(signIn, authenticate)
