@@ -68,13 +68,13 @@ func (r *result) row(budget int64) string {
 	}
 	back := "no"
 	switch {
-	case r.attack.ends:
+	case r.attack.ends, r.killed, r.broken != nil:
 		back = "-"
 	case r.back >= 0:
 		back = fmt.Sprintf("%.1f s", r.back.Seconds())
 	}
 	after := []string{megabytes(int64(r.after.Heap)), fmt.Sprint(r.after.Now), fmt.Sprint(r.after.Ledger)}
-	if r.attack.ends {
+	if r.attack.ends || r.killed || r.broken != nil {
 		after = []string{"-", "-", "-"}
 	}
 	cells := slices.Concat([]string{
