@@ -16,7 +16,7 @@ type attack struct {
 	// began is there; 0: any number.
 	goroutines int
 	// beside runs in the honest client's process while the attackers are there.
-	beside func(ctx context.Context, srv *process, addr string, a attack) error
+	beside func(ctx context.Context, addr string, full bool) error
 	// after runs there when the attackers have done what they can, and hold it.
 	after func(srv *process) error
 	// ends: the server is shut down in it, and nothing is asked of it then.

@@ -62,6 +62,7 @@ func runMain(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
 	budget := fs.String("budget", "256MiB", "Server.MaxBuffered")
 	only := fs.String("only", "", "attacks whose names have this in them, or one of these with commas between")
+	stacks := fs.Bool("stacks", false, "say where the goroutines are of a server that is not as it was")
 	size := fs.String("size", "full", "small or full")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -76,7 +77,7 @@ func runMain(args []string, out io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := program{path: self, budget: n, full: *size == "full"}
+	p := program{path: self, budget: n, full: *size == "full", stacks: *stacks}
 	fmt.Fprintln(out, header)
 	failed := 0
 	for _, a := range attacks {
@@ -88,6 +89,9 @@ func runMain(args []string, out io.Writer) error {
 			failed++
 		}
 		fmt.Fprintln(out, r.row(n))
+		if r.stacks != "" {
+			fmt.Fprintln(os.Stderr, strings.ReplaceAll(r.stacks, "\v", "\n"))
+		}
 	}
 	fmt.Fprintf(out, "\n%d rows are outside the bounds.\n", failed)
 	return ctx.Err()

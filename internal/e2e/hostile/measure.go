@@ -13,6 +13,7 @@ type program struct {
 	path   string // of the executable that is server and attackers
 	budget int64
 	full   bool
+	stacks bool // say where the goroutines are of a server that is not as it was
 }
 
 // result is what one attack cost.
@@ -34,6 +35,7 @@ type result struct {
 	notes    []string
 	beside   error // of what the attack has in this process
 	broken   error // the measurement
+	stacks   string
 }
 
 const (
@@ -97,6 +99,8 @@ func (p program) play(ctx context.Context, a attack, srv *process, addr string, 
 	var at time.Time
 	if r.after, at, err = srv.settled(ctx, r.base, deadline); err == nil && !at.IsZero() {
 		r.back = at.Sub(left)
+	} else if err == nil && p.stacks {
+		r.stacks, err = srv.ask("stacks")
 	}
 	return err
 }
@@ -110,7 +114,7 @@ func (p program) assault(ctx context.Context, a attack, srv *process, addr strin
 	defer enemy.kill()
 	beside := make(chan error, 1)
 	if a.beside != nil {
-		go func() { beside <- a.beside(ctx, srv, addr, a) }()
+		go func() { beside <- a.beside(ctx, addr, p.full) }()
 	}
 	word, err := enemy.line(time.Minute)
 	if err != nil {

@@ -46,7 +46,9 @@ func (p program) start(ctx context.Context, args ...string) (*process, error) {
 	}
 	go func() {
 		defer close(x.lines)
-		for s := bufio.NewScanner(out); s.Scan(); {
+		s := bufio.NewScanner(out)
+		s.Buffer(nil, 16<<20)
+		for s.Scan() {
 			x.lines <- s.Text()
 		}
 	}()

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -52,7 +53,7 @@ func (s settings) args(full bool) []string {
 
 // serverMain is the process that is attacked. It prints its address, and answers
 // the lines of its input, one each: "stats"; "shutdown" and a duration, with the
-// milliseconds that it took; "revoke" and a subject. It ends with its input.
+// milliseconds that it took; "revoke" and a subject; "stacks". It ends with its input.
 func serverMain(args []string, in io.Reader, out io.Writer) error {
 	fs := flag.NewFlagSet("server", flag.ContinueOnError)
 	budget := fs.Int64("budget", 256<<20, "Server.MaxBuffered")
@@ -100,6 +101,10 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 			fmt.Fprintf(out, "%s\n", b)
 		case "shutdown":
 			fmt.Fprintln(out, shutdown(srv, rest).Milliseconds())
+		case "stacks":
+			var b bytes.Buffer
+			pprof.Lookup("goroutine").WriteTo(&b, 1)
+			fmt.Fprintln(out, strings.ReplaceAll(b.String(), "\n", "\v"))
 		case "revoke":
 			fmt.Fprintln(out, srv.Revoke(rest))
 		default:

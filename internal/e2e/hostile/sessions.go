@@ -15,7 +15,7 @@ import (
 
 // Sessions, which outlive their links.
 var sessions = []attack{
-	{name: "sessions-dropped", what: "10,563 sessions begun and dropped while an honest client is in a tunnel for two seconds", server: settings{grace: 10 * time.Second, kept: 300}, run: dropped, beside: tunnel},
+	{name: "sessions-dropped", what: "10,563 sessions begun and dropped while an honest client is in a tunnel", server: settings{grace: 10 * time.Second, kept: 300}, run: dropped, beside: tunnel},
 	{name: "sessions-confirmed", what: "the same, each confirmed before it is dropped", server: settings{grace: 10 * time.Second, kept: 300}, run: confirmed, beside: tunnel},
 	{name: "sessions-heavy", what: "sessions dropped with 4 MB of replies that nobody acknowledged", run: heavySessions},
 	{name: "sessions-streams", what: "sessions dropped with 1,000 streams each", run: streamSessions},
@@ -50,9 +50,9 @@ func (a *arena) dropMany(confirm bool) error {
 	return nil
 }
 
-// tunnel is an honest client that is without a link for two seconds, with a call
+// tunnel is an honest client that is without a link for some seconds, with a call
 // in flight that must be answered.
-func tunnel(ctx context.Context, _ *process, addr string, _ attack) error {
+func tunnel(ctx context.Context, addr string, full bool) error {
 	t := &tunnelled{}
 	web := &http.Client{Transport: &http.Transport{DialContext: t.dial}}
 	defer web.CloseIdleConnections()
@@ -64,7 +64,11 @@ func tunnel(ctx context.Context, _ *process, addr string, _ attack) error {
 	answer := typedrpc.Go(ctx, conn, methodSleep, 1000)
 	time.Sleep(50 * time.Millisecond)
 	t.enter()
-	time.Sleep(2 * time.Second)
+	away := 2 * time.Second
+	if full {
+		away = 7 * time.Second // all of the attackers need longer here
+	}
+	time.Sleep(away)
 	t.leave()
 	if _, err = answer.Await(ctx); err != nil {
 		return fmt.Errorf("the call from the tunnel: %w", err)
