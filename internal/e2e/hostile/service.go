@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/hook"
+)
+
+// What the server offers.
+var (
+	methodEcho   = typedrpc.NewMethod[string, string]("echo")
+	methodBig    = typedrpc.NewMethod[int, string]("big")             // a reply of so many bytes
+	methodKeep   = typedrpc.NewMethod[string, typedrpc.Empty]("keep") // until the caller gives up
+	methodSleep  = typedrpc.NewMethod[int, typedrpc.Empty]("sleep")   // so many milliseconds
+	methodRefuse = typedrpc.NewMethod[string, typedrpc.Empty]("refuse")
+	methodFail   = typedrpc.NewMethod[string, typedrpc.Empty]("fail") // with an error that is logged
+	methodPanic  = typedrpc.NewMethod[string, typedrpc.Empty]("panic")
+	methodKeyed  = typedrpc.NewMethod[keyedRequest, string]("keyed", typedrpc.Keyed)
+	methodSerial = typedrpc.NewMethod[string, typedrpc.Empty]("serial", typedrpc.Serial)
+	methodCrowd  = typedrpc.NewMethod[crowdRequest, typedrpc.Empty]("crowd")   // members of room 0 come or go
+	methodSpread = typedrpc.NewMethod[spreadRequest, typedrpc.Empty]("spread") // publishes
+	methodBack   = typedrpc.NewMethod[int, typedrpc.Empty]("back")             // calls the caller so many times
+	noteSlow     = typedrpc.NewNotification[string]("slow")                    // its handler never returns
+	noteFast     = typedrpc.NewNotification[string]("fast")
+	methodTheirs = typedrpc.NewMethod[string, string]("theirs")             // of the attackers
+	streamTalk   = typedrpc.NewBidiStream[string, string, string]("talk")   // an echo
+	streamDeaf   = typedrpc.NewClientStream[string, string, string]("deaf") // receives nothing
+	streamPour   = typedrpc.NewServerStream[int, string]("pour")            // items of so many bytes, for ever
+	topicNews    = typedrpc.NewTopic[string]("news")
+	topicPast    = typedrpc.NewTopic[string]("past", typedrpc.History(1000, 0))
+	signIn       = typedrpc.NewMethod[signInRequest, typedrpc.Empty]("sign.in") // what authenticates
+	errForeign   = errors.New("the reason, which is the log's alone")
+	errNoAccess  = typedrpc.Errorf(typedrpc.Unauthenticated, "nobody knows you")
+)
+
+type keyedRequest struct {
+	Bytes int    // of the reply
+	Wait  bool   // until the call is cancelled
+	Pad   string // to make the request large
+}
+
+type crowdRequest struct{ From, Count, By int }
+
+type spreadRequest struct {
+	Topic, Key   string
+	Count, Bytes int
+}
+
+// signInRequest authenticates a user by a name alone. Slow keeps the server
+// waiting for its check.
+type signInRequest struct {
+	Name string
+	Slow bool
+	Fail string
+}
+
+// service is the handlers.
+type service struct {
+	hub   *typedrpc.Hub
+	noted atomic.Int64
+}
+
+// text is n bytes, from one string for all.
+func text(n int) string { return longText[:min(max(n, 0), len(longText))] }
+
+var longText = strings.Repeat("x", 4<<20-64)
+
+func (s *service) mux() *typedrpc.Mux {
+	mux := typedrpc.NewMux()
+	nothing := typedrpc.Empty{}
+	typedrpc.Handle(mux, methodEcho, func(_ context.Context, v string) (string, error) { return v, nil })
+	typedrpc.Handle(mux, methodBig, func(_ context.Context, n int) (string, error) { return text(n), nil })
+	typedrpc.Handle(mux, methodKeep, func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+		<-ctx.Done()
+		return nothing, ctx.Err()
+	})
+	typedrpc.Handle(mux, methodSerial, func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+		<-ctx.Done()
+		return nothing, ctx.Err()
+	})
+	typedrpc.Handle(mux, methodSleep, func(ctx context.Context, ms int) (typedrpc.Empty, error) {
+		select {
+		case <-time.After(time.Duration(ms) * time.Millisecond):
+			return nothing, nil
+		case <-ctx.Done():
+			return nothing, ctx.Err()
+		}
+	})
+	typedrpc.Handle(mux, methodRefuse, func(_ context.Context, v string) (typedrpc.Empty, error) {
+		return nothing, typedrpc.Errorf(typedrpc.NotFound, "there is no %s", v)
+	})
+	typedrpc.Handle(mux, methodFail, func(_ context.Context, v string) (typedrpc.Empty, error) {
+		return nothing, fmt.Errorf("%w: %s", errForeign, v)
+	})
+	typedrpc.Handle(mux, methodPanic, func(_ context.Context, v string) (typedrpc.Empty, error) { panic(v) })
+	typedrpc.Handle(mux, methodKeyed, func(ctx context.Context, r keyedRequest) (string, error) {
+		if r.Wait {
+			<-ctx.Done()
+		}
+		return text(r.Bytes), ctx.Err()
+	})
+	typedrpc.Handle(mux, methodBack, func(ctx context.Context, n int) (typedrpc.Empty, error) {
+		for range n {
+			typedrpc.Go(ctx, typedrpc.ConnFrom(ctx), methodTheirs, text(1000))
+		}
+		<-ctx.Done()
+		return nothing, ctx.Err()
+	})
+	typedrpc.HandleNotification(mux, noteSlow, func(ctx context.Context, _ string) { <-ctx.Done() })
+	typedrpc.HandleNotification(mux, noteFast, func(context.Context, string) { s.noted.Add(1) })
+	s.streams(mux)
+	s.topics(mux)
+	return mux
+}
+
+func (s *service) streams(mux *typedrpc.Mux) {
+	typedrpc.HandleBidiStream(mux, streamTalk, func(_ context.Context, _ string, x *typedrpc.Stream[string, string]) error {
+		for v, err := range x.All() {
+			if err != nil {
+				return err
+			}
+			if err := x.Send(v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	typedrpc.HandleClientStream(mux, streamDeaf, func(ctx context.Context, _ string, _ iter.Seq2[string, error]) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	})
+	typedrpc.HandleServerStream(mux, streamPour, func(_ context.Context, n int, send func(string) error) error {
+		for {
+			if err := send(text(n)); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+func (s *service) topics(mux *typedrpc.Mux) {
+	typedrpc.HandleTopic(mux, s.hub, topicNews, nil)
+	typedrpc.HandleTopic(mux, s.hub, topicPast, nil)
+	typedrpc.Handle(mux, methodCrowd, func(_ context.Context, r crowdRequest) (typedrpc.Empty, error) {
+		names := make([]string, r.Count)
+		for i := range names {
+			names[i] = fmt.Sprintf("member-%06d-%s", r.From+i, text(100))
+		}
+		hook.Present(s.hub, topicNews.Name(), "0", r.By, names...)
+		return typedrpc.Empty{}, nil
+	})
+	typedrpc.Handle(mux, methodSpread, func(ctx context.Context, r spreadRequest) (typedrpc.Empty, error) {
+		topic := topicNews
+		if r.Topic == topicPast.Name() {
+			topic = topicPast
+		}
+		for range r.Count {
+			if err := typedrpc.Publish(ctx, s.hub, topic, r.Key, text(r.Bytes)); err != nil {
+				return typedrpc.Empty{}, err
+			}
+		}
+		return typedrpc.Empty{}, nil
+	})
+}
+
+// authenticate knows everybody who has a name.
+func authenticate(ctx context.Context, r *http.Request, c signInRequest) (typedrpc.Identity, typedrpc.Empty, error) {
+	switch {
+	case c.Slow:
+		<-ctx.Done()
+		return typedrpc.Identity{}, typedrpc.Empty{}, ctx.Err()
+	case c.Fail != "":
+		return typedrpc.Identity{}, typedrpc.Empty{}, fmt.Errorf("%w: %s", errForeign, c.Fail)
+	case c.Name == "":
+		return typedrpc.Identity{}, typedrpc.Empty{}, errNoAccess
+	}
+	return typedrpc.Identity{Subject: c.Name}, typedrpc.Empty{}, nil
+}
