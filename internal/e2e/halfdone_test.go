@@ -230,7 +230,7 @@ func TestHalfDone_away(t *testing.T) {
 			p, _ = join()
 		}
 		synctest.Wait()
-		is.Equal(hook.Conn(c).Partial, 1) // after a minute, and two away
+		is.Equal(hook.Conn(c).Partial, 1)  // after a minute, and two away
 		for range halfLate / time.Second { // a line that stands still is the keepalive's
 			time.Sleep(time.Second)
 			is.NoErr(p.Send(wire.Frame{Type: wire.Ping}))

@@ -22,6 +22,7 @@ type purchases struct {
 	unknown  int         // what a method is taken to answer that has not yet; 0: firstGuess
 	sizes    *replySizes // what the others did
 	timer    *time.Timer // runs while calls are parked for what was bought
+	waited   int         // turns that a POST has waited for room in the ledger
 }
 
 const (
@@ -98,6 +99,9 @@ func (c *Conn) priceLocked(in *Inbound) int {
 	size, ok := c.bought.sizes.of(d)
 	if !ok {
 		size = min(c.bought.guess(), c.peer.most())
+		if c.config.Posted { // it is alone: nothing was, nor will be, learned
+			size = 2 * c.peer.most() // and its answer is there more than once
+		}
 		if d != nil {
 			size = d.Limit(size)
 		}
@@ -115,9 +119,16 @@ func (c *Conn) affordsLocked(in *Inbound) bool {
 	if c.slots > 0 && in.array == nil {
 		return unread <= most
 	}
-	sum := unread + c.bought.sum()
-	return sum == 0 || sum+c.priceLocked(in) <= most
+	sum, price := unread+c.bought.sum(), c.priceLocked(in)
+	if sum == 0 {
+		return !c.config.Posted || c.account.Room(price) || c.bought.waited >= postPatience
+	}
+	return sum+price <= most
 }
+
+// postPatience is how many turns a POST waits at most for room in the ledger: of
+// any number of them each could have one reply made.
+const postPatience = 20
 
 func (c *Conn) buyLocked(in *Inbound) {
 	p := &c.bought
@@ -180,7 +191,7 @@ func (c *Conn) unparkLocked() {
 
 // ageLocked sees that a turn ends while somebody waits for it.
 func (c *Conn) ageLocked() {
-	if p := &c.bought; p.timer == nil && p.sum() > 0 {
+	if p := &c.bought; p.timer == nil && (p.sum() > 0 || c.config.Posted && len(c.parked) > 0) {
 		p.timer = time.AfterFunc(purchaseTurn, c.purchasesAged)
 	}
 }
@@ -194,6 +205,7 @@ func (c *Conn) purchasesAged() {
 	c.mu.Lock()
 	defer c.unlockAndWake()
 	c.bought.timer = nil
+	c.bought.waited++
 	if !busy {
 		c.turnLocked()
 	}

@@ -148,9 +148,10 @@ func (o *outbox) pushAnswer(f wire.Frame) {
 const answerOverhead = 384
 
 // overflow ends the link of a peer that makes us answer and does not read the
-// answers: the reader cannot wait for it, so it has to go.
+// answers: the reader cannot wait for it, so it has to go. Where the account has
+// no more than a share, that bounds them too.
 func (o *outbox) overflow(most int) error {
-	if o.queued <= 2*most {
+	if o.queued <= 2*most && (o.queued <= fragment || o.account.Has(0)) {
 		return nil
 	}
 	return &link.CloseError{Code: session.CloseFlood, Reason: "answers are not being read"}

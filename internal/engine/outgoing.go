@@ -96,6 +96,12 @@ func (c *Conn) start(cl *Call) *status.Error {
 		c.mu.Unlock()
 		return err
 	}
+	// Handlers call back as often as their callers make them.
+	counted := cl.item.cost + callOverhead
+	if cl.nested && !c.account.Has(counted) {
+		c.mu.Unlock()
+		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
+	}
 	if c.waiting.len == 0 && c.placeLocked(&cl.item) {
 		c.queue.push(&cl.item)
 	} else if cl.nested {
@@ -105,9 +111,8 @@ func (c *Conn) start(cl *Call) *status.Error {
 	} else {
 		c.waiting.push(&cl.item)
 	}
-	// Handlers call back as often as their callers make them.
-	cl.counted = cl.item.cost + callOverhead
-	c.account.Force(cl.counted)
+	cl.counted = counted
+	c.account.Force(counted)
 	c.unlockAndWake()
 	return nil
 }

@@ -97,6 +97,10 @@ func (a *Account) Promise(n int) {
 	}
 }
 
+// Room reports whether n bytes more may come without anybody having to end for
+// them.
+func (a *Account) Room(n int) bool { return a == nil || a.ledger == nil || a.ledger.room(n) }
+
 // Used is how many bytes it holds.
 func (a *Account) Used() int64 {
 	if a == nil {

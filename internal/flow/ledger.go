@@ -51,9 +51,9 @@ func (l *Ledger) Left() int64 { return l.left.Load() }
 // Pressed reports that half is in use, or promised.
 func (l *Ledger) Pressed() bool { return l != nil && l.used.Load()+l.promised.Load() > l.most/2 }
 
-// least is what every account may hold until nothing is free, and a quarter of it
-// even then: enough for small calls.
-func (l *Ledger) least() int64 { return min(256<<10, l.most/64) }
+// least is what every account may hold until nothing is free, and half of it even
+// then: enough for small calls. Whoever holds less is not worth ending.
+func (l *Ledger) least() int64 { return min(1<<20, l.most/64) }
 
 // share is what an account may hold that wants n bytes more.
 func (l *Ledger) share(n int) int64 {
@@ -67,7 +67,12 @@ func (l *Ledger) share(n int) int64 {
 	case free > 0:
 		return max(free/8, l.least())
 	}
-	return l.least() / 4
+	return l.least() / 2
+}
+
+// room reports whether n bytes more may come without anybody having to end.
+func (l *Ledger) room(n int) bool {
+	return l.used.Load()+l.promised.Load()+int64(n) <= l.most/4*3
 }
 
 // drew notes that a, whose mu is held, has drawn now and not was any more.

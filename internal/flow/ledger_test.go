@@ -48,13 +48,13 @@ func TestLedger_sums(t *testing.T) {
 	is.Equal(len(l.owners), 0)
 
 	for i := range accounts {
-		accounts[i].Force(100_000 * i)
+		accounts[i].Force(400_000 * i)
 	}
-	is.True(l.Used() >= 28*100_000)
-	is.True(l.Used() <= 28*100_000+8*4*block)
+	is.True(l.Used() >= 28*400_000)
+	is.True(l.Used() <= 28*400_000+8*4*block)
 	is.Equal(len(l.large), 5) // the others are not worth it
 	for i := range accounts {
-		is.Equal(accounts[i].Close(), int64(100_000*i))
+		is.Equal(accounts[i].Close(), int64(400_000*i))
 		is.Equal(accounts[i].Close(), int64(0))
 		accounts[i].Force(1 << 20) // counts nothing any more
 		accounts[i].Give(1)
@@ -80,18 +80,18 @@ func TestLedger_shares(t *testing.T) {
 	is.Equal(b.Share(1000), 1000)      // and not more than was asked for
 	is.True(b.Take(1 << 20))           // there is still room in it
 	is.True(!b.Take(1 << 20))          // and then not
-	a.Force(26 << 20)                  // somebody fills it, but for less than that
-	is.Equal(b.Share(1<<30), 512<<10)
-	c.Promise(2 << 20) // what may be taken soon counts
-	is.Equal(b.Share(1<<30), 256<<10)
-	c.Promise(-2 << 20)
-	a.Force(3 << 20)
-	is.Equal(b.Share(1<<30), 256<<10) // the least
+	a.Force(14 << 20)                  // somebody fills it, but for less than that
+	is.Equal(b.Share(1<<30), 2<<20)
+	c.Promise(8 << 20) // what may be taken soon counts
+	is.Equal(b.Share(1<<30), 1<<20)
+	c.Promise(-8 << 20)
+	a.Force(12 << 20)
+	is.Equal(b.Share(1<<30), 1<<20) // the least
 	is.True(!b.Has(1))
-	is.True(c.Take(256 << 10)) // which everybody has
+	is.True(c.Take(1 << 20)) // which everybody has
 	is.True(!c.Take(1))
-	a.Force(2 << 20)                      // nothing is free
-	is.Equal(c.Share(1<<30), 64<<10)      // and a quarter of that then
+	a.Force(3 << 20)                      // nothing is free
+	is.Equal(c.Share(1<<30), 512<<10)     // and half of that then
 	is.Equal((*Account)(nil).Share(7), 7) // no bound
 	is.True((*Account)(nil).Take(1 << 40))
 }

@@ -59,6 +59,9 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 		s.o.Config.Logger.Warn("typedrpc: POST ended: of all it holds the most of Server.MaxBuffered, which is nearly full", "bytes", x.account.Used())
 		x.evict()
 	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.posts[x] = struct{}{}
 	return x
 }
 
@@ -91,12 +94,16 @@ func (x *exchange) begin(cancel context.CancelCauseFunc) {
 	}
 }
 
-// close gives everything back. Nothing is touched after it.
-func (x *exchange) close() {
+// endExchange gives everything back. Nothing is touched after it.
+func (s *Server) endExchange(x *exchange) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.over = true
 	x.account.Close()
+	x.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.posts, x)
+	s.checkEndedLocked()
 }
 
 // until moves a deadline, to by at the latest. d 0 leaves by. It reports false

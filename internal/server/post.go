@@ -20,7 +20,7 @@ import (
 // lasts for this one message.
 func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	x := s.newExchange(w, r)
-	defer x.close()
+	defer s.endExchange(x)
 	refused := s.guard(r)
 	if refused == nil {
 		refused = s.drains(false)

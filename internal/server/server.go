@@ -75,6 +75,7 @@ type Server struct {
 	links    map[*Link]struct{}     // that live
 	accepted map[*Accepted]struct{} // connections, with or without a link
 	checks   map[*check]struct{}    // authentications under way
+	posts    map[*exchange]struct{} // POSTs
 	plain    int
 	draining bool
 	ended    chan struct{} // not nil while Shutdown waits: closed when nothing is left
@@ -82,7 +83,7 @@ type Server struct {
 
 // New makes a server. Its error is an origin that is none.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, checks: map[*check]struct{}{}}
+	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
 	for _, text := range o.Origins {
 		parsed, err := parseOrigin(text)
 		if err != nil {
@@ -172,14 +173,18 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 func (s *Server) kill() {
 	s.mu.Lock()
 	links := slices.Collect(maps.Keys(s.links))
+	posts := slices.Collect(maps.Keys(s.posts))
 	s.mu.Unlock()
+	for _, x := range posts {
+		x.evict()
+	}
 	for _, l := range links {
 		l.carrier.Kill(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message, Err: context.DeadlineExceeded})
 	}
 }
 
 func (s *Server) checkEndedLocked() {
-	if s.ended != nil && len(s.links) == 0 && len(s.accepted) == 0 {
+	if s.ended != nil && len(s.links) == 0 && len(s.accepted) == 0 && len(s.posts) == 0 {
 		select {
 		case <-s.ended:
 		default:
