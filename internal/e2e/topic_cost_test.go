@@ -109,7 +109,7 @@ func TestTopic_costs(t *testing.T) {
 			all := conns * each
 			h, s = (h-heap)/all, (s-stacks)/all
 			t.Logf("%d bytes each: %d on the heap, %d of stacks; %d counted", h+s, h, s, int(hook.Server(srv).Budget)/all)
-			is.True(testkit.Race || h <= test.heap)
+			is.True(testkit.Race || all < 500 || h <= test.heap) // a few share too little of what is there once
 		})
 	}
 }

@@ -22,49 +22,7 @@ const smallBudget = 64 << 20
 // hold: "go run . run -size small -budget 64MiB" makes them all the same. Delete an
 // entry when it is mended.
 var known = map[string]string{
-	"unread-60k":         "replies are made before there is room for them: memory",
-	"unread-one-message": "replies are made before there is room for them: memory",
-	"unread-sockets":     "replies are made before there is room for them: memory",
-	"unread-plain":       "replies are made before there is room for them: memory",
-	"unread-batch":       "a batch makes all its replies at once: memory",
-	"unread-jsonrpc":     "replies are made before there is room for them: memory",
-	"unread-errors":      "errors are made before there is room for them: memory",
-	"unread-drip":        "replies are made before there is room for them: memory",
-	"unread-back":        "calls that handlers make to a peer that is silent are not counted: memory, honest errors",
-	"half-messages":      "a WebSocket message is not counted before it is whole: memory",
-	"half-plain":         "a WebSocket message is not counted before it is whole: memory",
-	"half-fragments":     "a WebSocket message is not counted before it is whole: memory",
-	"slow-messages":      "a WebSocket message is not counted before it is whole: memory",
-	"post-batch":         "a batch makes all its replies at once: memory",
-	"post-batches":       "the calls of a POST are not counted: memory",
-	"post-half":          "a POST's body is not counted: memory",
-	"post-chunked":       "a POST's body is not counted: memory",
-	"post-unread":        "a POST's answer is not counted: memory",
-	"post-notes":         "the notifications of a POST are not counted: memory",
-	"metadata-plain":     "metadata counts less than its map costs: memory",
-	"metadata-notes":     "the metadata of notifications is not counted: memory",
 	"subscriptions-keys": "a subscription has a goroutine of its own",
-	"presence-onlookers": "each onlooker has a set of its own: memory",
-	"notes-names":        "queued notifications count less than they cost: memory, at the bound",
-	"notes-plain":        "queued notifications count less than they cost: memory",
-	"notes-over":         "queued notifications count less than they cost: memory",
-	"notes-large":        "queued notifications are not in the server's budget: memory",
-	"sessions-confirmed": "newcomers evict the session of a client in a tunnel",
-	"sessions-heavy":     "what kept sessions hold is not in the server's budget: memory",
-	"logs-origins":       "the log has no bound",
-	"logs-errors":        "the log has no bound",
-	"logs-panics":        "the log has no bound",
-	"logs-credentials":   "the log has no bound",
-	"handshake-refresh":  "the log has no bound",
-	"flood-invalid":      "what cannot be read is answered without a bound: memory",
-	"streams-large":      "items of 4 MB: memory, at the bound",
-	"shutdown-unread":    "Shutdown returns a second late",
-	"shutdown-half":      "Shutdown returns a second late",
-	"shutdown-openings":  "what openings and POSTs hold is still there after Shutdown",
-	"shutdown-keyed":     "Shutdown returns a second late",
-	"origins-two":        "the first Origin decides",
-	"origins-sites":      "Sec-Fetch-Site is not looked at",
-	"origins-query":      "? and # behind an origin are ignored",
 }
 
 // built is the program, without the race detector, which would be measured
@@ -81,6 +39,9 @@ func built(t *testing.T) string {
 func TestHostile(t *testing.T) {
 	if _, err := os.Stat("/proc/self/status"); err != nil {
 		t.Skip("there is no /proc to measure with")
+	}
+	if os.Getenv("TYPEDRPC_HOSTILE") != "1" {
+		t.Skip("it measures, and wants the machine for itself: TYPEDRPC_HOSTILE=1, as ./.ci/run hostile has it")
 	}
 	p := program{path: built(t), budget: smallBudget}
 	places := make(chan struct{}, 2) // at once: they wait more than they work
@@ -101,6 +62,10 @@ func TestHostile(t *testing.T) {
 			places <- struct{}{}
 			defer func() { <-places }()
 			r := p.measure(t.Context(), a)
+			if len(r.faults(smallBudget)) > 0 || r.broken != nil {
+				t.Log("\n" + header + "\n" + r.row(smallBudget))
+				r = p.measure(t.Context(), a) // the machine may have been busy: what is a fault is one twice
+			}
 			t.Log("\n" + header + "\n" + r.row(smallBudget))
 			for _, fault := range r.faults(smallBudget) {
 				t.Error(fault)
