@@ -45,12 +45,18 @@ type Server struct {
 	DangerouslyAllowAnyOrigin bool
 	// Limits bound what one client can make the server hold or do.
 	Limits Limits
-	// MaxBuffered is how many bytes all connections together may hold of what
-	// clients sent: requests being handled, stream items that no handler has
-	// received, and messages of which parts have come. What passes it is
-	// refused with ResourceExhausted: a call, NotSent, or the stream that an
-	// item belongs to. From half of it on windows do not grow, and only 64 KiB
-	// wait for the socket of a client before its handlers wait. Default 1 GiB.
+	// MaxBuffered is how many bytes all clients together may make the server hold,
+	// by what they cost in memory: requests with their records and handlers,
+	// replies, items, notifications, what is not acknowledged, messages and POSTs
+	// of which parts have come, subscriptions, calls back. docs/limits.md lists all
+	// of it. From half of it on the share of each connection is an eighth of what
+	// is free, and at least a mebibyte: what passes that is refused with
+	// ResourceExhausted, a call NotSent, windows do not grow, and only 64 KiB wait
+	// for the socket of a client before its handlers wait. From three quarters of
+	// it on whoever holds the most is closed, with code 4413 and a line in the log:
+	// of the subject, or the address, that does, the connection that does. Go's
+	// heap grows to twice what lives in it: set GOMEMLIMIT to about one and a half
+	// times this and 100 MB. Default 1 GiB.
 	MaxBuffered int64
 	// MaxPlainConns bounds the connections of plain JSON-RPC peers, which
 	// need not complete any handshake; more are refused with 503. Default
