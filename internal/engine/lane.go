@@ -136,6 +136,10 @@ func (c *Conn) notified(f *wire.Frame, body *buf.Buf) error {
 		w.payload, w.whole = Item{buf: buf.Copy(f.Payload), n: uint32(len(f.Payload))}, true
 	}
 	w.held = int32(len(w.payload.bytes()) + len(f.Method) + flow.MetaCost(f.Meta) + waiterOverhead)
+	if !c.account.Has(int(w.held)) { // nobody is told of a notification that is not taken
+		w.payload.Release()
+		return &link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and the notifications of this connection pass its share of it"}
+	}
 	l.bytes += cost
 	l.held += int(w.held)
 	c.account.Force(int(w.held))

@@ -15,13 +15,14 @@ import (
 //
 // A peer sends what it has under way in turns, a fragment each, so one of k
 // makes a k-th of the rate, and comes in steps: it may be one fragment behind.
-// All together may be no more than that behind either, whatever their number. A
-// line that stands still for a while is forgiven so, too: whether it is dead is
-// the keepalive's to say.
+// All together may be no more than that behind either, whatever their number.
+// The clock goes as far as something has come over the link: a line that is half
+// open, and dies, has taken no time.
 type pace struct {
 	timer  *time.Timer   // nil: nothing is under way
 	linked time.Duration // how long there has been a link, until …
 	since  time.Time     // … this one came; zero: there is none
+	heard  time.Time     // something has come over it at least until then
 
 	// since the last look
 	at     time.Duration // by the clock of linked
@@ -34,16 +35,15 @@ func (p *pace) now() time.Duration {
 	if p.since.IsZero() {
 		return p.linked
 	}
-	return p.linked + time.Since(p.since)
+	return p.linked + max(0, p.heard.Sub(p.since))
 }
 
 // link notes that there is a link now, or none.
 func (p *pace) link(up bool) {
-	switch {
-	case !up:
-		p.linked, p.since = p.now(), time.Time{}
-	case p.since.IsZero():
+	p.linked, p.since = p.now(), time.Time{}
+	if up { // perhaps nobody has noticed that the last one was dead
 		p.since = time.Now()
+		p.heard = p.since
 	}
 }
 
@@ -52,7 +52,7 @@ func (p *pace) stop() {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	*p = pace{linked: p.linked, since: p.since}
+	*p = pace{linked: p.linked, since: p.since, heard: p.heard}
 }
 
 // addPartLocked begins a message that comes in parts.
@@ -64,8 +64,19 @@ func (c *Conn) addPartLocked(key partID, a *assembly) {
 	}
 }
 
+// listenLocked brings the clock up to when something last came.
+func (c *Conn) listenLocked() {
+	if !c.linkedLocked() {
+		return
+	}
+	if at := time.Now().Add(-c.sess.Carrier().Silence()); at.After(c.pace.heard) {
+		c.pace.heard = at
+	}
+}
+
 // lookedLocked notes what there is, for the next look.
 func (c *Conn) lookedLocked() {
+	c.listenLocked()
 	p := &c.pace
 	p.at, p.came = p.now(), 0
 	for _, a := range c.partial {
@@ -138,12 +149,8 @@ func (c *Conn) underWayLocked() (k int) {
 // slowPartsLocked takes what makes too little progress out of the parts.
 func (c *Conn) slowPartsLocked() (slow []*assembly) {
 	p, limits, k := &c.pace, &c.config.Limits, c.underWayLocked()
-	// A line from which nothing comes, not even the answer to a PING, is the
-	// keepalive's business: it may be half open.
+	c.listenLocked()
 	passed := p.now() - p.at
-	if c.linkedLocked() {
-		passed = max(0, passed-max(0, c.sess.Carrier().Silence()-limits.KeepAlive))
-	}
 	most := limits.Least(flow.RateWindow) + fragment
 	old := 0
 	for _, a := range c.partial {

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ type Ledger struct {
 	mu     sync.Mutex
 	large  map[*Account]struct{} // those that have drawn so much that ending them helps
 	owners map[string]int64      // what those have drawn, by owner
+	swept  time.Time             // when the collector was last asked
 }
 
 // NewLedger makes a ledger of most bytes.
@@ -152,5 +154,16 @@ func (l *Ledger) relieveLocked() {
 		l.disownLocked(worst, worst.listed)
 		worst.owner = ""
 		go worst.evict()
+		if now.Sub(l.swept) > sweepEvery {
+			l.swept = now
+			time.AfterFunc(sweepAfter, runtime.GC)
+		}
 	}
 }
+
+// What those held who were ended is garbage a moment later, and the collector would
+// let as much again pile up before it looked. So it is asked, but not all the time.
+const (
+	sweepAfter = 60 * time.Millisecond
+	sweepEvery = 300 * time.Millisecond
+)
