@@ -42,12 +42,7 @@ func floodCalls(a *arena) error {
 }
 
 func floodOpened(a *arena) error {
-	a.again(8, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(8, func(s *socket) error {
 		s.obey()
 		for range 100 {
 			var fs []wire.Frame
@@ -70,12 +65,7 @@ func (a *arena) offend(f wire.Frame) error {
 	for i := range many {
 		many[i] = f
 	}
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		go s.repeat(1000, many...)
 		return s.until()
 	})

@@ -25,12 +25,7 @@ func (a *arena) pace(op byte, last bool, payload string) error {
 	for range 5000 {
 		many = append(webSocketHeader(many, last, op, len(payload)), payload...)
 	}
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		s.drain()
 		if op == opContinue {
 			if err := s.part(false, s.op, 1, []byte{0xc8}); err != nil {
@@ -77,12 +72,7 @@ func (a *arena) spam(f wire.Frame) error {
 	for range 1000 {
 		many = append(webSocketHeader(many, true, opBinary, len(one)), one...)
 	}
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		s.drain()
 		for range 500 {
 			if _, err := s.Write(many); err != nil {
@@ -95,12 +85,7 @@ func (a *arena) spam(f wire.Frame) error {
 }
 
 func tinyChunks(a *arena) error {
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		s.drain()
 		f := s.call("keep", wire.Unary, `"`)
 		f.Flags = wire.More
@@ -117,12 +102,7 @@ func tinyChunks(a *arena) error {
 }
 
 func credits(a *arena) error {
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		s.drain()
 		f := s.call("pour", wire.ServerStream, "10")
 		if err := s.send(f); err != nil {
@@ -138,12 +118,7 @@ func credits(a *arena) error {
 }
 
 func tinyItems(a *arena) error {
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		s.drain()
 		f := s.call("talk", wire.BidiStream, `""`)
 		if err := s.send(f); err != nil {

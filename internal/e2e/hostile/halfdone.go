@@ -141,24 +141,14 @@ func halfAnnounced(a *arena) error {
 }
 
 func halfFrames(a *arena) error {
-	a.again(16, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(16, func(s *socket) error {
 		return s.part(true, s.op, almost, []byte(text(1<<20)))
 	})
 	return nil
 }
 
 func halfCancelled(a *arena) error {
-	a.again(16, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(16, func(s *socket) error {
 		s.obey()
 		for !a.over() {
 			f := s.call("keep", wire.Unary, "")

@@ -64,12 +64,7 @@ func (a *arena) keyedThen(end func(*socket) error) error {
 }
 
 func keyedAnswers(a *arena) error {
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		fs := s.keyedCalls(50, 0, false)
 		for i := range fs {
 			fs[i].Payload = []byte(`{"Bytes":100000}`)

@@ -27,12 +27,7 @@ func logOrigins(a *arena) error {
 
 // steady calls a method without an end, and takes the answers.
 func (a *arena) steady(method, payload string) {
-	a.again(8, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(8, func(s *socket) error {
 		s.obey()
 		for range 100 {
 			if a.over() {
@@ -70,12 +65,7 @@ func logCredentials(a *arena) error {
 func logPayloads(a *arena) error {
 	bad := `{"a":` + quoted(1000) + `}`
 	f := wire.Frame{Type: wire.Notify, Method: "fast", Payload: []byte(bad)}
-	a.again(8, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(8, func(s *socket) error {
 		s.obey()
 		if err := s.send(s.calls(500, "echo", wire.Unary, bad)...); err != nil {
 			return err

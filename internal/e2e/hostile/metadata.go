@@ -84,12 +84,7 @@ func metaTooMuch(a *arena) error {
 	// "" each.
 	body := append([]byte{1, 0, 0, 4, 'k', 'e', 'e', 'p', 0xa0, 0x8d, 0x06}, bytes.Repeat([]byte{1, 'a', 0}, 100_000)...)
 	frame := append([]byte{0xc8, byte(len(body)), byte(len(body) >> 8), byte(len(body) >> 16)}, body...)
-	a.again(8, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(8, func(s *socket) error {
 		if err := s.whole(frame); err != nil {
 			return err
 		}

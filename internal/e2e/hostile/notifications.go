@@ -53,12 +53,7 @@ func notesPlain(a *arena) error {
 
 func notesOver(a *arena) error {
 	f := wire.Frame{Type: wire.Notify, Method: "slow", Payload: []byte(quoted(1000))}
-	a.again(16, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(16, func(s *socket) error {
 		go s.repeat(10_000, f, f, f, f)
 		return s.until()
 	})
@@ -91,12 +86,7 @@ func notesSerial(a *arena) error {
 
 func notesFast(a *arena) error {
 	f := wire.Frame{Type: wire.Notify, Method: "fast", Payload: []byte(`"x"`)}
-	a.again(4, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(4, func(s *socket) error {
 		s.obey()
 		return s.repeat(1000, f, f, f, f, f, f, f, f)
 	})

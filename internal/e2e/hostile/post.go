@@ -97,22 +97,16 @@ func postUnread(a *arena) error {
 }
 
 func postAgain(a *arena) error {
-	body := string(batch(100, "echo", "hello"))
-	a.again(16, func(int) error {
-		c, err := a.post(len(body), body)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Read(make([]byte, 100))
-		return err
-	})
-	return nil
+	return a.postOften(16, string(batch(100, "echo", "hello")))
 }
 
 func postMalformed(a *arena) error {
-	body := strings.Repeat("[", 4<<20-1)
-	a.again(8, func(int) error {
+	return a.postOften(8, strings.Repeat("[", 4<<20-1))
+}
+
+// postOften posts a body again and again, and looks at no answer but its beginning.
+func (a *arena) postOften(n int, body string) error {
+	a.again(n, func(int) error {
 		c, err := a.post(len(body), body)
 		if err != nil {
 			return err

@@ -89,6 +89,18 @@ func (a *arena) open() (*socket, error) {
 	return a.begin(wire.HelloBody{Attempt: 1, Limits: greedy, Features: hisFeatures})
 }
 
+// talk is again with a socket that is open, and is closed when fn returns.
+func (a *arena) talk(n int, fn func(s *socket) error) {
+	a.again(n, func(int) error {
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return fn(s)
+	})
+}
+
 // member is open with a name.
 func (a *arena) member(name string) (*socket, error) {
 	creds := fmt.Appendf(nil, `{"Name":%q}`, name)

@@ -64,12 +64,7 @@ func largeItems(a *arena) error {
 }
 
 func overItems(a *arena) error {
-	a.again(8, func(int) error {
-		s, err := a.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	a.talk(8, func(s *socket) error {
 		s.obey()
 		return s.deaf(10, 1000, 8000)
 	})
