@@ -29,20 +29,34 @@ func TestBought_largeRepliesThatNobodyReads(t *testing.T) {
 			ran.Add(1)
 			return strings.Repeat("x", 1_000_000), nil
 		})
+		small := typedrpc.NewMethod[int, int]("small")
+		var ranSmall atomic.Int64
+		typedrpc.Handle(l.Mux, small, func(_ context.Context, n int) (int, error) { ranSmall.Add(1); return n, nil })
 		p, err := testkit.Join(l.Server, testkit.BinaryProtocol)
 		is.NoErr(err)
 		defer p.T.Kill()
 		_, err = p.Hello()
 		is.NoErr(err)
+		is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: 1, Method: small.Name(), Payload: []byte("1")}))
+		_, err = p.Until(wire.Result)
+		is.NoErr(err)
 		var calls []wire.Frame
 		for id := range uint64(200) {
-			calls = append(calls, wire.Frame{Type: wire.Call, ID: id + 1, Method: "big", Payload: []byte("{}")})
+			calls = append(calls, wire.Frame{Type: wire.Call, ID: id + 2, Method: "big", Payload: []byte("{}")})
 		}
 		is.NoErr(p.Send(calls...)) // in one message
 		time.Sleep(5 * time.Second)
 		is.True(ran.Load() <= 50) // 32 of a method that has not answered yet, and 8 MiB of it
 		is.True(hook.Server(l.Server).Budget < 80<<20)
-		for range calls { // they begin as their predecessors' replies are read
+		for range 40 { // until eight of them wait, and there is room for less than another
+			_, err = p.Until(wire.Result)
+			is.NoErr(err)
+		}
+		synctest.Wait()
+		is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: 301, Method: small.Name(), Payload: []byte("1")}))
+		synctest.Wait()
+		is.Equal(ranSmall.Load(), int64(2)) // it does not wait behind those that answer much
+		for range len(calls) + 1 - 40 {     // they begin as their predecessors' replies are read
 			_, err = p.Until(wire.Result)
 			is.NoErr(err)
 		}

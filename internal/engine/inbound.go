@@ -26,7 +26,7 @@ type Inbound struct {
 	index int32  // its place in array
 	cost  int32  // its bytes of the connection's budget or the lane's window
 	held  int32  // its bytes of the account
-	price int32  // … and what for
+	price int32  // … and for how many bytes
 
 	conn  *Conn
 	sess  *session.Session // whose it is: a later one does not know it

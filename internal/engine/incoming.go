@@ -134,7 +134,8 @@ func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
 }
 
 // begin starts an admitted call, whose request is whole, or lets it wait for
-// the lane or for room for its reply.
+// the lane or for room for its reply. One whose method answers little does not
+// wait behind those that answer much.
 func (c *Conn) begin(in *Inbound, body *buf.Buf) {
 	c.mu.Lock()
 	if in.orphanedLocked() {
@@ -144,7 +145,7 @@ func (c *Conn) begin(in *Inbound, body *buf.Buf) {
 	}
 	in.partial = false
 	in.body = body
-	park := !in.serial && (len(c.parked) > 0 || !c.affordsLocked(in))
+	park := !in.serial && (!c.affordsLocked(in) || len(c.parked) > 0 && c.priceLocked(in) >= promiseFrom)
 	switch {
 	case in.serial:
 		c.laneLocked(waiter{in: in})

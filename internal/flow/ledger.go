@@ -47,6 +47,9 @@ func (l *Ledger) Forgot(n int64) {
 	}
 }
 
+// Promised is what accounts have promised to take.
+func (l *Ledger) Promised() int64 { return l.promised.Load() }
+
 // Left is the sum of what was forgotten.
 func (l *Ledger) Left() int64 { return l.left.Load() }
 

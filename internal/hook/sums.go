@@ -98,6 +98,7 @@ type ServerSums struct {
 	Plain     int   // connections of plain peers
 	Budget    int64 // bytes that all connections hold
 	Left      int64 // bytes that those which ended had not given back
+	Promised  int64 // bytes that handlers may still answer
 	Kept      int   // sessions without a link …
 	KeptBytes int64 // … and the bytes that they held when they were last asked
 	Detached  int   // handlers of keyed calls whose sessions were lost

@@ -238,6 +238,7 @@ type Snapshot struct {
 	Plain     int   // connections of plain peers
 	Budget    int64 // bytes that all connections hold
 	Left      int64 // bytes that those which ended had not given back
+	Promised  int64 // bytes that handlers may still answer
 	Kept      int   // sessions without a link …
 	KeptBytes int64 // … and the bytes that they held when they were last asked
 	Detached  int   // handlers of keyed calls whose sessions were lost
@@ -247,7 +248,7 @@ type Snapshot struct {
 func (s *Server) Snapshot() Snapshot {
 	s.mu.Lock()
 	sums := Snapshot{
-		Links: len(s.links), Accepted: len(s.accepted), Checks: len(s.checks), Plain: s.plain, Budget: s.o.Config.Ledger.Used(), Left: s.o.Config.Ledger.Left(),
+		Links: len(s.links), Accepted: len(s.accepted), Checks: len(s.checks), Plain: s.plain, Budget: s.o.Config.Ledger.Used(), Left: s.o.Config.Ledger.Left(), Promised: s.o.Config.Ledger.Promised(),
 	}
 	s.mu.Unlock()
 	sums.Kept, sums.KeptBytes = s.registry.Away()

@@ -218,6 +218,7 @@ func endsRound(t *testing.T) {
 	is.Equal(s.Accepted, 0)
 	is.Equal(s.Links, 0)
 	is.Equal(s.Left, int64(0))
+	is.Equal(s.Promised, int64(0))
 	is.Equal(s.Budget, int64(0))
 	is.NoErr(d.hub.Close())
 }
