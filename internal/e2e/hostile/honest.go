@@ -24,7 +24,7 @@ type honest struct {
 	mu    sync.Mutex
 	took  []time.Duration
 	fails []error
-	lost  int // links
+	lost  []error // why links were lost
 }
 
 var asHonest = typedrpc.Credentials(signIn, func(context.Context) (signInRequest, error) {
@@ -39,7 +39,7 @@ func newHonest(ctx context.Context, addr string, auth bool) (*honest, error) {
 			if c.State == typedrpc.Waiting {
 				h.mu.Lock()
 				defer h.mu.Unlock()
-				h.lost++
+				h.lost = append(h.lost, c.Err)
 			}
 		},
 	}
@@ -88,7 +88,7 @@ func (h *honest) call(ctx context.Context) {
 func (h *honest) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.took, h.fails, h.lost = nil, nil, 0
+	h.took, h.fails, h.lost = nil, nil, nil
 }
 
 // latency is the median, and what 99 in 100 calls take at most.

@@ -26,7 +26,7 @@ type result struct {
 	p50, p99 time.Duration
 	calls    int
 	fails    []error
-	lost     int
+	lost     []error
 	cpu      time.Duration
 	base     stats // before anybody came
 	worst    stats // while the attackers hold what they have

@@ -63,8 +63,8 @@ func (r *result) faults(budget int64) (list []string) {
 // row is the table's row.
 func (r *result) row(budget int64) string {
 	notes := r.notes
-	if r.lost > 0 {
-		notes = append(notes, fmt.Sprintf("the honest link was lost %d times", r.lost))
+	if n := len(r.lost); n > 0 {
+		notes = append(notes, fmt.Sprintf("the honest link was lost %d times, first: %v", n, r.lost[0]))
 	}
 	back := "no"
 	switch {
