@@ -255,6 +255,7 @@ var goStatements = map[string]int{
 	"internal/server/accepted.go Over":         1, // the end of a connection that has no link
 	"internal/session/kept.go endLocked":       1, // the same, for lack of time or room
 	"internal/flow/ledger.go relieveLocked":    1, // ends whoever holds the most
+	"internal/flow/ledger.go lookLocked":       1, // asks the collector
 	"internal/hub/announcer.go announceLocked": 1, // what a hub announces, while there is something
 	"internal/server/server.go Shutdown":       1, // one for each connection being drained
 	"typedrpctest/network.go Serve":            1, // a host's http.Server

@@ -52,7 +52,7 @@ type Server struct {
 	// of it. From half of it on the share of each connection is an eighth of what
 	// is free, and at least a mebibyte: what passes that is refused with
 	// ResourceExhausted, a call NotSent, windows do not grow, and only 64 KiB wait
-	// for the socket of a client before its handlers wait. From three quarters of
+	// for the socket of a client before its handlers wait. From nine sixteenths of
 	// it on whoever holds the most is closed, with code 4413 and a line in the log:
 	// of the subject, or the address, that does, the connection that does. Go's
 	// heap grows to twice what lives in it: set GOMEMLIMIT to about one and a half

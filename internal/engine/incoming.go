@@ -196,6 +196,7 @@ func (in *Inbound) detachLocked() {
 func (c *Conn) startLocked(in *Inbound) {
 	in.begun = true
 	c.running++
+	c.account.Serve(int(in.held))
 	c.buyLocked(in)
 }
 
@@ -203,7 +204,7 @@ func (c *Conn) startLocked(in *Inbound) {
 // account of a connection that has ended is closed with the last of them.
 func (c *Conn) returnedLocked(in *Inbound) {
 	c.unbuyLocked(in)
-	c.account.Give(int(in.held))
+	c.account.Served(int(in.held))
 	in.held = 0
 	c.running--
 	c.settleAccountLocked()

@@ -76,6 +76,7 @@ func (c *Conn) runLane(l *lane) {
 			c.startLocked(in)
 		} else {
 			c.running++ // its record is made without the lock
+			c.account.Serve(int(w.held))
 		}
 		c.mu.Unlock()
 		if in != nil {

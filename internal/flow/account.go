@@ -18,14 +18,15 @@ type Account struct {
 	evict  func()
 	used   atomic.Int64
 	drawn  atomic.Int64 // of the ledger; changed under mu
+	served atomic.Int64 // of used: see Serve
 
 	mu     sync.Mutex // before Ledger.mu
 	closed bool
 
 	// under Ledger.mu
-	owner  string
-	listed int64     // drawn, when it is enough to be listed
-	ended  time.Time // when evict was called
+	prev, next *Account
+	owner      string
+	told       time.Time // when evict was called
 }
 
 // block is what accounts draw at once, of a ledger that is large enough.
@@ -34,7 +35,11 @@ const block = 16 << 10
 // Open makes a an account of the ledger, nil for no bound. evict is called, on a
 // goroutine of its own and once at most, when the ledger is nearly full and a
 // holds the most of it: whoever has the account then ends, and closes it.
-func (a *Account) Open(l *Ledger, evict func()) { a.ledger, a.evict = l, evict }
+func (a *Account) Open(l *Ledger, evict func()) {
+	if a.ledger, a.evict = l, evict; l != nil {
+		l.enter(a)
+	}
+}
 
 // Own says whom the account belongs to, "" for nobody who is known: all accounts
 // of one owner are looked at together.
@@ -42,16 +47,19 @@ func (a *Account) Own(owner string) {
 	if a == nil || a.ledger == nil {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l := a.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.delistLocked(a, a.drawn.Load())
-	if a.ended.IsZero() {
-		a.owner = owner
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	a.owner = owner
+}
+
+// Owner is what Own was told.
+func (a *Account) Owner() string {
+	if a == nil || a.ledger == nil {
+		return ""
 	}
-	l.listLocked(a, a.drawn.Load())
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	return a.owner
 }
 
 // Take takes n bytes if the ledger has them, and the account's share of it.
@@ -89,6 +97,20 @@ func (a *Account) Give(n int) {
 	}
 }
 
+// Serve says that n bytes of what was taken wait for this side and not for the
+// peer: a handler has them. Served gives them back.
+func (a *Account) Serve(n int) {
+	if a != nil && a.ledger != nil {
+		a.served.Add(int64(n))
+	}
+}
+
+// Served gives back n bytes that Serve told of.
+func (a *Account) Served(n int) {
+	a.Serve(-n)
+	a.Give(n)
+}
+
 // Promise says that n bytes more, or less, may be taken soon: the shares of all
 // are smaller for it, but nobody is ended.
 func (a *Account) Promise(n int) {
@@ -109,12 +131,12 @@ func (a *Account) Used() int64 {
 	return a.used.Load()
 }
 
-// Share is how many bytes it may hold now, at most most.
+// Share is how many bytes it may hold now of what is not small, at most most.
 func (a *Account) Share(most int) int {
 	if a == nil || a.ledger == nil {
 		return most
 	}
-	return int(min(int64(most), a.ledger.share(0)))
+	return int(min(int64(most), a.ledger.share(small+1)))
 }
 
 // Pressed reports that half of the ledger is in use: nobody gets more than the
@@ -134,7 +156,8 @@ func (a *Account) Close() (left int64) {
 	}
 	a.closed = true
 	left = a.used.Load()
-	a.ledger.drew(a, a.drawn.Swap(0), 0)
+	a.ledger.drew(-a.drawn.Swap(0))
+	a.ledger.leave(a)
 	return left
 }
 
@@ -155,6 +178,6 @@ func (a *Account) settle() {
 	}
 	if now != was {
 		a.drawn.Store(now)
-		a.ledger.drew(a, was, now)
+		a.ledger.drew(now - was)
 	}
 }

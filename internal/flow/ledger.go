@@ -9,9 +9,10 @@ import (
 
 // Ledger is what all peers of a server may make it hold together, in accounts.
 // Up to half of it everybody has what its own limits give. Above half the share
-// of any one account is an eighth of what is free, and falls with it. Above
-// three quarters whoever holds the most is ended: Go's collector lets a heap
-// grow to twice what lives in it. A nil one has no bound.
+// of any one account is an eighth of what is free, and falls with it. Above nine
+// sixteenths whoever holds the most is ended: Go's collector lets a heap grow to
+// twice what lives in it, and keeps what it had from the system. A nil one has
+// no bound.
 type Ledger struct {
 	most  int64
 	block int64
@@ -21,14 +22,16 @@ type Ledger struct {
 	promised atomic.Int64 // what may be taken soon: see Account.Promise
 
 	mu     sync.Mutex
-	large  map[*Account]struct{} // those that have drawn so much that ending them helps
-	owners map[string]int64      // what those have drawn, by owner
-	swept  time.Time             // when the collector was last asked
+	open   *Account  // all of them, a ring
+	looked time.Time // when it was last seen who holds what …
+	since  int64     // … and what was drawn since then
+	fresh  int64     // drawn since the collector was last asked …
+	swept  time.Time // … which was then
 }
 
 // NewLedger makes a ledger of most bytes.
 func NewLedger(most int64) *Ledger {
-	return &Ledger{most: most, block: max(1, min(block, most/1024)), large: map[*Account]struct{}{}, owners: map[string]int64{}}
+	return &Ledger{most: most, block: max(1, min(block, most/1024))}
 }
 
 // Used is how many bytes are drawn.
@@ -57,8 +60,13 @@ func (l *Ledger) Left() int64 { return l.left.Load() }
 func (l *Ledger) Pressed() bool { return l != nil && l.used.Load()+l.promised.Load() > l.most/2 }
 
 // least is what every account may hold until nothing is free, and half of it even
-// then: enough for small calls. Whoever holds less is not worth ending.
+// then.
 func (l *Ledger) least() int64 { return min(1<<20, l.most/64) }
+
+// small is what is a small message with its record. Twice the least is enough for
+// as many as a connection may have, so those are taken even when nothing is free:
+// to hold many is no fault, where this side is slow, and who does can be ended.
+const small = 4 << 10
 
 // share is what an account may hold that wants n bytes more.
 func (l *Ledger) share(n int) int64 {
@@ -69,104 +77,140 @@ func (l *Ledger) share(n int) int64 {
 		return 1<<63 - 1
 	case used+int64(n) <= l.most/2:
 		return 1<<63 - 1
+	case n <= small:
+		return max(free/8, 2*l.least())
 	case free > 0:
 		return max(free/8, l.least())
 	}
 	return l.least() / 2
 }
 
+// full is where accounts begin to be ended.
+func (l *Ledger) full() int64 { return l.most / 16 * 9 }
+
 // room reports whether n bytes more may come without anybody having to end.
 func (l *Ledger) room(n int) bool {
-	return l.used.Load()+l.promised.Load()+int64(n) <= l.most/4*3
+	return l.used.Load()+l.promised.Load()+int64(n) <= l.full()
 }
 
-// drew notes that a, whose mu is held, has drawn now and not was any more.
-func (l *Ledger) drew(a *Account, was, now int64) {
-	used := l.used.Add(now - was)
-	least := l.least()
-	full := now > was && used > l.most/4*3
-	if was < least && now < least && !full {
-		return
-	}
+// enter and leave keep the ring of accounts.
+func (l *Ledger) enter(a *Account) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.delistLocked(a, was)
-	l.listLocked(a, now)
-	if full {
-		l.relieveLocked()
-	}
-}
-
-func (l *Ledger) listLocked(a *Account, drawn int64) {
-	if drawn < l.least() {
+	if l.open == nil {
+		a.prev, a.next, l.open = a, a, a
 		return
 	}
-	a.listed = drawn
-	l.large[a] = struct{}{}
-	if a.owner != "" {
-		l.owners[a.owner] += drawn
-	}
+	a.prev, a.next = l.open.prev, l.open
+	a.prev.next, a.next.prev = a, a
 }
 
-func (l *Ledger) delistLocked(a *Account, drawn int64) {
-	if drawn < l.least() {
-		return
+func (l *Ledger) leave(a *Account) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == a {
+		l.open = a.next
 	}
-	a.listed = 0
-	delete(l.large, a)
-	l.disownLocked(a, drawn)
+	if a.next == a {
+		l.open = nil
+	}
+	a.prev.next, a.next.prev = a.next, a.prev
+	a.prev, a.next = nil, nil
 }
 
-func (l *Ledger) disownLocked(a *Account, drawn int64) {
-	if a.owner == "" {
-		return
-	}
-	if l.owners[a.owner] -= drawn; l.owners[a.owner] <= 0 {
-		delete(l.owners, a.owner)
-	}
-}
-
-// patience is how long it is believed that what one holds who was told to end
-// comes back at any moment.
-const patience = time.Second
-
-// relieveLocked ends those who hold the most, until what they hold is enough: of
-// the owner that does, the account that does.
-func (l *Ledger) relieveLocked() {
-	now := time.Now()
-	left := l.used.Load()
-	for a := range l.large {
-		if !a.ended.IsZero() && now.Sub(a.ended) < patience {
-			left -= a.listed
-		}
-	}
-	for left > l.most/4*3 {
-		var worst *Account
-		var sum int64
-		for a := range l.large {
-			s := max(a.listed, l.owners[a.owner])
-			if a.ended.IsZero() && a.evict != nil && (worst == nil || s > sum || s == sum && a.listed > worst.listed) {
-				worst, sum = a, s
-			}
-		}
-		if worst == nil {
+// accounts ranges over those that are open. Under mu.
+func (l *Ledger) accounts(yield func(*Account) bool) {
+	for a := l.open; a != nil; {
+		if !yield(a) {
 			return
 		}
-		worst.ended = now
-		left -= worst.listed
-		l.disownLocked(worst, worst.listed)
-		worst.owner = ""
-		go worst.evict()
-		if now.Sub(l.swept) > sweepEvery {
-			l.swept = now
-			time.AfterFunc(sweepAfter, runtime.GC)
+		if a = a.next; a == l.open {
+			return
 		}
 	}
 }
 
-// What those held who were ended is garbage a moment later, and the collector would
-// let as much again pile up before it looked. So it is asked, but not all the time.
+// drew notes that an account has drawn n bytes more, or less.
+func (l *Ledger) drew(n int64) {
+	if used := l.used.Add(n); n > 0 && used > l.most/2 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.lookLocked(n)
+	}
+}
+
 const (
-	sweepAfter = 60 * time.Millisecond
-	sweepEvery = 300 * time.Millisecond
+	// patience is how long it is believed that what one holds who was told to end
+	// comes back at any moment.
+	patience = time.Second
+	// lookEvery is how long nobody else is ended, unless much more is drawn.
+	lookEvery = 10 * time.Millisecond
+	// sweepEvery is how often the collector is asked at most.
+	sweepEvery = 250 * time.Millisecond
 )
+
+// lookLocked is called when more than half is in use and n bytes more were drawn.
+func (l *Ledger) lookLocked(n int64) {
+	now := time.Now()
+	l.since += n
+	if l.used.Load() > l.full() && (l.since > l.most/64 || now.Sub(l.looked) >= lookEvery) {
+		l.since, l.looked = 0, now
+		l.relieveLocked(now)
+	}
+	// Where much comes and goes, most of a heap of twice what lives is dead: the
+	// collector would let it, so it is asked before.
+	if l.fresh += n; l.fresh > l.most/8 && now.Sub(l.swept) >= sweepEvery {
+		l.fresh, l.swept = 0, now
+		go runtime.GC()
+	}
+}
+
+// relieveLocked ends those who hold the most, until what they hold is enough: of
+// the owner that does, the account that does. What waits for handlers of ours
+// weighs an eighth of what waits for a peer to go on, or to read: on a busy
+// machine the calls of those who do nothing wrong pile up as well.
+func (l *Ledger) relieveLocked(now time.Time) {
+	left := l.used.Load()
+	owners := map[string]int64{}
+	var held []holding
+	for a := range l.accounts {
+		drawn := a.drawn.Load()
+		switch {
+		case drawn == 0 || a.evict == nil:
+		case !a.told.IsZero():
+			if now.Sub(a.told) < patience {
+				left -= drawn
+			}
+		default:
+			h := holding{a, drawn, max(drawn/8, drawn-a.served.Load()/8*7)}
+			held = append(held, h)
+			if a.owner != "" {
+				owners[a.owner] += h.weight
+			}
+		}
+	}
+	for left > l.full() && len(held) > 0 {
+		worst, most := 0, int64(-1)
+		for i, h := range held {
+			sum := max(h.weight, owners[h.owner])
+			if sum > most || sum == most && h.weight > held[worst].weight {
+				worst, most = i, sum
+			}
+		}
+		h := held[worst]
+		held[worst] = held[len(held)-1]
+		held = held[:len(held)-1]
+		left -= h.drawn
+		if h.owner != "" {
+			owners[h.owner] -= h.weight
+		}
+		h.told = now
+		go h.evict()
+	}
+}
+
+// holding is what an account has drawn, and how much of it is held against it.
+type holding struct {
+	*Account
+	drawn, weight int64
+}

@@ -3,6 +3,7 @@ package flow
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,15 +45,12 @@ func TestLedger_sums(t *testing.T) {
 	}
 	wg.Wait()
 	is.Equal(l.Used(), int64(0))
-	is.Equal(len(l.large), 0)
-	is.Equal(len(l.owners), 0)
 
 	for i := range accounts {
 		accounts[i].Force(400_000 * i)
 	}
 	is.True(l.Used() >= 28*400_000)
 	is.True(l.Used() <= 28*400_000+8*4*block)
-	is.Equal(len(l.large), 5) // the others are not worth it
 	for i := range accounts {
 		is.Equal(accounts[i].Close(), int64(400_000*i))
 		is.Equal(accounts[i].Close(), int64(0))
@@ -60,7 +58,7 @@ func TestLedger_sums(t *testing.T) {
 		accounts[i].Give(1)
 	}
 	is.Equal(l.Used(), int64(0))
-	is.Equal(len(l.large), 0)
+	is.True(l.open == nil)
 }
 
 // TestLedger_shares: what an account may hold falls with what is free.
@@ -87,11 +85,15 @@ func TestLedger_shares(t *testing.T) {
 	c.Promise(-8 << 20)
 	a.Force(12 << 20)
 	is.Equal(b.Share(1<<30), 1<<20) // the least
-	is.True(!b.Has(1))
+	is.True(!b.Has(small + 1))
 	is.True(c.Take(1 << 20)) // which everybody has
-	is.True(!c.Take(1))
-	a.Force(3 << 20)                      // nothing is free
-	is.Equal(c.Share(1<<30), 512<<10)     // and half of that then
+	is.True(!c.Take(small + 1))
+	a.Force(3 << 20)                  // nothing is free
+	is.Equal(c.Share(1<<30), 512<<10) // and half of that then
+	for range 1 << 20 / small {
+		is.True(c.Take(small)) // but small ones are taken
+	}
+	is.True(!c.Take(small))
 	is.Equal((*Account)(nil).Share(7), 7) // no bound
 	is.True((*Account)(nil).Take(1 << 40))
 }
@@ -109,6 +111,7 @@ func TestLedger_endsWhoHoldsMost(t *testing.T) {
 			accounts[i].Open(l, func() { ended = append(ended, i) })
 		}
 		hold := func(i, n int, owner string) {
+			time.Sleep(lookEvery)
 			accounts[i].Own(owner)
 			accounts[i].Force(n * mb)
 			synctest.Wait()
@@ -116,30 +119,78 @@ func TestLedger_endsWhoHoldsMost(t *testing.T) {
 		hold(0, 20, "")    // alone the largest
 		hold(1, 12, "eve") //
 		hold(2, 13, "eve") // together larger
-		hold(3, 10, "bob")
-		hold(4, 19, "")
+		hold(3, 4, "bob")
+		hold(4, 6, "")
 		is.Equal(len(ended), 0)
 		hold(5, 2, "")
 		is.Equal(ended, []int{2}) // eve's larger one
 		hold(5, 1, "")
 		is.Equal(ended, []int{2}) // which has not ended yet
 		accounts[2].Close()
-		is.Equal(l.Used(), int64(64*mb))
-		hold(5, 11, "")
-		is.Equal(ended, []int{2}) // three quarters are not passed
+		is.Equal(l.Used(), int64(45*mb))
+		hold(3, 11, "bob")
+		is.Equal(ended, []int{2}) // it is not full again
 		hold(5, 1, "")
 		is.Equal(ended, []int{2, 0}) // eve has 12 now
 		time.Sleep(patience)
 		hold(5, 1, "")
-		is.Equal(ended, []int{2, 0, 4}) // the last one takes its time
-		hold(3, 100, "bob")
-		is.Equal(ended, []int{2, 0, 4, 3}) // it is enough when that comes back
+		is.Equal(ended, []int{2, 0, 3}) // the last one takes its time
+		hold(4, 100, "")
+		is.Equal(ended, []int{2, 0, 3, 4}) // it is enough when that comes back
 		hold(5, 150, "")
-		is.Equal(ended, []int{2, 0, 4, 3, 5}) // and not any more
+		is.Equal(ended, []int{2, 0, 3, 4, 5}) // and not any more
 		for i := range accounts {
 			accounts[i].Close()
 		}
 		is.Equal(l.Used(), int64(0))
-		is.Equal(len(l.owners), 0)
+	})
+}
+
+// TestLedger_manySmall: those who hold next to nothing, but are many, go as well.
+func TestLedger_manySmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		l := NewLedger(64 << 20)
+		var ended atomic.Int64
+		accounts := make([]Account, 4000)
+		for i := range accounts {
+			a := &accounts[i]
+			a.Open(l, func() { ended.Add(1); a.Close() })
+			a.Force(64 << 10)
+			synctest.Wait()
+		}
+		is.True(l.Used() <= l.full()+l.most/64) // it is not looked at each of them
+		is.Equal(ended.Load(), 4000-l.Used()/(64<<10))
+	})
+}
+
+// TestLedger_whoOnlyHolds goes before somebody who has more, but with handlers.
+func TestLedger_whoOnlyHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		const mb = 1 << 20
+		l := NewLedger(100 * mb)
+		var honest Account
+		fate := ""
+		honest.Open(l, func() { fate = "ended"; honest.Close() })
+		honest.Own("address")
+		honest.Force(3 * mb)
+		honest.Serve(3 * mb)
+		var ended atomic.Int64
+		holders := make([]Account, 200)
+		for i := range holders {
+			a := &holders[i]
+			a.Open(l, func() { ended.Add(1); a.Close() })
+			a.Own("address")
+			a.Force(mb / 2)
+			synctest.Wait()
+		}
+		is.Equal(fate, "")
+		is.True(ended.Load() >= 200-2*56-2)
+		honest.Served(3 * mb) // nobody works on it any more
+		honest.Force(3 * mb)
+		synctest.Wait()
+		is.Equal(fate, "ended")
+		is.Equal(l.Used(), int64(200-ended.Load())*mb/2)
 	})
 }

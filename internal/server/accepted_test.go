@@ -163,7 +163,7 @@ func TestServer_budget(t *testing.T) {
 		is := is.New(t)
 		s, gate := echoServer(t, nil)
 		p, _ := join(t, s, testkit.HelloOf(1))
-		large := testkit.Quoted(600 << 10)
+		large := testkit.Quoted(560 << 10)
 		for id := range uint64(2) {
 			is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: id + 1, Method: "hang", Payload: large}))
 			synctest.Wait()
@@ -173,7 +173,7 @@ func TestServer_budget(t *testing.T) {
 		is.Equal(f.ID, uint64(2))
 		is.Equal(status.Code(f.Code), status.ResourceExhausted)
 		is.True(f.Flags&wire.NotRun != 0)
-		is.True(s.Snapshot().Budget >= 600<<10)
+		is.True(s.Snapshot().Budget >= 560<<10)
 		close(gate)
 		go p.CloseCode()
 		is.NoErr(s.Shutdown(t.Context()))

@@ -287,5 +287,6 @@ func (l *Link) began() {
 	if l.adm.dialect != session.Plain {
 		l.carrier.KeepAlive(l.server.o.Config.Limits.KeepAlive)
 	}
+	l.account.Own(l.accepted.conn.Account().Owner())
 	l.accepted.conn.LinkUp(l.accepted.sess)
 }

@@ -46,6 +46,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 		x.refuse(refused)
 		return
 	}
+	x.account.Own(ownerOf(id, r))
 	body, refused := x.read(r)
 	switch {
 	case refused != nil:
@@ -67,7 +68,7 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 	x.begin(cancel)
 	k := &posted{id}
 	c := s.newConn(base, k, session.Plain, JSONCodec, true)
-	c.Account().Own(ownerOf(id, r))
+	c.Account().Own(x.account.Owner())
 	t := &postTransport{conn: c, x: x, request: body, killed: make(chan struct{})}
 	t.sess = c.NewSession(engine.Features{})
 	c.Opened(t.sess, s.o.Config.Limits.PlainPeer(), engine.Features{}, "")
