@@ -182,7 +182,7 @@ func Download[Req any](ctx context.Context, c Caller, s ServerStream[Req, Bytes]
 	return newReader(&Reader{
 		opts:  o.orDefault(),
 		bad:   Internal,
-		leave: stream.Close,
+		leave: stream.Cancel,
 		whole: true,
 		next:  func(b *Bytes) error { _, err := x.recv(b, nil); return err },
 	})

@@ -31,13 +31,13 @@ func (t *target) next(ctx context.Context, method string) (*Conn, *Error) {
 	case err != nil:
 		var e *Error
 		if errors.As(err, &e) {
-			return nil, e
+			return nil, e.unsent()
 		}
-		return nil, &Error{Code: Unavailable, Message: "no connection was picked", cause: err}
+		return nil, &Error{Code: Unavailable, Message: "no connection was picked", Outcome: NotSent, cause: err}
 	case conn == nil:
-		return nil, Errorf(Unavailable, "Pick returned no connection for %q", method)
+		return nil, refuse(Unavailable, "Pick returned no connection for %q", method)
 	case t.conn != nil && t.conn.codec.Name() != conn.codec.Name():
-		return nil, Errorf(FailedPrecondition, "Pick chose connections of different codecs, %q and %q", t.conn.codec.Name(), conn.codec.Name())
+		return nil, refuse(FailedPrecondition, "Pick chose connections of different codecs, %q and %q", t.conn.codec.Name(), conn.codec.Name())
 	}
 	return conn, nil
 }
@@ -79,7 +79,7 @@ func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
 	}
 	if err != nil {
 		b.Release()
-		return nil, Errorf(InvalidArgument, "cannot encode the message of %q: %w", s.name, err)
+		return nil, refuse(InvalidArgument, "cannot encode the message of %q: %w", s.name, err)
 	}
 	return b, nil
 }
@@ -104,7 +104,7 @@ func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
 	}
 	defer body.Release()
 	if t.intercepted() {
-		r := &Request{Method: s.name, Kind: KindCall, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
+		r := &Request{Method: s.name, Kind: KindMethod, Outgoing: true, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
 		raw, err := t.do(ctx, s, r)
 		if t.opts.Reply != nil {
 			*t.opts.Reply = r.Reply
@@ -145,7 +145,7 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 		body := buf.Copy(r.Payload)
 		defer body.Release()
 		if err := t.conn.e.CheckPayload(body.B); err != nil {
-			return nil, Errorf(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
+			return nil, refuse(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
 		}
 		if s.kind == KindNotification {
 			meta := maps.Clone(r.Metadata) // read when the notification is written
@@ -183,7 +183,10 @@ func (t target) around(ctx context.Context, r *Request, send RawHandler) (Raw, e
 	if err != nil {
 		// An interceptor's own error says nothing of what next did.
 		e := asError(err)
-		if ran.Load() && e.Outcome == NotSent {
+		switch {
+		case !ran.Load():
+			e = e.unsent()
+		case e.Outcome == NotSent || !e.told:
 			e = e.with(MayHaveRun)
 		}
 		return nil, e
@@ -197,7 +200,7 @@ func (t target) doSafely(ctx context.Context, s *spec, r *Request) (raw Raw, err
 	defer func() {
 		if p := recover(); p != nil {
 			t.conn.logPanic("typedrpc: interceptor panicked", r.Method, p)
-			err = &Error{Code: Internal, Message: status.InternalText, Outcome: MayHaveRun}
+			err = Errorf(Internal, status.InternalText).with(MayHaveRun)
 		}
 	}()
 	return t.do(ctx, s, r)
@@ -293,7 +296,7 @@ func (t *target) notify(ctx context.Context, s *spec, body *buf.Buf) *Error {
 	if !t.intercepted() {
 		return t.send(ctx, s, body, t.opts.Metadata)
 	}
-	r := &Request{Method: s.name, Kind: KindNotification, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
+	r := &Request{Method: s.name, Kind: KindNotification, Outgoing: true, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
 	if _, err := t.do(ctx, s, r); err != nil {
 		return asError(err)
 	}
@@ -306,5 +309,5 @@ func asError(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return &Error{Code: CodeOf(err), Message: err.Error(), Outcome: NotSent, cause: err}
+	return &Error{Code: CodeOf(err), Message: err.Error(), cause: err}
 }

@@ -49,11 +49,11 @@ func checkCodec(c Codec) error {
 // types with AppendJSON([]byte) ([]byte, error) and UnmarshalJSON([]byte) error
 // are handled without reflection. Like encoding/json it ignores unknown
 // members of a message and writes byte slices in base64.
-var JSON Codec = jsonCodec{}
+const JSON = jsonCodec("json")
 
-type jsonCodec struct{}
+type jsonCodec string
 
-func (jsonCodec) Name() string { return "json" }
+func (c jsonCodec) Name() string { return string(c) }
 
 func (jsonCodec) Append(dst []byte, v any) ([]byte, error) {
 	raw, ok := v.(*Raw)

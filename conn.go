@@ -42,14 +42,10 @@ type Conn struct {
 type options struct {
 	mux          *Mux
 	logger       *slog.Logger
-	mapError     ErrorMapper
+	mapError     func(ctx context.Context, err error) *Error
 	interceptors []Interceptor
 	retry        *RetryPolicy
 }
-
-// Done is closed when the connection has ended for good. A dialled connection
-// that lost its link has not: see State.
-func (c *Conn) Done() <-chan struct{} { return c.e.Done() }
 
 // Err returns nil while the connection lives and then why it ended: an *Error.
 func (c *Conn) Err() error {
@@ -59,8 +55,9 @@ func (c *Conn) Err() error {
 	return nil
 }
 
-// Context returns a context that ends with the connection; on a server it
-// carries the values of the Identity's context and of the upgrade request.
+// Context returns a context that ends with the connection, when its calls have;
+// on a server it carries the values of the Identity's context and of the upgrade
+// request. A dialled connection that lost its link has not ended: see State.
 func (c *Conn) Context() context.Context { return c.e.Context() }
 
 // Identity returns what the server's Authenticate said of the peer, the last
@@ -108,13 +105,13 @@ func (c *Conn) State() State {
 	}
 	select {
 	case <-c.e.Done():
-		return Closed
+		return StateClosed
 	default:
 	}
 	if c.e.Linked() || c.e.Posted() {
-		return Connected
+		return StateConnected
 	}
-	return Waiting
+	return StateWaiting
 }
 
 // Reconnect makes a dialled connection dial now: it ends the wait for the next
@@ -139,7 +136,7 @@ func (c *Conn) Reconnect() {
 func (c *Conn) Reauthenticate(ctx context.Context) error {
 	d, ok := c.keeper.(*client.Client)
 	if !ok {
-		return Errorf(FailedPrecondition, "only a connection that was dialled with DialOptions.Auth has credentials to refresh")
+		return refuse(FailedPrecondition, "only a connection that was dialled with DialOptions.Auth has credentials to refresh")
 	}
 	if err := d.Reauthenticate(ctx); err != nil {
 		return up(err, c.codec)
@@ -150,7 +147,7 @@ func (c *Conn) Reauthenticate(ctx context.Context) error {
 // retryBudget is the budget of call policies that bring none.
 func (c *Conn) retryBudget() *RetryBudget {
 	if c.budget.Load() == nil {
-		c.budget.CompareAndSwap(nil, defaultBudget())
+		c.budget.CompareAndSwap(nil, newBudget())
 	}
 	return c.budget.Load()
 }

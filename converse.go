@@ -8,6 +8,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/client"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -78,7 +79,7 @@ func (f face) answer() (Raw, error) {
 }
 
 // errLeft is what interceptors see of a loop that was left.
-var errLeft = &Error{Code: Canceled, Message: "the loop over the stream was left", Outcome: MayHaveRun, cause: context.Canceled}
+var errLeft = &Error{Code: Canceled, Message: "the loop over the stream was left", told: true, cause: context.Canceled}
 
 // converse calls a stream, has use send and receive its items, and ends it when
 // use returns. It runs on the caller's goroutine, inside the interceptors. A
@@ -122,7 +123,7 @@ func dialogue(ctx context.Context, c Caller, s *spec, req any) (*target, *Reques
 		return nil, nil, err
 	}
 	// The payload is not pooled: interceptors and the stream's life are long.
-	r := &Request{Method: s.name, Kind: s.kind, Conn: t.conn, Payload: append(Raw(nil), body.B...), Metadata: t.metadata(nil), spec: s}
+	r := &Request{Method: s.name, Kind: s.kind, Outgoing: true, Conn: t.conn, Payload: append(Raw(nil), body.B...), Metadata: t.metadata(nil), spec: s}
 	body.Release()
 	return &t, r, nil
 }
@@ -154,7 +155,7 @@ func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (face
 	body := buf.Copy(r.Payload)
 	defer body.Release()
 	if err := t.conn.e.CheckPayload(body.B); err != nil {
-		return face{}, Errorf(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
+		return face{}, refuse(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
 	}
 	stop := func() {}
 	if s.timeout > 0 {
@@ -196,7 +197,7 @@ func open(ctx context.Context, c Caller, s *spec, req any) (face, error) {
 		default:
 		}
 		if err == nil {
-			err = Errorf(FailedPrecondition, "an interceptor answered the stream %q without calling next", s.name)
+			err = refuse(FailedPrecondition, "an interceptor answered the stream %q without calling next", s.name)
 		}
 		return face{}, asError(err)
 	}
@@ -206,11 +207,11 @@ func open(ctx context.Context, c Caller, s *spec, req any) (face, error) {
 // is what the stream ends with.
 func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- face, returned chan<- error) {
 	var x face
-	failure := error(&Error{Code: Internal, Message: "an interceptor ended its goroutine", Outcome: MayHaveRun})
+	failure := error(Errorf(Internal, "an interceptor ended its goroutine").with(MayHaveRun))
 	defer func() {
 		if p := recover(); p != nil {
 			t.conn.logPanic("typedrpc: interceptor panicked", r.Method, p)
-			failure = &Error{Code: Internal, Message: status.InternalText, Outcome: MayHaveRun}
+			failure = Errorf(Internal, status.InternalText).with(MayHaveRun)
 		}
 		if t.opts.Reply != nil {
 			*t.opts.Reply = r.Reply
@@ -334,9 +335,9 @@ func (t *target) reason(ctx context.Context, err *Error) *Error {
 // whoever breaks off every stream at once is not to be hammered. The next
 // session is not waited for here, since calls do that by themselves.
 func (t *target) pause(ctx context.Context, empty int) {
-	var b Backoff
+	var b flow.Backoff
 	if d, ok := t.conn.keeper.(*client.Client); ok {
-		b = Backoff(d.Pause())
+		b = d.Pause()
 	}
 	var ended <-chan struct{} // and no other connection will be asked
 	if t.pick == nil {

@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -27,13 +28,13 @@ type Dialect uint8
 const (
 	// Binary frames, with the client's codecs.
 	Binary Dialect = iota
-	// JSONRPC is JSON-RPC 2.0 text with typedrpc's handshake: everything
+	// Text is JSON-RPC 2.0 text with typedrpc's handshake: everything
 	// works that works over Binary, and a person can read it.
-	JSONRPC
-	// PlainJSONRPC is JSON-RPC 2.0 as any server speaks it: calls,
+	Text
+	// JSONRPC is JSON-RPC 2.0 as any server speaks it: calls,
 	// notifications and cancellation both ways, without credentials, limits,
 	// metadata or flow control.
-	PlainJSONRPC
+	JSONRPC
 )
 
 // DialOptions are Dial's options. nil, and the zero value of every field, are
@@ -76,11 +77,15 @@ type DialOptions struct {
 	// starts over when a link lived for ten seconds. While there is a session
 	// to go on with, Max is at most a quarter of its grace time.
 	Backoff Backoff
-	// Retry is the policy of calls whose method has none. nil repeats
+	// MaxAttempts is after how many attempts in a row to get a lost link back the
+	// connection is given up, those included whose link lived for less than ten
+	// seconds. Default 0: it is not given up.
+	MaxAttempts int
+	// OutgoingRetry is the policy of calls whose method has none. nil repeats
 	// nothing, except what is told at Dial.
-	Retry *RetryPolicy
-	// Interceptors wrap outgoing calls and notifications.
-	Interceptors []Interceptor
+	OutgoingRetry *RetryPolicy
+	// OutgoingInterceptors wrap outgoing calls and notifications.
+	OutgoingInterceptors []Interceptor
 	// Replays remembers the answers to the server's Keyed calls. Default one
 	// of the connection's own, with 16,384 entries and 16 MiB.
 	Replays *ReplayCache
@@ -92,8 +97,8 @@ type DialOptions struct {
 	// Logger gets what nobody is told: panics, errors that stay here. It is
 	// bounded as a Server's. Default slog.Default().
 	Logger *slog.Logger
-	// MapError translates handlers' errors for the server.
-	MapError ErrorMapper
+	// MapError is as Server.MapError, for the handlers of this side.
+	MapError func(ctx context.Context, err error) *Error
 
 	// connect replaces the WebSocket, for connections in memory.
 	connect client.Connector
@@ -105,10 +110,10 @@ type DialOptions struct {
 type State uint8
 
 const (
-	Connecting State = iota // dialling or in the handshake
-	Connected               // there is a link
-	Waiting                 // for the time of the next attempt; on a server for the client
-	Closed                  // for good
+	StateConnecting State = iota // dialling or in the handshake
+	StateConnected               // there is a link
+	StateWaiting                 // for the time of the next attempt; on a server for the client
+	StateClosed                  // for good
 )
 
 func (s State) String() string {
@@ -179,6 +184,12 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkInterceptors("DialOptions.OutgoingInterceptors", o.OutgoingInterceptors); err != nil {
+		return nil, err
+	}
+	if o.MaxAttempts < 0 {
+		return nil, errors.New("typedrpc: DialOptions.MaxAttempts must not be negative")
+	}
 	if err := flow.Backoff(o.Backoff).Check(); err != nil {
 		return nil, fmt.Errorf("typedrpc: DialOptions.%w", err)
 	}
@@ -194,23 +205,21 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 		return nil, err
 	}
 	logger := o.Logger // of this moment
-	opts := &options{mux: o.Mux, logger: logs.New(func() *slog.Logger { return logger }), mapError: o.MapError, interceptors: slices.Clone(o.Interceptors)}
-	if o.Retry != nil {
-		if err := o.Retry.check(); err != nil {
-			return nil, fmt.Errorf("typedrpc: DialOptions.Retry: %w", err)
+	opts := &options{mux: o.Mux, logger: logs.New(func() *slog.Logger { return logger }), mapError: o.MapError, interceptors: slices.Clone(o.OutgoingInterceptors)}
+	if o.OutgoingRetry != nil {
+		if err := o.OutgoingRetry.check(); err != nil {
+			return nil, fmt.Errorf("typedrpc: DialOptions.OutgoingRetry: %w", err)
 		}
-		opts.retry = o.Retry.ready()
+		opts.retry = o.OutgoingRetry.ready()
 	}
 	cfg := engine.Config{Limits: limits, Logger: opts.logger, Detached: replay.NewDetached(limits.MaxCalls), Intern: o.Mux.intern}
-	if o.Replays != nil {
-		cfg.Replays = o.Replays.cache
-	} else {
-		cfg.Replays = replay.New(dialledReplays)
+	if cfg.Replays, err = o.Replays.open(dialledReplays); err != nil {
+		return nil, err
 	}
 	c := &Conn{opts: opts}
 	copts := client.Options{
-		URL: url, URLs: o.URLs, Offers: offers, Plain: o.Dialect == PlainJSONRPC, Connect: o.connector(),
-		Backoff: flow.Backoff(o.Backoff).WithDefaults(), Config: cfg,
+		URL: url, URLs: o.URLs, Offers: offers, Plain: o.Dialect == JSONRPC, Connect: o.connector(),
+		Backoff: flow.Backoff(o.Backoff).WithDefaults(), MaxAttempts: o.MaxAttempts, Config: cfg,
 		Chosen: func(name string) {
 			c.codec = JSON
 			if i := slices.IndexFunc(codecs, func(c Codec) bool { return session.BinaryPrefix+c.Name() == name }); i >= 0 {
@@ -283,11 +292,11 @@ func (o *DialOptions) subprotocols(codecs []Codec) ([]string, error) {
 			names = append(names, session.BinaryPrefix+c.Name())
 		}
 		return names, nil
-	case JSONRPC, PlainJSONRPC:
+	case Text, JSONRPC:
 		if err := o.Mux.check(JSON); err != nil {
 			return nil, err
 		}
-		if o.Dialect == PlainJSONRPC {
+		if o.Dialect == JSONRPC {
 			return nil, nil
 		}
 		return []string{session.HelloProtocol}, nil

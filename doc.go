@@ -33,7 +33,7 @@
 // Server.OnConnect. [Notify] sends a message that has no answer, [Broadcast]
 // sends one to many connections, and [Go] makes a call whose response is waited
 // for later, alone or together with others: [Future.Await], [All], [Any],
-// [Race], [Wait].
+// [Wait].
 //
 // Everything that calls takes a [Caller]: a connection, a connection with
 // [CallOptions] (metadata, retries), or what [Pick] makes of many connections.
@@ -238,9 +238,9 @@
 // # Who can talk
 //
 // A dialled connection speaks [Binary] frames by default, with the codecs that
-// it offers; [JSON] is the default one. [JSONRPC] says the same in text that a
+// it offers; [JSON] is the default one. [Text] says the same in text that a
 // person can read. A client that offers no subprotocol, or POSTs, is taken for
-// a plain JSON-RPC 2.0 peer, and the same handlers serve it; [PlainJSONRPC] is
+// a plain JSON-RPC 2.0 peer, and the same handlers serve it; [JSONRPC] is
 // how to be one. Plain peers have no credentials beside the HTTP request, no
 // flow control, and no Outcome beyond what an answer tells. [Params] gives them
 // positional parameters. PROTOCOL.md has the details.

@@ -25,6 +25,7 @@ type Code int64
 
 // The codes of gRPC.
 const (
+	OK                 Code = 0  // no error
 	Canceled           Code = 1  // the caller gave up
 	Unknown            Code = 2  // an error from a system with fewer words
 	InvalidArgument    Code = 3  // the request makes no sense, whatever the state
@@ -50,21 +51,43 @@ func (c Code) String() string { return status.Code(c).String() }
 func (c Code) Error() string { return c.String() }
 
 // Outcome says how far a failed call got, which decides whether it is safe to
-// make it again.
+// make it again. What nobody knows, the zero Outcome, is not safe.
 type Outcome uint8
 
 const (
+	// MayHaveRun: the call left and no answer came, or nobody knows. Only an
+	// Idempotent method is safe to call again, or a Keyed one with the same Key.
+	MayHaveRun Outcome = iota
 	// NotSent: no handler saw the call. It never left, or the peer refused
 	// it before running anything. Making it again is always safe.
-	NotSent Outcome = iota
-	// MayHaveRun: the call left and no answer came. Only an Idempotent
-	// method is safe to call again, or a Keyed one with the same Key.
-	MayHaveRun
+	NotSent
 	// Answered: the peer's handler ran and this is its answer.
 	Answered
 )
 
-func (o Outcome) String() string { return status.Outcome(o).String() }
+func (o Outcome) String() string { return o.lower().String() }
+
+// outcomes are those of the layers below, where an error is NotSent until it is
+// said that it is not.
+var outcomes = [...]status.Outcome{MayHaveRun: status.MayHaveRun, NotSent: status.NotSent, Answered: status.Answered}
+
+func (o Outcome) lower() status.Outcome {
+	if int(o) < len(outcomes) {
+		return outcomes[o]
+	}
+	return status.MayHaveRun
+}
+
+// outcomeOf is o as programs see it.
+func outcomeOf(o status.Outcome) Outcome {
+	switch o {
+	case status.NotSent:
+		return NotSent
+	case status.Answered:
+		return Answered
+	}
+	return MayHaveRun
+}
 
 // Gap is what the error of a stream is when the stream was broken off and items
 // may be missing: errors.Is(err, typedrpc.Gap). That is so when the session that
@@ -100,6 +123,7 @@ type Error struct {
 	// Data is typed detail in the connection's codec, see Fault; nil is none.
 	Data Raw
 
+	told  bool  // Outcome was set by this package, and is not only the zero one
 	cause error // local only; never crosses the wire
 	gap   bool  // as cause: it is a Gap
 	// fault is data that is encoded when the connection's codec is known.
@@ -121,7 +145,7 @@ func (e *Error) Error() string {
 	if e.Message != "" {
 		text += ": " + e.Message
 	}
-	if e.Outcome == MayHaveRun {
+	if e.told && e.Outcome == MayHaveRun {
 		text += " (may have run)"
 	}
 	return text
@@ -146,7 +170,7 @@ func (e *Error) Is(target error) bool {
 // Unwrap returns the local cause, if any.
 func (e *Error) Unwrap() error { return e.cause }
 
-// CodeOf returns the code of the first *Error or Code that err wraps; 0 for
+// CodeOf returns the code of the first *Error or Code that err wraps; OK for
 // nil, Canceled and DeadlineExceeded for the context's errors, Unknown for all
 // others.
 func CodeOf(err error) Code {
@@ -154,7 +178,7 @@ func CodeOf(err error) Code {
 	var c Code
 	switch {
 	case err == nil:
-		return 0
+		return OK
 	case errors.As(err, &e):
 		return e.Code
 	case errors.As(err, &c):
@@ -167,80 +191,23 @@ func CodeOf(err error) Code {
 	return Unknown
 }
 
-// OutcomeOf returns the outcome of the first *Error that err wraps. Any other
-// error did not come from a call, so nothing was sent.
+// OutcomeOf returns the outcome of the first *Error that err wraps; Answered for
+// nil, and MayHaveRun for every other error: nobody knows what came before it.
 func OutcomeOf(err error) Outcome {
 	var e *Error
-	if errors.As(err, &e) {
+	switch {
+	case err == nil:
+		return Answered
+	case errors.As(err, &e):
 		return e.Outcome
 	}
-	return NotSent
+	return MayHaveRun
 }
-
-// Fault is a declared error with typed data: part of an API like a Method, made
-// once and shared by both sides.
-//
-//	var NoStock = typedrpc.NewFault[Shortage](typedrpc.FailedPrecondition, "not enough in stock")
-//
-//	return resp, NoStock.New(Shortage{Left: 3})       // in the handler
-//	if s, ok := NoStock.From(err); ok { … s.Left … }  // at the caller
-type Fault[D any] struct {
-	code Code
-	text string
-}
-
-// NewFault declares a fault. Faults are told apart by code and text together.
-func NewFault[D any](code Code, text string) Fault[D] { return Fault[D]{code, text} }
-
-// New makes an error of this fault with data, which is encoded in the codec of
-// the connection that it crosses.
-func (f Fault[D]) New(data D) *Error {
-	return &Error{Code: f.code, Message: f.text, fault: &faultData[D]{data: data}}
-}
-
-// From returns the data if err is of this fault, made here or received. It
-// returns false if the data does not decode.
-func (f Fault[D]) From(err error) (D, bool) {
-	var e *Error
-	var none D
-	if !errors.As(err, &e) || e.Code != f.code || e.Message != f.text {
-		return none, false
-	}
-	if local, ok := e.fault.(*faultData[D]); ok {
-		return local.data, true
-	}
-	received, ok := e.fault.(receivedFault)
-	if !ok {
-		return none, false
-	}
-	var d D
-	if err := received.codec.Decode(e.Data, &d); err != nil {
-		return none, false
-	}
-	return d, true
-}
-
-// faultData is a Fault's data before it is encoded.
-type faultData[D any] struct{ data D }
-
-func (d *faultData[D]) encode(c Codec) ([]byte, error) { return c.Append(nil, &d.data) }
-
-type faultEncoder interface {
-	encode(Codec) ([]byte, error)
-}
-
-// receivedFault remembers the codec in which Data arrived.
-type receivedFault struct{ codec Codec }
-
-// ErrorMapper turns a handler's error that is no *Error into the one that its
-// caller sees; nil keeps the default, Internal with a fixed text. See
-// Server.MapError.
-type ErrorMapper func(ctx context.Context, err error) *Error
 
 // toWire is the one place where errors leave: it turns what a handler returned
 // into the frame that answers the call. foreign reports an error whose text
 // stays here and belongs into the log.
-func toWire(ctx context.Context, err error, codec Codec, mapper ErrorMapper) (f wire.Frame, foreign bool) {
+func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Context, error) *Error) (f wire.Frame, foreign bool) {
 	if below, ok := err.(*status.Error); ok { // the engine's own
 		err = up(below, codec)
 	}
@@ -264,7 +231,7 @@ func toWire(ctx context.Context, err error, codec Codec, mapper ErrorMapper) (f 
 		}
 	}
 	code := e.Code
-	if code == 0 {
+	if code == OK {
 		code = Unknown // 0 would read as no error at all
 	}
 	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(e.Message), RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
@@ -292,11 +259,11 @@ func up(e *status.Error, c Codec) *Error {
 		return seen
 	}
 	x := &Error{
-		Code: Code(e.Code), Message: e.Message, Outcome: Outcome(e.Outcome),
+		Code: Code(e.Code), Message: e.Message, Outcome: outcomeOf(e.Outcome), told: true,
 		RetryAfter: e.RetryAfter, Data: e.Data, cause: lift(e.Cause, c), gap: e.Gap,
 	}
 	if made, ok := e.Face.(*Error); ok {
-		if made.Code == x.Code && made.Message == x.Message && made.Outcome == x.Outcome && made.RetryAfter == x.RetryAfter && made.gap == x.gap {
+		if made.Code == x.Code && made.Message == x.Message && (made.Outcome == x.Outcome || !made.told && made.Outcome == MayHaveRun) && made.RetryAfter == x.RetryAfter && made.gap == x.gap {
 			return made
 		}
 		x.fault = made.fault
@@ -335,7 +302,7 @@ func lower(e *Error) *status.Error {
 		return nil
 	}
 	return &status.Error{
-		Code: status.Code(e.Code), Message: e.Message, Outcome: status.Outcome(e.Outcome),
+		Code: status.Code(e.Code), Message: e.Message, Outcome: e.Outcome.lower(),
 		RetryAfter: e.RetryAfter, Data: e.Data, Cause: upgrade(e.cause), Gap: e.gap, Face: e,
 	}
 }
@@ -384,11 +351,27 @@ func (l *lowered) Unwrap() []error { return []error{l.below, l.text} }
 // with returns a copy of e with another outcome.
 func (e *Error) with(o Outcome) *Error {
 	x := *e
-	x.Outcome = o
+	x.Outcome, x.told = o, true
 	return &x
+}
+
+// unsent is e, a program's, for a call that was not sent: what the program said of
+// its outcome holds.
+func (e *Error) unsent() *Error {
+	if e.told || e.Outcome != MayHaveRun {
+		return e
+	}
+	x := e.with(NotSent)
+	x.cause = e // errors.Is finds the program's own
+	return x
+}
+
+// refuse is the error of a call that this side did not send.
+func refuse(code Code, format string, args ...any) *Error {
+	return Errorf(code, format, args...).with(NotSent)
 }
 
 // ended is the error of a call that this side gave up: its context ended.
 func ended(ctx context.Context, o Outcome) *Error {
-	return up(status.Ended(ctx, status.Outcome(o)), nil)
+	return up(status.Ended(ctx, o.lower()), nil)
 }

@@ -162,7 +162,7 @@ func ExampleKey() {
 
 // Servers that follow each other in one process share what they remember.
 func ExampleReplayCache() {
-	replays := typedrpc.NewReplayCache(typedrpc.ReplayOptions{})
+	replays := &typedrpc.ReplayCache{}
 	blue := &typedrpc.Server{Replays: replays}
 	green := &typedrpc.Server{Replays: replays}
 	fmt.Println(blue.Check(), green.Check())
@@ -247,7 +247,7 @@ func ExampleOpen() {
 		fmt.Println(err)
 		return
 	}
-	defer s.Close()
+	defer s.Cancel()
 	s.Send("one")
 	s.Send("two")
 	s.CloseSend()
@@ -331,7 +331,7 @@ func ExampleRequest_OnItem() {
 		})
 		return next(ctx, r)
 	}
-	conn, stop := exampleConnect(exampleStreams(), &typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{limit}})
+	conn, stop := exampleConnect(exampleStreams(), &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{limit}})
 	defer stop()
 
 	for n, err := range typedrpc.Receive(context.Background(), conn, Countdown, 5) {

@@ -154,27 +154,6 @@ func ExampleAny() {
 	// Output: 42 <nil>
 }
 
-// Race takes the first call that ends, well or not, and cancels the others.
-func ExampleRace() {
-	quick, stopQuick := exampleConnect(exampleMath(), nil)
-	defer stopQuick()
-	stuck := typedrpc.NewMux()
-	typedrpc.Handle(stuck, Add, func(ctx context.Context, n Numbers) (int, error) {
-		<-ctx.Done() // ends when Race cancels the call
-		return 0, ctx.Err()
-	})
-	slow, stopSlow := exampleConnect(stuck, nil)
-	defer stopSlow()
-	ctx := context.Background()
-
-	sum, err := typedrpc.Race(ctx,
-		typedrpc.Go(ctx, slow, Add, Numbers{A: 20, B: 22}),
-		typedrpc.Go(ctx, quick, Add, Numbers{A: 20, B: 22}),
-	)
-	fmt.Println(sum, err)
-	// Output: 42 <nil>
-}
-
 // Wait is for futures of different types.
 func ExampleWait() {
 	conn, stop := exampleConnect(exampleMath(), nil)
@@ -297,12 +276,12 @@ func ExampleNewMux() {
 
 	fmt.Println(typedrpc.Call(context.Background(), conn, Add, Numbers{A: 20, B: 22}))
 	// Output:
-	// call math.add true
+	// method math.add true
 	// 42 <nil>
 }
 
 // A group of handlers has interceptors of its own.
-func ExampleMux_With() {
+func ExampleMux_Group() {
 	members := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 		if r.Metadata.Get("member") == "" {
 			return nil, typedrpc.Errorf(typedrpc.PermissionDenied, "%s is for members", r.Method)
@@ -310,7 +289,7 @@ func ExampleMux_With() {
 		return next(ctx, r)
 	}
 	mux := typedrpc.NewMux()
-	inner := mux.With(members)
+	inner := mux.Group(members)
 	typedrpc.Handle(inner, Greet, func(ctx context.Context, name string) (string, error) {
 		return "Hello, " + name + "!", nil
 	})
@@ -332,7 +311,7 @@ func ExampleInterceptor() {
 	typedrpc.Handle(mux, Greet, func(ctx context.Context, name string) (string, error) {
 		return "trace " + typedrpc.RequestFrom(ctx).Metadata.Get("trace"), nil
 	})
-	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{traced}})
+	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{traced}})
 	defer stop()
 
 	fmt.Println(typedrpc.Call(context.Background(), conn, Greet, "Ada"))
@@ -378,7 +357,7 @@ func ExampleErrorf() {
 }
 
 // An error that was not meant for strangers stays on the server, in its log.
-func ExampleErrorMapper() {
+func ExampleServer_mapError() {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Greet, func(ctx context.Context, name string) (string, error) {
 		_, err := strconv.Atoi(name)
@@ -454,7 +433,7 @@ func ExampleRetryPolicy() {
 		return n.A + n.B, nil
 	})
 	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{
-		Retry: &typedrpc.RetryPolicy{
+		OutgoingRetry: &typedrpc.RetryPolicy{
 			Attempts: 4,
 			Backoff:  typedrpc.Backoff{Min: time.Millisecond},
 		},
@@ -465,15 +444,4 @@ func ExampleRetryPolicy() {
 	sum, err := typedrpc.Call(context.Background(), conn, Add, Numbers{A: 20, B: 22})
 	fmt.Println(sum, err, "after", tries, "tries")
 	// Output: 42 <nil> after 3 tries
-}
-
-func ExampleBackoff() {
-	b := typedrpc.Backoff{Min: time.Second, Max: 10 * time.Second, Factor: 2}
-	for failed := range 6 {
-		// A random time of at most 1, 2, 4, 8, 10, 10 seconds.
-		if d := b.Delay(failed + 1); d > 10*time.Second {
-			fmt.Println("too long:", d)
-		}
-	}
-	// Output:
 }

@@ -150,7 +150,7 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 	cl.target, cl.Key = t, t.key
 	ctx, p.cancel = context.WithCancel(ctx)
 	cl.Untie(func() bool { p.cancel(); stop(); return true })
-	r := &Request{Method: s.name, Kind: KindCall, Conn: t.conn, Payload: append(Raw(nil), body...), Metadata: t.metadata(nil), spec: s}
+	r := &Request{Method: s.name, Kind: KindMethod, Outgoing: true, Conn: t.conn, Payload: append(Raw(nil), body...), Metadata: t.metadata(nil), spec: s}
 	go func() {
 		returned := false
 		defer func() {
@@ -255,32 +255,9 @@ func Any[T any](ctx context.Context, fs ...*Future[T]) (T, error) {
 	case err != nil:
 		return none, err
 	case len(fs) == 0:
-		return none, Errorf(InvalidArgument, "Any of no futures")
+		return none, refuse(InvalidArgument, "Any of no futures")
 	}
 	return none, errors.Join(errs...)
-}
-
-// Race waits for the first call to end, well or not, cancels the others, and
-// returns its result. When ctx ends first the calls go on.
-func Race[T any](ctx context.Context, fs ...*Future[T]) (T, error) {
-	var none T
-	ps := pendings(fs)
-	winner := -1
-	err := collect(ctx, ps, func(i int) bool {
-		winner = i
-		return false
-	})
-	switch {
-	case winner >= 0:
-		cancelAll(ps)
-		if err := fs[winner].resolve(); err != nil {
-			return none, err
-		}
-		return fs[winner].val, nil
-	case err != nil:
-		return none, err
-	}
-	return none, Errorf(InvalidArgument, "Race of no futures")
 }
 
 // Wait waits for futures of different types; their values are then at hand

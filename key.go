@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -96,7 +96,7 @@ func ParseKey(text string) (Key, error) {
 // FailedPrecondition when the key was used elsewhere, or the peer has no cache.
 func (k Key) Bind(c *Conn) error {
 	if k.s == nil {
-		return Errorf(InvalidArgument, "the zero Key is none")
+		return refuse(InvalidArgument, "the zero Key is none")
 	}
 	if err := k.s.Bind(c.e.PeerCache()); err != nil {
 		return up(err, nil)
@@ -111,13 +111,13 @@ func (t *target) giveKey(s *spec) *Error {
 	case !s.keyed && k == nil:
 		return nil
 	case !s.keyed:
-		return Errorf(InvalidArgument, "CallOptions.Key: %s %q is not Keyed", s.kind, s.name)
+		return refuse(InvalidArgument, "CallOptions.Key: %s %q is not Keyed", s.kind, s.name)
 	case k == nil:
 		k = replay.NewKey()
 	}
 	for _, name := range [...]string{replay.MetaKey, replay.MetaAge} {
 		if _, ok := t.opts.Metadata[name]; ok {
-			return Errorf(InvalidArgument, "metadata %q of a Keyed method is not the caller's to set; use CallOptions.Key", name)
+			return refuse(InvalidArgument, "metadata %q of a Keyed method is not the caller's to set; use CallOptions.Key", name)
 		}
 	}
 	t.key = k
@@ -128,9 +128,9 @@ func (t *target) giveKey(s *spec) *Error {
 // went.
 func (t *target) passKey(ctx context.Context, r *Request) (done func(), err error) {
 	if t.opts.Key.s != nil {
-		return nil, Errorf(InvalidArgument, "CallOptions.Key: a call that is forwarded has the key that it came with")
+		return nil, refuse(InvalidArgument, "CallOptions.Key: a call that is forwarded has the key that it came with")
 	}
-	if _, ok := r.Metadata[replay.MetaKey]; !ok || r.Kind != KindCall {
+	if _, ok := r.Metadata[replay.MetaKey]; !ok || r.Kind != KindMethod {
 		return func() {}, nil
 	}
 	in := r.served(ctx)
@@ -162,7 +162,7 @@ func (t *target) checkMetadata(m Metadata) (Metadata, *Error) {
 	}
 	id := t.key.ID()
 	if had, ok := m[replay.MetaKey]; ok && had != id {
-		return nil, Errorf(InvalidArgument, "an interceptor changed metadata %q", replay.MetaKey)
+		return nil, refuse(InvalidArgument, "an interceptor changed metadata %q", replay.MetaKey)
 	}
 	m = maps.Clone(m)
 	m.Set(replay.MetaKey, id)
@@ -314,26 +314,6 @@ func give(a *replay.Answer, r *Request) (*buf.Buf, error) {
 	return buf.Copy(a.Body), nil
 }
 
-// ReplayOptions bound a ReplayCache. Zero fields are the defaults.
-type ReplayOptions struct {
-	// TTL is how long an answer is kept, at least. A repeat whose key is four
-	// fifths as old, or older, does not run if the key is not known. The last
-	// fifth is for what the ages that callers tell leave out: the time on the
-	// way, and the difference of the clocks. Default 10 min.
-	TTL time.Duration
-	// Entries is how many keys are remembered at once, so that Entries for
-	// each TTL is the rate of keyed calls that can be served without an end:
-	// with the defaults 436 a second. Default 262,144.
-	Entries int
-	// Bytes is how many bytes the answers may have together, each counted
-	// with 512 more. Default 128 MiB; memory is used as it is needed.
-	Bytes int64
-	// Share is the part of Entries and of Bytes that one authenticated
-	// subject may use, so that none can keep the others from being served.
-	// Default 0.25.
-	Share float64
-}
-
 // ReplayCache remembers the answers to keyed calls, see Keyed. It forgets none
 // before its TTL is over: when it is full of younger ones, new keyed calls are
 // refused before they run, with ResourceExhausted, NotSent. The handlers'
@@ -342,17 +322,46 @@ type ReplayOptions struct {
 //
 // Each cache has an identity, which callers learn in the handshake: a call that
 // may have run under one is not sent again to another. Servers of one process
-// may share a cache, and one that takes the place of another should. A
-// ReplayCache is safe for concurrent use.
-type ReplayCache struct{ cache *replay.Cache }
+// may share a cache, and one that takes the place of another should. Its zero
+// value works. A ReplayCache is safe for concurrent use; its fields must not be
+// changed once a Server or a connection has it, and it must not be copied.
+type ReplayCache struct {
+	// TTL is how long an answer is kept, at least. A repeat whose key is four
+	// fifths as old, or older, does not run if the key is not known. The last
+	// fifth is for what the ages that callers tell leave out: the time on the
+	// way, and the difference of the clocks. Default 10 min.
+	TTL time.Duration
+	// MaxEntries is how many keys are remembered at once, so that MaxEntries for
+	// each TTL is the rate of keyed calls that can be served without an end:
+	// with the defaults 436 a second. Default 262,144.
+	MaxEntries int
+	// MaxBytes is how many bytes the answers may have together, each counted
+	// with 512 more. Default 128 MiB; memory is used as it is needed.
+	MaxBytes int64
+	// Share is the part of MaxEntries and of MaxBytes that one authenticated
+	// subject may use, so that none can keep the others from being served.
+	// Default 0.25.
+	Share float64
 
-// NewReplayCache makes an empty cache. It panics if an option is negative, or
-// Share above 1.
-func NewReplayCache(o ReplayOptions) *ReplayCache {
-	if o.TTL < 0 || o.Entries < 0 || o.Bytes < 0 || !(o.Share >= 0 && o.Share <= 1) {
-		panic(fmt.Sprintf("typedrpc: NewReplayCache: an option is out of range: %+v", o))
+	once  sync.Once
+	cache *replay.Cache
+	fault error
+}
+
+// open returns the cache below, which it makes at first. Of a nil one those are
+// the bounds.
+func (c *ReplayCache) open(none replay.Options) (*replay.Cache, error) {
+	if c == nil {
+		return replay.New(none), nil
 	}
-	return &ReplayCache{replay.New(replay.Options(o))}
+	c.once.Do(func() {
+		if c.TTL < 0 || c.MaxEntries < 0 || c.MaxBytes < 0 || !(c.Share >= 0 && c.Share <= 1) {
+			c.fault = errors.New("typedrpc: ReplayCache: TTL, MaxEntries and MaxBytes must not be negative, and Share must be between 0 and 1")
+			return
+		}
+		c.cache = replay.New(replay.Options{TTL: c.TTL, Entries: c.MaxEntries, Bytes: c.MaxBytes, Share: c.Share})
+	})
+	return c.cache, c.fault
 }
 
 // dialledReplays are the bounds of a dialled connection's own cache: one

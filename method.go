@@ -38,7 +38,7 @@ type Notification[T any] struct{ spec *spec }
 // 255 bytes, not UTF-8, with white space or control characters, or beginning
 // with "rpc." or "$/", which JSON-RPC reserves) or if a trait does not apply.
 func NewMethod[Req, Resp any](name string, traits ...Trait) Method[Req, Resp] {
-	s := newSpec(name, KindCall, traits)
+	s := newSpec(name, KindMethod, traits)
 	s.pool.New = func() any { return new(pair[Req, Resp]) }
 	s.check = func(c Codec) error {
 		if err := checkType[Req](s, c); err != nil {
@@ -203,7 +203,7 @@ func (allocOf[T]) target(v any) (any, bool, bool) {
 
 // mustMethod refuses a trait that only methods can have.
 func mustMethod(s *spec, trait string) {
-	if s.kind != KindCall {
+	if s.kind != KindMethod {
 		panic(fmt.Sprintf("typedrpc: %s %q: %s is for methods", s.kind, s.name, trait))
 	}
 }

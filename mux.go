@@ -16,25 +16,54 @@ import (
 
 // Mux maps names to handlers. One Mux may serve any number of connections, on
 // servers and on clients; it is safe for concurrent use, and handlers may be
-// added while it serves.
+// added while it serves. Its zero value is empty and works; do not copy it.
 type Mux struct {
-	table        *table
+	own          table
+	of           *table // whose group it is; nil: its own
 	interceptors []Interceptor
+}
+
+// table is where m's handlers are. A nil Mux has none.
+func (m *Mux) table() *table {
+	switch {
+	case m == nil:
+		return &noHandlers
+	case m.of != nil:
+		return m.of
+	}
+	return &m.own
+}
+
+var noHandlers table
+
+// all are the entries by name; not to be changed.
+func (t *table) all() map[string]*entry {
+	if p := t.entries.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // NewMux makes an empty Mux whose handlers are wrapped by interceptors, the
 // first outermost. A name that nobody registered has no handler to wrap, so
 // interceptors do not see it; with HandleFallback they do.
 func NewMux(interceptors ...Interceptor) *Mux {
-	m := &Mux{table: new(table), interceptors: interceptors}
-	m.table.entries.Store(&map[string]*entry{})
-	return m
+	if err := checkInterceptors("NewMux", interceptors); err != nil {
+		panic(err.Error())
+	}
+	return &Mux{interceptors: slices.Clone(interceptors)}
 }
 
-// With returns a Mux over the same table. Handlers added through it are wrapped
+// Group returns a Mux over the same table. Handlers added through it are wrapped
 // by m's interceptors and then by these: a group.
-func (m *Mux) With(interceptors ...Interceptor) *Mux {
-	return &Mux{table: m.table, interceptors: slices.Concat(m.interceptors, interceptors)}
+func (m *Mux) Group(interceptors ...Interceptor) *Mux {
+	if m == nil {
+		panic("typedrpc: Group of a Mux that is nil")
+	}
+	if err := checkInterceptors("Mux.Group", interceptors); err != nil {
+		panic(err.Error())
+	}
+	return &Mux{of: m.table(), interceptors: slices.Concat(m.interceptors, interceptors)}
 }
 
 // table is read for every message and hardly ever written: copy on write.
@@ -120,11 +149,11 @@ func HandleNotification[T any](mux *Mux, n Notification[T], fn func(context.Cont
 // or observe it and return Unimplemented. It panics if there is a fallback
 // already.
 func (m *Mux) HandleFallback(h RawHandler) {
-	if m == nil || m.table == nil || h == nil {
-		panic("typedrpc: HandleFallback needs a handler, and a Mux that was made by NewMux")
+	if m == nil || h == nil {
+		panic("typedrpc: HandleFallback needs a Mux and a handler")
 	}
 	e := &entry{raw: chain(m.interceptors, h)}
-	if !m.table.fallback.CompareAndSwap(nil, e) {
+	if !m.table().fallback.CompareAndSwap(nil, e) {
 		panic("typedrpc: HandleFallback: there is a fallback handler already")
 	}
 }
@@ -132,8 +161,8 @@ func (m *Mux) HandleFallback(h RawHandler) {
 // mustRegister finds the mistakes of a program that has just started.
 func mustRegister(m *Mux, s *spec, noHandler bool) {
 	switch {
-	case m == nil || m.table == nil:
-		panic("typedrpc: the Mux was not made by NewMux")
+	case m == nil:
+		panic("typedrpc: the Mux is nil")
 	case s == nil:
 		panic("typedrpc: the method was not made by NewMethod, or the notification by NewNotification")
 	case noHandler:
@@ -142,10 +171,13 @@ func mustRegister(m *Mux, s *spec, noHandler bool) {
 }
 
 func (m *Mux) add(e *entry) {
-	t := m.table
+	t := m.table()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	entries := maps.Clone(*t.entries.Load())
+	entries := maps.Clone(t.all())
+	if entries == nil {
+		entries = map[string]*entry{}
+	}
 	if old := entries[e.spec.name]; old != nil {
 		if old.spec != e.spec || e.spec.kind != KindNotification {
 			panic(fmt.Sprintf("typedrpc: %s %q is registered already", old.spec.kind, e.spec.name))
@@ -170,11 +202,9 @@ func (m *Mux) add(e *entry) {
 // lookup finds the entry for a name and kind: nil if there is none. A method
 // may be notified.
 func (m *Mux) lookup(name string, kind Kind) *entry {
-	if m == nil || m.table == nil {
-		return nil
-	}
-	if e := (*m.table.entries.Load())[name]; e != nil {
-		if is := e.spec.kind; is != kind && (kind != KindNotification || is != KindCall) {
+	t := m.table()
+	if e := t.all()[name]; e != nil {
+		if is := e.spec.kind; is != kind && (kind != KindNotification || is != KindMethod) {
 			return nil
 		}
 		return e
@@ -182,7 +212,7 @@ func (m *Mux) lookup(name string, kind Kind) *entry {
 	if checkName(name) != nil {
 		return nil // reserved names are not for fallbacks
 	}
-	return m.table.fallback.Load()
+	return t.fallback.Load()
 }
 
 // find is lookup that says why there is none.
@@ -193,10 +223,8 @@ func (m *Mux) find(name string, kind Kind) (*entry, *status.Error) {
 	if kind == KindNotification {
 		return nil, errNobody // which is told nobody
 	}
-	if m != nil && m.table != nil {
-		if e := (*m.table.entries.Load())[name]; e != nil {
-			return nil, status.Errorf(status.Unimplemented, "%q is a %s, not a %s", name, e.spec.kind, kind)
-		}
+	if e := m.table().all()[name]; e != nil {
+		return nil, status.Errorf(status.Unimplemented, "%q is a %s, not a %s", name, e.spec.kind, kind)
 	}
 	return nil, status.Errorf(status.Unimplemented, "no method %q", name)
 }
@@ -206,10 +234,7 @@ var errNobody = status.Errorf(status.Unimplemented, "nobody handles the notifica
 // intern returns the registered name that b spells, "" if there is none, so
 // that reading a known name does not allocate.
 func (m *Mux) intern(b []byte) string {
-	if m == nil || m.table == nil {
-		return ""
-	}
-	if e := (*m.table.entries.Load())[string(b)]; e != nil {
+	if e := m.table().all()[string(b)]; e != nil {
 		return e.spec.name
 	}
 	return ""
@@ -217,10 +242,7 @@ func (m *Mux) intern(b []byte) string {
 
 // check asks codec whether it can carry every message of the table.
 func (m *Mux) check(c Codec) error {
-	if m == nil || m.table == nil {
-		return nil
-	}
-	for _, e := range *m.table.entries.Load() {
+	for _, e := range m.table().all() {
 		if err := e.spec.check(c); err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 type Kind uint8
 
 const (
-	KindCall         Kind = iota // a call with one request and one response
+	KindMethod       Kind = iota // a call with one request and one response
 	KindNotification             // a message without an answer
 	KindServerStream             // a call whose handler sends items
 	KindClientStream             // a call whose caller sends items
@@ -34,7 +34,7 @@ func (k Kind) String() string {
 	case KindBidiStream:
 		return "bidirectional stream"
 	}
-	return "call"
+	return "method"
 }
 
 func (k Kind) streams() bool { return k >= KindServerStream }
@@ -45,6 +45,8 @@ func (k Kind) streams() bool { return k >= KindServerStream }
 type Request struct {
 	Method string
 	Kind   Kind
+	// Outgoing says that this side makes the call, and does not handle it.
+	Outgoing bool
 	// Conn is the connection that the call came in on or goes out on. With a
 	// Caller made by Pick it is the one picked for the first attempt.
 	Conn *Conn
@@ -112,28 +114,6 @@ func (r *Request) face() face { return face{r.stream, r.Conn, r.spec} }
 // interceptor, or a fallback. The result of a notification is ignored.
 type RawHandler func(ctx context.Context, r *Request) (Raw, error)
 
-// An Interceptor wraps calls and notifications, incoming (NewMux, Mux.With) or
-// outgoing (DialOptions, Server, CallOptions). It may change the context and
-// the metadata, answer without calling next, call next more than once, and
-// change the result. It calls next on its own goroutine. Around a stream, next
-// returns when the stream has ended, and calling it again after items came or
-// went fails with FailedPrecondition. The first interceptor of a list is the outermost. It sees
-// a handler's error before it is translated for the wire.
-//
-// An outgoing interceptor runs on the caller's goroutine for Call and Notify.
-// Go must not wait for it, so with interceptors each future has a goroutine
-// that ends with its call. Retries of a RetryPolicy happen inside next.
-type Interceptor func(ctx context.Context, r *Request, next RawHandler) (Raw, error)
-
-// chain folds interceptors around h once, so that a call only runs them.
-func chain(interceptors []Interceptor, h RawHandler) RawHandler {
-	for i := len(interceptors) - 1; i >= 0; i-- {
-		around, next := interceptors[i], h
-		h = func(ctx context.Context, r *Request) (Raw, error) { return around(ctx, r, next) }
-	}
-	return h
-}
-
 // Forward makes the same call on c: method, payload, metadata, and the time
 // left in ctx. The callee's reply metadata is put into r.Reply. It is what a
 // proxy's fallback handler does. It refuses with FailedPrecondition a
@@ -145,10 +125,10 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 		return nil, err
 	}
 	if have, want := r.Conn.codec.Name(), t.conn.codec.Name(); have != want {
-		return nil, Errorf(FailedPrecondition, "cannot forward %q: its payload is in codec %q, the other connection speaks %q", r.Method, have, want)
+		return nil, refuse(FailedPrecondition, "cannot forward %q: its payload is in codec %q, the other connection speaks %q", r.Method, have, want)
 	}
 	if err := checkName(r.Method); err != nil {
-		return nil, Errorf(Unimplemented, "cannot forward %q: reserved or malformed name", r.Method)
+		return nil, refuse(Unimplemented, "cannot forward %q: reserved or malformed name", r.Method)
 	}
 	s := r.spec
 	if s == nil {
@@ -159,14 +139,14 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 		return nil, fault
 	}
 	defer passed()
-	out := &Request{Method: r.Method, Kind: r.Kind, Conn: t.conn, Payload: r.Payload, Metadata: t.metadata(r.Metadata), spec: s}
+	out := &Request{Method: r.Method, Kind: r.Kind, Outgoing: true, Conn: t.conn, Payload: r.Payload, Metadata: t.metadata(r.Metadata), spec: s}
 	var raw Raw
 	var failed error
 	switch {
 	case !r.Kind.streams():
 		raw, failed = t.do(ctx, s, out)
 	case r.stream == nil || r.stream.Caller():
-		return nil, Errorf(FailedPrecondition, "only a stream that came in can be forwarded")
+		return nil, refuse(FailedPrecondition, "only a stream that came in can be forwarded")
 	default:
 		raw, failed = t.converse(ctx, s, out, r.forward)
 	}
@@ -337,7 +317,7 @@ func (s *served) notify() {
 func (r *Request) forward(x face) (Raw, error) {
 	in := face{r.stream, r.Conn, x.spec}
 	if r.forwarded {
-		return nil, Errorf(FailedPrecondition, "the stream %q was forwarded already; its items cannot be had again", r.Method)
+		return nil, refuse(FailedPrecondition, "the stream %q was forwarded already; its items cannot be had again", r.Method)
 	}
 	r.forwarded = true
 	if in.x.Takes() {

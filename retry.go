@@ -1,8 +1,8 @@
 package typedrpc
 
 import (
+	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -16,22 +16,17 @@ import (
 // at the cap, so that clients which lost the same server do not come back
 // together. Zero fields are the defaults.
 type Backoff struct {
-	Min      time.Duration // bound of the first delay. Default 100 ms.
-	Max      time.Duration // largest bound. Default 30 s.
-	Factor   float64       // growth of the bound, at least 1. Default 2.
-	Attempts int           // attempts in a row before giving up, those included whose link lived for less than ten seconds. Default 0: without end.
+	Min    time.Duration // bound of the first delay. Default 100 ms.
+	Max    time.Duration // largest bound. Default 30 s.
+	Factor float64       // growth of the bound, at least 1. Default 2.
 }
-
-// Delay returns how long to wait after the given number of failed attempts in
-// a row, at least 1. It is safe for concurrent use.
-func (b Backoff) Delay(failed int) time.Duration { return flow.Backoff(b).Delay(failed) }
 
 // RetryPolicy says which failed calls are made again. Whatever it says, a call
 // is only repeated if its error says that it was NotSent, or if its method is
 // Idempotent or Keyed. The zero value is the default policy.
 //
 // A policy may be given to a method (the trait Retry), to a connection
-// (DialOptions.Retry, Server.Retry) and to a call (CallOptions.Retry); the
+// (DialOptions.OutgoingRetry, Server.OutgoingRetry) and to a call (CallOptions.Retry); the
 // call's goes before the method's and the method's before the connection's.
 // Without any, calls are not repeated, except as DialOptions says about lost
 // connections.
@@ -39,16 +34,15 @@ type RetryPolicy struct {
 	// Attempts is how often a call is made at most, the first included.
 	// Default 4.
 	Attempts int
-	// Backoff is the wait between attempts; its own Attempts is not used. A
-	// longer RetryAfter of the peer is respected. A call whose deadline
-	// would pass during the wait fails at once.
+	// Backoff is the wait between attempts. A longer RetryAfter of the peer is
+	// respected. A call whose deadline would pass during the wait fails at once.
 	Backoff Backoff
 	// Codes are the errors that are worth another attempt. Default
 	// Unavailable.
 	Codes []Code
 	// Budget stops retry storms; share one to bound many policies together.
-	// Default: one for each policy, NewRetryBudget(0.1, 10); the policies of
-	// CallOptions without one share one for each connection, or Pick.
+	// Default: one for each policy; the policies of CallOptions without one
+	// share one for each connection, or Pick.
 	Budget *RetryBudget
 }
 
@@ -70,12 +64,10 @@ func (p RetryPolicy) ready() *RetryPolicy {
 		p.Codes = []Code{Unavailable}
 	}
 	if p.Budget == nil {
-		p.Budget = defaultBudget()
+		p.Budget = newBudget()
 	}
 	return &p
 }
-
-func defaultBudget() *RetryBudget { return NewRetryBudget(0.1, 10) }
 
 // next decides about a call that failed with err for the attempt-th time and
 // returns how long to wait.
@@ -90,42 +82,38 @@ func (p *RetryPolicy) next(err *status.Error, attempt int, idempotent bool) (tim
 	case !p.Budget.spend():
 		return 0, false
 	}
-	return max(p.Backoff.Delay(attempt), err.RetryAfter), true
+	return max(flow.Backoff(p.Backoff).Delay(attempt), err.RetryAfter), true
 }
 
 // RetryBudget allows so many retries for so many calls: each call earns a
 // fraction of a retry, up to a bound. When a server fails for everybody, all
-// of its clients' retries together then stay a small part of the load. It is
-// safe for concurrent use.
+// of its clients' retries together then stay a small part of the load. Its zero
+// value works. It starts full, is safe for concurrent use, and its fields must not
+// be changed after the first call; do not copy it.
 type RetryBudget struct {
-	ratio, most float64
+	// Ratio is how much of a retry each call earns. Negative: nothing. Default 0.1.
+	Ratio float64
+	// Burst is how many retries are saved up at most. Negative: none. Default 10.
+	Burst int
 
-	mu     sync.Mutex
-	tokens float64
+	mu    sync.Mutex
+	spent float64 // of Burst, and not earned back
 }
 
-// NewRetryBudget makes a budget in which each call earns ratio retries and at
-// most burst retries are saved up; it starts full. It panics if either is
-// negative.
-func NewRetryBudget(ratio float64, burst int) *RetryBudget {
-	if ratio < 0 || burst < 0 || math.IsNaN(ratio) {
-		panic("typedrpc: NewRetryBudget: ratio and burst must not be negative")
-	}
-	return &RetryBudget{ratio: ratio, most: float64(burst), tokens: float64(burst)}
-}
+func newBudget() *RetryBudget { return new(RetryBudget) }
 
 func (b *RetryBudget) earn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tokens = min(b.most, b.tokens+b.ratio)
+	b.spent = max(0, b.spent-max(0, cmp.Or(b.Ratio, 0.1)))
 }
 
 func (b *RetryBudget) spend() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.tokens < 1 {
+	if float64(cmp.Or(b.Burst, 10))-b.spent < 1 {
 		return false
 	}
-	b.tokens--
+	b.spent++
 	return true
 }

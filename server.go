@@ -45,7 +45,7 @@ type Server struct {
 	DangerouslyAllowAnyOrigin bool
 	// Limits bound what one client can make the server hold or do.
 	Limits Limits
-	// MaxBuffered is how many bytes all clients together may make the server hold,
+	// MaxMemory is how many bytes all clients together may make the server hold,
 	// by what they cost in memory: requests with their records and handlers,
 	// replies, items, notifications, what is not acknowledged, messages and POSTs
 	// of which parts have come, subscriptions, calls back. docs/limits.md lists all
@@ -57,7 +57,7 @@ type Server struct {
 	// of the subject, or the address, that does, the connection that does. Go's
 	// heap grows to twice what lives in it: set GOMEMLIMIT to about one and a half
 	// times this and 100 MB. Default 1 GiB.
-	MaxBuffered int64
+	MaxMemory int64
 	// MaxPlainConns bounds the connections of plain JSON-RPC peers, which
 	// need not complete any handshake; more are refused with 503. Default
 	// 1,024.
@@ -94,10 +94,10 @@ type Server struct {
 	// OnDisconnect is called after OnConnect has returned and the connection
 	// has ended, with the reason. Shutdown waits for it.
 	OnDisconnect func(*Conn, error)
-	// Interceptors wrap the calls and notifications that go to clients.
-	Interceptors []Interceptor
-	// Retry is the policy of calls to clients whose method has none.
-	Retry *RetryPolicy
+	// OutgoingInterceptors wrap the calls and notifications that go to clients.
+	OutgoingInterceptors []Interceptor
+	// OutgoingRetry is the policy of calls to clients whose method has none.
+	OutgoingRetry *RetryPolicy
 	// Replays remembers the answers to Keyed calls. Servers may share one, and
 	// a Server that takes the place of another in the same process should take
 	// over its cache. Default one of the server's own.
@@ -107,8 +107,9 @@ type Server struct {
 	// there is a line a second: docs/logs.md lists all messages. Default
 	// slog.Default().
 	Logger *slog.Logger
-	// MapError translates handlers' errors that are no *Error.
-	MapError ErrorMapper
+	// MapError turns a handler's error that is no *Error into the one that its
+	// caller sees; nil keeps the default, Internal with a fixed text.
+	MapError func(ctx context.Context, err error) *Error
 
 	setup  sync.Once
 	fault  error // of the configuration
@@ -136,18 +137,21 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	if s.MaxPlainConns < 0 || s.RetryWindow < 0 || s.MaxBuffered < 0 || s.MaxKept < 0 || s.MaxKeptBytes < 0 {
-		return errors.New("typedrpc: Server.MaxPlainConns, MaxBuffered, MaxKept, MaxKeptBytes and RetryWindow must not be negative")
+	if s.MaxPlainConns < 0 || s.RetryWindow < 0 || s.MaxMemory < 0 || s.MaxKept < 0 || s.MaxKeptBytes < 0 {
+		return errors.New("typedrpc: Server.MaxPlainConns, MaxMemory, MaxKept, MaxKeptBytes and RetryWindow must not be negative")
+	}
+	if err := checkInterceptors("Server.OutgoingInterceptors", s.OutgoingInterceptors); err != nil {
+		return err
 	}
 	codecs, names, err := s.offered()
 	if err != nil {
 		return err
 	}
-	opts := &options{mux: s.Mux, logger: s.logger(), mapError: s.MapError, interceptors: slices.Clone(s.Interceptors)}
+	opts := &options{mux: s.Mux, logger: s.logger(), mapError: s.MapError, interceptors: slices.Clone(s.OutgoingInterceptors)}
 	o := server.Options{
 		Config: engine.Config{
 			Limits: limits, Logger: opts.logger, Intern: s.Mux.intern,
-			Ledger:   flow.NewLedger(cmp.Or(s.MaxBuffered, 1<<30)),
+			Ledger:   flow.NewLedger(cmp.Or(s.MaxMemory, 1<<30)),
 			Detached: replay.NewDetached(limits.MaxCalls),
 		},
 		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,
@@ -156,10 +160,8 @@ func (s *Server) configure() error {
 		BeginRate: float64(max(cmp.Or(s.BeginRate, 1000), 0)),
 		Down:      down, Up: func(err error) error { return lift(err, nil) },
 	}
-	if s.Replays != nil {
-		o.Config.Replays = s.Replays.cache
-	} else {
-		o.Config.Replays = replay.New(replay.Options{})
+	if o.Config.Replays, err = s.Replays.open(replay.Options{}); err != nil {
+		return err
 	}
 	// The JSON-RPC dialects' codec has no number among those that are offered.
 	codec := func(i int) Codec {
@@ -177,11 +179,11 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	if s.Retry != nil {
-		if err := s.Retry.check(); err != nil {
-			return fmt.Errorf("typedrpc: Server.Retry: %w", err)
+	if s.OutgoingRetry != nil {
+		if err := s.OutgoingRetry.check(); err != nil {
+			return fmt.Errorf("typedrpc: Server.OutgoingRetry: %w", err)
 		}
-		opts.retry = s.Retry.ready()
+		opts.retry = s.OutgoingRetry.ready()
 	}
 	s.s.Store(inner)
 	return nil

@@ -342,7 +342,7 @@ func (s *Stream[Out, In]) CloseSend() { s.x.x.CloseSend() }
 // Close ends this side: what has not been sent or received is dropped, and Send
 // and Recv return Canceled. On the caller's side the handler's context ends; a
 // stream that has ended already just gives up its memory. It does not wait.
-func (s *Stream[Out, In]) Close() {
+func (s *Stream[Out, In]) Cancel() {
 	closed := &status.Error{Code: status.Canceled, Message: "the stream was closed by this side", Cause: context.Canceled}
 	if s.x.x.Caller() {
 		s.x.x.Fail(closed)
@@ -350,10 +350,6 @@ func (s *Stream[Out, In]) Close() {
 		s.x.x.Abandon(closed)
 	}
 }
-
-// Metadata returns what came back with the end of the stream, on the caller's
-// side; nil before it.
-func (s *Stream[Out, In]) Metadata() Metadata { return s.x.x.Meta() }
 
 // engine is for tests.
 func (s *Stream[Out, In]) engine() *engine.Stream { return s.x.x }

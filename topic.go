@@ -126,7 +126,7 @@ func WaitAtMost(d time.Duration) SlowPolicy { return SlowPolicy{do: waitAtMost, 
 // for one subscriber, in bytes of encoded messages, each counted with 64 more.
 // One message fits always. Beside this bound a connection's subscriptions
 // together may queue Limits.MaxBuffered, and those of all connections half of
-// Server.MaxBuffered; what does not fit there is the policy's, too.
+// Server.MaxMemory; what does not fit there is the policy's, too.
 func (p SlowPolicy) Within(bytes int) SlowPolicy {
 	p.bytes = bytes
 	if bytes <= 0 {
@@ -227,7 +227,7 @@ func Publish[T any](ctx context.Context, hub *Hub, t Topic[T], key string, v T) 
 	*p = none
 	t.spec.down.Put(p)
 	if err != nil {
-		return Errorf(InvalidArgument, "cannot encode the message of %q: %w", t.spec.name, err)
+		return refuse(InvalidArgument, "cannot encode the message of %q: %w", t.spec.name, err)
 	}
 	return lift(hub.h.Publish(ctx, t.spec.topic.topic, key, body.B), nil)
 }

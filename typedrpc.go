@@ -67,12 +67,15 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 	if more.Retry != nil {
 		p := *more.Retry
 		if err := p.check(); err != nil {
-			o.fault = Errorf(InvalidArgument, "CallOptions.Retry: %w", err)
+			o.fault = refuse(InvalidArgument, "CallOptions.Retry: %w", err)
 		}
 		if p.Budget == nil {
 			p.Budget = budget()
 		}
 		o.Retry = p.ready()
+	}
+	if err := checkInterceptors("CallOptions.Interceptors", more.Interceptors); err != nil {
+		o.fault = refuse(InvalidArgument, "%w", err)
 	}
 	o.Interceptors = slices.Concat(o.Interceptors, more.Interceptors)
 	return o
@@ -160,7 +163,7 @@ func Broadcast[T any](ctx context.Context, conns iter.Seq[*Conn], n Notification
 // be called by many goroutines at once. Its error fails the call, as
 // Unavailable unless it is an *Error. All its connections must speak one codec.
 func Pick(fn func(ctx context.Context, method string) (*Conn, error)) Caller {
-	return picker{pick: fn, budget: sync.OnceValue(defaultBudget)}
+	return picker{pick: fn, budget: sync.OnceValue(newBudget)}
 }
 
 type picker struct {
@@ -291,13 +294,10 @@ func (m Metadata) Keys() []string {
 	return keys
 }
 
-// All ranges over the entries in no particular order.
-func (m Metadata) All() iter.Seq2[string, string] { return maps.All(m) }
-
 // check refuses what the wire cannot carry.
 func (m Metadata) check() *Error {
 	if err := flow.CheckMeta(m); err != nil {
-		return &Error{Code: InvalidArgument, Message: err.Error()}
+		return &Error{Code: InvalidArgument, Message: err.Error(), Outcome: NotSent, told: true}
 	}
 	return nil
 }

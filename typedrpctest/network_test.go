@@ -85,7 +85,7 @@ func converse(ctx context.Context, t *testing.T, h *typedrpctest.Host, o *typedr
 			say("%v", err)
 		}
 	}
-	if o.Dialect != typedrpc.PlainJSONRPC {
+	if o.Dialect != typedrpc.JSONRPC {
 		sum := 0
 		for n, err := range typedrpc.Receive(ctx, client, count, 500) {
 			if err != nil {
@@ -108,7 +108,7 @@ func converse(ctx context.Context, t *testing.T, h *typedrpctest.Host, o *typedr
 }
 
 func TestHost_pairOverTheRealWebSocket(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			n := typedrpctest.NewNetwork(nil)
@@ -123,7 +123,7 @@ func TestHost_pairOverTheRealWebSocket(t *testing.T) {
 				is.Equal(got, 42)
 			}
 			time.Sleep(time.Hour)
-			is.Equal(client.State(), typedrpc.Connected)
+			is.Equal(client.State(), typedrpc.StateConnected)
 			is.Equal(n.Stats().Dialled, 2)
 			is.Equal(n.Stats().Open, 2)
 		})
@@ -132,7 +132,7 @@ func TestHost_pairOverTheRealWebSocket(t *testing.T) {
 
 // Whatever pieces the bytes come in, what a program sees is the same.
 func TestNetwork_slicesChangeNoResult(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		var whole []string
 		for _, most := range []int{0, 1, 2, 3, 1000} {
 			synctest.Test(t, func(t *testing.T) {
@@ -227,7 +227,7 @@ func TestNetwork_keepAliveFindsOut(t *testing.T) {
 		},
 	}
 	for name, fault := range faults {
-		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					is := is.New(t)
@@ -252,7 +252,7 @@ func TestNetwork_keepAliveFindsOut(t *testing.T) {
 						Dialect: d, Backoff: typedrpc.Backoff{Min: time.Second, Max: time.Second},
 						HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dial}},
 						OnState: func(s typedrpc.StateChange) {
-							if s.State == typedrpc.Waiting {
+							if s.State == typedrpc.StateWaiting {
 								lost <- time.Now()
 							}
 						},
@@ -314,7 +314,7 @@ func TestHost_unplugForLong(t *testing.T) {
 		client, _ := h.Pair(t, &typedrpc.Server{Mux: greeter()}, nil)
 		h.Unplug()
 		time.Sleep(time.Hour)
-		is.True(client.State() != typedrpc.Connected)
+		is.True(client.State() != typedrpc.StateConnected)
 		time.AfterFunc(time.Minute, h.Start)
 		got, err := typedrpc.Call(t.Context(), client, greet, "Ann")
 		is.NoErr(err)
@@ -362,10 +362,10 @@ func TestHost_stopAndServeAgain(t *testing.T) {
 // Cut at any byte of an opening, from TCP to the first answer, the next attempt
 // gets through.
 func TestNetwork_cutAtEveryByteOfTheOpening(t *testing.T) {
-	for _, dialect := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, dialect := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		for _, d := range ways {
 			for _, how := range []typedrpctest.Cut{typedrpctest.CutClose, typedrpctest.CutReset} {
-				if dialect == typedrpc.JSONRPC && how == typedrpctest.CutReset {
+				if dialect == typedrpc.Text && how == typedrpctest.CutReset {
 					continue // seconds, for what Binary has shown
 				}
 				t.Run(fmt.Sprint(dialect, d, how), func(t *testing.T) {
@@ -390,7 +390,7 @@ func cutOpenings(t *testing.T, dialect typedrpc.Dialect, d typedrpctest.Directio
 		got, err := typedrpc.Call(ctx, client, greet, "Ann")
 		is.NoErr(err)
 		is.Equal(got, "hello Ann")
-		is.Equal(client.State(), typedrpc.Connected)
+		is.Equal(client.State(), typedrpc.StateConnected)
 		links := n.Links()
 		is.Equal(len(links), 1)
 		return links[0].Received(d)
@@ -449,7 +449,7 @@ func TestNetwork_sameSeedSameTrace(t *testing.T) {
 		})
 		return text, stats
 	}
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		is := is.New(t)
 		one, stats := trace(d, 1)
 		same, statsToo := trace(d, 1)

@@ -31,7 +31,7 @@ func TestRecorder_traceOfAConversation(t *testing.T) {
   0.500000s #1 <-  FAIL id=2 code=3 "nobody" 0 B
   1.000000s #1 ->  NOTIFY "note" meta=secret 1 B: 7
 `,
-		typedrpc.JSONRPC: `
+		typedrpc.Text: `
   0.000000s #1 opened "typedrpc.jsonrpc"
   0.000000s #1 ->  HELLO attempt=1 received=0 features=
   0.000000s #1 <-  WELCOME resumed=false token received=0 keepalive=20s features=
@@ -42,7 +42,7 @@ func TestRecorder_traceOfAConversation(t *testing.T) {
   0.500000s #1 <-  FAIL id=2 code=3 "nobody" 0 B
   1.000000s #1 ->  NOTIFY "note" meta=secret 3 B: [7]
 `,
-		typedrpc.PlainJSONRPC: `
+		typedrpc.JSONRPC: `
   0.000000s #1 opened ""
   0.500000s #1 ->  CALL id=1 "double" 4 B: [21]
   0.500000s #1 <-  RESULT id=1 2 B: 42
@@ -106,7 +106,7 @@ func TestRecorder_traceOfAConversation(t *testing.T) {
 }
 
 func TestRecorder_showsNoSecrets(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		for _, name := range []string{"s3cret", "s3cret-wrong"} {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
@@ -173,7 +173,7 @@ func TestRecorder_omitPayloads(t *testing.T) {
 }
 
 func TestRecorder_streamsAndFragments(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			rec := typedrpctest.NewRecorder(nil)

@@ -26,7 +26,7 @@ func doubles() *typedrpc.Mux {
 }
 
 func TestPair_bothWaysInEveryDialect(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		is := is.New(t)
 		client, server := typedrpctest.Pair(t, &typedrpc.Server{Mux: doubles()}, &typedrpc.DialOptions{Dialect: d, Mux: doubles()})
 		for _, c := range []*typedrpc.Conn{client, server} {
@@ -51,10 +51,10 @@ func TestPair_closesBothWhenTheTestEnds(t *testing.T) {
 	t.Run("the test", func(t *testing.T) {
 		client, server = typedrpctest.Pair(t, &typedrpc.Server{}, nil)
 	})
-	<-client.Done()
-	<-server.Done()
-	is.Equal(client.State(), typedrpc.Closed)
-	is.Equal(server.State(), typedrpc.Closed)
+	<-client.Context().Done()
+	<-server.Context().Done()
+	is.Equal(client.State(), typedrpc.StateClosed)
+	is.Equal(server.State(), typedrpc.StateClosed)
 }
 
 // Two bubbles must not share anything that belongs to one of them.

@@ -86,7 +86,7 @@ func routes(log *slog.Logger) (*typedrpc.Server, http.Handler, error) {
 	mux := typedrpc.NewMux(logged(log, "call from the page"))
 	typedrpc.Handle(mux, MultiplyByOneThousand, multiplyByOneThousand)
 	typedrpc.Handle(mux, SquareRoot, squareRoot)
-	rpc := &typedrpc.Server{Mux: mux, Interceptors: []typedrpc.Interceptor{logged(log, "call to the page")}, Logger: log}
+	rpc := &typedrpc.Server{Mux: mux, OutgoingInterceptors: []typedrpc.Interceptor{logged(log, "call to the page")}, Logger: log}
 
 	files, err := fs.Sub(web, "web")
 	if err != nil {

@@ -40,7 +40,7 @@ func dial(t *testing.T, url string, confirm func(context.Context, string) (bool,
 		mux = typedrpc.NewMux()
 		typedrpc.Handle(mux, PageConfirm, confirm)
 	}
-	c, err := typedrpc.Dial(t.Context(), url+"/rpc", &typedrpc.DialOptions{Dialect: typedrpc.PlainJSONRPC, Mux: mux})
+	c, err := typedrpc.Dial(t.Context(), url+"/rpc", &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Mux: mux})
 	is.NoErr(err)
 	t.Cleanup(func() { c.Close() })
 	return c

@@ -37,7 +37,7 @@ func serve(t *testing.T) (url string) {
 // dial connects as the page does.
 func dial(t *testing.T, url, name string) (*typedrpc.Conn, error) {
 	c, err := typedrpc.Dial(t.Context(), url+"/rpc", &typedrpc.DialOptions{
-		Dialect: typedrpc.JSONRPC,
+		Dialect: typedrpc.Text,
 		Auth:    typedrpc.Credentials(SignIn, func(context.Context) (Visitor, error) { return Visitor{name}, nil }),
 		Logger:  quiet,
 	})

@@ -166,7 +166,7 @@ func TestRun(t *testing.T) {
 	_, url, found := strings.Cut(strings.TrimSpace(line), "url=")
 	is.True(found)
 
-	c, err := typedrpc.Dial(t.Context(), url, &typedrpc.DialOptions{Dialect: typedrpc.PlainJSONRPC})
+	c, err := typedrpc.Dial(t.Context(), url, &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC})
 	is.NoErr(err)
 	defer c.Close()
 	d, err := typedrpc.Call(t.Context(), c, Subtract, Operands{Minuend: 42, Subtrahend: 23})

@@ -62,9 +62,9 @@ func run(ctx context.Context, addr string, w io.Writer) error {
 	}
 	defer func() {
 		conn.Close()
-		await(context.Background(), states, typedrpc.Closed)
+		await(context.Background(), states, typedrpc.StateClosed)
 	}()
-	if err := await(ctx, states, typedrpc.Connected); err != nil {
+	if err := await(ctx, states, typedrpc.StateConnected); err != nil {
 		return err
 	}
 
@@ -123,7 +123,7 @@ func run(ctx context.Context, addr string, w io.Writer) error {
 	if err := server.close(); err != nil {
 		return err
 	}
-	if err := await(ctx, states, typedrpc.Waiting); err != nil {
+	if err := await(ctx, states, typedrpc.StateWaiting); err != nil {
 		return err
 	}
 	meanwhile := typedrpc.Go(ctx, conn, Price, "plums")
@@ -133,7 +133,7 @@ func run(ctx context.Context, addr string, w io.Writer) error {
 		return err
 	}
 	server = restarted
-	if err := await(ctx, states, typedrpc.Connected); err != nil {
+	if err := await(ctx, states, typedrpc.StateConnected); err != nil {
 		return err
 	}
 	if cents, err = meanwhile.Await(ctx); err != nil {

@@ -71,7 +71,7 @@ func (c *client) stream(ctx, stop context.Context) error {
 }
 
 func (c *client) exchange(stop context.Context, s *typedrpc.Stream[int64, int64]) error {
-	defer s.Close()
+	defer s.Cancel()
 	var sender sync.WaitGroup
 	defer sender.Wait()
 	sender.Go(func() {

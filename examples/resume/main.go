@@ -39,7 +39,7 @@ func main() {
 	flag.BoolVar(&o.lossy, "lossy", false, "sessions end with their links, to see what is told then")
 	dialect := flag.String("dialect", "binary", "binary or jsonrpc")
 	flag.Parse()
-	o.dialect = map[string]typedrpc.Dialect{"jsonrpc": typedrpc.JSONRPC}[*dialect]
+	o.dialect = map[string]typedrpc.Dialect{"jsonrpc": typedrpc.Text}[*dialect]
 	if *dialect != "binary" && *dialect != "jsonrpc" || o.cut < 1000 || flag.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "resume: -dialect is binary or jsonrpc, -cut at least 1000")
 		os.Exit(2)

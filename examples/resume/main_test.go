@@ -18,7 +18,7 @@ import (
 func TestRun(t *testing.T) {
 	for name, o := range map[string]options{
 		"binary":  {cut: 40_000, dialect: typedrpc.Binary},
-		"jsonrpc": {cut: 200_000, dialect: typedrpc.JSONRPC}, // says the same in more bytes
+		"jsonrpc": {cut: 200_000, dialect: typedrpc.Text}, // says the same in more bytes
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)

@@ -39,7 +39,7 @@ func newReport(b *books, p *typedrpctest.Proxy, lossy bool, w io.Writer) *report
 // state is the client's OnState.
 func (r *report) state(s typedrpc.StateChange) {
 	switch {
-	case s.State != typedrpc.Connected:
+	case s.State != typedrpc.StateConnected:
 	case s.Resumed:
 		r.resumed.Add(1)
 	default:

@@ -74,14 +74,15 @@ type Connector = func(ctx context.Context, url string, offers []string) (link.Tr
 
 // Options are what a connection is dialled with.
 type Options struct {
-	URL     string
-	URLs    []string      // of the same service
-	Offers  []string      // subprotocols
-	Plain   bool          // the server is any JSON-RPC 2.0 server
-	Connect Connector     // makes links
-	Backoff flow.Backoff  // with its defaults
-	OnState func(Change)  // nil: nobody is told
-	Config  engine.Config // Heals is the client's to set
+	URL         string
+	URLs        []string      // of the same service
+	Offers      []string      // subprotocols
+	Plain       bool          // the server is any JSON-RPC 2.0 server
+	Connect     Connector     // makes links
+	Backoff     flow.Backoff  // with its defaults
+	MaxAttempts int           // in a row before giving up; 0: without end
+	OnState     func(Change)  // nil: nobody is told
+	Config      engine.Config // Heals is the client's to set
 
 	// Credentials asks the program for credentials, as they travel; size is what
 	// they were before they were wrapped. nil: there are none.

@@ -111,7 +111,7 @@ func (w *world) close() {
 func TestClient_attemptsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		w := newWorld(t, func(o *Options) { o.Backoff.Attempts = 3 })
+		w := newWorld(t, func(o *Options) { o.MaxAttempts = 3 })
 		is.True(w.Run(t.Context()) == nil)
 		is.Equal(w.states(), "C1 L0")
 		is.Equal(w.State(), Connected)
@@ -150,7 +150,7 @@ func TestClient_rounds(t *testing.T) {
 		is := is.New(t)
 		w := newWorld(t, func(o *Options) {
 			o.URLs = []string{"ws://b", "ws://c"}
-			o.Backoff = flow.Backoff{Min: time.Hour, Max: time.Hour, Factor: 1, Attempts: 1}
+			o.Backoff, o.MaxAttempts = flow.Backoff{Min: time.Hour, Max: time.Hour, Factor: 1}, 1
 		})
 		is.True(w.Run(t.Context()) == nil)
 		w.fails(io.EOF)

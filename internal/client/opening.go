@@ -47,7 +47,7 @@ func (d *Client) choose(name string) (hello bool, err error) {
 		d.o.Chosen("")
 		return false, nil
 	case name == "":
-		return false, status.Errorf(status.Unimplemented, "the server selected no subprotocol, so it is no typedrpc server; to talk to any JSON-RPC 2.0 server set DialOptions.Dialect to PlainJSONRPC")
+		return false, status.Errorf(status.Unimplemented, "the server selected no subprotocol, so it is no typedrpc server; to talk to any JSON-RPC 2.0 server set DialOptions.Dialect to JSONRPC")
 	case !slices.Contains(d.offers, name):
 		return false, status.Errorf(status.Internal, "the server selected subprotocol %q, which was not offered", name)
 	case name == session.HelloProtocol:

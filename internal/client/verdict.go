@@ -127,7 +127,7 @@ func (d *Client) final(cause error) bool {
 // verdict decides whether and when to come back.
 func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 	b := d.o.Backoff
-	if b.Attempts > 0 && d.failed > b.Attempts || d.final(cause) {
+	if most := d.o.MaxAttempts; most > 0 && d.failed > most || d.final(cause) {
 		return 0, false
 	}
 	d.mu.Lock()

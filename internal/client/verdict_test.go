@@ -208,13 +208,13 @@ func TestClient_verdict(t *testing.T) {
 
 func TestClient_verdictGivesUp(t *testing.T) {
 	is := is.New(t)
-	d := &Client{o: Options{Backoff: flow.Backoff{Attempts: 2}}}
+	d := &Client{o: Options{MaxAttempts: 2}}
 	for failed, want := range []bool{true, true, true, false, false} {
 		d.failed = failed
 		_, back := d.verdict(io.EOF)
 		is.Equal(back, want)
 	}
-	d.failed, d.o.Backoff.Attempts = 1<<20, 0 // without end
+	d.failed, d.o.MaxAttempts = 1<<20, 0 // without end
 	_, back := d.verdict(io.EOF)
 	is.True(back)
 	_, back = d.verdict(closed(session.CloseForbidden))

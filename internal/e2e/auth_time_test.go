@@ -42,10 +42,10 @@ func TestAuthTime_refreshedOnALiveLink(t *testing.T) {
 			gap := p.At.Sub(passes[i].At)
 			low, high = min(low, gap), max(high, gap)
 		}
-		is.True(low >= 42*time.Second)                      // at 70 % …
-		is.True(high <= 54*time.Second)                     // … to 90 % of the time
-		is.True(high-low > 6*time.Second)                   // and not always at the same: 100 of them use most of the 12 s
-		is.Equal(g.States.Last().State, typedrpc.Connected) // nothing was told
+		is.True(low >= 42*time.Second)                           // at 70 % …
+		is.True(high <= 54*time.Second)                          // … to 90 % of the time
+		is.True(high-low > 6*time.Second)                        // and not always at the same: 100 of them use most of the 12 s
+		is.Equal(g.States.Last().State, typedrpc.StateConnected) // nothing was told
 		is.Equal(len(g.States.Seen()), 2)
 		close(g.L.Release)
 		_, err := f.Await(t.Context())
@@ -68,13 +68,13 @@ func TestAuthTime_expiryWithoutRefresh(t *testing.T) {
 		is.True(!p.Alive())
 		is.Equal(p.Closed(), session.CloseUnauthed)
 		is.Equal(l.Running.Load(), int64(0)) // the handler's context has ended
-		<-c.Done()
+		<-c.Context().Done()
 	})
 }
 
 // A peer that acknowledges nothing must not live on behind a full log.
 func TestAuthTime_expiryOfAPeerThatDoesNotRead(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		for _, reads := range []bool{true, false} {
 			testkit.Bubble(t, fmt.Sprint(d, reads), func(t *testing.T, is *is.I) {
 				l, g := lab.New(), &lab.Porch{Life: time.Minute}
@@ -129,13 +129,13 @@ func TestAuthTime_expiryWhileAway(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		g.W.Serve(nil)
 		g.W.Cable().Cut()
-		is.Equal(g.Server.State(), typedrpc.Waiting)
+		is.Equal(g.Server.State(), typedrpc.StateWaiting)
 		time.Sleep(15*time.Second - 1)
 		synctest.Wait()
-		is.Equal(g.Server.State(), typedrpc.Waiting)
+		is.Equal(g.Server.State(), typedrpc.StateWaiting)
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		is.Equal(g.Server.State(), typedrpc.Closed)
+		is.Equal(g.Server.State(), typedrpc.StateClosed)
 		is.Equal(g.L.Running.Load(), int64(0))
 		is.True(errors.Is(<-gone, typedrpc.Unavailable))
 		g.W.Serve(g.L.Server)
@@ -174,11 +174,11 @@ func TestAuthTime_failedRefreshIsToldAndRepeated(t *testing.T) {
 				told := g.States.Seen()[2:]
 				is.True(len(told) >= 2) // at once, and again
 				for _, s := range told {
-					is.Equal(s.State, typedrpc.Connected)
+					is.Equal(s.State, typedrpc.StateConnected)
 					is.Equal(typedrpc.CodeOf(s.Err), map[string]typedrpc.Code{"credentials": typedrpc.Unauthenticated, "server": typedrpc.ResourceExhausted}[how])
 				}
 				is.Equal(g.W.Dialled(), 1)
-				is.Equal(g.Client.State(), typedrpc.Connected)
+				is.Equal(g.Client.State(), typedrpc.StateConnected)
 				broken.Store(false)
 				time.Sleep(500 * time.Millisecond)
 				_, err := typedrpc.Call(t.Context(), g.Client, lab.Echo, 1)
@@ -191,11 +191,11 @@ func TestAuthTime_failedRefreshIsToldAndRepeated(t *testing.T) {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				if how == "credentials" {
-					is.Equal(g.Client.State(), typedrpc.Waiting) // and tries to come back: it is no refusal of the server's
+					is.Equal(g.Client.State(), typedrpc.StateWaiting) // and tries to come back: it is no refusal of the server's
 				} else {
 					is.True(g.W.Dialled() > 1)
 				}
-				is.Equal(g.Server.State(), typedrpc.Closed)
+				is.Equal(g.Server.State(), typedrpc.StateClosed)
 				broken.Store(false)
 				_, err = typedrpc.Call(t.Context(), g.Client, lab.Echo, 1)
 				is.NoErr(err)
@@ -295,7 +295,7 @@ func TestAuthTime_framesFromTheWrongSide(t *testing.T) {
 			is.NoErr(p.Send(f))
 			is.True(!p.Alive())
 			is.Equal(p.Closed(), session.CloseProtocol)
-			<-c.Done()
+			<-c.Context().Done()
 		}
 		for name, f := range map[string]wire.Frame{
 			"AUTH_OK from a client": {Type: wire.AuthOK, Payload: ok.Append(nil)},
@@ -308,7 +308,7 @@ func TestAuthTime_framesFromTheWrongSide(t *testing.T) {
 			is.NoErr(p.Send(f))
 			is.True(!p.Alive())
 			is.Equal(p.Closed(), session.CloseProtocol)
-			<-c.Done()
+			<-c.Context().Done()
 		}
 	})
 }
@@ -349,7 +349,7 @@ func TestAuthTime_nothingBeforeAuthenticationOfAResume(t *testing.T) {
 		synctest.Wait()
 		p.T.Kill()
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Waiting)
+		is.Equal(c.State(), typedrpc.StateWaiting)
 
 		hang := wire.Frame{Type: wire.Call, ID: 1, Method: "lab.hang", Payload: []byte("{}")}
 		h.Token, h.Attempt = w.Token, 2
@@ -358,13 +358,13 @@ func TestAuthTime_nothingBeforeAuthenticationOfAResume(t *testing.T) {
 		is.Equal(p.CloseCode(), session.CloseProtocol)
 		time.Sleep(5 * time.Second)
 		is.Equal(l.Hung.Load(), int64(0))
-		is.Equal(c.State(), typedrpc.Waiting) // and the session has come to no harm
+		is.Equal(c.State(), typedrpc.StateWaiting) // and the session has come to no harm
 
 		h.Attempt = 3
 		g.On(func(context.Context, int, *typedrpc.Identity) error { return typedrpc.PermissionDenied })
 		p = lab.Rejoin(t, d, l.Server, h) // not authenticated
 		is.Equal(p.CloseCode(), session.CloseForbidden)
-		is.Equal(c.State(), typedrpc.Waiting)
+		is.Equal(c.State(), typedrpc.StateWaiting)
 
 		h.Attempt, h.Credentials = 4, []byte(`"bob"`)
 		g.On(nil)
@@ -376,7 +376,7 @@ func TestAuthTime_nothingBeforeAuthenticationOfAResume(t *testing.T) {
 		is.True(!other.Resumed)
 		is.Equal(other.Reason, session.ReasonUnknown)
 		p.T.Kill()
-		is.Equal(c.State(), typedrpc.Waiting)
+		is.Equal(c.State(), typedrpc.StateWaiting)
 
 		h.Attempt, h.Credentials = 5, []byte(`"ann"`)
 		p = lab.Rejoin(t, d, l.Server, h)
@@ -389,7 +389,7 @@ func TestAuthTime_nothingBeforeAuthenticationOfAResume(t *testing.T) {
 		is.NoErr(p.Send(hang))
 		synctest.Wait()
 		is.Equal(l.Hung.Load(), int64(1))
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		p.T.Kill()
 		is.NoErr(l.Shutdown(t.Context()))
 	})

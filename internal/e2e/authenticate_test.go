@@ -87,7 +87,7 @@ func TestAuthenticate_accepted(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(reply, grant{"hello ann at /"})
 		client.Close()
-		<-server.Done()
+		<-server.Context().Done()
 		is.True(server.Context().Err() != nil)
 	})
 }
@@ -97,7 +97,7 @@ func TestAuthenticate_accepted(t *testing.T) {
 func TestAuthenticate_plain(t *testing.T) {
 	for _, socket := range []bool{false, true} {
 		is := is.New(t)
-		o := lab.Over{Socket: socket, Dialect: typedrpc.PlainJSONRPC}
+		o := lab.Over{Socket: socket, Dialect: typedrpc.JSONRPC}
 		client, server := o.Connect(t, &typedrpc.Server{Mux: whoami(), Authenticate: signedIn()},
 			&typedrpc.DialOptions{Header: http.Header{"X-User": {"bob"}}})
 		for range 3 {
@@ -242,7 +242,7 @@ func TestIdentity_expires(t *testing.T) {
 			return typedrpc.Identity{Subject: "x", Expires: time.Now().Add(300 * time.Millisecond)}, grant{}, nil
 		})
 		_, server := o.Connect(t, &typedrpc.Server{Authenticate: auth}, &typedrpc.DialOptions{Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
-		<-server.Done()
+		<-server.Context().Done()
 		is.True(strings.Contains(fmt.Sprint(errors.Unwrap(server.Err())), "4401"))
 	})
 }
@@ -261,7 +261,7 @@ func TestIdentity_contextEnds(t *testing.T) {
 		<-h.Begun
 		revoke()
 		is.True(<-h.Ended != nil)
-		<-server.Done()
+		<-server.Context().Done()
 		_, err := call.Await(t.Context())
 		is.True(errors.Is(err, typedrpc.Unavailable))
 	})
@@ -269,7 +269,7 @@ func TestIdentity_contextEnds(t *testing.T) {
 
 // What Authenticate was given did not end with a plain peer.
 func TestAuthenticate_contextEndsWithThePeer(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		synctest.Test(t, func(t *testing.T) {
 			l := lab.New()
 			var got context.Context
@@ -330,9 +330,9 @@ func TestIdentity_contextOfAuthenticateLivesOn(t *testing.T) {
 		is.Equal(name, "me")
 		is.NoErr(s.Err())
 		is.NoErr(c.Close())
-		<-s.Done()
+		<-s.Context().Done()
 		synctest.Wait()
-		is.True(d == typedrpc.PlainJSONRPC || given.Err() != nil) // it ends with the connection
+		is.True(d == typedrpc.JSONRPC || given.Err() != nil) // it ends with the connection
 	})
 }
 
@@ -347,6 +347,6 @@ func TestAuthenticate_errorThatPanics(t *testing.T) {
 		_, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.True(err != nil)
 		is.True(strings.Contains(err.Error(), "disaster"))
-		is.True(d == typedrpc.PlainJSONRPC || errors.Is(err, typedrpc.NotFound)) // over HTTP the code is the status
+		is.True(d == typedrpc.JSONRPC || errors.Is(err, typedrpc.NotFound)) // over HTTP the code is the status
 	})
 }

@@ -20,46 +20,6 @@ import (
 
 // When, how and whether a dialled connection comes back (PROTOCOL.md section 8).
 
-func TestBackoff_delayBounds(t *testing.T) {
-	is := is.New(t)
-	b := typedrpc.Backoff{Min: 100 * time.Millisecond, Max: 3 * time.Second, Factor: 2}
-	bound := b.Min
-	for failed := 1; failed < 20; failed++ {
-		var sum, longest time.Duration
-		const n = 2000
-		for range n {
-			d := b.Delay(failed)
-			is.True(d >= 0 && d <= bound)
-			sum += d
-			longest = max(longest, d)
-		}
-		mean := float64(sum) / n / float64(bound)
-		is.True(mean > 0.42 && mean < 0.58) // full jitter, also at the cap
-		is.True(longest > bound*9/10)
-		bound = min(2*bound, b.Max)
-	}
-}
-
-func TestBackoff_delayNeverPanics(t *testing.T) {
-	is := is.New(t)
-	for _, b := range []typedrpc.Backoff{
-		{}, {Max: math.MaxInt64}, {Min: math.MaxInt64, Max: math.MaxInt64}, {Min: -1}, {Max: -1}, {Factor: math.NaN()},
-		{Factor: math.Inf(1)}, {Factor: -3}, {Min: 1, Max: 1}, {Factor: 1e300},
-	} {
-		for _, failed := range []int{-1, 0, 1, 2, 63, 64, 1 << 20, math.MaxInt} {
-			is.True(b.Delay(failed) >= 0)
-		}
-	}
-}
-
-func TestBackoff_firstAttemptIsZeroOrOne(t *testing.T) {
-	is := is.New(t)
-	b := typedrpc.Backoff{Min: time.Second, Max: time.Hour}
-	for range 100 {
-		is.True(b.Delay(0) <= time.Second) // as after the first failure
-	}
-}
-
 func TestReconnect_backoffGrowsToTheCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
@@ -87,7 +47,7 @@ func TestReconnect_backoffGrowsToTheCap(t *testing.T) {
 		is.True(mean > 4*time.Second && mean < 6*time.Second)
 		w.Serve(l.Server)
 		time.Sleep(10 * time.Second)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		is.NoErr(c.Close())
 	})
 }
@@ -102,7 +62,7 @@ func TestReconnect_firstTryIsJitteredToo(t *testing.T) {
 			time.Sleep(20 * time.Second) // long enough to start over
 			began := time.Now()
 			w.Cable().Cut()
-			for c.State() != typedrpc.Connected {
+			for c.State() != typedrpc.StateConnected {
 				time.Sleep(time.Millisecond)
 			}
 			d := time.Since(began)
@@ -130,11 +90,11 @@ func TestReconnect_onlyALinkThatLivedStartsOver(t *testing.T) {
 				w.Cable().Cut()
 				time.Sleep(time.Until(seen.Last().Next))
 				synctest.Wait()
-				is.Equal(conn.State(), typedrpc.Connected)
+				is.Equal(conn.State(), typedrpc.StateConnected)
 			}
 			attempt := 0
 			for _, s := range seen.Seen() {
-				if s.State == typedrpc.Waiting {
+				if s.State == typedrpc.StateWaiting {
 					attempt = s.Attempt
 				}
 			}
@@ -147,14 +107,12 @@ func TestReconnect_onlyALinkThatLivedStartsOver(t *testing.T) {
 func TestReconnect_attemptsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		b := lab.Steady
-		b.Attempts = 4
-		w, _, c := lab.Reconnected(t, &typedrpc.DialOptions{Backoff: b})
+		w, _, c := lab.Reconnected(t, &typedrpc.DialOptions{Backoff: lab.Steady, MaxAttempts: 4})
 		time.Sleep(time.Minute)
 		w.Serve(nil)
 		w.Cable().Cut()
 		f := typedrpc.Go(t.Context(), c, lab.Echo, 1)
-		<-c.Done()
+		<-c.Context().Done()
 		is.Equal(w.Dialled(), 5)
 		is.True(errors.Is(c.Err(), typedrpc.Unavailable))
 		_, err := f.Await(t.Context())
@@ -201,17 +159,17 @@ func TestReconnect_closeCodes(t *testing.T) {
 				p.CloseCode()
 			})
 			if c.away != 0 {
-				<-conn.Done()
+				<-conn.Context().Done()
 				is.Equal(typedrpc.CodeOf(conn.Err()), c.away)
 				is.Equal(w.Dialled(), 1)
 				return
 			}
 			began := time.Now()
 			time.Sleep(3 * time.Minute)
-			is.Equal(conn.State(), typedrpc.Connected)
+			is.Equal(conn.State(), typedrpc.StateConnected)
 			is.Equal(w.Dialled(), 2)
 			waiting := seen.Seen()[2]
-			is.Equal(waiting.State, typedrpc.Waiting)
+			is.Equal(waiting.State, typedrpc.StateWaiting)
 			next := waiting.Next.Sub(began) - 15*time.Second
 			is.True(next >= c.low && next <= c.high)
 			is.NoErr(conn.Close())
@@ -245,12 +203,12 @@ func TestReconnect_refusalsOfTheHandshake(t *testing.T) {
 				p.CloseCode()
 			})
 			if c.away {
-				<-conn.Done()
+				<-conn.Context().Done()
 				is.Equal(typedrpc.CodeOf(conn.Err()), c.code)
 				return
 			}
 			time.Sleep(5 * time.Second)
-			is.Equal(conn.State(), typedrpc.Connected)
+			is.Equal(conn.State(), typedrpc.StateConnected)
 			is.NoErr(conn.Close())
 		})
 	}
@@ -274,7 +232,7 @@ func TestReconnect_4401AfterWelcomeGivesOneTry(t *testing.T) {
 			p.T.Close(session.CloseUnauthed, "expired")
 			p.CloseCode()
 		})
-		<-conn.Done()
+		<-conn.Context().Done()
 		is.Equal(typedrpc.CodeOf(conn.Err()), typedrpc.Unauthenticated)
 		is.Equal(w.Dialled(), 4)
 		is.Equal(creds, []string{"1", "2", "3", "4"}) // fresh ones each time
@@ -311,7 +269,7 @@ func TestReconnect_refusedUpgrades(t *testing.T) {
 				is.Equal(u.Body, "no")
 				return
 			}
-			is.Equal(conn.State(), typedrpc.Connected)
+			is.Equal(conn.State(), typedrpc.StateConnected)
 			is.Equal(w.Dialled(), 4)
 			is.NoErr(conn.Close())
 		})
@@ -335,7 +293,7 @@ func TestReconnect_retryAfterOfAnUpgrade(t *testing.T) {
 		ds := w.Waits()
 		is.Equal(len(ds), 2)
 		is.True(ds[1] >= 17*time.Second && ds[1] <= 25500*time.Millisecond)
-		is.Equal(conn.State(), typedrpc.Connected)
+		is.Equal(conn.State(), typedrpc.StateConnected)
 		is.NoErr(conn.Close())
 	})
 }
@@ -362,7 +320,7 @@ func TestReconnect_authIsAskedBeforeEveryHandshake(t *testing.T) {
 		for range 3 {
 			w.Cable().Cut()
 			time.Sleep(time.Minute)
-			is.Equal(conn.State(), typedrpc.Connected) // a vault that is closed is no reason to stay away
+			is.Equal(conn.State(), typedrpc.StateConnected) // a vault that is closed is no reason to stay away
 		}
 		is.Equal(asked, 5)
 		is.Equal(len(accepted), 4)
@@ -388,7 +346,7 @@ func TestReconnect_identityExpires(t *testing.T) {
 		synctest.Wait()
 		is.Equal(len(gone), 1) // on the dot
 		time.Sleep(5 * time.Second)
-		is.Equal(conn.State(), typedrpc.Connected) // with fresh credentials
+		is.Equal(conn.State(), typedrpc.StateConnected) // with fresh credentials
 		is.Equal(w.Dialled(), 2)
 		is.NoErr(conn.Close())
 	})
@@ -414,7 +372,7 @@ func TestReconnect_identityContextEnds(t *testing.T) {
 		is.Equal(l.Running.Load(), int64(1))
 		refuse = true
 		revoke()
-		<-conn.Done()
+		<-conn.Context().Done()
 		synctest.Wait()
 		is.Equal(l.Running.Load(), int64(0))
 		is.Equal(typedrpc.CodeOf(conn.Err()), typedrpc.Unauthenticated)
@@ -478,7 +436,7 @@ func TestGoAway_doesNotOverruleAForbiddingCode(t *testing.T) {
 				p.CloseCode()
 			})
 			typedrpc.Go(t.Context(), conn, lab.Echo, 1)
-			<-conn.Done()
+			<-conn.Context().Done()
 			is.Equal(w.Dialled(), 1)
 		})
 	}
@@ -500,7 +458,7 @@ func TestGoAway_absurdWindows(t *testing.T) {
 			})
 			time.Sleep(time.Hour + time.Minute) // no hint keeps a client away for longer
 			is.Equal(w.Dialled(), 2)
-			is.Equal(conn.State(), typedrpc.Connected)
+			is.Equal(conn.State(), typedrpc.StateConnected)
 			is.NoErr(conn.Close())
 		})
 	}

@@ -404,7 +404,7 @@ func TestBadInput_deepPayload(t *testing.T) {
 	is.NoErr(err)
 	_, err = typedrpc.Call(t.Context(), client, passing, typedrpc.Raw(nested(100_000)))
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
-	is.Equal(client.State(), typedrpc.Connected)
+	is.Equal(client.State(), typedrpc.StateConnected)
 }
 
 // JSON that nests deeper than the peer reads is refused here.
@@ -413,7 +413,7 @@ func TestLimits_depth(t *testing.T) {
 	nest := typedrpc.NewMethod[typedrpc.Raw, int]("nest")
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, nest, func(_ context.Context, r typedrpc.Raw) (int, error) { return len(r), nil })
-	client, _ := lab.Over{Dialect: typedrpc.JSONRPC}.Connect(t, &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{MaxDepth: 500}}, nil)
+	client, _ := lab.Over{Dialect: typedrpc.Text}.Connect(t, &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{MaxDepth: 500}}, nil)
 	n, err := typedrpc.Call(t.Context(), client, nest, typedrpc.Raw(nested(500)))
 	is.NoErr(err) // the server said that it reads so much
 	is.Equal(n, 1000)
@@ -424,7 +424,7 @@ func TestLimits_depth(t *testing.T) {
 
 // A message that nests too deep once ended the link for good.
 func TestLimits_depthFailsTheCall(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Text, typedrpc.JSONRPC} {
 		is := is.New(t)
 		grow := typedrpc.NewMethod[int, typedrpc.Raw]("grow")
 		note := typedrpc.NewNotification[typedrpc.Raw]("note")

@@ -33,7 +33,7 @@ func TestBorder_oneErrorForOneEnd(t *testing.T) {
 		gone, closed := make(chan error, 1), make(chan error, 1)
 		srv := &typedrpc.Server{OnDisconnect: func(_ *typedrpc.Conn, err error) { gone <- err }}
 		client, server := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{OnState: func(s typedrpc.StateChange) {
-			if s.State == typedrpc.Closed {
+			if s.State == typedrpc.StateClosed {
 				closed <- s.Err
 			}
 		}})
@@ -85,7 +85,7 @@ func TestBorder_replyOfMapError(t *testing.T) {
 	})
 }
 
-// When Done says that a connection is over, its calls have ended.
+// When its context says that a connection is over, its calls have ended.
 func TestBorder_callsEndBeforeTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
@@ -100,7 +100,7 @@ func TestBorder_callsEndBeforeTheConnection(t *testing.T) {
 		client, _ := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{
 			Backoff: typedrpc.Backoff{Min: time.Minute, Max: time.Minute},
 			OnState: func(s typedrpc.StateChange) {
-				if s.State == typedrpc.Waiting {
+				if s.State == typedrpc.StateWaiting {
 					waiting <- struct{}{}
 				}
 			},
@@ -113,7 +113,7 @@ func TestBorder_callsEndBeforeTheConnection(t *testing.T) {
 			futures[i] = typedrpc.Go(t.Context(), client, borderCall, i)
 		}
 		go client.Close()
-		<-client.Done()
+		<-client.Context().Done()
 		early := 0
 		for _, f := range futures {
 			select {
@@ -156,7 +156,7 @@ func TestBorder_onItemSetLate(t *testing.T) {
 		var saw atomic.Int64
 		var request *typedrpc.Request
 		client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{
-			Interceptors: []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+			OutgoingInterceptors: []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				request = r
 				return next(ctx, r)
 			}},
@@ -213,7 +213,7 @@ func TestBorder_refusedWhileGettingCredentials(t *testing.T) {
 	})
 	is.NoErr(err)
 	c.Reconnect()
-	<-c.Done() // it stays away
+	<-c.Context().Done() // it stays away
 	var u *typedrpc.UpgradeError
 	is.True(errors.As(c.Err(), &u))
 	is.Equal(u.Status, http.StatusUnauthorized)

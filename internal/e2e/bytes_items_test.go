@@ -141,7 +141,7 @@ func TestDownload_itemAfterTheEnd(t *testing.T) {
 
 // What travels: the bytes themselves, or base64, whatever the codec would do.
 func TestBytes_payload(t *testing.T) {
-	for d, want := range map[typedrpc.Dialect]string{typedrpc.Binary: "\x00\xff?", typedrpc.JSONRPC: `"AP8/"`} {
+	for d, want := range map[typedrpc.Dialect]string{typedrpc.Binary: "\x00\xff?", typedrpc.Text: `"AP8/"`} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			var seen []string
@@ -165,7 +165,7 @@ func TestBytes_payload(t *testing.T) {
 			answer, err := typedrpc.SendAll(t.Context(), c, bytesPut, typedrpc.Empty{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{{0, 0xff, '?'}, nil})))
 			is.NoErr(err)
 			is.Equal(answer, "00ff3f")
-			is.Equal(seen, []string{want, map[typedrpc.Dialect]string{typedrpc.Binary: "", typedrpc.JSONRPC: `""`}[d]})
+			is.Equal(seen, []string{want, map[typedrpc.Dialect]string{typedrpc.Binary: "", typedrpc.Text: `""`}[d]})
 		})
 	}
 }
@@ -175,7 +175,7 @@ func TestBytes_payload(t *testing.T) {
 func TestForward_bytesToTheOtherDialect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		backend, _ := bytesPair(t, typedrpc.JSONRPC, bytesMux())
+		backend, _ := bytesPair(t, typedrpc.Text, bytesMux())
 		defer backend.Close()
 		proxy := typedrpc.NewMux()
 		proxy.HandleFallback(func(ctx context.Context, r *typedrpc.Request) (typedrpc.Raw, error) {

@@ -160,7 +160,7 @@ func TestTransfer_overBidiStream(t *testing.T) {
 		defer c.Close()
 		s, err := typedrpc.Open(t.Context(), c, bytesBoth, typedrpc.Empty{})
 		is.NoErr(err)
-		defer s.Close()
+		defer s.Cancel()
 		for _, n := range []int{10, 100_000, 1} {
 			sent := make(chan error, 1)
 			go func() { sent <- typedrpc.SendReader(s.Send, bytes.NewReader(noise(n)), nil) }()
@@ -377,7 +377,7 @@ func BenchmarkTransfer(b *testing.B) {
 	hs := httptest.NewServer(&typedrpc.Server{Mux: mux})
 	defer hs.Close()
 	const size = 16 << 20
-	for name, d := range map[string]typedrpc.Dialect{"binary": typedrpc.Binary, "jsonrpc": typedrpc.JSONRPC} {
+	for name, d := range map[string]typedrpc.Dialect{"binary": typedrpc.Binary, "jsonrpc": typedrpc.Text} {
 		c, err := typedrpc.Dial(b.Context(), hs.URL, &typedrpc.DialOptions{Dialect: d})
 		if err != nil {
 			b.Fatal(err)

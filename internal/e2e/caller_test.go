@@ -23,7 +23,7 @@ func TestBroadcast_encodedOnce(t *testing.T) {
 	got := make(chan string, 100)
 	const each = 3
 	for i := range each {
-		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 			mux := typedrpc.NewMux()
 			typedrpc.HandleNotification(mux, news, func(_ context.Context, c counted) { got <- fmt.Sprint(d, i, c.text) })
 			lab.Over{Dialect: d}.Connect(t, srv, &typedrpc.DialOptions{Mux: mux})
@@ -129,7 +129,7 @@ func TestFailFast_withoutLink(t *testing.T) {
 		client, server := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{
 			Backoff: typedrpc.Backoff{Min: 1000 * time.Hour, Max: 1000 * time.Hour},
 			OnState: func(s typedrpc.StateChange) {
-				if s.State == typedrpc.Waiting {
+				if s.State == typedrpc.StateWaiting {
 					waiting <- struct{}{}
 				}
 			},

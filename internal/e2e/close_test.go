@@ -160,7 +160,7 @@ func TestShutdown_idleClientsComeBackSpreadOverTheWindow(t *testing.T) {
 		is.True(last <= 11*time.Second)
 		is.True(sum/n > 4*time.Second && sum/n < 6*time.Second)
 		for _, c := range conns {
-			is.Equal(c.State(), typedrpc.Connected)
+			is.Equal(c.State(), typedrpc.StateConnected)
 			is.NoErr(c.Close())
 		}
 	})
@@ -208,7 +208,7 @@ func TestConn_shutdownOfAClient(t *testing.T) {
 		_, err = f.Await(t.Context())
 		is.NoErr(err)
 		is.NoErr(<-down)
-		is.Equal(c.State(), typedrpc.Closed)
+		is.Equal(c.State(), typedrpc.StateClosed)
 		is.NoErr(c.Shutdown(t.Context())) // again is fine
 	})
 }
@@ -237,8 +237,8 @@ func TestConn_closeInsideHandlersOfTheClient(t *testing.T) {
 				is.NoErr(typedrpc.Notify(t.Context(), server, lab.Note, 1))
 			}
 			is.NoErr(<-closed)
-			<-c.Done()
-			<-server.Done()
+			<-c.Context().Done()
+			<-server.Context().Done()
 			closed <- nil // the second round closes in a notification
 		}
 	})
@@ -353,7 +353,7 @@ func TestConn_closeByManyAtOnce(t *testing.T) {
 			wg.Go(func() { c.Close() })
 		}
 		wg.Wait()
-		is.Equal(c.State(), typedrpc.Closed)
+		is.Equal(c.State(), typedrpc.StateClosed)
 		_, err := typedrpc.Call(t.Context(), c, lab.Echo, 1)
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.True(errors.Is(typedrpc.Notify(t.Context(), c, lab.Note, 1), typedrpc.Unavailable))
@@ -370,7 +370,7 @@ func TestConn_closeByTheServerIsNoReasonToStayAway(t *testing.T) {
 		c := w.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady})
 		is.NoErr((<-conns).Close())
 		time.Sleep(2 * time.Second)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		is.NoErr(c.Close())
 	})
 }

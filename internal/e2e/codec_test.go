@@ -248,12 +248,12 @@ func TestBroadcast_checksEveryDialect(t *testing.T) {
 	broken := typedrpc.NewNotification[brokenJSON]("broken")
 	srv := &typedrpc.Server{}
 	binary, _ := lab.Over{}.Connect(t, srv, nil)
-	text, _ := lab.Over{Dialect: typedrpc.JSONRPC}.Connect(t, srv, nil)
+	text, _ := lab.Over{Dialect: typedrpc.Text}.Connect(t, srv, nil)
 	err := typedrpc.Broadcast(t.Context(), func(yield func(*typedrpc.Conn) bool) {
 		_ = yield(binary) && yield(text)
 	}, broken, brokenJSON{})
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
-	is.Equal(text.State(), typedrpc.Connected)
+	is.Equal(text.State(), typedrpc.StateConnected)
 }
 
 type brokenJSON struct{}

@@ -19,10 +19,10 @@ import (
 
 func TestDial_badOptions(t *testing.T) {
 	for want, o := range map[string]*typedrpc.DialOptions{
-		"Limits.MaxCalls is -1":      {Limits: typedrpc.Limits{MaxCalls: -1}},
-		"DialOptions.Backoff: Min":   {Backoff: typedrpc.Backoff{Min: -1}},
-		"DialOptions.Retry: Retry":   {Retry: &typedrpc.RetryPolicy{Attempts: -1}},
-		"DialOptions.Dialect 7 is n": {Dialect: 7},
+		"Limits.MaxCalls is -1":            {Limits: typedrpc.Limits{MaxCalls: -1}},
+		"DialOptions.Backoff: Min":         {Backoff: typedrpc.Backoff{Min: -1}},
+		"DialOptions.OutgoingRetry: Retry": {OutgoingRetry: &typedrpc.RetryPolicy{Attempts: -1}},
+		"DialOptions.Dialect 7 is n":       {Dialect: 7},
 	} {
 		is := is.New(t)
 		_, err := typedrpc.Dial(t.Context(), "ws://127.0.0.1:1/", o)
@@ -112,7 +112,7 @@ func TestDial_foreignServer(t *testing.T) {
 	defer hs.Close()
 	_, err := typedrpc.Dial(t.Context(), hs.URL, nil)
 	is.True(errors.Is(err, typedrpc.Unimplemented))
-	is.True(strings.Contains(err.Error(), "PlainJSONRPC")) // what would work
+	is.True(strings.Contains(err.Error(), "set DialOptions.Dialect to JSONRPC")) // what would work
 }
 
 // Secrets in a URL stay out of every error.

@@ -191,7 +191,7 @@ func TestDrain_aServerIsReplaced(t *testing.T) {
 		}
 		is.Equal(n, conns)
 		for _, c := range all {
-			is.Equal(c.State(), typedrpc.Connected)
+			is.Equal(c.State(), typedrpc.StateConnected)
 		}
 	})
 }
@@ -217,7 +217,7 @@ func TestDrain_linkBreaks(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 			home.Cable().Cut()
 			time.Sleep(800 * time.Millisecond)
-			is.Equal(states.Last().State, typedrpc.Connected)
+			is.Equal(states.Last().State, typedrpc.StateConnected)
 			is.True(states.Last().Resumed)
 		}
 		is.Equal(strings.Trim(a.Dialled(), "a"), "") // where the session is
@@ -350,7 +350,7 @@ func TestDrain_inTheMiddleOfAResume(t *testing.T) {
 		synctest.Wait()
 		r.On(nil)
 		time.Sleep(10 * time.Second)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		close(r.Release)
 		_, err := f.Await(t.Context())
 		is.NoErr(err)

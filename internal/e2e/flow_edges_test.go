@@ -41,7 +41,7 @@ func TestFlow_largeItemsOfManyStreams(t *testing.T) {
 					_, err = stream.Recv()
 				}
 				if err == nil {
-					stream.Close()
+					stream.Cancel()
 				}
 				failed <- err
 			}()
@@ -87,7 +87,7 @@ func TestFlow_windowBeforeTheCallLeft(t *testing.T) {
 		}()
 		p = again()
 		is.Equal(len(p.Got(wire.Item)), 1000/(100+2+64)) // the server's window
-		stream.Close()
+		stream.Cancel()
 		is.NoErr(p.Send(wire.Frame{Type: wire.Fail, ID: 1, Code: 1}))
 		synctest.Wait()
 		lab.Settled(t, c)

@@ -250,7 +250,7 @@ func TestFlow_model(t *testing.T) {
 				pump(s, rng.Uint64(), typedrpc.ConnFrom(ctx))
 				return nil
 			})
-			d := []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC}[seed%2]
+			d := []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text}[seed%2]
 			c, s := lab.Joined(t, d, mux, limits)
 			var streams sync.WaitGroup
 			for i := range 1 + rng.IntN(3) {
@@ -312,8 +312,8 @@ func TestFlow_stalledReceiver(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(time.Since(began), time.Duration(0)) // nothing waited
 		bounded(t, s, 1000)
-		stalled.Close()
-		echo.Close()
+		stalled.Cancel()
+		echo.Cancel()
 		lab.Settled(t, c, s)
 	})
 }
@@ -356,11 +356,11 @@ func TestFlow_budgetOfTheConnection(t *testing.T) {
 		is.NoErr(err)
 		before := sent.Load()
 		most := slices.MaxFunc(stalled, func(a, b *typedrpc.Stream[string, string]) int { return hook.Stream(a).Used - hook.Stream(b).Used })
-		most.Close() // its room is for the others
+		most.Cancel() // its room is for the others
 		synctest.Wait()
 		is.True(sent.Load() > before)
 		for _, stream := range append(stalled, echo) {
-			stream.Close()
+			stream.Cancel()
 		}
 		lab.Settled(t, c, s)
 	})
@@ -371,7 +371,7 @@ func TestFlow_budgetOfTheConnection(t *testing.T) {
 func TestFlow_budgetOfTheServer(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		srv := &typedrpc.Server{Mux: lab.Bidi(lab.Lingers), MaxBuffered: 1_000_000, Limits: typedrpc.Limits{Window: 1 << 20}, Logger: slog.New(slog.DiscardHandler)}
+		srv := &typedrpc.Server{Mux: lab.Bidi(lab.Lingers), MaxMemory: 1_000_000, Limits: typedrpc.Limits{Window: 1 << 20}, Logger: slog.New(slog.DiscardHandler)}
 		var conns []*typedrpc.Conn
 		var sent atomic.Int64
 		for range 3 {
@@ -402,7 +402,7 @@ func TestFlow_budgetOfTheServer(t *testing.T) {
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		_, err = typedrpc.Call(t.Context(), conns[1], lab.FlowCall, "small")
 		is.NoErr(err)
-		stalled.Close()
+		stalled.Cancel()
 		synctest.Wait()
 		_, err = typedrpc.Call(t.Context(), conns[2], lab.FlowCall, testkit.Letters(62_000))
 		is.NoErr(err)
@@ -444,7 +444,7 @@ func TestFlow_acrossLinks(t *testing.T) {
 		v, err := waits.Recv() // on the next link
 		is.NoErr(err)
 		is.Equal(v, "first")
-		waits.Close()
+		waits.Cancel()
 		lab.Settled(t, c)
 	})
 }

@@ -130,7 +130,7 @@ func TestFragments_allKinds(t *testing.T) {
 							t.Error(n, len(got), err)
 						}
 					}
-					stream.Close()
+					stream.Cancel()
 				})
 			}
 			all.Wait()

@@ -213,8 +213,6 @@ func TestAll_contextEnds(t *testing.T) {
 		is.True(errors.Is(err, context.DeadlineExceeded))
 		_, err = typedrpc.Any(ctx, f)
 		is.True(errors.Is(err, context.DeadlineExceeded))
-		_, err = typedrpc.Race(ctx, f)
-		is.True(errors.Is(err, context.DeadlineExceeded))
 		err = typedrpc.Wait(ctx, f)
 		is.True(errors.Is(err, context.DeadlineExceeded))
 		select {
@@ -248,27 +246,6 @@ func TestAny(t *testing.T) {
 	})
 }
 
-func TestRace(t *testing.T) {
-	lab.OverAll(t, func(t *testing.T, o lab.Over) {
-		is := is.New(t)
-		client, h := futures(t, o)
-		hung := typedrpc.Go(t.Context(), client, lab.Ask, 0)
-		<-h.Begun
-		n, err := typedrpc.Race(t.Context(), hung, typedrpc.Go(t.Context(), client, lab.Ask, 8))
-		is.NoErr(err)
-		is.Equal(n, 8)
-		is.Equal(<-h.Ended, context.Canceled)
-
-		hung = typedrpc.Go(t.Context(), client, lab.Ask, 0)
-		<-h.Begun
-		_, err = typedrpc.Race(t.Context(), hung, typedrpc.Go(t.Context(), client, lab.Ask, -1))
-		is.True(errors.Is(err, typedrpc.Code(101))) // the first to end, well or not
-		<-h.Ended
-		_, err = typedrpc.Race[int](t.Context())
-		is.True(errors.Is(err, typedrpc.InvalidArgument))
-	})
-}
-
 func TestWait_differentTypes(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
@@ -297,7 +274,7 @@ func TestWait_undecodable(t *testing.T) {
 		is := is.New(t)
 		client, _ := futures(t, o)
 		wrong := typedrpc.NewMethod[string, int]("text.shout")
-		_, err := typedrpc.Race(t.Context(), typedrpc.Go(t.Context(), client, wrong, "x"))
+		_, err := typedrpc.All(t.Context(), typedrpc.Go(t.Context(), client, wrong, "x"))
 		is.True(errors.Is(err, typedrpc.Internal))
 		err = typedrpc.Wait(t.Context(), typedrpc.Go(t.Context(), client, wrong, "x"))
 		is.True(errors.Is(err, typedrpc.Internal))

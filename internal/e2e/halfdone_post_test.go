@@ -134,7 +134,7 @@ func TestHalfDone_postBody(t *testing.T) {
 func TestHalfDone_postBodiesCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		srv := &typedrpc.Server{Mux: shouts(), MaxBuffered: 4 << 20}
+		srv := &typedrpc.Server{Mux: shouts(), MaxMemory: 4 << 20}
 		_, dial := streets(t, srv)
 		used := func() int64 { synctest.Wait(); return hook.Server(srv).Budget }
 		c := dial()
@@ -242,7 +242,7 @@ func TestHalfDone_postAnswer(t *testing.T) {
 func TestHalfDone_messagesCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		srv := &typedrpc.Server{Mux: shouts(), MaxBuffered: 8 << 20}
+		srv := &typedrpc.Server{Mux: shouts(), MaxMemory: 8 << 20}
 		n, dial := streets(t, srv)
 		used := func() int64 { synctest.Wait(); return hook.Server(srv).Budget }
 		var codes []int

@@ -46,13 +46,13 @@ func TestInterceptor_orderOfCall(t *testing.T) {
 		is := is.New(t)
 		var l trail
 		mux := typedrpc.NewMux(l.interceptor("s1"), l.interceptor("s2"))
-		typedrpc.Handle(mux.With(l.interceptor("group")), lab.Sum, func(ctx context.Context, p lab.Pair) (lab.Total, error) {
+		typedrpc.Handle(mux.Group(l.interceptor("group")), lab.Sum, func(ctx context.Context, p lab.Pair) (lab.Total, error) {
 			l.add("handler")
 			return lab.HandleSum(ctx, p)
 		})
 		typedrpc.Handle(mux, lab.Shout, lab.HandleShout)
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{
-			Interceptors: []typedrpc.Interceptor{l.interceptor("c1"), l.interceptor("c2")},
+			OutgoingInterceptors: []typedrpc.Interceptor{l.interceptor("c1"), l.interceptor("c2")},
 		})
 		caller := client.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{l.interceptor("o1")}}).
 			With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{l.interceptor("o2")}})
@@ -75,12 +75,12 @@ func TestInterceptor_orderOfNotification(t *testing.T) {
 		got := make(chan int, 1)
 		mux := typedrpc.NewMux(l.interceptor("s"))
 		typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) { l.add("first") })
-		typedrpc.HandleNotification(mux.With(l.interceptor("group")), lab.Tell, func(_ context.Context, n int) {
+		typedrpc.HandleNotification(mux.Group(l.interceptor("group")), lab.Tell, func(_ context.Context, n int) {
 			l.add("second")
 			got <- n
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{
-			Interceptors: []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+			OutgoingInterceptors: []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				l.add("c")
 				return next(ctx, r)
 			}},
@@ -104,7 +104,7 @@ func TestInterceptor_sees(t *testing.T) {
 		mux := typedrpc.NewMux(look("in"))
 		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
 		typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {})
-		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{look("out")}})
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{look("out")}})
 		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"k": "v"}})
 		k, number := "v", "5"
 		if o.Plain() {
@@ -115,8 +115,8 @@ func TestInterceptor_sees(t *testing.T) {
 		}
 		_, err := typedrpc.Call(t.Context(), caller, lab.Sum, lab.Pair{A: 1, B: 2})
 		is.NoErr(err)
-		is.Equal(<-seen, `out call math.sum {"A":1,"B":2} v true`)
-		is.Equal(<-seen, `in call math.sum {"A":1,"B":2} `+k+` true`)
+		is.Equal(<-seen, `out method math.sum {"A":1,"B":2} v true`)
+		is.Equal(<-seen, `in method math.sum {"A":1,"B":2} `+k+` true`)
 		is.NoErr(typedrpc.Notify(t.Context(), caller, lab.Tell, 5))
 		is.Equal(<-seen, `out notification tell 5 v true`)
 		is.Equal(<-seen, `in notification tell `+number+` `+k+` true`)
@@ -161,7 +161,7 @@ func TestInterceptor_changesMetadata(t *testing.T) {
 			return typedrpc.RequestFrom(ctx).Metadata.Get("token"), nil
 		})
 		var seen string
-		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				r.Metadata.Set("token", "t0k")
 				raw, err := next(ctx, r)
@@ -190,7 +190,7 @@ func TestInterceptor_metadataIsItsOwn(t *testing.T) {
 		})
 		got := make(chan int, 1)
 		typedrpc.HandleNotification(mux, lab.Tell, func(ctx context.Context, _ int) { got <- len(typedrpc.RequestFrom(ctx).Metadata) })
-		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				r.Metadata.Set(string(r.Payload), "only here")
 				raw, err := next(ctx, r)
@@ -297,7 +297,7 @@ func TestInterceptor_callsNextTwice(t *testing.T) {
 			}
 			return runs, nil
 		})
-		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{twice}})
+		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{twice}})
 		got, err := typedrpc.Call(t.Context(), client, flaky, 1)
 		is.NoErr(err)
 		is.Equal(got, 4) // two on each side
@@ -341,7 +341,7 @@ func TestInterceptor_ofServer(t *testing.T) {
 		typedrpc.Handle(mux, lab.Shout, lab.HandleShout)
 		got := make(chan int, 1)
 		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, n int) { got <- n })
-		srv := &typedrpc.Server{Interceptors: []typedrpc.Interceptor{l.interceptor("s")}}
+		srv := &typedrpc.Server{OutgoingInterceptors: []typedrpc.Interceptor{l.interceptor("s")}}
 		_, server := o.Connect(t, srv, &typedrpc.DialOptions{Mux: mux})
 		_, err := typedrpc.Call(t.Context(), server, lab.Shout, "x")
 		is.NoErr(err)

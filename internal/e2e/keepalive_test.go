@@ -21,7 +21,7 @@ import (
 )
 
 func TestKeepAlive_idleConnectionsLive(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			l := lab.New()
@@ -31,7 +31,7 @@ func TestKeepAlive_idleConnectionsLive(t *testing.T) {
 			is.NoErr(err)
 			time.Sleep(24 * time.Hour)
 			is.Equal(len(gone), 0)
-			is.Equal(c.State(), typedrpc.Connected)
+			is.Equal(c.State(), typedrpc.StateConnected)
 			_, err = typedrpc.Call(t.Context(), c, lab.Echo, 1)
 			is.NoErr(err)
 			is.NoErr(c.Close())
@@ -41,7 +41,7 @@ func TestKeepAlive_idleConnectionsLive(t *testing.T) {
 }
 
 func TestKeepAlive_deadPeerIsFoundByBothSides(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			l := lab.New()
@@ -65,7 +65,7 @@ func TestKeepAlive_deadPeerIsFoundByBothSides(t *testing.T) {
 			is.True(errors.Is(err, link.ErrSilent))
 			w.Serve(l.Server)
 			time.Sleep(3 * time.Second) // for the goodbye, which is swallowed too, and the backoff
-			is.Equal(c.State(), typedrpc.Connected)
+			is.Equal(c.State(), typedrpc.StateConnected)
 			is.NoErr(c.Close())
 			<-gone
 		})
@@ -97,7 +97,7 @@ func TestKeepAlive_shorterIntervalOfTheClientHolds(t *testing.T) {
 		w.Cable().Swallow()
 		time.Sleep(10 * time.Second)
 		is.Equal(w.Dialled(), 2)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		is.NoErr(c.Close())
 		time.Sleep(time.Minute) // the old server side finds out by itself
 	})

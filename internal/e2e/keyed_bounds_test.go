@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -42,7 +43,7 @@ func TestKeyed_metadataDoesNotClash(t *testing.T) {
 			is.Equal(errGo == nil, over == 0)
 			is.Equal(len(m), 1) // it is the caller's
 		}
-		o.Interceptors = []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+		o.OutgoingInterceptors = []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 			r.Metadata[lab.KeyHeader] = strings.Repeat("0", 32)
 			return next(ctx, r)
 		}}
@@ -57,7 +58,7 @@ func TestKeyed_metadataDoesNotClash(t *testing.T) {
 func TestKeyed_full(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = typedrpc.NewReplayCache(typedrpc.ReplayOptions{Entries: 3, TTL: time.Minute})
+		l.Replays = &typedrpc.ReplayCache{MaxEntries: 3, TTL: time.Minute}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
 		keys := []typedrpc.Key{typedrpc.NewKey(), typedrpc.NewKey(), typedrpc.NewKey()}
 		for i, k := range keys {
@@ -92,7 +93,7 @@ func TestKeyed_full(t *testing.T) {
 func TestKeyed_fullOfRunning(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = typedrpc.NewReplayCache(typedrpc.ReplayOptions{Entries: 1, TTL: time.Minute})
+		l.Replays = &typedrpc.ReplayCache{MaxEntries: 1, TTL: time.Minute}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
 		k := typedrpc.NewKey()
 		f := typedrpc.Go(t.Context(), lab.WithKey(c, k), lab.KeyHang, 1)
@@ -113,7 +114,7 @@ func TestKeyed_fullOfRunning(t *testing.T) {
 func TestKeyed_bytes(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = typedrpc.NewReplayCache(typedrpc.ReplayOptions{Bytes: 2*512 + 2000})
+		l.Replays = &typedrpc.ReplayCache{MaxBytes: 2*512 + 2000}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
 		big, k := strings.Repeat("x", 3000), typedrpc.NewKey()
 		got, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyText, big)
@@ -138,12 +139,14 @@ func TestKeyed_bytes(t *testing.T) {
 }
 
 func TestKeyed_optionsOutOfRange(t *testing.T) {
-	for _, o := range []typedrpc.ReplayOptions{{TTL: -1}, {Entries: -1}, {Bytes: -1}, {Share: -0.1}, {Share: 1.1}} {
-		func() {
-			is := is.New(t)
-			defer func() { is.True(recover() != nil) }()
-			typedrpc.NewReplayCache(o)
-		}()
+	is := is.New(t)
+	for _, cache := range []*typedrpc.ReplayCache{{TTL: -1}, {MaxEntries: -1}, {MaxBytes: -1}, {Share: -0.1}, {Share: 1.1}} {
+		for range 2 {
+			err := (&typedrpc.Server{Replays: cache}).Check()
+			is.True(err != nil && strings.Contains(err.Error(), "ReplayCache"))
+			_, err = typedrpc.Dial(t.Context(), "ws://nowhere/", &typedrpc.DialOptions{Replays: cache})
+			is.True(errors.Is(err, typedrpc.InvalidArgument))
+		}
 	}
 }
 
@@ -275,7 +278,7 @@ func TestKey_text(t *testing.T) {
 func TestKeyed_ageOfWhatIsSentAgain(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = typedrpc.NewReplayCache(typedrpc.ReplayOptions{TTL: time.Minute})
+		l.Replays = &typedrpc.ReplayCache{TTL: time.Minute}
 		w := &lab.Town{Srv: l.Server}
 		o.Limits.Grace = 30 * time.Second // the default
 		c := w.Dial(t, o)

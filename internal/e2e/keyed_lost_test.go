@@ -194,7 +194,7 @@ func TestKeyed_anotherCacheIsNotAsked(t *testing.T) {
 func TestKeyed_sharedCacheIsTheSame(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		a, b := lab.NewLedger(), lab.NewLedger()
-		a.Replays = typedrpc.NewReplayCache(typedrpc.ReplayOptions{})
+		a.Replays = &typedrpc.ReplayCache{}
 		b.Replays = a.Replays
 		w := &lab.Town{Srv: a.Server}
 		c := w.Dial(t, o)
@@ -318,7 +318,7 @@ func TestKeyed_serversCallClients(t *testing.T) {
 		lab.ErrorOf(t, err, typedrpc.FailedPrecondition, typedrpc.MayHaveRun)
 		is.NoErr(fresh.Close())
 
-		o.Replays = typedrpc.NewReplayCache(typedrpc.ReplayOptions{})
+		o.Replays = &typedrpc.ReplayCache{}
 		k = typedrpc.NewKey()
 		for range 2 {
 			c := w.Dial(t, o)
@@ -355,7 +355,7 @@ func TestKeyed_handshakeNamesTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.NewLedger()
-		l.Replays = typedrpc.NewReplayCache(typedrpc.ReplayOptions{})
+		l.Replays = &typedrpc.ReplayCache{}
 		p, err := testkit.Join(l.Server, testkit.HelloProtocol)
 		is.NoErr(err)
 		w, err := p.Hello()
@@ -380,7 +380,7 @@ func TestKeyed_detachedRunsCountInTheBudget(t *testing.T) {
 		is := is.New(t)
 		l := lab.NewLedger()
 		l.Limits = typedrpc.Limits{Grace: -1}
-		l.MaxBuffered = 4 << 20
+		l.MaxMemory = 4 << 20
 		typedrpc.Handle(l.Mux, keyHangText, func(ctx context.Context, _ string) (int, error) {
 			l.Running.Add(1)
 			defer l.Running.Add(-1)

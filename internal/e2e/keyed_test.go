@@ -114,13 +114,13 @@ func TestKeyed_policyRepeatsWithTheSameKey(t *testing.T) {
 			return raw, err
 		})
 		seen := 0
-		o.Interceptors = []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+		o.OutgoingInterceptors = []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 			seen++
 			is.Equal(len(r.Metadata[lab.KeyHeader]), 32) // on the caller's side too
 			is.Equal(r.Metadata[lab.AgeHeader], "0")
 			return next(ctx, r)
 		}}
-		o.Retry = &typedrpc.RetryPolicy{Attempts: 5, Backoff: typedrpc.Backoff{Min: time.Second, Max: time.Second, Factor: 1}}
+		o.OutgoingRetry = &typedrpc.RetryPolicy{Attempts: 5, Backoff: typedrpc.Backoff{Min: time.Second, Max: time.Second, Factor: 1}}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
 		n, err := typedrpc.Call(t.Context(), c, lab.KeyAdd, 5)
 		is.NoErr(err)

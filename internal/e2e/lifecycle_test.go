@@ -40,7 +40,7 @@ func TestConn_closeFlushes(t *testing.T) {
 		received <- n
 	}))
 	defer hs.Close()
-	client, err := typedrpc.Dial(t.Context(), hs.URL, &typedrpc.DialOptions{Dialect: typedrpc.PlainJSONRPC})
+	client, err := typedrpc.Dial(t.Context(), hs.URL, &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC})
 	is.NoErr(err)
 	const n = 500
 	for i := range n {
@@ -80,7 +80,7 @@ func TestServer_shutdownFinishesCalls(t *testing.T) {
 		is.NoErr(err) // it was in flight, so it finished
 		is.Equal(got, 9)
 		is.NoErr(<-down)
-		<-server.Done()
+		<-server.Context().Done()
 		is.True(errors.Is(server.Err(), typedrpc.Unavailable))
 	})
 }
@@ -108,10 +108,10 @@ func TestConn_shutdownOfClient(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(got, 9)
 		is.NoErr(<-down)
-		<-client.Done()
-		is.Equal(client.State(), typedrpc.Closed)
-		<-server.Done()
-		is.Equal(server.State(), typedrpc.Closed)
+		<-client.Context().Done()
+		is.Equal(client.State(), typedrpc.StateClosed)
+		<-server.Context().Done()
+		is.Equal(server.State(), typedrpc.StateClosed)
 	})
 }
 
@@ -146,13 +146,13 @@ func TestConn_closeInsideHandler(t *testing.T) {
 		_, err := typedrpc.Call(t.Context(), server, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun)
-		<-client.Done()
-		<-server.Done()
+		<-client.Context().Done()
+		<-server.Context().Done()
 
 		client, server = o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 		_, err = typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Unavailable))
-		<-server.Done()
+		<-server.Context().Done()
 	})
 }
 
@@ -168,8 +168,8 @@ func TestConn_closeInsideNotification(t *testing.T) {
 		client, server := o.Connect(t, &typedrpc.Server{}, &typedrpc.DialOptions{Mux: mux})
 		is.NoErr(typedrpc.Notify(t.Context(), server, lab.Tell, 1))
 		is.Equal(<-ended, context.Canceled)
-		<-client.Done()
-		<-server.Done()
+		<-client.Context().Done()
+		<-server.Context().Done()
 	})
 }
 
@@ -186,7 +186,7 @@ func TestConn_callAfterClose(t *testing.T) {
 		is.True(errors.Is(typedrpc.Notify(t.Context(), client, lab.Tell, 1), typedrpc.Unavailable))
 		is.True(errors.Is(client.Err(), typedrpc.Unavailable))
 		is.True(client.Context().Err() != nil)
-		<-server.Done()
+		<-server.Context().Done()
 		_, err = typedrpc.Call(t.Context(), server, lab.Sum, lab.Pair{})
 		is.True(errors.Is(err, typedrpc.Unavailable))
 	})
@@ -195,7 +195,7 @@ func TestConn_callAfterClose(t *testing.T) {
 // A client whose Dial has returned is among the server's Conns: a Broadcast
 // right after it once missed some.
 func TestServer_connsAfterDial(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		is := is.New(t)
 		srv := &typedrpc.Server{}
 		for i := range 200 {

@@ -100,7 +100,7 @@ func TestLimits_tooBigFailsTheCall(t *testing.T) {
 		got, err := typedrpc.Call(t.Context(), client, grow, 9_000)
 		is.NoErr(err) // the link never broke
 		is.Equal(len(got), 9_000)
-		is.Equal(client.State(), typedrpc.Connected)
+		is.Equal(client.State(), typedrpc.StateConnected)
 	})
 }
 
@@ -241,9 +241,9 @@ func TestLimits_unackedCountsInMaxBuffered(t *testing.T) {
 // bytes the server holds at once.
 func TestLimits_budgetIsWaitedFor(t *testing.T) {
 	upload := typedrpc.NewMethod[[]byte, int]("upload")
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		for _, load := range []struct{ n, size int }{{16, 1 << 20}, {256, 64 << 10}} {
-			if d == typedrpc.JSONRPC && load.n > 16 {
+			if d == typedrpc.Text && load.n > 16 {
 				continue // the same, and slow under -race
 			}
 			t.Run(fmt.Sprint(d, "/", load.n), func(t *testing.T) {

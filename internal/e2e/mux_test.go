@@ -87,8 +87,8 @@ func TestHandle_twice(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
-	text := panicText(func() { typedrpc.Handle(mux.With(), lab.Sum, lab.HandleSum) })
-	is.Equal(text, `typedrpc: call "math.sum" is registered already`)
+	text := panicText(func() { typedrpc.Handle(mux.Group(), lab.Sum, lab.HandleSum) })
+	is.Equal(text, `typedrpc: method "math.sum" is registered already`)
 	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {})
 	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {}) // allowed
 	other := typedrpc.NewNotification[string]("tell")
@@ -100,7 +100,7 @@ func TestHandle_twice(t *testing.T) {
 func TestHandleFallback_twice(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
-	is.True(strings.Contains(panicText(func() { mux.HandleFallback(nil) }), "needs a handler"))
+	is.True(strings.Contains(panicText(func() { mux.HandleFallback(nil) }), "needs a Mux and a handler"))
 	mux.HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) { return nil, nil })
 	text := panicText(func() {
 		mux.HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) { return nil, nil })
@@ -363,8 +363,10 @@ func TestHandleNotification_validates(t *testing.T) {
 
 func TestHandle_mistakes(t *testing.T) {
 	for want, f := range map[string]func(){
-		"not made by NewMux":               func() { typedrpc.Handle(nil, lab.Sum, lab.HandleSum) },
-		"Mux was not made":                 func() { typedrpc.Handle(new(typedrpc.Mux), lab.Sum, lab.HandleSum) },
+		"the Mux is nil":                   func() { typedrpc.Handle(nil, lab.Sum, lab.HandleSum) },
+		"of a Mux that is nil":             func() { (*typedrpc.Mux)(nil).Group() },
+		"NewMux: interceptor 0 is nil":     func() { typedrpc.NewMux(nil) },
+		"Mux.Group: interceptor 0 is nil":  func() { new(typedrpc.Mux).Group(nil) },
 		"not made by NewMethod":            func() { typedrpc.Handle(typedrpc.NewMux(), typedrpc.Method[int, int]{}, nil) },
 		"\"math.sum\": the handler is nil": func() { typedrpc.Handle(typedrpc.NewMux(), lab.Sum, nil) },
 		"\"tell\": the handler is nil":     func() { typedrpc.HandleNotification(typedrpc.NewMux(), lab.Tell, nil) },

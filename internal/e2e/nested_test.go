@@ -18,7 +18,7 @@ import (
 
 func TestNested_depthWithSmallLimits(t *testing.T) {
 	for _, limit := range []int{1, 2, 8, 1024} {
-		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 			t.Run(fmt.Sprint(limit, "/", d), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					is := is.New(t)

@@ -28,7 +28,7 @@ import (
 // everyDialect runs a test in a bubble for each dialect.
 func everyDialect(t *testing.T, test func(t *testing.T, d typedrpc.Dialect)) {
 	t.Helper()
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		t.Run([...]string{"binary", "jsonrpc", "plain"}[d], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { test(t, d) })
 		})
@@ -136,7 +136,7 @@ func TestBroadcast_slowClientsDelayNobody(t *testing.T) {
 				is := is.New(t)
 				news := typedrpc.NewNotification[string]("news")
 				l := lab.New()
-				l.Interceptors = tt.interceptors
+				l.OutgoingInterceptors = tt.interceptors
 				began := time.Now()
 				took := make([]atomic.Int64, 3)
 				holds := []chan struct{}{make(chan struct{}), make(chan struct{}), make(chan struct{})}

@@ -115,7 +115,7 @@ func TestOutcome_everyCallEnds(t *testing.T) {
 				if how != "closed by the server" {
 					home.Serve(nil)
 					home.Cable().Cut()
-					is.Equal(server.State() == typedrpc.Waiting, how != "evicted by bytes")
+					is.Equal(server.State() == typedrpc.StateWaiting, how != "evicted by bytes")
 				}
 				for i := range 10 { // nor are these sent
 					queued = append(queued, typedrpc.Go(t.Context(), c, lossRun, 300+i))
@@ -147,7 +147,7 @@ func TestOutcome_everyCallEnds(t *testing.T) {
 				}
 				time.Sleep(lost + time.Second)
 				synctest.Wait()
-				is.Equal(server.State(), typedrpc.Closed)
+				is.Equal(server.State(), typedrpc.StateClosed)
 				is.Equal(w.live.Load(), int64(0)) // contexts have ended there
 				is.True(len(w.went) >= 1)
 				is.True(<-w.went != nil)
@@ -219,7 +219,7 @@ func TestOutcome_notSentNeverRan(t *testing.T) {
 		is.Equal(w.live.Load(), int64(1)) // the deadline went along
 		home.Serve(w.Server)
 		time.Sleep(5 * time.Second)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		close(w.let)
 		_, err = flying.Await(t.Context())
 		is.NoErr(err)
@@ -293,7 +293,7 @@ func TestOutcome_endsWhileAway(t *testing.T) {
 				time.Sleep(2 * time.Minute)
 				_, err := typedrpc.Call(t.Context(), server, lab.Echo, 1)
 				is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable)
-				is.Equal(server.State(), typedrpc.Closed)
+				is.Equal(server.State(), typedrpc.StateClosed)
 				is.Equal(w.live.Load(), int64(0))
 				is.True(<-w.went != nil)
 				is.Equal(len(w.went), 0)
@@ -311,7 +311,7 @@ func TestOutcome_endsWhileAway(t *testing.T) {
 
 // The hooks may end connections, also their own.
 func TestOutcome_closeInTheHooks(t *testing.T) {
-	for _, when := range []typedrpc.State{typedrpc.Connected, typedrpc.Waiting, typedrpc.Connecting} {
+	for _, when := range []typedrpc.State{typedrpc.StateConnected, typedrpc.StateWaiting, typedrpc.StateConnecting} {
 		t.Run(fmt.Sprint("OnState ", when), func(t *testing.T) {
 			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 				is := is.New(t)
@@ -333,7 +333,7 @@ func TestOutcome_closeInTheHooks(t *testing.T) {
 				synctest.Wait()
 				home.Cable().Cut()
 				<-closed
-				is.Equal(c.State(), typedrpc.Closed)
+				is.Equal(c.State(), typedrpc.StateClosed)
 				_, err := f.Await(t.Context())
 				is.Equal(lab.OutcomeOf(err), typedrpc.MayHaveRun)
 				time.Sleep(time.Minute)
@@ -347,7 +347,7 @@ func TestOutcome_closeInTheHooks(t *testing.T) {
 		went := make(chan error, 1)
 		w.OnDisconnect = func(c *typedrpc.Conn, err error) {
 			c.Close() // has ended: it returns
-			is.Equal(c.State(), typedrpc.Closed)
+			is.Equal(c.State(), typedrpc.StateClosed)
 			went <- err
 		}
 		home := &lab.Town{Srv: w.Server}
@@ -382,7 +382,7 @@ func TestOutcome_broadcastReachesThoseThatAreAway(t *testing.T) {
 		for c := range w.Conns() {
 			states[c.State()]++
 		}
-		is.Equal(states, map[typedrpc.State]int{typedrpc.Connected: 2, typedrpc.Waiting: 1})
+		is.Equal(states, map[typedrpc.State]int{typedrpc.StateConnected: 2, typedrpc.StateWaiting: 1})
 		for range 5 {
 			is.NoErr(typedrpc.Broadcast(t.Context(), w.Conns(), lab.LaneNumber, 7))
 		}

@@ -165,7 +165,7 @@ func TestError_codeZeroIsUnknown(t *testing.T) {
 func TestMux_zeroAnswersUnimplemented(t *testing.T) {
 	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		for _, mux := range []*typedrpc.Mux{nil, {}, new(typedrpc.Mux).With()} {
+		for _, mux := range []*typedrpc.Mux{nil, {}, new(typedrpc.Mux).Group()} {
 			srv := &typedrpc.Server{Mux: mux}
 			is.NoErr(srv.Check())
 			c, s, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{Dialect: d, Mux: mux})

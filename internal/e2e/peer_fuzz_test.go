@@ -48,7 +48,7 @@ func misbehave(t *testing.T, data []byte) {
 
 	var p *testkit.Peer
 	var conn *typedrpc.Conn
-	switch dialect := []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC}[mode%3]; {
+	switch dialect := []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC}[mode%3]; {
 	case mode%6 < 3: // the peer is a client
 		srv := &typedrpc.Server{Mux: mux, Limits: limits, Logger: quiet, MaxPlainConns: 1}
 		opened := make(chan *typedrpc.Conn, 1)
@@ -57,7 +57,7 @@ func misbehave(t *testing.T, data []byte) {
 		if p, err = testkit.Join(srv, []string{testkit.BinaryProtocol, testkit.HelloProtocol, ""}[dialect]); err != nil {
 			t.Fatal(err)
 		}
-		if dialect != typedrpc.PlainJSONRPC {
+		if dialect != typedrpc.JSONRPC {
 			if _, err := p.Hello(); err != nil {
 				t.Fatal(err)
 			}
@@ -68,7 +68,7 @@ func misbehave(t *testing.T, data []byte) {
 		w := new(lab.Town)
 		w.Script = func(n int, far *testkit.Peer) {
 			far.Dialect = []session.Dialect{session.Binary, session.JSON, session.Plain}[dialect]
-			if dialect != typedrpc.PlainJSONRPC {
+			if dialect != typedrpc.JSONRPC {
 				far.Welcome()
 			}
 			if n == 1 {
@@ -90,7 +90,7 @@ func misbehave(t *testing.T, data []byte) {
 	play(t.Context(), p, s, conn)
 	p.T.Kill()
 	conn.Close()
-	<-conn.Done()
+	<-conn.Context().Done()
 	time.Sleep(time.Minute) // goodbyes, lingering writers
 }
 

@@ -60,7 +60,7 @@ func TestReauthenticate_refused(t *testing.T) {
 		is.Equal(typedrpc.CodeOf(g.Client.Reauthenticate(t.Context())), typedrpc.Unauthenticated)
 		is.Equal(g.Server.Identity(), was)
 		is.Equal(g.Reply(is), 1)
-		is.Equal(g.Client.State(), typedrpc.Connected)
+		is.Equal(g.Client.State(), typedrpc.StateConnected)
 		is.Equal(g.W.Dialled(), 1)
 		g.On(nil)
 		is.NoErr(g.Client.Reauthenticate(t.Context()))
@@ -86,7 +86,7 @@ func TestReauthenticate_anotherSubject(t *testing.T) {
 			is.Equal((<-ctxs).Err(), context.Canceled) // what it held is given back
 		}
 		is.Equal(g.Server.Identity().Subject, "ann")
-		is.Equal(g.Client.State(), typedrpc.Connected)
+		is.Equal(g.Client.State(), typedrpc.StateConnected)
 		_, err := typedrpc.Call(t.Context(), g.Client, lab.Echo, 1)
 		is.NoErr(err)
 		is.Equal(g.W.Dialled(), 1)
@@ -135,7 +135,7 @@ func TestReauthenticate_contextEnds(t *testing.T) {
 		close(hold)
 		is.NoErr(<-next) // its own answer, and not the late one
 		is.Equal(g.Reply(is), len(g.Seen()))
-		is.Equal(g.Client.State(), typedrpc.Connected)
+		is.Equal(g.Client.State(), typedrpc.StateConnected)
 		is.Equal(g.W.Dialled(), 1)
 	})
 }
@@ -158,7 +158,7 @@ func TestReauthenticate_lateAnswerCounts(t *testing.T) {
 		is.Equal(g.Reply(is), 2)
 		time.Sleep(10 * time.Minute)
 		is.Equal(g.W.Dialled(), 1) // it was refreshed before that minute was over
-		is.Equal(g.Client.State(), typedrpc.Connected)
+		is.Equal(g.Client.State(), typedrpc.StateConnected)
 	})
 }
 
@@ -238,7 +238,7 @@ func TestReauthenticate_whereThereIsNothingToRefresh(t *testing.T) {
 		c = w.Dial(t, &typedrpc.DialOptions{Dialect: d})
 		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.FailedPrecondition)
 		is.NoErr(c.Close())
-		c = w.Dial(t, &typedrpc.DialOptions{Dialect: typedrpc.PlainJSONRPC, Auth: lab.Ann})
+		c = w.Dial(t, &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Auth: lab.Ann})
 		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.Unimplemented)
 		is.NoErr(c.Close())
 	})

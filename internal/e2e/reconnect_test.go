@@ -210,7 +210,7 @@ func TestReconnect_failFastBehindAStalledWriteDoesNotWait(t *testing.T) {
 		w.Mu.Unlock()
 		p.T.Kill()
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Waiting)
+		is.Equal(c.State(), typedrpc.StateWaiting)
 		select {
 		case <-fast.Done():
 		default:
@@ -240,7 +240,7 @@ func TestReconnect_notificationsQueuedMeanwhileArrive(t *testing.T) {
 			}
 			w.Serve(l.Server)
 			time.Sleep(time.Minute)
-			is.Equal(c.State(), typedrpc.Connected)
+			is.Equal(c.State(), typedrpc.StateConnected)
 		}
 		got := l.Noted()
 		is.Equal(len(got), 1000)
@@ -343,9 +343,9 @@ func TestReconnect_states(t *testing.T) {
 		w.Serve(nil)
 		w.Cable().Cut()
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Waiting)
+		is.Equal(c.State(), typedrpc.StateWaiting)
 		waiting := seen.Seen()[2]
-		is.Equal(waiting.State, typedrpc.Waiting)
+		is.Equal(waiting.State, typedrpc.StateWaiting)
 		is.True(errors.Is(waiting.Err, typedrpc.Unavailable)) // why
 		is.Equal(waiting.Attempt, 1)
 		is.True(!waiting.Next.Before(time.Now()) && waiting.Next.Before(time.Now().Add(time.Second)))
@@ -360,10 +360,10 @@ func TestReconnect_states(t *testing.T) {
 		for _, s := range seen.Seen() {
 			states = append(states, s.State)
 		}
-		is.Equal(states, []typedrpc.State{typedrpc.Connecting, typedrpc.Connected, typedrpc.Waiting, typedrpc.Connecting, typedrpc.Waiting, typedrpc.Connecting, typedrpc.Connected, typedrpc.Closed})
+		is.Equal(states, []typedrpc.State{typedrpc.StateConnecting, typedrpc.StateConnected, typedrpc.StateWaiting, typedrpc.StateConnecting, typedrpc.StateWaiting, typedrpc.StateConnecting, typedrpc.StateConnected, typedrpc.StateClosed})
 		last := seen.Seen()[len(states)-1]
 		is.Equal(last.Err, c.Err())
-		is.Equal(c.State(), typedrpc.Closed)
+		is.Equal(c.State(), typedrpc.StateClosed)
 		is.True(strings.Contains(seen.Seen()[4].Err.Error(), "connection refused"))
 	})
 }
@@ -376,7 +376,7 @@ func TestReconnect_onStateMayUseAndCloseTheConnection(t *testing.T) {
 		ready := make(chan *typedrpc.Conn, 1)
 		result := make(chan error, 1)
 		c := w.Dial(t, &typedrpc.DialOptions{OnState: func(s typedrpc.StateChange) {
-			if s.State == typedrpc.Connected {
+			if s.State == typedrpc.StateConnected {
 				c := <-ready
 				_, err := typedrpc.Call(t.Context(), c, lab.Echo, 1)
 				result <- err
@@ -385,7 +385,7 @@ func TestReconnect_onStateMayUseAndCloseTheConnection(t *testing.T) {
 		}})
 		ready <- c
 		is.NoErr(<-result)
-		<-c.Done()
+		<-c.Context().Done()
 		is.True(errors.Is(c.Err(), typedrpc.Unavailable))
 	})
 }
@@ -397,18 +397,18 @@ func TestConn_reconnectNow(t *testing.T) {
 		c.Reconnect() // gives up a link that is well
 		time.Sleep(time.Nanosecond)
 		is.Equal(w.Dialled(), 2)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		w.Serve(nil)
 		w.Cable().Cut()
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Waiting)
+		is.Equal(c.State(), typedrpc.StateWaiting)
 		w.Serve(l.Server)
 		c.Reconnect() // ends the wait
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		is.NoErr(c.Close())
 		c.Reconnect() // does nothing
-		is.Equal(c.State(), typedrpc.Closed)
+		is.Equal(c.State(), typedrpc.StateClosed)
 	})
 }
 
@@ -432,10 +432,10 @@ func TestConn_reconnectWhileConnectingIsForgotten(t *testing.T) {
 		w.Cable().Cut()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		w.Cable().Cut()
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Waiting)
+		is.Equal(c.State(), typedrpc.StateWaiting)
 		is.NoErr(c.Close())
 	})
 }
@@ -468,7 +468,7 @@ func TestReconnect_closeDuringTheHandshake(t *testing.T) {
 		w.Cable().Cut()
 		p := <-silent
 		synctest.Wait()
-		is.Equal(c.State(), typedrpc.Connecting)
+		is.Equal(c.State(), typedrpc.StateConnecting)
 		is.NoErr(c.Close())
 		is.Equal(p.CloseCode(), session.CloseDone)
 	})
@@ -543,7 +543,7 @@ func TestReconnect_handshakesThatHangAreGivenUp(t *testing.T) {
 		w.Script, w.Srv = nil, l.Server
 		w.Mu.Unlock()
 		time.Sleep(time.Minute)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		is.NoErr(c.Close())
 	})
 }
@@ -551,7 +551,7 @@ func TestReconnect_handshakesThatHangAreGivenUp(t *testing.T) {
 // A redial wrote codec and dialect again while calls were reading them. For
 // -race.
 func TestReconnect_whileCalling(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)

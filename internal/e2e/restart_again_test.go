@@ -205,7 +205,7 @@ func TestRestart_interceptorsSeeEachOpening(t *testing.T) {
 		is := is.New(t)
 		k := &counter{stop: func(opening, n int) bool { return opening == 0 && n == 2 }}
 		var seen []string
-		w, c := countingTown(t, d, k, typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{
+		w, c := countingTown(t, d, k, typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				seen = append(seen, "begin "+r.Metadata.Get("who"))
 				r.Metadata.Set("who", "changed") // for this opening
@@ -228,7 +228,7 @@ func TestRestart_interceptorHasTheLastWord(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		k := &counter{stop: func(_, n int) bool { return n == 2 }}
-		w, c := countingTown(t, d, k, typedrpc.DialOptions{Interceptors: []typedrpc.Interceptor{
+		w, c := countingTown(t, d, k, typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				_, err := next(ctx, r)
 				return nil, typedrpc.Errorf(typedrpc.Aborted, "instead of %w", err)
@@ -263,7 +263,7 @@ func TestRestart_backoff(t *testing.T) {
 			}
 			var mine atomic.Pointer[typedrpc.Conn]
 			c = w.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: typedrpc.Backoff{Min: time.Minute, Max: time.Minute}, OnState: func(s typedrpc.StateChange) {
-				if s.State == typedrpc.Waiting { // that it ends for good is no reason for haste
+				if s.State == typedrpc.StateWaiting { // that it ends for good is no reason for haste
 					mine.Load().Close()
 				}
 			}})

@@ -327,7 +327,7 @@ func TestRestart_connectionEnds(t *testing.T) {
 			w.Mu.Lock()
 			w.Refuse = func(int) error { return &typedrpc.UpgradeError{Status: http.StatusForbidden} }
 			w.Mu.Unlock()
-			<-c.Done()
+			<-c.Context().Done()
 		}},
 	} {
 		for _, when := range []string{"waiting", "in the body"} {
@@ -431,7 +431,7 @@ func TestRestart_closeWhileWaitingToOpen(t *testing.T) {
 		w.Cable().Cut()
 		c.Reconnect()
 		time.Sleep(time.Minute)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		is.Equal(h.take(), []string{"gap"})
 		is.Equal(len(k.requests()), 1)
 		is.NoErr(c.Close())

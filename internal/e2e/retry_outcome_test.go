@@ -216,8 +216,8 @@ func TestRetry_endOfConnectionEndsTheWait(t *testing.T) {
 						typedrpc.Handle(mux, retryRead, f.handle)
 						p := &typedrpc.RetryPolicy{}
 						l := lab.New()
-						l.Mux, l.Retry = mux, p
-						c, s, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Mux: mux, Retry: p, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
+						l.Mux, l.OutgoingRetry = mux, p
+						c, s, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Mux: mux, OutgoingRetry: p, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 						is.NoErr(err)
 						defer c.Close()
 						caller := c
@@ -267,7 +267,7 @@ func TestRetry_giveUpRacesWithTheNextAttempt(t *testing.T) {
 		var turn atomic.Int64
 		pool := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) {
 			return conns[turn.Add(1)%int64(len(conns))], nil
-		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 1000, Backoff: typedrpc.Backoff{Min: 1, Max: 5}, Budget: typedrpc.NewRetryBudget(1000, 100_000)}})
+		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 1000, Backoff: typedrpc.Backoff{Min: 1, Max: 5}, Budget: &typedrpc.RetryBudget{Ratio: 1000, Burst: 100_000}}})
 		var wg sync.WaitGroup
 		for g := range 8 {
 			rng := rand.New(rand.NewPCG(1, uint64(g)))

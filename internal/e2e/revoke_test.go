@@ -35,7 +35,7 @@ func TestRevoke_plainPeers(t *testing.T) {
 			}
 			return nil
 		})
-		o := &typedrpc.DialOptions{Dialect: typedrpc.PlainJSONRPC, Backoff: lab.Steady}
+		o := &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Backoff: lab.Steady}
 		c := w.Dial(t, o)
 		defer c.Close()
 		late := make(chan int, 1)
@@ -50,7 +50,7 @@ func TestRevoke_plainPeers(t *testing.T) {
 		synctest.Wait()
 		server := <-r.came
 		is.Equal(r.Revoke("ann"), 1)
-		<-server.Done()
+		<-server.Context().Done()
 		close(hold)
 		is.Equal(<-late, session.CloseUnauthed) // authenticated before, let in after
 		synctest.Wait()
@@ -111,7 +111,7 @@ func TestRevoke_amongMany(t *testing.T) {
 		is.True(n > 0 && n <= 20)
 		time.Sleep(2 * time.Minute)
 		for i, c := range all {
-			is.Equal(c.State(), []typedrpc.State{typedrpc.Closed, typedrpc.Connected, typedrpc.Connected}[i%3])
+			is.Equal(c.State(), []typedrpc.State{typedrpc.StateClosed, typedrpc.StateConnected, typedrpc.StateConnected}[i%3])
 		}
 		is.Equal(len(conns(r.Server)), 40)
 		for _, c := range conns(r.Server) {
@@ -193,7 +193,7 @@ func TestRevoke_liveAndBusy(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		for _, c := range anns { // one try with fresh credentials, refused
-			<-c.Done()
+			<-c.Context().Done()
 			is.Equal(typedrpc.CodeOf(c.Err()), typedrpc.Unauthenticated)
 			is.True(strings.Contains(c.Err().Error(), "banned"))
 		}
@@ -254,7 +254,7 @@ func TestRevoke_contextsEndBeforeItReturns(t *testing.T) {
 					is.True((<-ctxs).Err() != nil)
 				}
 				began := time.Now()
-				<-server.Done()
+				<-server.Context().Done()
 				is.True(time.Since(began) <= time.Second)
 				synctest.Wait()
 				is.Equal(len(r.went), 1)
@@ -285,7 +285,7 @@ func TestRevoke_deafPeer(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		is.Equal(r.revoke(), 1)
-		<-server.Done()
+		<-server.Context().Done()
 		is.True(time.Since(began) <= time.Second)
 	})
 }
@@ -301,7 +301,7 @@ func TestRevoke_awayTokenIsVoid(t *testing.T) {
 		w.Serve(nil)
 		w.Cable().Cut()
 		server := <-r.came
-		is.Equal(server.State(), typedrpc.Waiting)
+		is.Equal(server.State(), typedrpc.StateWaiting)
 		is.Equal(r.Revoke("ann"), 1) // and is not banned: the token has to be worth nothing by itself
 		is.True(isRevoked(<-r.went))
 		synctest.Wait()
@@ -369,12 +369,12 @@ func TestRevoke_inTheMiddleOfAResume(t *testing.T) {
 		w.Cable().Cut()
 		time.Sleep(time.Second)
 		is.Equal(len(r.Seen()), 2)
-		is.Equal((<-r.came).State(), typedrpc.Waiting)
+		is.Equal((<-r.came).State(), typedrpc.StateWaiting)
 		is.Equal(r.Revoke("ann"), 1)
 		synctest.Wait()
 		is.Equal(r.Running.Load(), int64(0))
 		close(hold)
-		<-c.Done()
+		<-c.Context().Done()
 		is.Equal(typedrpc.CodeOf(c.Err()), typedrpc.Unauthenticated)
 		_, err := f.Await(t.Context())
 		is.Equal(lab.OutcomeOf(err), typedrpc.MayHaveRun)
@@ -404,7 +404,7 @@ func TestRevoke_duringAnAUTH(t *testing.T) {
 		is.Equal(r.Revoke("ann"), 1)
 		close(hold)
 		is.True(<-result != nil)
-		<-c.Done()
+		<-c.Context().Done()
 		is.Equal(typedrpc.CodeOf(c.Err()), typedrpc.Unauthenticated)
 		synctest.Wait()
 		is.Equal(len(conns(r.Server)), 0)

@@ -90,7 +90,7 @@ func disrupt(t *testing.T, s *testkit.Script) {
 	mux, quiet := fuzzMux(), slog.New(slog.DiscardHandler)
 	limits := wire.Limits{Message: 150_000, Calls: 4, Window: 500, Budget: 100_000}
 	if mode&2 == 0 {
-		d.RawPeer, d.conn = lab.RawClient(t, dialect, &typedrpc.Server{Mux: mux, Limits: fuzzLimits, Logger: quiet, MaxBuffered: 4000})
+		d.RawPeer, d.conn = lab.RawClient(t, dialect, &typedrpc.Server{Mux: mux, Limits: fuzzLimits, Logger: quiet, MaxMemory: 4000})
 	} else {
 		d.RawPeer, d.conn, _ = lab.RawServer(t, limits, &typedrpc.DialOptions{Dialect: dialect, Mux: mux, Limits: fuzzLimits, Logger: quiet})
 	}
@@ -106,7 +106,7 @@ func disrupt(t *testing.T, s *testkit.Script) {
 		cancel()
 	}
 	for _, s := range d.streams {
-		s.Close()
+		s.Cancel()
 	}
 	lab.Settled(t, d.conn)
 	time.Sleep(time.Minute) // redials, goodbyes, lingering writers
@@ -305,7 +305,7 @@ func (d *disruptor) use(ctx context.Context) {
 	case op == 5:
 		last.CloseSend()
 	case op == 6:
-		last.Close()
+		last.Cancel()
 	case op == 7:
 		d.leave[int(d.Byte())%len(d.leave)]()
 	}

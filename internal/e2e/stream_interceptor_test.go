@@ -73,12 +73,13 @@ func TestForward_streams(t *testing.T) {
 		})
 		t.Run("metadata", func(t *testing.T) {
 			is := is.New(t)
-			c := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"say": "hi"}})
+			var reply typedrpc.Metadata
+			c := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"say": "hi"}, Reply: &reply})
 			stream, err := typedrpc.Open(t.Context(), c, talk, "metadata")
 			is.NoErr(err)
 			_, err = stream.Recv()
 			is.Equal(err, io.EOF)
-			is.Equal(stream.Metadata().Get("echo"), "hi")
+			is.Equal(reply.Get("echo"), "hi")
 		})
 		t.Run("cancel", func(t *testing.T) {
 			for range typedrpc.Receive(t.Context(), client, countTo, 1<<40) {
@@ -89,7 +90,7 @@ func TestForward_streams(t *testing.T) {
 			is.New(t).NoErr(err)
 			_, err = typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
 			is.New(t).NoErr(err)
-			stream.Close()
+			stream.Cancel()
 		})
 		t.Run("early answer", func(t *testing.T) {
 			is := is.New(t)
@@ -131,7 +132,7 @@ func (j *journal) all(prefix string) (lines []string) {
 // logging notes a stream's life and its items.
 func (j *journal) logging(where, name string) typedrpc.Interceptor {
 	return func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
-		if r.Kind == typedrpc.KindCall {
+		if r.Kind == typedrpc.KindMethod {
 			return next(ctx, r)
 		}
 		j.add("%s life %s begins %s", where, name, r.Kind)
@@ -167,7 +168,7 @@ func TestInterceptor_streams(t *testing.T) {
 			return typedrpc.NotFound
 		})
 		c, s := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{
-			Mux: sc.mux(), Interceptors: []typedrpc.Interceptor{j.logging("caller", "outer"), j.logging("caller", "inner")},
+			Mux: sc.mux(), OutgoingInterceptors: []typedrpc.Interceptor{j.logging("caller", "outer"), j.logging("caller", "inner")},
 		})
 		stream, err := typedrpc.Open(t.Context(), c, talk, "")
 		is.NoErr(err)
@@ -232,7 +233,7 @@ func TestInterceptor_stopsItems(t *testing.T) {
 							}
 						}
 					})
-					c, s := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Interceptors: callers})
+					c, s := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: callers})
 					stream, err := typedrpc.Open(t.Context(), c, talk, "")
 					is.NoErr(err)
 					n := 0

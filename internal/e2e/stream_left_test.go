@@ -25,7 +25,7 @@ func TestStream_handlersCloseDropsWhatHasNotLeft(t *testing.T) {
 				s.Send("x")
 			}
 			queued := hook.Stream(s).Pieces // the writer may have been quicker
-			s.Close()
+			s.Cancel()
 			if left := hook.Stream(s); left.Pieces != 0 || left.Used != 0 {
 				t.Errorf("%d items of %d are queued still", left.Pieces, queued)
 			}
@@ -109,7 +109,7 @@ func TestStream_creditAfterTheLastItem(t *testing.T) {
 		stream.CloseSend()
 		synctest.Wait()
 		is.Equal(hook.Conn(c).SentItems, 0) // all was taken; it counts in what other streams may send
-		stream.Close()
+		stream.Cancel()
 		lab.Settled(t, c, s)
 	})
 }
@@ -128,7 +128,7 @@ func TestStream_closeEndsSendThatWaitsForTheBudget(t *testing.T) {
 			s.Send("first") // one may always be out
 			go func() { sent <- s.Send(testkit.Letters(500)) }()
 			synctest.Wait()
-			s.Close()
+			s.Cancel()
 			return lab.Lingers(ctx, "", s)
 		})
 		c, s := lab.Joined(t, typedrpc.Binary, mux, typedrpc.Limits{MaxBuffered: 1000})
@@ -143,8 +143,8 @@ func TestStream_closeEndsSendThatWaitsForTheBudget(t *testing.T) {
 			t.Error("Send still waits")
 		}
 		is.True(errors.Is(err, typedrpc.Canceled))
-		one.Close()
-		two.Close()
+		one.Cancel()
+		two.Cancel()
 		lab.Settled(t, c, s)
 	})
 }

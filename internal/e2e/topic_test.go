@@ -18,7 +18,7 @@ import (
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
-var topicDialects = []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC}
+var topicDialects = []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text}
 
 func TestTopic_publishSubscribe(t *testing.T) {
 	for _, d := range topicDialects {
@@ -324,7 +324,7 @@ func TestTopic_encodedOnce(t *testing.T) {
 		var all []*lab.Events[typedrpc.Event[tally]]
 		for _, o := range []typedrpc.DialOptions{
 			{Codecs: []typedrpc.Codec{mine}}, {Codecs: []typedrpc.Codec{mine}}, {Codecs: []typedrpc.Codec{other}}, {Codecs: []typedrpc.Codec{other}},
-			{Codecs: []typedrpc.Codec{typedrpc.JSON}}, {Dialect: typedrpc.JSONRPC}, {Dialect: typedrpc.JSONRPC},
+			{Codecs: []typedrpc.Codec{typedrpc.JSON}}, {Dialect: typedrpc.Text}, {Dialect: typedrpc.Text},
 		} {
 			o.Limits.KeepAlive = time.Hour
 			c := lab.TopicDial(t, srv, "ann", o)
@@ -359,7 +359,7 @@ func TestTopic_unfit(t *testing.T) {
 		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, raw, nil) })
 		big := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{}), raw, "x", nil)
 		small := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "bob", typedrpc.DialOptions{Limits: typedrpc.Limits{MaxMessage: 100}}), raw, "x", nil)
-		flat := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "cat", typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Limits: typedrpc.Limits{MaxDepth: 5}}), raw, "x", nil)
+		flat := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "cat", typedrpc.DialOptions{Dialect: typedrpc.Text, Limits: typedrpc.Limits{MaxDepth: 5}}), raw, "x", nil)
 		synctest.Wait()
 		for _, v := range []string{`"` + strings.Repeat("v", 100) + `"`, `[[[[[[1]]]]]]`, `1`} {
 			is.NoErr(typedrpc.Publish(ctx, hub, raw, "x", typedrpc.Raw(v)))

@@ -58,7 +58,7 @@ func TestURLs_failover(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
-				if bad != nil && d == typedrpc.JSONRPC {
+				if bad != nil && d == typedrpc.Text {
 					bad.Names = func() string { return testkit.HelloProtocol }
 					if script := bad.Script; script != nil {
 						defer func() { bad.Script = script }()
@@ -86,10 +86,10 @@ func TestURLs_failover(t *testing.T) {
 					synctest.Wait()
 					all := states.Seen()
 					last := all[len(all)-1]
-					is.Equal(last.State, typedrpc.Connected)
+					is.Equal(last.State, typedrpc.StateConnected)
 					is.Equal(last.URL, "ws://b/")
 					for _, s := range all[:len(all)-1] {
-						is.Equal(s.State, typedrpc.Connecting)
+						is.Equal(s.State, typedrpc.StateConnecting)
 						is.Equal(s.Attempt, 1)
 					}
 					is.NoErr(c.Close())
@@ -131,13 +131,13 @@ func TestURLs_backoffAfterAWholeRound(t *testing.T) {
 				is.Equal(strings.Count(order, string(which)), 1)
 			}
 			last := states.Last()
-			is.Equal(last.State, typedrpc.Waiting)
+			is.Equal(last.State, typedrpc.StateWaiting)
 			is.Equal(last.Attempt, round+2) // rounds are counted
 		}
 		towns[2].Serve(labs[2].Server)
 		c.Reconnect()
 		synctest.Wait()
-		is.Equal(states.Last().State, typedrpc.Connected)
+		is.Equal(states.Last().State, typedrpc.StateConnected)
 		is.Equal(states.Last().URL, "ws://c/")
 	})
 }
@@ -290,7 +290,7 @@ func TestURLs_errorsAndStatesNameNoSecrets(t *testing.T) {
 		urls := map[string]bool{}
 		for _, s := range states.Seen() {
 			is.True(!strings.Contains(fmt.Sprint(s, err), secret))
-			if s.State == typedrpc.Connecting {
+			if s.State == typedrpc.StateConnecting {
 				urls[s.URL] = true
 			}
 		}
@@ -329,7 +329,7 @@ func TestConn_reconnectKeepsTheNewLink(t *testing.T) {
 			n := w.Dialled()
 			c.Reconnect()
 			synctest.Wait()
-			is.Equal(c.State(), typedrpc.Connected)
+			is.Equal(c.State(), typedrpc.StateConnected)
 			is.Equal(w.Dialled(), n+1)
 		}
 	})

@@ -97,7 +97,7 @@ func TestWorth_floodOfSessions(t *testing.T) {
 				}
 				town.Serve(l.Server)
 				time.Sleep(2 * time.Second)
-				is.Equal(c.State(), typedrpc.Connected)
+				is.Equal(c.State(), typedrpc.StateConnected)
 				close(l.Release)
 				_, err := call.Await(t.Context())
 				is.NoErr(err)
@@ -143,7 +143,7 @@ func TestWorth_rateOfBeginning(t *testing.T) {
 		town.Cable().Cut() // its session is lost with the link, and it needs another
 		synctest.Wait()
 		time.Sleep(10 * time.Second)
-		is.Equal(c.State(), typedrpc.Connected)
+		is.Equal(c.State(), typedrpc.StateConnected)
 		_, err = typedrpc.Call(t.Context(), c, lab.Echo, 1)
 		is.NoErr(err)
 		time.Sleep(time.Minute)

@@ -258,11 +258,11 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError) {
 	c.dropParkedLocked()
 	c.movedLocked()
 	c.mu.Unlock()
+	failed.settle(cause) // before whoever waits for the context sees the end
 	c.cancel(c.owner.Face(cause))
 	for _, in := range handlers {
 		in.cancel(context.Canceled)
 	}
-	failed.settle(cause)
 	c.disturb(cause)
 	c.keeper.Closing()
 	if sess == nil {
@@ -291,7 +291,7 @@ func (c *Conn) Expel(bye *link.CloseError) {
 // evicted ends the connection that holds the most of the server's ledger, which
 // is nearly full.
 func (c *Conn) evicted() {
-	c.config.Logger.Warn("typedrpc: connection closed: of all it holds the most of Server.MaxBuffered, which is nearly full", "bytes", c.account.Used())
+	c.config.Logger.Warn("typedrpc: connection closed: of all it holds the most of Server.MaxMemory, which is nearly full", "bytes", c.account.Used())
 	time.AfterFunc(LastWords, c.kill) // what it holds is needed now
 	c.Expel(&link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and this connection holds the most of it"})
 }
@@ -351,8 +351,8 @@ func (c *Conn) Finish(cause error) {
 		closeOnce(c.drained)
 	}
 	c.mu.Unlock()
-	c.cancel(c.owner.Face(err))
 	failed.settle(err)
+	c.cancel(c.owner.Face(err))
 	c.mu.Lock()
 	c.finished = true
 	c.settleAccountLocked()

@@ -10,10 +10,9 @@ import (
 // Backoff is how long to wait before trying again. It is the API's Backoff, whose
 // comment says more, with the same fields in the same order.
 type Backoff struct {
-	Min      time.Duration // bound of the first delay. Default 100 ms.
-	Max      time.Duration // largest bound. Default 30 s.
-	Factor   float64       // growth of the bound, at least 1. Default 2.
-	Attempts int           // in a row before giving up; 0: without end
+	Min    time.Duration // bound of the first delay. Default 100 ms.
+	Max    time.Duration // largest bound. Default 30 s.
+	Factor float64       // growth of the bound, at least 1. Default 2.
 }
 
 // WithDefaults fills in the defaults.
@@ -40,8 +39,6 @@ func (b Backoff) Check() error {
 		return fmt.Errorf("Backoff: Max %v is below Min %v", d.Max, d.Min)
 	case d.Factor < 1 || math.IsNaN(d.Factor) || math.IsInf(d.Factor, 0):
 		return fmt.Errorf("Backoff: Factor %v must be at least 1", b.Factor)
-	case b.Attempts < 0:
-		return fmt.Errorf("Backoff: Attempts must not be negative")
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// Options bound a Cache. They are the API's ReplayOptions, whose comment says
+// Options bound a Cache. They are the fields of the API's ReplayCache, whose comment says
 // more, with the same fields in the same order.
 type Options struct {
 	TTL     time.Duration

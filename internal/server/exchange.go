@@ -56,7 +56,7 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 		}
 	}
 	x.account.Open(s.o.Config.Ledger, func() {
-		s.o.Config.Logger.Warn("typedrpc: POST ended: of all it holds the most of Server.MaxBuffered, which is nearly full", "bytes", x.account.Used())
+		s.o.Config.Logger.Warn("typedrpc: POST ended: of all it holds the most of Server.MaxMemory, which is nearly full", "bytes", x.account.Used())
 		x.evict()
 	})
 	s.mu.Lock()

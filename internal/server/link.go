@@ -80,7 +80,7 @@ func (l *Link) serve() {
 // evicted ends the link whose message, half received, is the most that anybody
 // holds of the ledger, which is nearly full.
 func (l *Link) evicted() {
-	l.server.o.Config.Logger.Warn("typedrpc: link closed: the message that it is receiving is the most of Server.MaxBuffered, which is nearly full", "bytes", l.account.Used())
+	l.server.o.Config.Logger.Warn("typedrpc: link closed: the message that it is receiving is the most of Server.MaxMemory, which is nearly full", "bytes", l.account.Used())
 	l.carrier.Fail(&link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and this connection holds the most of it"})
 }
 

@@ -29,7 +29,7 @@ const (
 )
 
 var codeNames = [...]string{
-	Canceled: "canceled", Unknown: "unknown", InvalidArgument: "invalid argument",
+	0: "ok", Canceled: "canceled", Unknown: "unknown", InvalidArgument: "invalid argument",
 	DeadlineExceeded: "deadline exceeded", NotFound: "not found",
 	AlreadyExists: "already exists", PermissionDenied: "permission denied",
 	ResourceExhausted: "resource exhausted", FailedPrecondition: "failed precondition",
@@ -40,7 +40,7 @@ var codeNames = [...]string{
 
 // String is the code in words, or "code 1234" for an application's own.
 func (c Code) String() string {
-	if c > 0 && c < Code(len(codeNames)) {
+	if c >= 0 && c < Code(len(codeNames)) {
 		return codeNames[c]
 	}
 	return "code " + strconv.FormatInt(int64(c), 10)

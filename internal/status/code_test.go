@@ -19,7 +19,7 @@ func TestCode_numbersAndTexts(t *testing.T) {
 		{FailedPrecondition, 9, "failed precondition"}, {Aborted, 10, "aborted"}, {OutOfRange, 11, "out of range"},
 		{Unimplemented, 12, "unimplemented"}, {Internal, 13, "internal"}, {Unavailable, 14, "unavailable"},
 		{DataLoss, 15, "data loss"}, {Unauthenticated, 16, "unauthenticated"},
-		{0, 0, "code 0"}, {17, 17, "code 17"}, {1234, 1234, "code 1234"}, {-1, -1, "code -1"}, {-32601, -32601, "code -32601"},
+		{0, 0, "ok"}, {17, 17, "code 17"}, {1234, 1234, "code 1234"}, {-1, -1, "code -1"}, {-32601, -32601, "code -32601"},
 		{1<<32 + 5, 1<<32 + 5, "code 4294967301"}, {-1 << 63, -1 << 63, "code -9223372036854775808"},
 	} {
 		is := is.New(t)

@@ -94,11 +94,11 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 		if err != nil {
 			return err
 		}
-		defer s.Close()
+		defer s.Cancel()
 		n, next := rand.IntN(1000), 0
 		var g sync.WaitGroup
 		defer g.Wait()
-		defer s.Close() // before the wait
+		defer s.Cancel() // before the wait
 		g.Go(func() {
 			for i := range n {
 				if s.Send(i) != nil {
@@ -220,7 +220,7 @@ func (s *soak) live(ctx context.Context, number int) {
 		Logger:  s.logger,
 	}
 	if rand.IntN(3) == 0 {
-		o.Dialect = typedrpc.JSONRPC
+		o.Dialect = typedrpc.Text
 	}
 	if rand.IntN(5) == 0 {
 		o.Limits.Grace = -1
@@ -263,7 +263,7 @@ func (s *soak) live(ctx context.Context, number int) {
 		c.Close()
 	}
 	cancel()
-	<-c.Done()
+	<-c.Context().Done()
 }
 
 // toil does one thing after another.

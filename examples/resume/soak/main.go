@@ -75,7 +75,7 @@ type soak struct {
 // state is every client's OnState.
 func (s *soak) state(c typedrpc.StateChange) {
 	switch {
-	case c.State != typedrpc.Connected || c.Err != nil:
+	case c.State != typedrpc.StateConnected || c.Err != nil:
 	case c.Resumed:
 		s.resumed.Add(1)
 	default:
@@ -107,7 +107,7 @@ func (s *soak) note(name string, err error) {
 func (s *soak) kept() (kept, all int) {
 	for c := range s.server.Conns() {
 		all++
-		if c.State() == typedrpc.Waiting {
+		if c.State() == typedrpc.StateWaiting {
 			kept++
 		}
 	}
@@ -146,7 +146,7 @@ func (s *soak) serve(o options) (end func() error, err error) {
 		MaxKept:      max(2, o.clients/5), // some are evicted
 		// What is remembered of keyed calls grows until it is forgotten: well
 		// before the warm-up is over.
-		Replays: typedrpc.NewReplayCache(typedrpc.ReplayOptions{TTL: max(time.Second, o.duration/10)}),
+		Replays: &typedrpc.ReplayCache{TTL: max(time.Second, o.duration/10)},
 	}
 	if err := s.server.Check(); err != nil {
 		return nil, err

@@ -57,9 +57,9 @@ func (p chaosPlan) do(t *testing.T) (took time.Duration, stats typedrpctest.Stat
 			Dialect: p.dialect, Mux: down.mux(), Limits: p.client, HTTPClient: hc, Logger: slog.New(slog.DiscardHandler),
 			Backoff: typedrpc.Backoff{Min: 10 * time.Millisecond, Max: time.Second},
 			OnState: func(s typedrpc.StateChange) {
-				if s.State == typedrpc.Connected && s.Resumed {
+				if s.State == typedrpc.StateConnected && s.Resumed {
 					resumed.Add(1)
-				} else if s.State == typedrpc.Connected {
+				} else if s.State == typedrpc.StateConnected {
 					begun.Add(1)
 				}
 			},
@@ -125,14 +125,14 @@ func idle(conns ...*typedrpc.Conn) string {
 		if s := lab.Unpaid(c); s != "" {
 			left = append(left, who+": "+s)
 		}
-		if s := c.State(); s != typedrpc.Connected {
+		if s := c.State(); s != typedrpc.StateConnected {
 			left = append(left, fmt.Sprintf("%s: %v", who, s))
 		}
 	}
 	return strings.Join(left, "; ")
 }
 
-var bothDialects = map[string]typedrpc.Dialect{"binary": typedrpc.Binary, "jsonrpc": typedrpc.JSONRPC}
+var bothDialects = map[string]typedrpc.Dialect{"binary": typedrpc.Binary, "jsonrpc": typedrpc.Text}
 
 func TestChaos_full(t *testing.T) {
 	for name, d := range bothDialects {
@@ -218,7 +218,7 @@ func TestChaos_proxy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
 			p := chaosPlan{seed: 5, dialect: d, n: 800, large: 160, cuts: 30, slow: 160}
-			if d == typedrpc.JSONRPC {
+			if d == typedrpc.Text {
 				p.n /= 2
 			}
 			if testkit.Race || testing.Short() {
@@ -262,7 +262,7 @@ func TestChaos_proxy(t *testing.T) {
 					Logger:  slog.New(slog.DiscardHandler),
 					Backoff: typedrpc.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond},
 					OnState: func(s typedrpc.StateChange) {
-						if s.State == typedrpc.Connected && !s.Resumed {
+						if s.State == typedrpc.StateConnected && !s.Resumed {
 							begun.Add(1)
 						}
 					},

@@ -83,7 +83,7 @@ func newEnding() *ending {
 	})
 	typedrpc.HandleTopic(mux, d.hub, endsNews, nil)
 	d.srv = &typedrpc.Server{
-		Mux: mux, Logger: slog.New(slog.DiscardHandler), MaxBuffered: 2 << 20,
+		Mux: mux, Logger: slog.New(slog.DiscardHandler), MaxMemory: 2 << 20,
 		Limits: typedrpc.Limits{MaxBuffered: 256 << 10, MaxUnacked: 128 << 10, Grace: 5 * time.Second},
 	}
 	d.srv.Authenticate = typedrpc.Authenticate(lab.TopicLogin, func(_ context.Context, _ *http.Request, who string) (typedrpc.Identity, typedrpc.Empty, error) {
@@ -119,7 +119,7 @@ func (d *ending) act(ctx context.Context, c *typedrpc.Conn) {
 		if err != nil {
 			return
 		}
-		defer s.Close()
+		defer s.Cancel()
 		for range rand.IntN(20) {
 			if s.Send(text[:min(len(text), 5000)]) != nil {
 				return
@@ -195,7 +195,7 @@ func endsRound(t *testing.T) {
 	for range 1 + rand.IntN(3) {
 		o := &typedrpc.DialOptions{
 			Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: 4 * time.Second, Window: 16 << 10},
-			Dialect: []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC}[rand.IntN(2)],
+			Dialect: []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text}[rand.IntN(2)],
 			Auth:    typedrpc.Credentials(lab.TopicLogin, func(context.Context) (string, error) { return "ann", nil }),
 		}
 		conns = append(conns, w.Dial(t, o))

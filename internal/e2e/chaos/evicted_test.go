@@ -145,7 +145,7 @@ func (sc *scenery) connected(c *typedrpc.Conn) {
 	a.peers = append(a.peers, c)
 	a.mu.Unlock()
 	a.begin(c, "server")
-	go every(c.Done(), func(i int) error {
+	go every(c.Context().Done(), func(i int) error {
 		return typedrpc.Notify(context.Background(), c, lossCount, [2]int{number, i})
 	})
 }
@@ -183,7 +183,7 @@ func (sc *scenery) actor(name string, o typedrpc.DialOptions) *actor {
 		a.counts = append(a.counts, n)
 	})
 	o.OnState = func(s typedrpc.StateChange) {
-		if s.State == typedrpc.Connected && !s.Resumed {
+		if s.State == typedrpc.StateConnected && !s.Resumed {
 			a.sessions.Add(1)
 			a.lostAt.Store(a.sending.Load())
 		}
@@ -200,7 +200,7 @@ func (sc *scenery) actor(name string, o typedrpc.DialOptions) *actor {
 		}
 		a.tell("subscription", err)
 	}()
-	go every(a.conn.Done(), func(i int) error {
+	go every(a.conn.Context().Done(), func(i int) error {
 		a.sending.Store(int64(i))
 		return typedrpc.Notify(context.Background(), a.conn, lossNote, chaosMessage{N: i})
 	})

@@ -92,7 +92,7 @@ func newOutage(t *testing.T, d typedrpc.Dialect, limits typedrpc.Limits, cond ty
 		Dialect: d, Mux: mux, Limits: limits,
 		OnState: func(s typedrpc.StateChange) {
 			switch {
-			case s.State != typedrpc.Connected:
+			case s.State != typedrpc.StateConnected:
 			case s.Resumed:
 				o.resumed.Add(1)
 			default:
@@ -211,7 +211,7 @@ func TestHalfOpen_isFoundAtBothEnds(t *testing.T) {
 							for time.Since(began) < 4*interval {
 								time.Sleep(50 * time.Millisecond)
 								o.each(func(who string, c, _ *typedrpc.Conn) {
-									gone := c.State() != typedrpc.Connected || back && o.last() != old
+									gone := c.State() != typedrpc.StateConnected || back && o.last() != old
 									if _, ok := found[who]; gone && !ok {
 										found[who] = time.Since(began)
 									}
@@ -224,8 +224,8 @@ func TestHalfOpen_isFoundAtBothEnds(t *testing.T) {
 							}
 							o.open()
 							time.Sleep(2 * moment)
-							is.Equal(o.client.State(), typedrpc.Connected)
-							is.Equal(o.server.State(), typedrpc.Connected)
+							is.Equal(o.client.State(), typedrpc.StateConnected)
+							is.Equal(o.server.State(), typedrpc.StateConnected)
 							is.Equal(o.resumed.Load(), int64(1))
 							old.Set(typedrpctest.Both, typedrpctest.Conditions{}) // what was late arrives
 							close(o.release)
@@ -239,7 +239,7 @@ func TestHalfOpen_isFoundAtBothEnds(t *testing.T) {
 								n, err := s.Recv()
 								is.NoErr(err)
 								is.Equal(n, -2)
-								s.Close()
+								s.Cancel()
 							}
 							close(stop)
 						})
@@ -267,7 +267,7 @@ func TestHalfOpen_oldLinkIsFenced(t *testing.T) {
 			time.Sleep(time.Second)
 			is.Equal(len(o.received()), 0)
 			o.client.Reconnect() // its end is closed, which does not arrive either
-			for o.last() == old || o.server.State() != typedrpc.Connected || len(o.began) == 0 {
+			for o.last() == old || o.server.State() != typedrpc.StateConnected || len(o.began) == 0 {
 				time.Sleep(time.Millisecond)
 			}
 			old.Set(typedrpctest.Both, typedrpctest.Conditions{})
@@ -332,7 +332,7 @@ func TestOutage_handlersGoOn(t *testing.T) {
 			is.Equal(len(o.ended), 0)
 			o.open()
 			time.Sleep(moment)
-			is.Equal(o.client.State(), typedrpc.Connected)
+			is.Equal(o.client.State(), typedrpc.StateConnected)
 		}
 		o.leave()
 		close(o.release) // they answer while nobody can hear it

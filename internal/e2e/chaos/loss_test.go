@@ -215,7 +215,7 @@ func (l *ledger) call(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand, mos
 	if err != nil {
 		l.outcomes[n] = outcomeOf(err)
 	}
-	return c.State() != typedrpc.Closed
+	return c.State() != typedrpc.StateClosed
 }
 
 // result compares what ran with how it ended.
@@ -324,7 +324,7 @@ func TestLoss_everyCallIsToldWhatIsKnown(t *testing.T) {
 								Limits:  typedrpc.Limits{Grace: loss.client, KeepAlive: 3 * time.Second},
 								Backoff: typedrpc.Backoff{Min: 5 * time.Millisecond, Max: 50 * time.Millisecond},
 								OnState: func(s typedrpc.StateChange) {
-									if s.State == typedrpc.Connected && !s.Resumed {
+									if s.State == typedrpc.StateConnected && !s.Resumed {
 										sessions.Add(1)
 									}
 								},

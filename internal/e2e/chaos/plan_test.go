@@ -229,7 +229,7 @@ func (y *chaosSide) send(ctx context.Context, c *typedrpc.Conn) {
 			if i%3 == 0 { // left early
 				if s, err := typedrpc.Open(ctx, c, chaosEcho, typedrpc.Empty{}); err == nil {
 					s.Send(y.plan.message(i))
-					s.Close()
+					s.Cancel()
 				}
 				continue
 			}
@@ -349,7 +349,7 @@ func (y *chaosSide) echo(ctx context.Context, c *typedrpc.Conn, n int, done *ato
 	for m, err := range s.All() {
 		if err != nil {
 			y.fail("item %d: %v", i, err)
-			s.Close()
+			s.Cancel()
 			break
 		}
 		y.check("item", m, i)

@@ -36,7 +36,7 @@ func newHonest(ctx context.Context, addr string, auth bool) (*honest, error) {
 	o := &typedrpc.DialOptions{
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		OnState: func(c typedrpc.StateChange) {
-			if c.State == typedrpc.Waiting {
+			if c.State == typedrpc.StateWaiting {
 				h.mu.Lock()
 				defer h.mu.Unlock()
 				h.lost = append(h.lost, c.Err)

@@ -60,7 +60,7 @@ func command(args []string, out io.Writer) error {
 // runMain makes the table.
 func runMain(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
-	budget := fs.String("budget", "256MiB", "Server.MaxBuffered")
+	budget := fs.String("budget", "256MiB", "Server.MaxMemory")
 	only := fs.String("only", "", "attacks whose names have this in them, or one of these with commas between")
 	stacks := fs.Bool("stacks", false, "say where the goroutines are of a server that is not as it was")
 	size := fs.String("size", "full", "small or full")

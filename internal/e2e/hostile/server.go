@@ -56,7 +56,7 @@ func (s settings) args(full bool) []string {
 // milliseconds that it took; "revoke" and a subject; "stacks". It ends with its input.
 func serverMain(args []string, in io.Reader, out io.Writer) error {
 	fs := flag.NewFlagSet("server", flag.ContinueOnError)
-	budget := fs.Int64("budget", 256<<20, "Server.MaxBuffered")
+	budget := fs.Int64("budget", 256<<20, "Server.MaxMemory")
 	auth := fs.Bool("auth", false, "ask for a name")
 	compress := fs.Bool("compress", false, "Server.Compress")
 	grace := fs.Duration("grace", 2*time.Second, "Limits.Grace")
@@ -67,9 +67,9 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 	logged := &counter{}
 	s := &service{hub: typedrpc.NewHub(&typedrpc.HubOptions{IdleKeys: 16})}
 	srv := &typedrpc.Server{
-		Mux: s.mux(), MaxBuffered: *budget, MaxKept: *kept, Compress: *compress,
+		Mux: s.mux(), MaxMemory: *budget, MaxKept: *kept, Compress: *compress,
 		// So short that what it keeps is gone in five seconds.
-		Replays: typedrpc.NewReplayCache(typedrpc.ReplayOptions{TTL: 2 * time.Second, Bytes: 32 << 20}),
+		Replays: &typedrpc.ReplayCache{TTL: 2 * time.Second, MaxBytes: 32 << 20},
 		Limits:  typedrpc.Limits{Grace: *grace},
 		Logger:  slog.New(slog.NewTextHandler(logged, nil)),
 	}

@@ -58,7 +58,7 @@ func newHerd(t *testing.T, n int, d typedrpc.Dialect, srv *typedrpc.Server) *her
 	t.Cleanup(h.close)
 	var mu sync.Mutex
 	on := func(s typedrpc.StateChange) {
-		if s.State == typedrpc.Waiting {
+		if s.State == typedrpc.StateWaiting {
 			mu.Lock()
 			defer mu.Unlock()
 			h.waits, h.since = append(h.waits, s), append(h.since, time.Now())
@@ -91,7 +91,7 @@ func (h *herd) close() {
 		go c.Close()
 	}
 	for _, c := range h.all {
-		<-c.Done()
+		<-c.Context().Done()
 	}
 }
 

@@ -24,7 +24,7 @@ func TestKeyed_storm(t *testing.T) {
 		name            string
 		restart, shared bool
 	}{{"one server", false, false}, {"restarts with one cache", true, true}, {"restarts with fresh caches", true, false}} {
-		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 			t.Run(tt.name+" "+[]string{"binary", "jsonrpc"}[d], func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { keyedStorm(t, d, tt.restart, tt.shared) })
 			})
@@ -42,7 +42,7 @@ func keyedStorm(t *testing.T, d typedrpc.Dialect, restart, shared bool) {
 		time.Sleep(time.Duration(rand.IntN(5)) * time.Millisecond)
 		return raw, err
 	})
-	cache := typedrpc.NewReplayCache(typedrpc.ReplayOptions{TTL: 24 * time.Hour})
+	cache := &typedrpc.ReplayCache{TTL: 24 * time.Hour}
 	serve := func() *typedrpc.Server {
 		s := &typedrpc.Server{Mux: l.Mux, Logger: slog.New(slog.DiscardHandler)}
 		if shared {

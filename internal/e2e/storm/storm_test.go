@@ -121,7 +121,7 @@ func calm(c *typedrpc.Conn) bool {
 }
 
 func TestStorm_contextsOverPipe(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			l := lab.New()
@@ -143,7 +143,7 @@ func TestStorm_contextsOverPipe(t *testing.T) {
 			is.True(calm(c))
 			is.True(calm(s))
 			is.Equal(links.Load(), int64(1)) // no link was closed
-			is.Equal(c.State(), typedrpc.Connected)
+			is.Equal(c.State(), typedrpc.StateConnected)
 			is.Equal(goroutines(), before)
 			is.NoErr(c.Close())
 		})
@@ -195,7 +195,7 @@ func TestStorm_closeAgainstReply(t *testing.T) {
 }
 
 func TestStorm_cancelAgainstReply(t *testing.T) {
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			l := lab.New()
@@ -246,8 +246,8 @@ func TestStorm_bothSidesClose(t *testing.T) {
 			wg.Wait()
 			_, err = f.Await(t.Context())
 			is.True(errors.Is(err, typedrpc.Unavailable)) // and never the cancelled handler's answer
-			<-c.Done()
-			<-s.Done()
+			<-c.Context().Done()
+			<-s.Context().Done()
 		}
 		is.Equal(l.Running.Load(), int64(0))
 	})

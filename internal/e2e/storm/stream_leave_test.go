@@ -59,7 +59,7 @@ func leakMux() *typedrpc.Mux {
 				return err
 			}
 		}
-		s.Close()
+		s.Cancel()
 		return leave(len(req))
 	})
 	return mux
@@ -121,7 +121,7 @@ func leaveAStream(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand) {
 			s.CloseSend()
 		})
 		defer sender.Wait()
-		defer s.Close()
+		defer s.Cancel()
 		for range s.All() {
 			if left() {
 				break

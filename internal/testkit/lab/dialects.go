@@ -17,7 +17,7 @@ var (
 
 // BothDialects runs a test in a bubble for each dialect with flow control.
 func BothDialects(t *testing.T, f func(t *testing.T, d typedrpc.Dialect)) {
-	for name, d := range map[string]typedrpc.Dialect{"binary": typedrpc.Binary, "jsonrpc": typedrpc.JSONRPC} {
+	for name, d := range map[string]typedrpc.Dialect{"binary": typedrpc.Binary, "jsonrpc": typedrpc.Text} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { f(t, d) })
 		})

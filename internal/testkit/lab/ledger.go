@@ -115,7 +115,7 @@ func (l *Ledger) Ended() []error {
 // KeyedTest runs f in a bubble for each dialect that knows keys.
 func KeyedTest(t *testing.T, f func(t *testing.T, is *is.I, o *typedrpc.DialOptions)) {
 	t.Helper()
-	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC} {
+	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
 		t.Run([]string{"binary", "jsonrpc"}[d], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { f(t, is.New(t), &typedrpc.DialOptions{Dialect: d, Backoff: Steady}) })
 		})

@@ -19,7 +19,7 @@ type Over struct {
 
 // Plain reports that nothing beyond JSON-RPC 2.0 crosses: no metadata, no
 // limits, no deadlines, no outcome of a refusal.
-func (o Over) Plain() bool { return o.Dialect == typedrpc.PlainJSONRPC }
+func (o Over) Plain() bool { return o.Dialect == typedrpc.JSONRPC }
 
 func (o Over) String() string {
 	transport := "pipe"
@@ -34,7 +34,7 @@ func (o Over) String() string {
 func OverAll(t *testing.T, test func(t *testing.T, o Over)) {
 	t.Helper()
 	for _, socket := range []bool{false, true} {
-		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.JSONRPC, typedrpc.PlainJSONRPC} {
+		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 			o := Over{socket, d}
 			t.Run(o.String(), func(t *testing.T) { test(t, o) })
 		}

@@ -56,7 +56,7 @@ func RawServer(t *testing.T, limits wire.Limits, o *typedrpc.DialOptions) (p *te
 	peers := make(chan *testkit.RawPeer, 100)
 	w := new(Town)
 	w.Script = func(_ int, far *testkit.Peer) {
-		if o.Dialect == typedrpc.JSONRPC {
+		if o.Dialect == typedrpc.Text {
 			far.Dialect = session.JSON
 		}
 		if _, err := far.Until(wire.Hello); err != nil {
@@ -68,7 +68,7 @@ func RawServer(t *testing.T, limits wire.Limits, o *typedrpc.DialOptions) (p *te
 		peers <- raw
 		raw.Collect()
 	}
-	if o.Dialect == typedrpc.JSONRPC {
+	if o.Dialect == typedrpc.Text {
 		w.Names = func() string { return testkit.HelloProtocol }
 	}
 	c, err := w.TryDial(t.Context(), o)
