@@ -71,7 +71,7 @@ func (jsonCodec) Append(dst []byte, v any) ([]byte, error) {
 
 func (jsonCodec) Decode(data []byte, v any) error {
 	if raw, ok := v.(*Raw); ok {
-		*raw = append((*raw)[:0], data...)
+		*raw = append((*raw)[:0], jsoncodec.Trim(data)...)
 		return nil
 	}
 	return jsoncodec.Decode(data, v)

@@ -223,7 +223,8 @@ type Limits struct {
 	// the peer has begun: of a message, or the link ends, and may come back; of
 	// the body of a POST, or it is answered 408. Of requests, responses, items
 	// and notifications under way in fragments as many must come together, and of
-	// each its share; they may be 64 KiB behind, and fail when they are more.
+	// each its share; they may be 64 KiB behind while the peer sends at the rate,
+	// whatever it sends, and fail when they are more, or when it has stopped.
 	// Time without a link does not count. Default 1,024. Negative: what is slow
 	// is kept, and counted.
 	MinRate int

@@ -130,12 +130,12 @@ type Error struct {
 	fault any
 }
 
-// Errorf makes an *Error with a formatted message. A %w operand is kept as the
-// cause for errors.Is and errors.As on this side; it does not cross the wire,
+// Errorf makes an *Error with a formatted message. Operands of %w are kept as the
+// cause for errors.Is and errors.As on this side; they do not cross the wire,
 // but the text does.
 func Errorf(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
+	return &Error{Code: code, Message: err.Error(), cause: status.Wrapped(err)}
 }
 
 // Error is the code, the message and, for a call that got no answer, how far it

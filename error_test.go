@@ -53,6 +53,37 @@ func TestError_codesCross(t *testing.T) {
 	})
 }
 
+// All that Errorf wraps is found, here and not at the peer.
+func TestErrorf_wraps(t *testing.T) {
+	for _, test := range []struct {
+		format string
+		args   []any
+		found  int
+	}{
+		{"%v and %v", []any{io.EOF, io.ErrClosedPipe}, 0},
+		{"%w", []any{io.EOF}, 1},
+		{"%w and %w", []any{io.EOF, io.ErrClosedPipe}, 2},
+		{"%w and %w", []any{fmt.Errorf("deep: %w", io.ErrClosedPipe), typedrpc.Errorf(typedrpc.NotFound, "%w, %w", io.ErrShortWrite, io.EOF)}, 2},
+	} {
+		t.Run(test.format, func(t *testing.T) {
+			is := is.New(t)
+			err := fmt.Errorf("wrapped: %w", typedrpc.Errorf(typedrpc.DataLoss, test.format, test.args...))
+			found := 0
+			for _, target := range []error{io.EOF, io.ErrClosedPipe} {
+				if errors.Is(err, target) {
+					found++
+				}
+			}
+			is.Equal(found, test.found)
+			is.Equal(typedrpc.CodeOf(err), typedrpc.DataLoss)
+			client := failing(t, lab.Over{}, &typedrpc.Server{}, err)
+			_, got := typedrpc.Call(t.Context(), client, lab.Ask, 1)
+			is.Equal(lab.AsError(t, got).Message, fmt.Sprintf(strings.ReplaceAll(test.format, "%w", "%v"), test.args...))
+			is.True(!errors.Is(got, io.EOF) && !errors.Is(got, io.ErrClosedPipe))
+		})
+	}
+}
+
 func TestError_codeAsError(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)

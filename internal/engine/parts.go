@@ -42,6 +42,10 @@ type assembly struct {
 	came   int           // bytes since it was last not behind …
 	waited time.Duration // … how long that is ago …
 	among  int           // … and the most that were under way together since then
+	looks  int           // on this link that are certain, at which it was there
+	parts  int           // when it had its last: bytes of all parts …
+	begun  int           // … how many messages had been begun …
+	others int           // … and how many were under way
 }
 
 // behind is how many bytes more should have come.
@@ -143,7 +147,7 @@ func (c *Conn) requestOf(in *Inbound, f *wire.Frame) *assembly {
 	a.frame.Flags, a.in = f.Flags, in
 	a.body.B = append(a.body.B, f.Payload...)
 	a.spare -= len(f.Payload)
-	c.pace.came += len(f.Payload)
+	c.partCameLocked(a, len(f.Payload))
 	c.account.Give(len(f.Payload)) // the call counts it
 	return a
 }
@@ -213,8 +217,7 @@ func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
 	}
 	a.body.B = append(a.body.B, part...)
 	a.spare -= len(part)
-	a.came += len(part)
-	c.pace.came += len(part)
+	c.partCameLocked(a, len(part))
 	if a.in != nil {
 		a.in.cost += int32(len(part))
 		a.in.held += int32(len(part))

@@ -47,7 +47,7 @@ func (c *Conn) LinkUp(sess *session.Session) {
 	if c.sess == sess && c.drained != nil {
 		sess.GoAway(c.bye)
 	}
-	c.pace.link(c.linkedLocked())
+	c.linkLocked(c.linkedLocked())
 	c.checkIdleLocked()
 }
 
@@ -59,7 +59,7 @@ func (c *Conn) LinkDown() {
 		c.mu.Unlock()
 		return // another one is here already
 	}
-	c.pace.link(false)
+	c.linkLocked(false)
 	c.gatherLocked()
 	var failed taken
 	for it := c.queue.head; it != nil; {
@@ -132,7 +132,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	for key := range c.partial {
 		c.dropPartLocked(key)
 	}
-	c.pace.link(false)
+	c.linkLocked(false)
 	c.pace.stop()
 	c.creditors = nil
 	c.dropLaneLocked()

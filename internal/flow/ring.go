@@ -1,16 +1,52 @@
 package flow
 
+import (
+	"math/bits"
+	"sync"
+)
+
 // Ring is a queue that grows as needed and keeps its memory only while it is
 // in use. The zero value is empty.
 type Ring[T any] struct {
 	all  []T // its length is a power of two
 	head int
 	n    int
+	lent *loan[T] // what all was borrowed with; nil: it is the ring's own
 }
 
-// ringKept is how much room an empty ring keeps: for a batch of small items, so
-// that a stream that is busy does not make it anew for each.
-const ringKept = 1 << 10
+const (
+	// ringKept is how much room an empty ring keeps: half a kilobyte of items, for
+	// as long as the stream lives that had them.
+	ringKept = 1 << ringKeptBits
+	// ringLent is how much is borrowed at most. Streams that are busy fill and empty
+	// a ring again and again, with a batch of small items: they share what they need
+	// meanwhile, and do not make it anew for each.
+	ringLent = 1 << ringLentBits
+
+	ringKeptBits = 4
+	ringLentBits = 10
+)
+
+// loan is an array that rings share. While it is lent it keeps the ring's own.
+type loan[T any] struct{ all []T }
+
+// lender has the arrays of one type, by size.
+type lender [ringLentBits - ringKeptBits]sync.Pool
+
+// lenders are by a nil pointer to the type: a generic type has no variables.
+var lenders sync.Map
+
+func lenderOf[T any]() *lender {
+	key := (*T)(nil)
+	l, ok := lenders.Load(key)
+	if !ok {
+		l, _ = lenders.LoadOrStore(key, new(lender))
+	}
+	return l.(*lender)
+}
+
+// of is where arrays of n are, which is a power of two.
+func (l *lender) of(n int) *sync.Pool { return &l[bits.Len(uint(n))-2-ringKeptBits] }
 
 // Len is how many there are.
 func (r *Ring[T]) Len() int { return r.n }
@@ -18,13 +54,44 @@ func (r *Ring[T]) Len() int { return r.n }
 // Push appends v.
 func (r *Ring[T]) Push(v T) {
 	if r.n == len(r.all) {
-		all := make([]T, max(8, 2*r.n))
-		k := copy(all, r.all[r.head:])
-		copy(all[k:], r.all[:r.head])
-		r.all, r.head = all, 0
+		r.grow()
 	}
 	r.all[(r.head+r.n)&(len(r.all)-1)] = v
 	r.n++
+}
+
+// grow moves a full ring into an array of twice the size.
+func (r *Ring[T]) grow() {
+	next := Ring[T]{n: r.n}
+	if size := max(8, 2*r.n); size <= ringKept || size > ringLent {
+		next.all = make([]T, size)
+	} else {
+		next.lent, _ = lenderOf[T]().of(size).Get().(*loan[T])
+		if next.lent == nil {
+			next.lent = &loan[T]{make([]T, size)}
+		}
+		next.all = next.lent.all
+	}
+	k := copy(next.all, r.all[r.head:])
+	copy(next.all[k:], r.all[:r.head])
+	clear(r.all)
+	own := r.own()
+	if next.lent != nil {
+		next.lent.all = own
+	}
+	*r = next
+}
+
+// own gives back what was borrowed, which is empty, and returns the ring's own
+// array.
+func (r *Ring[T]) own() []T {
+	if r.lent == nil {
+		return r.all
+	}
+	own := r.lent.all
+	r.lent.all = r.all
+	lenderOf[T]().of(len(r.all)).Put(r.lent)
+	return own
 }
 
 // Front is the oldest, which must be there.
@@ -37,9 +104,18 @@ func (r *Ring[T]) Pop() T {
 	r.all[r.head] = none
 	r.head = (r.head + 1) & (len(r.all) - 1)
 	if r.n--; r.n == 0 && len(r.all) > ringKept {
-		*r = Ring[T]{} // the memory of a burst
+		r.rest()
 	}
 	return v
+}
+
+// rest gives up the memory of a burst.
+func (r *Ring[T]) rest() {
+	if len(r.all) > ringLent {
+		*r = Ring[T]{}
+		return
+	}
+	*r = Ring[T]{all: r.own()}
 }
 
 // At is the i-th oldest, which must be there.

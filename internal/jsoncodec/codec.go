@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -88,7 +89,7 @@ func Decode(data []byte, v any) error {
 	case *string:
 		s, err := wire.Unquote(data)
 		if err != nil {
-			data = bytes.Trim(data, " \t\r\n")
+			data = Trim(data)
 			if IsNull(data) {
 				return nil
 			}
@@ -118,22 +119,22 @@ func Decode(data []byte, v any) error {
 		*v = int32(n)
 		return nil
 	case *uint:
-		n, ok := integer(data)
-		if !ok || n < 0 || int64(uint(n)) != n {
+		n, ok := natural(data)
+		if !ok || int64(uint(n)) != n {
 			break
 		}
 		*v = uint(n)
 		return nil
 	case *uint32:
-		n, ok := integer(data)
+		n, ok := natural(data)
 		if !ok || int64(uint32(n)) != n {
 			break
 		}
 		*v = uint32(n)
 		return nil
 	case *uint64:
-		n, ok := integer(data)
-		if !ok || n < 0 {
+		n, ok := natural(data)
+		if !ok {
 			break
 		}
 		*v = uint64(n)
@@ -170,20 +171,32 @@ func Decode(data []byte, v any) error {
 		if err := wire.Valid(data, RawDepth); err != nil {
 			return err
 		}
-		return v.UnmarshalJSON(data)
+		return jsonError(v.UnmarshalJSON(Trim(data)))
 	}
 	return jsonError(json.Unmarshal(data, v))
 }
 
-// jsonError drops encoding/json's prefix and Go's type names from what a peer
-// gets to read.
+// Trim returns data without the white space around it, which is no part of a
+// value.
+func Trim(data []byte) []byte { return bytes.Trim(data, " \t\r\n") }
+
+// jsonError drops encoding/json's prefix and the names of Go's types from what a
+// peer gets to read.
 func jsonError(err error) error {
 	var te *json.UnmarshalTypeError
-	if errors.As(err, &te) {
-		if te.Field != "" {
-			return fmt.Errorf("%s: %s does not fit", te.Field, te.Value)
-		}
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &te) && te.Field != "":
+		return fmt.Errorf("%s: %s does not fit", te.Field, te.Value)
+	case te != nil:
 		return fmt.Errorf("%s does not fit", te.Value)
+	}
+	switch text := err.Error(); {
+	case strings.HasPrefix(text, "json: invalid use of ,string"):
+		return errors.New("a member does not fit: it wants a value in a string")
+	case strings.HasPrefix(text, "json: "):
+		return errors.New("a value does not fit")
 	}
 	return err
 }
@@ -207,6 +220,12 @@ func integer(data []byte) (n int64, ok bool) {
 		n = -n
 	}
 	return n, true
+}
+
+// natural is integer without a sign: encoding/json takes no -0 for a natural number.
+func natural(data []byte) (n int64, ok bool) {
+	n, ok = integer(data)
+	return n, ok && data[0] != '-'
 }
 
 // IsNull reports whether data is null.

@@ -31,6 +31,32 @@ type half struct{ N int }
 
 func (h *half) UnmarshalJSON(data []byte) error { h.N = len(data); return nil }
 
+// given is what UnmarshalJSON was.
+type given string
+
+func (g *given) AppendJSON(dst []byte) ([]byte, error) { return append(dst, *g...), nil }
+func (g *given) UnmarshalJSON(data []byte) error       { *g = given(data); return nil }
+
+// quoted has its values in strings.
+type quoted struct {
+	N *int              `json:"n,omitempty,string"`
+	B *bool             `json:"b,omitempty,string"`
+	S *string           `json:"s,omitempty,string"`
+	L []quoted          `json:"l,omitempty"`
+	M map[string]quoted `json:"m,omitempty"`
+}
+
+// loud leaves reading to another type's encoding/json.
+type loud struct{ q quoted }
+
+func (l *loud) AppendJSON(dst []byte) ([]byte, error) { return Append(dst, &l.q) }
+func (l *loud) UnmarshalJSON(data []byte) error       { return json.Unmarshal(data, &l.q) }
+
+// hidden cannot be read: nobody may make an embedded one.
+type hidden struct{ *inner }
+
+type inner struct{ A int }
+
 type person struct {
 	Name string `json:"name"`
 	Age  int8   `json:"age"`
@@ -96,6 +122,13 @@ var fresh = map[string]func() any{
 	"shout":  func() any { return new(shout("old")) },
 	"half":   func() any { return &half{9} },
 	"person": func() any { return &person{"old", 9} },
+
+	"given":    func() any { return new(given("old")) },
+	"quoted":   func() any { return new(quoted) },
+	"hidden":   func() any { return new(hidden) },
+	"loud":     func() any { return new(loud) },
+	"digits":   func() any { return new(json.Number) },
+	"naturals": func() any { return new(map[uint]int) },
 }
 
 // text is what v points to.
@@ -104,6 +137,8 @@ func text(v any) string {
 	case *string:
 		return *v
 	case *shout:
+		return string(*v)
+	case *given:
 		return string(*v)
 	case *[]byte:
 		return fmt.Sprint(*v)
@@ -123,14 +158,16 @@ func TestDecode(t *testing.T) {
 		{"int64", `-9223372036854775808`, "-9223372036854775808<nil>"}, // 19 digits: left to encoding/json
 		{"int64", `999999999999999999`, "999999999999999999<nil>"}, {"int64", `9223372036854775807`, "9223372036854775807<nil>"},
 		{"int32", `2147483647`, "2147483647<nil>"}, {"int32", `-2147483648`, "-2147483648<nil>"},
-		{"uint", `0`, "0<nil>"}, {"uint", `-0`, "0<nil>"}, {"uint32", `4294967295`, "4294967295<nil>"},
+		{"uint", `0`, "0<nil>"}, {"uint32", `4294967295`, "4294967295<nil>"},
 		{"uint64", `18446744073709551615`, "18446744073709551615<nil>"},
 		{"float", `3`, "3 false"}, {"float", `-0`, "-0 true"}, {"float", `1e-3`, "0.001 false"}, {"float", `null`, "9.5 false"},
 		{"float", `9007199254740992`, "9.007199254740992e+15 false"}, {"float", `9007199254740993`, "9.007199254740992e+15 false"},
 		{"float", `-100000000000000007`, "-1e+17 true"},
 		{"bytes", `"AP8\/"`, "[0 255 63]"}, {"bytes", `""`, "[]"}, {"bytes", `null`, "[]"}, {"bytes", `[1,2]`, "[1 2]"},
 		{"empty", `{"what":["ever"]}`, "{}<nil>"}, {"empty", `7`, "{}<nil>"},
-		{"shout", `"HEY"`, "hey"}, {"half", `null`, `{"N":4}<nil>`}, {"half", ` {"N":1} `, `{"N":7}<nil>`},
+		{"shout", `"HEY"`, "hey"}, {"shout", " \t\r\n\"HEY\"\n ", "hey"}, {"given", ` {"a" : 1} `, `{"a" : 1}`}, {"given", "\tnull\n", "null"},
+		{"quoted", `{"n":"7","l":[{"n":"8"}]}`, `{"n":"7","l":[{"n":"8"}]}<nil>`},
+		{"half", `null`, `{"N":4}<nil>`}, {"half", ` {"N":1} `, `{"N":7}<nil>`},
 		{"person", `{"name":"Ann","age":3,"more":[]}`, `{"name":"Ann","age":3}<nil>`},
 		{"person", `{"age":1,"AGE":2,"age":3}`, `{"name":"old","age":3}<nil>`}, // the last one
 		{"person", `null`, `{"name":"old","age":9}<nil>`},
@@ -156,6 +193,8 @@ func TestDecode_refuses(t *testing.T) {
 		{"int", `01`, ""}, {"int", `-`, ""}, {"int", ``, ""}, {"int", `+1`, ""}, {"int", `1 2`, ""},
 		{"int64", `9223372036854775808`, "number 9223372036854775808 does not fit"},
 		{"int32", `2147483648`, "number 2147483648 does not fit"}, {"int32", `-2147483649`, "number -2147483649 does not fit"},
+		{"uint", `-0`, "number -0 does not fit"}, {"uint32", `-0`, "number -0 does not fit"}, {"uint64", `-0`, "number -0 does not fit"},
+		{"uint", ` -0 `, "number -0 does not fit"},
 		{"uint", `-1`, "number -1 does not fit"}, {"uint32", `4294967296`, "number 4294967296 does not fit"},
 		{"uint32", `-1`, "number -1 does not fit"}, {"uint64", `-1`, "number -1 does not fit"},
 		{"uint64", `18446744073709551616`, "number 18446744073709551616 does not fit"},
@@ -174,6 +213,28 @@ func TestDecode_refuses(t *testing.T) {
 				is.Equal(err.Error(), tt.want)
 			}
 			is.Equal(text(v), text(fresh[tt.into]())) // untouched
+		})
+	}
+}
+
+// What encoding/json says of a value within another shows nothing of Go.
+func TestDecode_saysNothingOfGo(t *testing.T) {
+	for _, tt := range []struct{ into, data, want string }{
+		{"naturals", `{"-0":1}`, "number -0 does not fit"},
+		{"quoted", `{"n":"x"}`, "a member does not fit: it wants a value in a string"},
+		{"quoted", `{"n":1}`, "a member does not fit: it wants a value in a string"},
+		{"quoted", `{"b":true}`, "a member does not fit: it wants a value in a string"},
+		{"quoted", `{"l":[{"s":"x"}]}`, "a member does not fit: it wants a value in a string"},
+		{"quoted", `{"m":{"k":{"s":7}}}`, "a member does not fit: it wants a value in a string"},
+		{"quoted", `{"n":"1x"}`, "n: number 1x does not fit"},
+		{"hidden", `{"A":1}`, "a value does not fit"}, {"digits", `"x"`, "a value does not fit"},
+		{"loud", `{"n":"x"}`, "a member does not fit: it wants a value in a string"},
+	} {
+		t.Run(tt.into+" "+tt.data, func(t *testing.T) {
+			is := is.New(t)
+			err := Decode([]byte(tt.data), fresh[tt.into]())
+			is.True(err != nil)
+			is.Equal(err.Error(), tt.want)
 		})
 	}
 }

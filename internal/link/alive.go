@@ -18,6 +18,15 @@ func (l *Link) Silence() time.Duration {
 	return time.Duration(max(t.UnixNano()-l.lastRead.Load(), int64(t.Sub(l.began))-l.lastMono.Load()))
 }
 
+// Received is how many bytes have come. What has come of a message under way
+// counts where the transport tells of it. Control frames count at most nothing.
+func (l *Link) Received() int64 {
+	if l.in.wire == nil {
+		return l.got.Load()
+	}
+	return l.in.wire.Load() - controlFrame*l.in.controls.Load()
+}
+
 // SetReadLimit bounds the messages received from now on.
 func (l *Link) SetReadLimit(n int64) { l.t.SetReadLimit(n) }
 

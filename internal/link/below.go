@@ -25,14 +25,18 @@ type below struct {
 	wire   atomic.Int64 // bytes read …
 	useful atomic.Int64 // … and those of them that are no idle ones
 
-	leaked   time.Time // when idle bytes were last forgiven
-	controls float64   // control frames, in a leaky bucket …
-	dripped  time.Time // … that was looked at then
+	controls atomic.Int64 // control frames that came
+
+	leaked  time.Time // when idle bytes were last forgiven
+	recent  float64   // control frames, in a leaky bucket …
+	dripped time.Time // … that was looked at then
 }
 
 const (
 	// frameHead is the largest head of a frame.
 	frameHead = 14
+	// controlFrame is the largest control frame of a client.
+	controlFrame = 6 + 125
 	// smallPart is the least that a frame within a message should have: of
 	// those that have less all bytes are idle.
 	smallPart = 64
@@ -105,10 +109,11 @@ func (b *below) pace(idle int64) error {
 
 // control counts a ping or pong, and reports whether it is to be answered.
 func (b *below) control() bool {
+	b.controls.Add(1)
 	now := time.Now()
-	b.controls = max(0, b.controls-now.Sub(b.dripped).Seconds()*controlRate) + 1
+	b.recent = max(0, b.recent-now.Sub(b.dripped).Seconds()*controlRate) + 1
 	b.dripped = now
-	if b.controls > controlBurst {
+	if b.recent > controlBurst {
 		b.flooded.Store(true)
 	}
 	return !b.flooded.Load()

@@ -29,12 +29,13 @@ const rateWindow = 10 * time.Second
 // There is one timer for a link that receives: it is set when a message begins,
 // and again only if it finds one under way.
 type intake struct {
-	account Account // nil: none
-	rate    int64   // bytes per second; 0: any will do
-	codes   Codes
-	fail    func(error)
-	wire    *atomic.Int64 // bytes that came for the transport; nil: it has whole messages
-	charged int           // reader's: what the buffer is paid for
+	account  Account // nil: none
+	rate     int64   // bytes per second; 0: any will do
+	codes    Codes
+	fail     func(error)
+	wire     *atomic.Int64 // bytes that came for the transport; nil: it has whole messages
+	controls *atomic.Int64 // control frames that came; nil as wire is
+	charged  int           // reader's: what the buffer is paid for
 
 	seq   atomic.Uint64 // odd while a message is under way
 	off   atomic.Int64  // wire and off: what has come of it …

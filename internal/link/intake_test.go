@@ -207,6 +207,28 @@ func TestIntake_rate(t *testing.T) {
 	})
 }
 
+// What has come of a message counts before it is whole, and control frames do not.
+func TestIntake_received(t *testing.T) {
+	bubble(t, "parts and pings", func(t *testing.T, is *is.I) {
+		c, k, _ := rawSocket(t, Options{}, nil)
+		synctest.Wait()
+		before := k.Received()
+		c.Write(frame(fin|opBinary, 70_000, make([]byte, 5000)))
+		synctest.Wait()
+		is.True(k.Received()-before >= 5000)
+		before = k.Received()
+		c.Write(make([]byte, 5000))
+		synctest.Wait()
+		is.Equal(k.Received()-before, int64(5000))
+		c.Write(make([]byte, 60_000))
+		synctest.Wait()
+		before = k.Received()
+		c.repeat(frame(fin|opPing, 125, make([]byte, 125)), 50)
+		synctest.Wait()
+		is.True(k.Received() <= before)
+	})
+}
+
 // purse is an account.
 type purse struct{ used, most, takes atomic.Int64 }
 

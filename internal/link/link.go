@@ -126,6 +126,7 @@ type Link struct {
 	onRead   func()        // touch, made once: a method value allocates
 	onWrite  func()        // likewise
 	batches  atomic.Uint64 // messages written, to tell an idle writer
+	got      atomic.Int64  // bytes of messages received
 	in       intake        // what is being received
 
 	mu       sync.Mutex
@@ -194,6 +195,7 @@ func (l *Link) readOne() error {
 		}
 		return &CloseError{Err: unexpected(err)}
 	}
+	l.got.Add(int64(b.Len()))
 	select {
 	case <-l.done:
 		return l.Err() // given up: nothing more is taken from this link

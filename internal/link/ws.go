@@ -35,7 +35,7 @@ const (
 func (t *ws) watch(in *intake) {
 	t.in = in
 	if t.below.conn != nil {
-		in.wire = &t.below.wire
+		in.wire, in.controls = &t.below.wire, &t.below.controls
 	}
 }
 

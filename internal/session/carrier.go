@@ -71,6 +71,8 @@ type Carrier struct {
 	idle   int  // frames that said nothing new …
 	idleAt time.Time
 
+	answers atomic.Int64 // ACKs received
+
 	sess atomic.Pointer[Session] // set once, when the opening is over
 
 	mu      sync.Mutex
@@ -138,6 +140,12 @@ func (c *Carrier) Kill(err error) { c.link.Kill(err) }
 // Silence is how long nothing was received.
 func (c *Carrier) Silence() time.Duration { return c.link.Silence() }
 
+// Received is how many bytes have come, control frames of the transport aside.
+func (c *Carrier) Received() int64 { return c.link.Received() }
+
+// Answers is how many acknowledgements have come, which PINGs are answered with.
+func (c *Carrier) Answers() int64 { return c.answers.Load() }
+
 // Opening reports that the link carries no session yet.
 func (c *Carrier) Opening() bool { return c.sess.Load() == nil }
 
@@ -182,7 +190,8 @@ func (c *Carrier) send(f wire.Frame) {
 	c.link.Wake()
 }
 
-func (c *Carrier) ping() {
+// Ping asks the peer for a sign of life.
+func (c *Carrier) Ping() {
 	c.mu.Lock()
 	if !c.pinging {
 		c.pinging = true
@@ -205,7 +214,7 @@ func (c *Carrier) Idle() {
 	case c.o.Dialect == Plain:
 		c.link.Ping()
 	case c.sess.Load() != nil:
-		c.ping()
+		c.Ping()
 	}
 }
 

@@ -91,6 +91,7 @@ func (s *Session) frameIn(c *Carrier, f *wire.Frame) (int, error) {
 		c.pinged = true
 		return 0, s.acknowledged(c, f.Position)
 	case wire.Ack:
+		c.answers.Add(1)
 		return 0, s.acknowledged(c, f.Position)
 	case wire.GoAway:
 		b, err := wire.ParseGoAway(f.Payload)
@@ -193,7 +194,7 @@ func (s *Session) ackedLocked(pos uint64) {
 	}
 	if s.log.room() < s.log.max/2 {
 		s.asked = true
-		c.ping()
+		c.Ping()
 	}
 	if s.tight {
 		s.tight = false

@@ -34,7 +34,7 @@ func (s *Session) Probe() {
 	defer s.mu.Unlock()
 	if c := s.current.Load(); c != nil && s.dialect != Plain && !s.probe.wanted && s.probe.from.IsZero() {
 		s.probe.wanted = true
-		c.ping()
+		c.Ping()
 	}
 }
 

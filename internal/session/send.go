@@ -125,7 +125,7 @@ func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf 
 	seg := *s.log.after(s.next)
 	pos := s.next
 	if s.next = seg.end; s.next == s.sent {
-		c.ping() // all that was missing is there: the log can be emptied
+		c.Ping() // all that was missing is there: the log can be emptied
 	}
 	seg.msg.Retain() // an ACK could drop it
 	s.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *Session) nothing(c *Carrier, b *Batch, asked bool) *buf.Buf {
 		c.link.Wake()
 	case !s.asked: // less than half full, and the peer would not hurry
 		s.asked = true
-		c.ping()
+		c.Ping()
 	}
 	bye := s.goodbye
 	s.mu.Unlock()
@@ -177,6 +177,6 @@ func (s *Session) loggedLocked(c *Carrier) {
 	s.logged.Store(int64(s.log.bytes))
 	if s.log.room() < s.log.max/2 && !s.asked {
 		s.asked = true
-		c.ping()
+		c.Ping()
 	}
 }

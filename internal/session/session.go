@@ -329,7 +329,7 @@ func (s *Session) Sync(done <-chan struct{}) {
 	}
 	for target := s.sent; s.acked < target; {
 		if c := s.current.Load(); c != nil {
-			c.ping()
+			c.Ping()
 		}
 		if !s.waitLocked(&s.moved, done) {
 			return

@@ -68,11 +68,20 @@ func (e *Error) Error() string {
 // Unwrap returns the local cause, if any.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Errorf makes an Error, NotSent, with a formatted message. A %w operand is kept
+// Errorf makes an Error, NotSent, with a formatted message. %w operands are kept
 // as the cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Message: err.Error(), Cause: errors.Unwrap(err)}
+	return &Error{Code: code, Message: err.Error(), Cause: Wrapped(err)}
+}
+
+// Wrapped is what an error of fmt.Errorf wraps; nil: nothing. Several errors are
+// found in err itself.
+func Wrapped(err error) error {
+	if _, several := err.(interface{ Unwrap() []error }); several {
+		return err
+	}
+	return errors.Unwrap(err)
 }
 
 // With returns a copy of e with another outcome.

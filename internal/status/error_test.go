@@ -40,6 +40,10 @@ func TestErrorf(t *testing.T) {
 	is.Equal(e.Cause, io.EOF)
 	is.True(errors.Is(e, io.EOF))
 	is.Equal(Errorf(NotFound, "row %v", io.EOF).Cause, nil)
+	e = Errorf(NotFound, "%w, %w and %w", io.EOF, io.ErrClosedPipe, nil)
+	is.True(errors.Is(e, io.EOF))
+	is.True(errors.Is(e, io.ErrClosedPipe))
+	is.True(!errors.Is(e, io.ErrShortWrite))
 }
 
 // Errors are compared by identity: a code alone makes nothing equal, and neither
