@@ -379,7 +379,7 @@ var (
 
 func streamMux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, benchItems, func(ctx context.Context, n int, send func(streamItem) error) error {
+	typedrpc.Handle(mux, benchItems, func(ctx context.Context, n int, send func(streamItem) error) error {
 		var item streamItem
 		for range n {
 			if err := send(item); err != nil {
@@ -388,7 +388,7 @@ func streamMux() *typedrpc.Mux {
 		}
 		return nil
 	})
-	typedrpc.HandleClientStream(mux, benchUp, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[streamItem, error]) (int, error) {
+	typedrpc.Handle(mux, benchUp, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[streamItem, error]) (int, error) {
 		n := 0
 		for _, err := range items {
 			if err != nil {
@@ -398,10 +398,10 @@ func streamMux() *typedrpc.Mux {
 		}
 		return n, nil
 	})
-	typedrpc.HandleServerStream(mux, benchGet, func(ctx context.Context, n int, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, benchGet, func(ctx context.Context, n int, send func(typedrpc.Bytes) error) error {
 		return typedrpc.SendReader(send, bytes.NewReader(benchData[:n]), nil)
 	})
-	typedrpc.HandleClientStream(mux, benchPut, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (int, error) {
+	typedrpc.Handle(mux, benchPut, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (int, error) {
 		r, err := typedrpc.NewReader(items, nil)
 		if err != nil {
 			return 0, err

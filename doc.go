@@ -46,7 +46,7 @@
 //
 //	var Count = typedrpc.NewServerStream[int, int]("count")
 //
-//	typedrpc.HandleServerStream(mux, Count, func(ctx context.Context, n int, send func(int) error) error {
+//	typedrpc.Handle(mux, Count, func(ctx context.Context, n int, send func(int) error) error {
 //		for i := range n {
 //			if err := send(i); err != nil {
 //				return err

@@ -194,11 +194,12 @@ func TestHandleNotification_panic(t *testing.T) {
 		var log lab.Logs
 		got := make(chan int, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, n int) {
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, n int) error {
 			if n == 0 {
 				panic("no zeros")
 			}
 			got <- n
+			return nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, nil)
 		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 0))
@@ -325,7 +326,7 @@ func TestCall_ofNotification(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) { t.Error("the handler ran") })
+		typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { t.Error("the handler ran"); return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		_, err := typedrpc.Call(t.Context(), client, typedrpc.NewMethod[int, int]("tell"), 1)
 		e := lab.AsError(t, err)
@@ -345,7 +346,7 @@ func TestNotify_ofMethod(t *testing.T) {
 			got <- n
 			return n, errors.New("nobody is told")
 		})
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, n int) { got <- n })
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, n int) error { got <- n; return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		asks := typedrpc.NewNotification[int]("ask")
 		is.NoErr(typedrpc.Notify(t.Context(), client, asks, 1))

@@ -64,7 +64,7 @@ func ExampleUpload() {
 	put := typedrpc.NewClientStream[File, typedrpc.Bytes, string]("files.put")
 
 	mux := typedrpc.NewMux()
-	typedrpc.HandleClientStream(mux, put, func(ctx context.Context, f File, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+	typedrpc.Handle(mux, put, func(ctx context.Context, f File, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 		r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{MaxBytes: 1 << 20})
 		if err != nil {
 			return "", err
@@ -97,7 +97,7 @@ func ExampleDownload() {
 
 	mux := typedrpc.NewMux()
 	files := map[string]string{"hello.txt": "Hello, world!"}
-	typedrpc.HandleServerStream(mux, get, func(ctx context.Context, name string, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, get, func(ctx context.Context, name string, send func(typedrpc.Bytes) error) error {
 		text, ok := files[name]
 		if !ok {
 			return typedrpc.Errorf(typedrpc.NotFound, "no file %q", name)
@@ -177,7 +177,7 @@ var (
 
 func exampleStreams() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, Countdown, func(ctx context.Context, from int, send func(int) error) error {
+	typedrpc.Handle(mux, Countdown, func(ctx context.Context, from int, send func(int) error) error {
 		for n := from; n > 0; n-- {
 			if err := send(n); err != nil {
 				return err
@@ -185,7 +185,7 @@ func exampleStreams() *typedrpc.Mux {
 		}
 		return typedrpc.OutOfRange // comes after all items
 	})
-	typedrpc.HandleClientStream(mux, Average, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[float64, error]) (float64, error) {
+	typedrpc.Handle(mux, Average, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[float64, error]) (float64, error) {
 		sum, n := 0.0, 0.0
 		for v, err := range items {
 			if err != nil {
@@ -195,7 +195,7 @@ func exampleStreams() *typedrpc.Mux {
 		}
 		return sum / n, nil
 	})
-	typedrpc.HandleBidiStream(mux, Echo, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[string, string]) error {
+	typedrpc.Handle(mux, Echo, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[string, string]) error {
 		for text, err := range s.All() {
 			if err != nil {
 				return err
@@ -281,7 +281,7 @@ var Prices = typedrpc.NewServerStream[PricesRequest, Price]("prices").
 // once.
 func ExampleServerStream_Restartable() {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, Prices, func(ctx context.Context, req PricesRequest, send func(Price) error) error {
+	typedrpc.Handle(mux, Prices, func(ctx context.Context, req PricesRequest, send func(Price) error) error {
 		for seq := req.After + 1; seq <= 4; seq++ {
 			if err := send(Price{Seq: seq, Cents: 100 + seq}); err != nil {
 				return err

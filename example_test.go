@@ -175,8 +175,9 @@ func ExampleWait() {
 func ExampleNotify() {
 	said := make(chan string)
 	mux := typedrpc.NewMux()
-	typedrpc.HandleNotification(mux, Said, func(ctx context.Context, text string) {
+	typedrpc.Handle(mux, Said, func(ctx context.Context, text string) error {
 		said <- text
+		return nil
 	})
 	conn, stop := exampleConnect(mux, nil)
 	defer stop()
@@ -239,15 +240,17 @@ func ExampleHandle_validate() {
 	// <nil>
 }
 
-func ExampleHandleNotification() {
+func ExampleHandle_notification() {
 	done := make(chan bool)
 	mux := typedrpc.NewMux()
-	typedrpc.HandleNotification(mux, Said, func(ctx context.Context, text string) {
+	typedrpc.Handle(mux, Said, func(ctx context.Context, text string) error {
 		fmt.Println("first:", text)
+		return nil
 	})
-	typedrpc.HandleNotification(mux, Said, func(ctx context.Context, text string) {
+	typedrpc.Handle(mux, Said, func(ctx context.Context, text string) error {
 		fmt.Println("second:", text)
 		close(done)
+		return nil
 	})
 	conn, stop := exampleConnect(mux, nil)
 	defer stop()

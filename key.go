@@ -47,10 +47,11 @@ import (
 // these names is refused. Without a key, as from most JSON-RPC peers, a call
 // just runs. Peers that have no cache, such as plain JSON-RPC servers, get keyed
 // calls once.
-var Keyed Trait = traitFunc(func(s *spec) {
-	mustMethod(s, "Keyed")
-	s.keyed = true
-})
+const Keyed = keyedTrait(true)
+
+type keyedTrait bool
+
+func (k keyedTrait) method(s *spec) { s.keyed = bool(k) }
 
 // Key is an idempotency key, made by NewKey or ParseKey, for calls of Keyed
 // methods that a program repeats itself: give it to each of them, in

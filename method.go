@@ -37,8 +37,8 @@ type Notification[T any] struct{ spec *spec }
 // NewMethod declares a method. It panics if the name is bad (empty, longer than
 // 255 bytes, not UTF-8, with white space or control characters, or beginning
 // with "rpc." or "$/", which JSON-RPC reserves) or if a trait does not apply.
-func NewMethod[Req, Resp any](name string, traits ...Trait) Method[Req, Resp] {
-	s := newSpec(name, KindMethod, traits)
+func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Resp] {
+	s := newSpec(name, KindMethod, traits, MethodTrait.method)
 	s.pool.New = func() any { return new(pair[Req, Resp]) }
 	s.check = func(c Codec) error {
 		if err := checkType[Req](s, c); err != nil {
@@ -50,8 +50,8 @@ func NewMethod[Req, Resp any](name string, traits ...Trait) Method[Req, Resp] {
 }
 
 // NewNotification declares a notification. It panics like NewMethod.
-func NewNotification[T any](name string, traits ...Trait) Notification[T] {
-	s := newSpec(name, KindNotification, traits)
+func NewNotification[T any](name string, traits ...NotificationTrait) Notification[T] {
+	s := newSpec(name, KindNotification, traits, NotificationTrait.notification)
 	s.check = func(c Codec) error { return checkType[T](s, c) }
 	return Notification[T]{s}
 }
@@ -89,34 +89,71 @@ type spec struct {
 	decl engine.Decl // all that the engine knows of it
 }
 
-// A Trait is a fact about a procedure that belongs to its declaration.
-type Trait interface{ apply(*spec) }
+// A Trait is a fact about a declaration that belongs to it, whatever its kind: a
+// method, a notification, a stream, a topic.
+type Trait interface {
+	CallTrait
+	NotificationTrait
+	topic(*spec)
+}
 
-type traitFunc func(*spec)
+// A CallTrait is a fact about a method or a stream.
+type CallTrait interface {
+	MethodTrait
+	StreamTrait
+}
 
-func (f traitFunc) apply(s *spec) { f(s) }
+// A MethodTrait is a fact about a method.
+type MethodTrait interface{ method(*spec) }
+
+// A StreamTrait is a fact about a server stream, a client stream or a
+// bidirectional one.
+type StreamTrait interface{ stream(*spec) }
+
+// A NotificationTrait is a fact about a notification.
+type NotificationTrait interface{ notification(*spec) }
+
+// methodTrait, callTrait and anyTrait are what applies to a spec of their kinds.
+type (
+	methodTrait func(*spec)
+	callTrait   func(*spec)
+	anyTrait    func(*spec)
+)
+
+func (f methodTrait) method(s *spec) { f(s) }
+
+func (f callTrait) method(s *spec) { f(s) }
+func (f callTrait) stream(s *spec) { f(s) }
+
+func (f anyTrait) method(s *spec)       { f(s) }
+func (f anyTrait) stream(s *spec)       { f(s) }
+func (f anyTrait) notification(s *spec) { f(s) }
+func (f anyTrait) topic(s *spec)        { f(s) }
 
 // Idempotent says that running the method twice is the same as running it
-// once. Calls in flight when a connection is lost are then made again.
-var Idempotent Trait = traitFunc(func(s *spec) {
-	mustMethod(s, "Idempotent")
-	s.idempotent = true
-})
+// once. Calls in flight when a connection is lost are then made again. A method is
+// Idempotent or Keyed, and not both.
+const Idempotent = idempotent(true)
+
+type idempotent bool
+
+func (i idempotent) method(s *spec) { s.idempotent = bool(i) }
 
 // Serial makes a connection's calls of the method run one after another, in
 // the order in which they arrived, on one lane with its notifications and all
 // its other Serial methods. A Serial stream has the lane for as long as its
 // handler runs.
-var Serial Trait = traitFunc(func(s *spec) {
-	mustCall(s, "Serial")
-	s.serial = true
-})
+const Serial = serial(true)
+
+type serial bool
+
+func (v serial) method(s *spec) { s.serial = bool(v) }
+func (v serial) stream(s *spec) { s.serial = bool(v) }
 
 // Timeout is the deadline of calls and streams whose context has none, and the
 // longest that one may take. It begins when the call is made.
-func Timeout(d time.Duration) Trait {
-	return traitFunc(func(s *spec) {
-		mustCall(s, "Timeout")
+func Timeout(d time.Duration) CallTrait {
+	return callTrait(func(s *spec) {
 		if d <= 0 {
 			panic(fmt.Sprintf("typedrpc: method %q: Timeout must be positive, it is %v", s.name, d))
 		}
@@ -126,9 +163,8 @@ func Timeout(d time.Duration) Trait {
 
 // Retry is the policy of the method's calls, before the connection's and after
 // the call's own.
-func Retry(p RetryPolicy) Trait {
-	return traitFunc(func(s *spec) {
-		mustMethod(s, "Retry")
+func Retry(p RetryPolicy) MethodTrait {
+	return methodTrait(func(s *spec) {
 		if err := p.check(); err != nil {
 			panic(fmt.Sprintf("typedrpc: method %q: %v", s.name, err))
 		}
@@ -139,7 +175,7 @@ func Retry(p RetryPolicy) Trait {
 // MaxSize bounds each encoded message of the declaration in bytes (request,
 // response, notification, item), below the connection's own limit. It is checked by the sender and the receiver.
 func MaxSize(bytes int) Trait {
-	return traitFunc(func(s *spec) {
+	return anyTrait(func(s *spec) {
 		if bytes <= 0 {
 			panic(fmt.Sprintf("typedrpc: method %q: MaxSize must be positive, it is %d", s.name, bytes))
 		}
@@ -152,7 +188,7 @@ func MaxSize(bytes int) Trait {
 // {"minuend":42,"subtrahend":23}. A shorter list leaves the last ones out; a
 // longer one is refused.
 func Params(names ...string) Trait {
-	return traitFunc(func(s *spec) {
+	return anyTrait(func(s *spec) {
 		for i, n := range names {
 			if n == "" || !utf8.ValidString(n) {
 				panic(fmt.Sprintf("typedrpc: method %q: Params: name %d is empty or not UTF-8", s.name, i))
@@ -171,7 +207,7 @@ func Params(names ...string) Trait {
 // pointer, such as protobuf's: the codec is given the *T itself, there is no
 // copy and no reflection. Give one Alloc for each such type of a declaration.
 func Alloc[T any]() Trait {
-	return traitFunc(func(s *spec) { s.allocs = append(s.allocs, allocOf[T]{}) })
+	return anyTrait(func(s *spec) { s.allocs = append(s.allocs, allocOf[T]{}) })
 }
 
 // allocator knows one message type that is used by pointer.
@@ -201,30 +237,26 @@ func (allocOf[T]) target(v any) (any, bool, bool) {
 	return *p, *p == nil, true
 }
 
-// mustMethod refuses a trait that only methods can have.
-func mustMethod(s *spec, trait string) {
-	if s.kind != KindMethod {
-		panic(fmt.Sprintf("typedrpc: %s %q: %s is for methods", s.kind, s.name, trait))
-	}
-}
-
-// mustCall refuses a trait that notifications cannot have.
-func mustCall(s *spec, trait string) {
-	if s.kind == KindNotification {
-		panic(fmt.Sprintf("typedrpc: notification %q: %s is for methods and streams", s.name, trait))
-	}
-}
-
-func newSpec(name string, kind Kind, traits []Trait) *spec {
+// newSpec makes a spec of what traits say, which apply applies.
+func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *spec)) *spec {
 	if err := checkName(name); err != nil {
 		panic(err.Error())
 	}
 	s := &spec{name: name, kind: kind}
+	var none T
 	for _, t := range traits {
-		if t == nil {
-			panic(fmt.Sprintf("typedrpc: method %q has a nil trait", name))
+		if t == none {
+			panic(fmt.Sprintf("typedrpc: %s %q has a nil trait", kind, name))
 		}
-		t.apply(s)
+		apply(t, s)
+	}
+	switch {
+	case s.idempotent && s.keyed:
+		panic(fmt.Sprintf("typedrpc: method %q is Idempotent and Keyed: a method that may run twice needs no keys", name))
+	case s.retry != nil && !s.idempotent && !s.keyed:
+		if c := s.retry.useless(); c != OK {
+			panic(fmt.Sprintf("typedrpc: method %q: its policy retries %q, which is always an answer, and after an answer only what is Idempotent or Keyed is called again", name, c))
+		}
 	}
 	return s.declared()
 }

@@ -85,65 +85,6 @@ type entry struct {
 	notify []RawHandler
 }
 
-// Handle registers fn for m. It panics if the name is taken, because that is a
-// defect of the program and start-up is the time to see it.
-//
-// Calls run concurrently, each on its own goroutine, unless m is Serial. fn's
-// context ends when the caller gives up, when the time that the caller gave
-// has passed, and when the connection is gone (but see Keyed); ConnFrom and RequestFrom find
-// the connection and the request in it. If Req or *Req has a method Validate()
-// error, it is called first and its error answers the call, as InvalidArgument
-// unless it is an *Error. A panic in fn fails the call with Internal and is
-// logged with its stack. A peer may also notify a method: then fn runs like a
-// notification's handler, and its response is dropped.
-func Handle[Req, Resp any](mux *Mux, m Method[Req, Resp], fn func(context.Context, Req) (Resp, error)) {
-	mustRegister(mux, m.spec, fn == nil)
-	spec, validate := m.spec, validatorOf[Req]()
-	mux.add(&entry{spec: spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
-		p := spec.pool.Get().(*pair[Req, Resp])
-		defer func() { *p = pair[Req, Resp]{}; spec.pool.Put(p) }()
-		if err := r.decode(spec, &p.req); err != nil {
-			return nil, err
-		}
-		if validate != nil {
-			if err := validate(&p.req); err != nil {
-				return nil, err
-			}
-		}
-		var err error
-		if p.resp, err = fn(ctx, p.req); err != nil {
-			return nil, err
-		}
-		return r.encode(spec, &p.resp)
-	}})
-}
-
-// HandleNotification registers fn for n. A name may have several handlers;
-// they run in the order of registration. All notifications of a connection are
-// handled one after another in the order of arrival, on one goroutine, which is
-// also the lane of Serial methods: a slow handler delays those behind it and
-// in time the sender, so hand long work to another goroutine. The Mux's
-// interceptors wrap each handler. It panics if the name belongs to a method or
-// to a notification declared elsewhere.
-func HandleNotification[T any](mux *Mux, n Notification[T], fn func(context.Context, T)) {
-	mustRegister(mux, n.spec, fn == nil)
-	spec, validate := n.spec, validatorOf[T]()
-	h := chain(mux.interceptors, func(ctx context.Context, r *Request) (Raw, error) {
-		var v T
-		if err := r.decode(spec, &v); err != nil {
-			return nil, err
-		}
-		if validate != nil {
-			if err := validate(&v); err != nil {
-				return nil, err
-			}
-		}
-		fn(ctx, v)
-		return nil, nil
-	})
-	mux.add(&entry{spec: spec, notify: []RawHandler{h}})
-}
-
 // HandleFallback registers h for the names that nobody registered. It sees
 // the request and its bytes; it may answer, Forward it to another connection,
 // or observe it and return Unimplemented. It panics if there is a fallback
@@ -155,18 +96,6 @@ func (m *Mux) HandleFallback(h RawHandler) {
 	e := &entry{raw: chain(m.interceptors, h)}
 	if !m.table().fallback.CompareAndSwap(nil, e) {
 		panic("typedrpc: HandleFallback: there is a fallback handler already")
-	}
-}
-
-// mustRegister finds the mistakes of a program that has just started.
-func mustRegister(m *Mux, s *spec, noHandler bool) {
-	switch {
-	case m == nil:
-		panic("typedrpc: the Mux is nil")
-	case s == nil:
-		panic("typedrpc: the method was not made by NewMethod, or the notification by NewNotification")
-	case noHandler:
-		panic(fmt.Sprintf("typedrpc: %s %q: the handler is nil", s.kind, s.name))
 	}
 }
 
@@ -248,27 +177,6 @@ func (m *Mux) check(c Codec) error {
 		}
 	}
 	return nil
-}
-
-// validatorOf finds out once whether T validates itself. v is a *T.
-func validatorOf[T any]() func(v any) error {
-	type validator interface{ Validate() error }
-	var zero T
-	var of func(v any) validator
-	if _, ok := any(&zero).(validator); ok {
-		of = func(v any) validator { return v.(validator) }
-	} else if _, ok := any(zero).(validator); ok {
-		of = func(v any) validator { return any(*v.(*T)).(validator) }
-	} else {
-		return nil
-	}
-	return func(v any) error {
-		err := of(v).Validate()
-		if err == nil || CodeOf(err) != Unknown {
-			return err
-		}
-		return &Error{Code: InvalidArgument, Message: err.Error(), cause: err}
-	}
 }
 
 // decode reads the request's payload into v.

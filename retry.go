@@ -100,6 +100,19 @@ type RetryBudget struct {
 	spent float64 // of Burst, and not earned back
 }
 
+// useless returns a code of the policy that comes from handlers alone, so that it
+// says nothing of calls that may not be made again; OK if there is none.
+func (p *RetryPolicy) useless() Code {
+	for _, c := range p.Codes {
+		switch c {
+		case Canceled, DeadlineExceeded, InvalidArgument, ResourceExhausted, FailedPrecondition, Unimplemented, Unavailable:
+		default:
+			return c
+		}
+	}
+	return OK
+}
+
 func newBudget() *RetryBudget { return new(RetryBudget) }
 
 func (b *RetryBudget) earn() {

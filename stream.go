@@ -31,16 +31,16 @@ type ClientStream[Req, Item, Resp any] struct{ spec *spec }
 type BidiStream[Req, Up, Down any] struct{ spec *spec }
 
 // NewServerStream declares a server stream. It panics like NewMethod.
-func NewServerStream[Req, Item any](name string, traits ...Trait) ServerStream[Req, Item] {
-	s := newSpec(name, KindServerStream, traits)
+func NewServerStream[Req, Item any](name string, traits ...StreamTrait) ServerStream[Req, Item] {
+	s := newSpec(name, KindServerStream, traits, StreamTrait.stream)
 	s.down.New = func() any { return new(Item) }
 	s.check = func(c Codec) error { return errors.Join(checkType[Req](s, c), checkType[Item](s, c)) }
 	return ServerStream[Req, Item]{spec: s}
 }
 
 // NewClientStream declares a client stream. It panics like NewMethod.
-func NewClientStream[Req, Item, Resp any](name string, traits ...Trait) ClientStream[Req, Item, Resp] {
-	s := newSpec(name, KindClientStream, traits)
+func NewClientStream[Req, Item, Resp any](name string, traits ...StreamTrait) ClientStream[Req, Item, Resp] {
+	s := newSpec(name, KindClientStream, traits, StreamTrait.stream)
 	s.up.New = func() any { return new(Item) }
 	s.check = func(c Codec) error {
 		return errors.Join(checkType[Req](s, c), checkType[Item](s, c), checkType[Resp](s, c))
@@ -49,8 +49,8 @@ func NewClientStream[Req, Item, Resp any](name string, traits ...Trait) ClientSt
 }
 
 // NewBidiStream declares a bidirectional stream. It panics like NewMethod.
-func NewBidiStream[Req, Up, Down any](name string, traits ...Trait) BidiStream[Req, Up, Down] {
-	s := newSpec(name, KindBidiStream, traits)
+func NewBidiStream[Req, Up, Down any](name string, traits ...StreamTrait) BidiStream[Req, Up, Down] {
+	s := newSpec(name, KindBidiStream, traits, StreamTrait.stream)
 	s.up.New = func() any { return new(Up) }
 	s.down.New = func() any { return new(Down) }
 	s.check = func(c Codec) error {
@@ -79,7 +79,7 @@ func NewBidiStream[Req, Up, Down any](name string, traits ...Trait) BidiStream[R
 //
 // See Receive for what the loop sees of it. Only Receive restarts streams;
 // Download ends with the gap. For the handler each opening is a stream of its
-// own. The two declarations have one name, are the same to HandleServerStream,
+// own. The two declarations have one name, are the same to Handle,
 // and may both be called.
 func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req) ServerStream[Req, Item] {
 	if next == nil {
@@ -98,34 +98,38 @@ func (s ClientStream[Req, Item, Resp]) Name() string { return s.spec.name }
 // Name returns the stream's name.
 func (s BidiStream[Req, Up, Down]) Name() string { return s.spec.name }
 
-// HandleServerStream registers fn for s. fn sends items with send, which waits
+// Handler makes fn a handler of s, for Handle. fn sends items with send, which waits
 // while the caller is behind by more than its window, and ends the stream by
 // returning: nil for a good end, or an error, which the caller gets after all
 // items that were sent before it. send may be called by several goroutines;
 // the order of its returns is the order of the items. When the caller leaves,
 // its time is over or the connection is gone, ctx ends and send returns an
-// error. All that is said of Handle holds here too.
-func HandleServerStream[Req, Item any](mux *Mux, s ServerStream[Req, Item], fn func(ctx context.Context, req Req, send func(Item) error) error) {
-	mustRegister(mux, s.spec, fn == nil)
+// error.
+func (s ServerStream[Req, Item]) Handler(fn func(ctx context.Context, req Req, send func(Item) error) error) Handler {
+	if s.spec.needs(fn != nil) == nil {
+		return Handler{}
+	}
 	validate := validatorOf[Req]()
-	mux.add(&entry{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+	return Handler{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		var req Req
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
 		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.face(), &s.spec.down, item) })
-	}})
+	}}
 }
 
-// HandleClientStream registers fn for s. items ranges over what the caller
+// Handler makes fn a handler of s, for Handle. items ranges over what the caller
 // sends and ends when the caller has sent all; its error, always the last
 // pair, says that the caller failed, left, or is gone. fn may answer before
 // items has ended: what comes after that is dropped. An item whose type has a
 // method Validate() error is validated before fn sees it.
-func HandleClientStream[Req, Item, Resp any](mux *Mux, s ClientStream[Req, Item, Resp], fn func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)) {
-	mustRegister(mux, s.spec, fn == nil)
+func (s ClientStream[Req, Item, Resp]) Handler(fn func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)) Handler {
+	if s.spec.needs(fn != nil) == nil {
+		return Handler{}
+	}
 	validate, validateItem := validatorOf[Req](), validatorOf[Item]()
-	mux.add(&entry{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+	return Handler{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		var req Req
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
@@ -136,23 +140,25 @@ func HandleClientStream[Req, Item, Resp any](mux *Mux, s ClientStream[Req, Item,
 			return nil, err
 		}
 		return r.encode(s.spec, &resp)
-	}})
+	}}
 }
 
-// HandleBidiStream registers fn for s. fn sends and receives with the stream,
+// Handler makes fn a handler of s, for Handle. fn sends and receives with the stream,
 // in any order and from several goroutines, and ends it by returning: nil for
 // a good end, or an error, which the caller gets after all items that were
 // sent before it. The stream is of no use after that.
-func HandleBidiStream[Req, Up, Down any](mux *Mux, s BidiStream[Req, Up, Down], fn func(ctx context.Context, req Req, stream *Stream[Down, Up]) error) {
-	mustRegister(mux, s.spec, fn == nil)
+func (s BidiStream[Req, Up, Down]) Handler(fn func(ctx context.Context, req Req, stream *Stream[Down, Up]) error) Handler {
+	if s.spec.needs(fn != nil) == nil {
+		return Handler{}
+	}
 	validate, validateItem := validatorOf[Req](), validatorOf[Up]()
-	mux.add(&entry{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+	return Handler{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		var req Req
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
 		return nil, fn(ctx, req, &Stream[Down, Up]{x: r.face(), out: &s.spec.down, in: &s.spec.up, validate: validateItem})
-	}})
+	}}
 }
 
 // Receive calls a server stream and ranges over its items. Each loop over the

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -40,18 +39,16 @@ type topicTraits struct {
 
 // NewTopic declares a topic. It panics like NewMethod; the name may have 246
 // bytes.
-func NewTopic[T any](name string, traits ...Trait) Topic[T] {
-	topic := traitFunc(func(s *spec) { s.topic = &topicTraits{slow: Disconnect} })
-	s := newSpec(name, KindServerStream, slices.Concat([]Trait{topic}, traits))
-	if s.serial {
-		panic(fmt.Sprintf("typedrpc: topic %q: Serial is not for topics: one subscription would keep the lane", name))
-	}
+func NewTopic[T any](name string, traits ...TopicTrait) Topic[T] {
+	about := &topicTraits{slow: Disconnect}
+	s := newSpec(name, KindServerStream, traits, func(t TopicTrait, s *spec) { s.topic = about; t.topic(s) })
+	s.topic = about
 	if _, ok := any(new(T)).(*Bytes); ok {
 		panic(fmt.Sprintf("typedrpc: topic %q: Bytes are for streams, a topic's messages are the codec's; use []byte", name))
 	}
 	s.down.New = func() any { return new(T) }
 	s.check = func(c Codec) error { return errors.Join(checkType[string](s, c), checkType[T](s, c)) }
-	p := newSpec(name+presenceSuffix, KindServerStream, nil)
+	p := newSpec(name+presenceSuffix, KindServerStream, []TopicTrait(nil), TopicTrait.topic)
 	p.down.New = func() any { return new(string) }
 	p.check = func(c Codec) error { return checkType[string](p, c) }
 	slow := s.topic.slow
@@ -137,9 +134,8 @@ func (p SlowPolicy) Within(bytes int) SlowPolicy {
 
 // Slow is what becomes of a topic's slow subscribers. The default is
 // Disconnect.
-func Slow(p SlowPolicy) Trait {
-	return traitFunc(func(s *spec) {
-		mustTopic(s, "Slow")
+func Slow(p SlowPolicy) TopicTrait {
+	return topicTrait(func(s *spec) {
 		if p.bytes < 0 {
 			panic(fmt.Sprintf("typedrpc: topic %q: SlowPolicy.Within needs a positive number of bytes", s.name))
 		}
@@ -155,9 +151,8 @@ func Slow(p SlowPolicy) Trait {
 // without a repetition. 0 is no bound of that kind; one is needed. A Hub keeps
 // what it has heard since the key was first used with it, up to
 // HubOptions.HistoryBytes for each key, in memory.
-func History(n int, d time.Duration) Trait {
-	return traitFunc(func(s *spec) {
-		mustTopic(s, "History")
+func History(n int, d time.Duration) TopicTrait {
+	return topicTrait(func(s *spec) {
 		if n < 0 || d < 0 || n == 0 && d == 0 {
 			panic(fmt.Sprintf("typedrpc: topic %q: History needs a number of messages or an age, and neither negative; they are %d and %v", s.name, n, d))
 		}
@@ -165,11 +160,12 @@ func History(n int, d time.Duration) Trait {
 	})
 }
 
-func mustTopic(s *spec, trait string) {
-	if s.topic == nil {
-		panic(fmt.Sprintf("typedrpc: %s %q: %s is for topics", s.kind, s.name, trait))
-	}
-}
+// A TopicTrait is a fact about a topic.
+type TopicTrait interface{ topic(*spec) }
+
+type topicTrait func(*spec)
+
+func (f topicTrait) topic(s *spec) { f(s) }
 
 // HandleTopic lets mux's peers subscribe to t, and see its presence. allow is
 // asked for each subscription, in the handler's context, and refuses it with
@@ -177,7 +173,9 @@ func mustTopic(s *spec, trait string) {
 // UTF-8, and may be empty. Several muxes may share a hub. It panics like
 // Handle, and if the hub's codec cannot carry T.
 func HandleTopic[T any](mux *Mux, hub *Hub, t Topic[T], allow func(ctx context.Context, key string) error) {
-	mustRegister(mux, t.spec, false)
+	if mux == nil || t.spec == nil {
+		panic("typedrpc: HandleTopic needs a Mux, and a topic that was made by NewTopic")
+	}
 	if hub == nil {
 		panic(fmt.Sprintf("typedrpc: topic %q: the hub is nil", t.spec.name))
 	}

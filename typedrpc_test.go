@@ -27,7 +27,7 @@ type echoed struct {
 	call func(context.Context, typedrpc.Caller) (sent, got string, err error)
 }
 
-func echoOf[T any](name string, v T, traits ...typedrpc.Trait) echoed {
+func echoOf[T any](name string, v T, traits ...typedrpc.MethodTrait) echoed {
 	m := typedrpc.NewMethod[T, T]("echo."+strings.ReplaceAll(name, " ", "-"), traits...)
 	return echoed{
 		name: name,
@@ -225,12 +225,13 @@ func TestNotify_order(t *testing.T) {
 		var got []string // one goroutine at a time: no lock, the race detector watches
 		done := make(chan []string, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, i int) { got = append(got, fmt.Sprint("first ", i)) })
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, i int) {
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, i int) error { got = append(got, fmt.Sprint("first ", i)); return nil })
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, i int) error {
 			got = append(got, fmt.Sprint("second ", i))
 			if i == n-1 {
 				done <- got
 			}
+			return nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		var want []string
@@ -247,7 +248,7 @@ func TestNotify_fromServer(t *testing.T) {
 		is := is.New(t)
 		got := make(chan int, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, i int) { got <- i })
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, i int) error { got <- i; return nil })
 		_, server := o.Connect(t, &typedrpc.Server{}, &typedrpc.DialOptions{Mux: mux})
 		is.NoErr(typedrpc.Notify(t.Context(), server, lab.Tell, 5))
 		is.Equal(<-got, 5)
@@ -274,7 +275,7 @@ func TestNotify_waitsForWindow(t *testing.T) {
 		is := is.New(t)
 		release := make(chan struct{})
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) { <-release })
+		typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { <-release; return nil })
 		srv := &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{Window: 1024}}
 		client, _ := o.Connect(t, srv, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -303,7 +304,7 @@ func TestSerial_order(t *testing.T) {
 			order = append(order, i)
 			return len(order), nil
 		})
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, i int) { order = append(order, i) })
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, i int) error { order = append(order, i); return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		var futures []*typedrpc.Future[int]
 		var want []int
@@ -479,8 +480,9 @@ func TestNotify_metadata(t *testing.T) {
 		is := is.New(t)
 		got := make(chan string, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.Tell, func(ctx context.Context, _ int) {
+		typedrpc.Handle(mux, lab.Tell, func(ctx context.Context, _ int) error {
 			got <- typedrpc.RequestFrom(ctx).Metadata.Get("k")
+			return nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"k": "v"}})

@@ -41,7 +41,7 @@ func greeter() *typedrpc.Mux {
 		}
 		return "hello " + name, nil
 	})
-	typedrpc.HandleServerStream(mux, count, func(_ context.Context, n int, send func(int) error) error {
+	typedrpc.Handle(mux, count, func(_ context.Context, n int, send func(int) error) error {
 		for i := range n {
 			if err := send(i); err != nil {
 				return err
@@ -59,10 +59,11 @@ func converse(ctx context.Context, t *testing.T, h *typedrpctest.Host, o *typedr
 	srv := &typedrpc.Server{Mux: greeter()}
 	var mu sync.Mutex
 	var notes []int
-	typedrpc.HandleNotification(srv.Mux, note, func(_ context.Context, n int) {
+	typedrpc.Handle(srv.Mux, note, func(_ context.Context, n int) error {
 		mu.Lock()
 		defer mu.Unlock()
 		notes = append(notes, n)
+		return nil
 	})
 	o.Mux = greeter()
 	client, server := h.Pair(t, srv, o)

@@ -58,7 +58,7 @@ func TestRecorder_traceOfAConversation(t *testing.T) {
 				rec := typedrpctest.NewRecorder(nil)
 				o := rec.Tap(&typedrpc.DialOptions{Dialect: d})
 				srv := &typedrpc.Server{Mux: greeter()}
-				typedrpc.HandleNotification(srv.Mux, note, func(context.Context, int) {})
+				typedrpc.Handle(srv.Mux, note, func(context.Context, int) error { return nil })
 				var client *typedrpc.Conn
 				if pipe {
 					client, _ = typedrpctest.Pair(t, srv, o)

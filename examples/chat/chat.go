@@ -89,11 +89,12 @@ func newMux(hub *typedrpc.Hub) *typedrpc.Mux {
 		return m.ID, typedrpc.Publish(ctx, hub, Room, d.Room, m)
 	})
 
-	typedrpc.HandleNotification(mux, Type, func(ctx context.Context, room string) {
+	typedrpc.Handle(mux, Type, func(ctx context.Context, room string) error {
 		who := guestFrom(ctx)
 		if checkRoom(room) == nil && who.types.take() == 0 {
 			typedrpc.Publish(ctx, hub, Typing, room, who.name) // if it fails, nobody misses it
 		}
+		return nil
 	})
 	return mux
 }

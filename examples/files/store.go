@@ -127,8 +127,8 @@ func open(addr, dir string, max int64) (*server, error) {
 	}
 	s := &store{root, max}
 	mux := typedrpc.NewMux()
-	typedrpc.HandleClientStream(mux, Put, s.put)
-	typedrpc.HandleServerStream(mux, Get, s.get)
+	typedrpc.Handle(mux, Put, s.put)
+	typedrpc.Handle(mux, Get, s.get)
 	rpc := &typedrpc.Server{Mux: mux}
 	if err := rpc.Check(); err != nil {
 		root.Close()

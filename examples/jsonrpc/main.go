@@ -53,8 +53,9 @@ func handlers(log *slog.Logger) *typedrpc.Mux {
 	})
 	// A notification is not answered, so the log is where it can be seen.
 	for _, n := range []typedrpc.Notification[[]float64]{Update, NotifyHello, NotifySum} {
-		typedrpc.HandleNotification(mux, n, func(_ context.Context, params []float64) {
+		typedrpc.Handle(mux, n, func(_ context.Context, params []float64) error {
 			log.Info("notification", "method", n.Name(), "params", params)
+			return nil
 		})
 	}
 	return mux

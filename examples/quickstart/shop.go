@@ -108,9 +108,10 @@ func shelves(out *log.Logger, viewed, stopped chan<- struct{}) *typedrpc.Mux {
 		}
 	})
 
-	typedrpc.HandleNotification(mux, Viewed, func(_ context.Context, item string) {
+	typedrpc.Handle(mux, Viewed, func(_ context.Context, item string) error {
 		out.Printf("   server: a customer looks at %s", item)
 		viewed <- struct{}{}
+		return nil
 	})
 	return mux
 }

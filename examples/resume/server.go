@@ -28,8 +28,8 @@ type server struct {
 func (s *server) mux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Double, s.double)
-	typedrpc.HandleBidiStream(mux, Numbers, s.numbers)
-	typedrpc.HandleNotification(mux, Noted, s.noted)
+	typedrpc.Handle(mux, Numbers, s.numbers)
+	typedrpc.Handle(mux, Noted, s.noted)
 	typedrpc.Handle(mux, Flush, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) {
 		return typedrpc.Empty{}, nil
 	})
@@ -43,7 +43,7 @@ func (s *server) double(_ context.Context, n int64) (int64, error) {
 
 // noted is called for one notification after another. ConnFrom is the client's
 // session: the same one however often its link is lost.
-func (s *server) noted(ctx context.Context, n int64) {
+func (s *server) noted(ctx context.Context, n int64) error {
 	c := typedrpc.ConnFrom(ctx)
 	r, ok := s.session.Load(c)
 	if !ok {
@@ -51,6 +51,7 @@ func (s *server) noted(ctx context.Context, n int64) {
 		s.session.Store(c, r)
 	}
 	s.notes.arrived(r.(*span), n)
+	return nil
 }
 
 // numbers sends and receives until the client has sent all.

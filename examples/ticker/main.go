@@ -152,7 +152,7 @@ func consume(ctx context.Context, c typedrpc.Caller, name string, n *counter, re
 func serve(addr string, counters map[string]*counter) (stop func(), url string, err error) {
 	text := strings.Repeat("tick ", 200)
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, Ticks, func(_ context.Context, name string, send func(Tick) error) error {
+	typedrpc.Handle(mux, Ticks, func(_ context.Context, name string, send func(Tick) error) error {
 		n, ok := counters[name]
 		if !ok {
 			return typedrpc.Errorf(typedrpc.NotFound, "nobody is called %q", name)

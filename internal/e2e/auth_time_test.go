@@ -82,7 +82,7 @@ func TestAuthTime_expiryOfAPeerThatDoesNotRead(t *testing.T) {
 				l.Limits = typedrpc.Limits{MaxUnacked: 1000, WriteTimeout: time.Hour, KeepAlive: time.Hour, Grace: time.Hour}
 				ended := make(chan error, 1)
 				l.OnDisconnect = func(_ *typedrpc.Conn, err error) { ended <- err }
-				typedrpc.HandleServerStream(l.Mux, lab.FlowDown, func(_ context.Context, _ int, send func(string) error) error {
+				typedrpc.Handle(l.Mux, lab.FlowDown, func(_ context.Context, _ int, send func(string) error) error {
 					for {
 						if err := send(testkit.Letters(500)); err != nil {
 							return err

@@ -44,7 +44,7 @@ func badServer(t *testing.T) (url string) {
 	t.Helper()
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
-	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {})
+	typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { return nil })
 	return serve(t, &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{MaxMessage: 64 << 10, Window: 4 << 10}})
 }
 
@@ -309,7 +309,7 @@ func TestBadInput_notificationFlood(t *testing.T) {
 	release := make(chan struct{})
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
-	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) { <-release })
+	typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { <-release; return nil })
 	url := serve(t, &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{MaxMessage: 1 << 10, Window: 1 << 10}})
 	p := dialRaw(t, url, "typedrpc.v1.json")
 	p.sendBinary(helloFrame())

@@ -54,7 +54,7 @@ func TestBorder_oneErrorForOneStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleBidiStream(mux, borderBidi, func(context.Context, int, *typedrpc.Stream[int, int]) error {
+		typedrpc.Handle(mux, borderBidi, func(context.Context, int, *typedrpc.Stream[int, int]) error {
 			return typedrpc.Errorf(typedrpc.NotFound, "nope")
 		})
 		client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
@@ -144,7 +144,7 @@ func TestBorder_onItemSetLate(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
 		gate := make(chan struct{})
-		typedrpc.HandleBidiStream(mux, borderBidi, func(_ context.Context, _ int, s *typedrpc.Stream[int, int]) error {
+		typedrpc.Handle(mux, borderBidi, func(_ context.Context, _ int, s *typedrpc.Stream[int, int]) error {
 			<-gate
 			for i := range 3 {
 				if err := s.Send(i); err != nil {

@@ -82,10 +82,10 @@ func TestTransfer_malformed(t *testing.T) {
 			}
 		})
 		mux := typedrpc.NewMux()
-		typedrpc.HandleClientStream(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 			return "", receive(items)
 		})
-		typedrpc.HandleServerStream(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
 			for _, item := range badTransfers[names[n]].items {
 				if err := send(item); err != nil {
 					return err
@@ -123,7 +123,7 @@ func TestDownload_itemAfterTheEnd(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, bytesGet, func(_ context.Context, _ int, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, bytesGet, func(_ context.Context, _ int, send func(typedrpc.Bytes) error) error {
 			if err := typedrpc.SendReader(send, strings.NewReader("abc"), nil); err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ func TestBytes_payload(t *testing.T) {
 				return next(ctx, r)
 			}
 			mux := typedrpc.NewMux(watch)
-			typedrpc.HandleClientStream(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+			typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 				var all []byte
 				for item, err := range items {
 					if err != nil {

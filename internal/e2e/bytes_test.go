@@ -45,7 +45,7 @@ func hashOf(p []byte) string { return fmt.Sprintf("%x", sha256.Sum256(p)) }
 // noise as often as it is asked.
 func bytesMux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleClientStream(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 		r, err := typedrpc.NewReader(items, nil)
 		if err != nil {
 			return "", err
@@ -56,7 +56,7 @@ func bytesMux() *typedrpc.Mux {
 		}
 		return fmt.Sprintf("%d %x %s", r.Total(), r.Sum(), hashOf(p)), nil
 	})
-	typedrpc.HandleServerStream(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
 		return typedrpc.SendReader(send, bytes.NewReader(noise(n)), nil)
 	})
 	return mux
@@ -142,7 +142,7 @@ func TestTransfer_overBidiStream(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleBidiStream(mux, bytesBoth, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[typedrpc.Bytes, typedrpc.Bytes]) error {
+		typedrpc.Handle(mux, bytesBoth, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[typedrpc.Bytes, typedrpc.Bytes]) error {
 			for {
 				r, err := typedrpc.NewReader(s.All(), nil)
 				if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -183,7 +183,7 @@ func TestTransfer_progress(t *testing.T) {
 		var seen []int64 // by the handler, done and total in turn
 		mux := bytesMux()
 		far := typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, typedrpc.Empty]("far")
-		typedrpc.HandleClientStream(mux, far, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, far, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (typedrpc.Empty, error) {
 			r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{Progress: func(done, total int64) { seen = append(seen, done, total) }})
 			if err != nil {
 				return typedrpc.Empty{}, err
@@ -224,7 +224,7 @@ func TestTransfer_sourceFails(t *testing.T) {
 		}
 		received, sent := make(chan error, 1), make(chan error, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleClientStream(mux, bytesPut, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+		typedrpc.Handle(mux, bytesPut, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 			r, err := typedrpc.NewReader(items, nil)
 			if err == nil {
 				_, err = io.Copy(io.Discard, r)
@@ -232,7 +232,7 @@ func TestTransfer_sourceFails(t *testing.T) {
 			received <- err
 			return "", err
 		})
-		typedrpc.HandleServerStream(mux, bytesGet, func(_ context.Context, _ int, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, bytesGet, func(_ context.Context, _ int, send func(typedrpc.Bytes) error) error {
 			err := typedrpc.SendReader(send, broken(), nil)
 			sent <- err
 			return typedrpc.Errorf(typedrpc.DataLoss, "cannot read: %w", err)
@@ -273,7 +273,7 @@ func TestDownload_handlerRefuses(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
 			if n == 0 {
 				return typedrpc.NotFound
 			}
@@ -300,7 +300,7 @@ func TestDownload_leftEarly(t *testing.T) {
 		is := is.New(t)
 		ended := make(chan error, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, bytesGet, func(ctx context.Context, _ int, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, bytesGet, func(ctx context.Context, _ int, send func(typedrpc.Bytes) error) error {
 			err := typedrpc.SendReader(send, rand.NewChaCha8([32]byte{}), nil) // for ever
 			ended <- errors.Join(err, ctx.Err())
 			return err
@@ -340,7 +340,7 @@ func TestUpload_answeredEarly(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleClientStream(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 			r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{MaxBytes: 1000})
 			if err != nil {
 				return "", err
@@ -364,14 +364,14 @@ func TestUpload_answeredEarly(t *testing.T) {
 // BenchmarkTransfer moves bytes over loopback, both ends in this process.
 func BenchmarkTransfer(b *testing.B) {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleClientStream(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 		r, err := typedrpc.NewReader(items, nil)
 		if err == nil {
 			_, err = io.Copy(io.Discard, r)
 		}
 		return "", err
 	})
-	typedrpc.HandleServerStream(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
 		return typedrpc.SendReader(send, io.LimitReader(zeros{}, int64(n)), nil)
 	})
 	hs := httptest.NewServer(&typedrpc.Server{Mux: mux})
@@ -473,7 +473,7 @@ func TestTransfer_sourceWithoutProgress(t *testing.T) {
 		ctx := t.Context()
 		mux := typedrpc.NewMux()
 		received, sent := make(chan error, 1), make(chan error, 1)
-		typedrpc.HandleClientStream(mux, up, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (int, error) {
+		typedrpc.Handle(mux, up, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (int, error) {
 			r, err := typedrpc.NewReader(items, nil)
 			var n int64
 			if err == nil {
@@ -482,7 +482,7 @@ func TestTransfer_sourceWithoutProgress(t *testing.T) {
 			received <- err
 			return int(n), err
 		})
-		typedrpc.HandleServerStream(mux, down, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, down, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
 			err := typedrpc.SendReader(send, &idleReader{}, nil)
 			sent <- err
 			return err

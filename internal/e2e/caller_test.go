@@ -25,7 +25,7 @@ func TestBroadcast_encodedOnce(t *testing.T) {
 	for i := range each {
 		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 			mux := typedrpc.NewMux()
-			typedrpc.HandleNotification(mux, news, func(_ context.Context, c counted) { got <- fmt.Sprint(d, i, c.text) })
+			typedrpc.Handle(mux, news, func(_ context.Context, c counted) error { got <- fmt.Sprint(d, i, c.text); return nil })
 			lab.Over{Dialect: d}.Connect(t, srv, &typedrpc.DialOptions{Mux: mux})
 		}
 	}
@@ -62,7 +62,7 @@ func TestBroadcast_joinsErrors(t *testing.T) {
 		is := is.New(t)
 		got := make(chan int, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, i int) { got <- i })
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, i int) error { got <- i; return nil })
 		client, server := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		dead, _ := lab.Over{}.Connect(t, &typedrpc.Server{}, nil)
 		dead.Close()

@@ -226,7 +226,7 @@ func TestConn_closeInsideHandlersOfTheClient(t *testing.T) {
 			closed <- typedrpc.ConnFrom(ctx).Close()
 			return typedrpc.Empty{}, nil
 		})
-		typedrpc.HandleNotification(mux, lab.Note, func(ctx context.Context, _ int) { closed <- typedrpc.ConnFrom(ctx).Close() })
+		typedrpc.Handle(mux, lab.Note, func(ctx context.Context, _ int) error { closed <- typedrpc.ConnFrom(ctx).Close(); return nil })
 		for range 2 {
 			c := w.Dial(t, &typedrpc.DialOptions{Mux: mux})
 			server := <-conns
@@ -299,7 +299,7 @@ func TestConn_closeEndsWaitingNotify(t *testing.T) {
 		l.Limits.Window = 100
 		block := make(chan struct{})
 		stuck := typedrpc.NewNotification[int]("stuck")
-		typedrpc.HandleNotification(l.Mux, stuck, func(ctx context.Context, _ int) { <-block })
+		typedrpc.Handle(l.Mux, stuck, func(ctx context.Context, _ int) error { <-block; return nil })
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, nil)
 		is.NoErr(typedrpc.Notify(t.Context(), c, stuck, 1))
@@ -434,9 +434,10 @@ func TestNotify_thenClose(t *testing.T) {
 		note := typedrpc.NewNotification[int]("note")
 		mux := typedrpc.NewMux()
 		var got []int
-		typedrpc.HandleNotification(mux, note, func(_ context.Context, n int) {
+		typedrpc.Handle(mux, note, func(_ context.Context, n int) error {
 			time.Sleep(time.Millisecond) // slower than the sender
 			got = append(got, n)
+			return nil
 		})
 		c, _, err := typedrpctest.Dial(&typedrpc.Server{Mux: mux}, nil)
 		is.NoErr(err)

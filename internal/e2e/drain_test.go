@@ -99,7 +99,7 @@ func newWorker(name string) *worker {
 			return "", ctx.Err()
 		}
 	})
-	typedrpc.HandleServerStream(k.Mux, drainItems, func(ctx context.Context, _ typedrpc.Empty, send func(int) error) error {
+	typedrpc.Handle(k.Mux, drainItems, func(ctx context.Context, _ typedrpc.Empty, send func(int) error) error {
 		for i := 0; ; i++ {
 			if err := send(i); err != nil {
 				return err

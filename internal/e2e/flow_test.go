@@ -95,7 +95,7 @@ func measure(t *testing.T, rtt time.Duration, n int, limits typedrpc.Limits) rat
 	t.Helper()
 	down := typedrpc.NewServerStream[typedrpc.Empty, typedrpc.Bytes]("flow.endless")
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, down, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, down, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
 		item := make(typedrpc.Bytes, n)
 		for {
 			if err := send(item); err != nil {
@@ -160,7 +160,7 @@ func TestFlow_windowOfASlowReceiverStays(t *testing.T) {
 	for _, n := range []int{64, 1000, 40_000, 100_000} {
 		testkit.Bubble(t, fmt.Sprint(n), func(t *testing.T, is *is.I) {
 			mux := typedrpc.NewMux()
-			typedrpc.HandleServerStream(mux, lab.FlowDown, func(_ context.Context, _ int, send func(string) error) error {
+			typedrpc.Handle(mux, lab.FlowDown, func(_ context.Context, _ int, send func(string) error) error {
 				for {
 					if err := send(testkit.Letters(n)); err != nil {
 						return err

@@ -81,7 +81,7 @@ func TestFragments_forNobodyAreNotKept(t *testing.T) {
 	} {
 		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
 			mux := typedrpc.NewMux()
-			typedrpc.HandleClientStream(mux, lab.FlowUp, func(context.Context, int, iter.Seq2[string, error]) (int, error) { return 7, nil })
+			typedrpc.Handle(mux, lab.FlowUp, func(context.Context, int, iter.Seq2[string, error]) (int, error) { return 7, nil })
 			p, c := lab.RawClient(t, typedrpc.Binary, &typedrpc.Server{Mux: mux})
 			is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: 1, Kind: wire.ClientStream, Method: lab.FlowUp.Name(), Payload: []byte("1")}))
 			is.Equal(len(p.Got(wire.Result)), 1)
@@ -103,7 +103,7 @@ func TestFragments_allKinds(t *testing.T) {
 		is := is.New(t)
 		var noted []int
 		mux := lab.Bidi(lab.EchoItems)
-		typedrpc.HandleNotification(mux, lab.FlowNote, func(_ context.Context, s string) { noted = append(noted, len(s)) })
+		typedrpc.Handle(mux, lab.FlowNote, func(_ context.Context, s string) error { noted = append(noted, len(s)); return nil })
 		limits := typedrpc.Limits{MaxMessage: 1 << 20, MaxBuffered: 4 << 20}
 		c, s := lab.Joined(t, d, mux, limits)
 		sizes := []int{testkit.Fragment - 2, testkit.Fragment - 1, 150_000, 1<<20 - 4} // a request of the other dialect is in brackets
@@ -226,7 +226,7 @@ func TestFragments_orderedOnesKeepTheirOrder(t *testing.T) {
 		is := is.New(t)
 		var got, want []int
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, lab.FlowNote, func(_ context.Context, s string) { got = append(got, len(s)) })
+		typedrpc.Handle(mux, lab.FlowNote, func(_ context.Context, s string) error { got = append(got, len(s)); return nil })
 		typedrpc.Handle(mux, serial, func(_ context.Context, s string) (string, error) {
 			got = append(got, len(s))
 			return "", nil
@@ -363,7 +363,7 @@ func TestFragments_overTheLimit(t *testing.T) {
 	testkit.Bubble(t, "received by a server", func(t *testing.T, is *is.I) {
 		noted := 0
 		mux := lab.Bidi(lab.Lingers)
-		typedrpc.HandleNotification(mux, lab.FlowNote, func(context.Context, string) { noted++ })
+		typedrpc.Handle(mux, lab.FlowNote, func(context.Context, string) error { noted++; return nil })
 		p, c := lab.RawClient(t, typedrpc.Binary, &typedrpc.Server{Mux: mux, Limits: limits})
 		parts(p, wire.Frame{Type: wire.Call, ID: 1, Method: lab.FlowCall.Name()}, 8000)
 		fs := p.Got(wire.Fail)

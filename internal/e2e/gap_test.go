@@ -32,7 +32,7 @@ var (
 // ended with.
 func gapMux(ended chan<- error) *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, gapDown, func(ctx context.Context, how string, send func(int) error) error {
+	typedrpc.Handle(mux, gapDown, func(ctx context.Context, how string, send func(int) error) error {
 		if err := send(1); err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		ended <- send(2)
 		return ctx.Err()
 	})
-	typedrpc.HandleClientStream(mux, gapUp, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, gapUp, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
 		n := 0
 		for _, err := range items {
 			if err != nil {
@@ -58,11 +58,11 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		}
 		return n, nil
 	})
-	typedrpc.HandleClientStream(mux, gapWait, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, gapWait, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	})
-	typedrpc.HandleBidiStream(mux, gapBoth, func(_ context.Context, _ string, s *typedrpc.Stream[int, int]) error {
+	typedrpc.Handle(mux, gapBoth, func(_ context.Context, _ string, s *typedrpc.Stream[int, int]) error {
 		if err := s.Send(1); err != nil {
 			return err
 		}
@@ -70,10 +70,10 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		ended <- err
 		return err
 	})
-	typedrpc.HandleServerStream(mux, gapFetch, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, gapFetch, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
 		return typedrpc.SendReader(send, io.MultiReader(strings.NewReader("begin"), never{}), nil)
 	})
-	typedrpc.HandleClientStream(mux, gapStore, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, gapStore, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (typedrpc.Empty, error) {
 		r, err := typedrpc.NewReader(items, nil)
 		if err == nil {
 			_, err = io.Copy(io.Discard, r)

@@ -31,8 +31,8 @@ func halfDone(t *testing.T, limits typedrpc.Limits) (*testkit.RawPeer, *typedrpc
 	t.Helper()
 	noted := new(int)
 	mux := lab.Bidi(lab.Lingers)
-	typedrpc.HandleNotification(mux, lab.FlowNote, func(context.Context, string) { *noted++ })
-	typedrpc.HandleClientStream(mux, lab.FlowUp, func(ctx context.Context, _ int, seq iter.Seq2[string, error]) (int, error) {
+	typedrpc.Handle(mux, lab.FlowNote, func(context.Context, string) error { *noted++; return nil })
+	typedrpc.Handle(mux, lab.FlowUp, func(ctx context.Context, _ int, seq iter.Seq2[string, error]) (int, error) {
 		for _, err := range seq {
 			if err != nil {
 				return 0, err

@@ -74,10 +74,11 @@ func TestInterceptor_orderOfNotification(t *testing.T) {
 		var l trail
 		got := make(chan int, 1)
 		mux := typedrpc.NewMux(l.interceptor("s"))
-		typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) { l.add("first") })
-		typedrpc.HandleNotification(mux.Group(l.interceptor("group")), lab.Tell, func(_ context.Context, n int) {
+		typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { l.add("first"); return nil })
+		typedrpc.Handle(mux.Group(l.interceptor("group")), lab.Tell, func(_ context.Context, n int) error {
 			l.add("second")
 			got <- n
+			return nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{
 			OutgoingInterceptors: []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
@@ -103,7 +104,7 @@ func TestInterceptor_sees(t *testing.T) {
 		}
 		mux := typedrpc.NewMux(look("in"))
 		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
-		typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {})
+		typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{look("out")}})
 		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"k": "v"}})
 		k, number := "v", "5"
@@ -189,7 +190,7 @@ func TestInterceptor_metadataIsItsOwn(t *testing.T) {
 			return len(typedrpc.RequestFrom(ctx).Metadata), nil
 		})
 		got := make(chan int, 1)
-		typedrpc.HandleNotification(mux, lab.Tell, func(ctx context.Context, _ int) { got <- len(typedrpc.RequestFrom(ctx).Metadata) })
+		typedrpc.Handle(mux, lab.Tell, func(ctx context.Context, _ int) error { got <- len(typedrpc.RequestFrom(ctx).Metadata); return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				r.Metadata.Set(string(r.Payload), "only here")
@@ -340,7 +341,7 @@ func TestInterceptor_ofServer(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Shout, lab.HandleShout)
 		got := make(chan int, 1)
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, n int) { got <- n })
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, n int) error { got <- n; return nil })
 		srv := &typedrpc.Server{OutgoingInterceptors: []typedrpc.Interceptor{l.interceptor("s")}}
 		_, server := o.Connect(t, srv, &typedrpc.DialOptions{Mux: mux})
 		_, err := typedrpc.Call(t.Context(), server, lab.Shout, "x")
@@ -362,7 +363,7 @@ func TestInterceptor_stopsNotification(t *testing.T) {
 			}
 			return next(ctx, r)
 		})
-		typedrpc.HandleNotification(mux, lab.Tell, func(_ context.Context, n int) { got <- n })
+		typedrpc.Handle(mux, lab.Tell, func(_ context.Context, n int) error { got <- n; return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, nil)
 		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 1))
 		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 2))

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,21 +15,6 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
-
-func TestKeyed_isForMethods(t *testing.T) {
-	for name, declare := range map[string]func(){
-		"notification":  func() { typedrpc.NewNotification[int]("n", typedrpc.Keyed) },
-		"server stream": func() { typedrpc.NewServerStream[int, int]("s", typedrpc.Keyed) },
-		"client stream": func() { typedrpc.NewClientStream[int, int, int]("c", typedrpc.Keyed) },
-		"both":          func() { typedrpc.NewBidiStream[int, int, int]("b", typedrpc.Keyed) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			is := is.New(t)
-			defer func() { is.True(strings.Contains(fmt.Sprint(recover()), "Keyed is for methods")) }()
-			declare()
-		})
-	}
-}
 
 func TestKeyed_isSentAgainAndRunsOnce(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {

@@ -25,7 +25,7 @@ func TestLane_orderAcrossNotificationsAndSerialCalls(t *testing.T) {
 		l := lab.New()
 		var got []int // by one goroutine at a time: the race detector would tell
 		see := func(n int) { got = append(got, n) }
-		typedrpc.HandleNotification(l.Mux, lab.LaneNumber, func(_ context.Context, n int) { see(n) })
+		typedrpc.Handle(l.Mux, lab.LaneNumber, func(_ context.Context, n int) error { see(n); return nil })
 		typedrpc.Handle(l.Mux, lab.LaneSerial, func(_ context.Context, n int) (int, error) { see(n); return n, nil })
 		c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.NoErr(err)
@@ -55,7 +55,7 @@ func TestLane_slowHandlerHoldsTheSenderUp(t *testing.T) {
 		l.Limits.Window = 1000
 		gate := make(chan struct{})
 		handled := 0
-		typedrpc.HandleNotification(l.Mux, lab.LaneWord, func(context.Context, string) { <-gate; handled++ })
+		typedrpc.Handle(l.Mux, lab.LaneWord, func(context.Context, string) error { <-gate; handled++; return nil })
 		c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.NoErr(err)
 		text := string(make([]byte, 30)) // longer in JSON: what counts are encoded bytes
@@ -89,7 +89,7 @@ func TestLane_messageLargerThanTheWindowGoesAlone(t *testing.T) {
 		l := lab.New()
 		l.Limits.Window = 100
 		handled := 0
-		typedrpc.HandleNotification(l.Mux, lab.LaneWord, func(context.Context, string) { handled++ })
+		typedrpc.Handle(l.Mux, lab.LaneWord, func(context.Context, string) error { handled++; return nil })
 		c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.NoErr(err)
 		for range 50 {
@@ -113,11 +113,12 @@ func TestLane_randomSizesAndWindowsNeverDeadlock(t *testing.T) {
 			l.Limits.MaxBuffered = 1 + rng.IntN(4000)
 			var got []int
 			slow := rng.IntN(3) == 0
-			typedrpc.HandleNotification(l.Mux, lab.LaneWord, func(_ context.Context, s string) {
+			typedrpc.Handle(l.Mux, lab.LaneWord, func(_ context.Context, s string) error {
 				got = append(got, len(s))
 				if slow && len(got)%7 == 0 {
 					time.Sleep(time.Millisecond)
 				}
+				return nil
 			})
 			c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{
 				Dialect: d, Limits: typedrpc.Limits{MaxBuffered: 1 + rng.IntN(4000)},
@@ -176,7 +177,7 @@ func TestLane_everyNotifyIsCreditedOnce(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			l := lab.New()
-			typedrpc.HandleNotification(l.Mux, lab.LaneWord, func(context.Context, string) { panic("also then") })
+			typedrpc.Handle(l.Mux, lab.LaneWord, func(context.Context, string) error { panic("also then") })
 			p, err := testkit.Join(l.Server, offer)
 			is.NoErr(err)
 			_, err = p.Hello()
@@ -229,7 +230,7 @@ func TestLane_peerThatIgnoresTheWindowIsClosed(t *testing.T) {
 			l := lab.New()
 			l.Limits = typedrpc.Limits{Window: 1000, MaxMessage: 1000, MaxBuffered: 4000}
 			block := make(chan struct{})
-			typedrpc.HandleNotification(l.Mux, lab.LaneWord, func(context.Context, string) { <-block })
+			typedrpc.Handle(l.Mux, lab.LaneWord, func(context.Context, string) error { <-block; return nil })
 			p, err := testkit.Join(l.Server, offer)
 			is.NoErr(err)
 			if offer != "" {
@@ -254,9 +255,10 @@ func TestLane_deadlockThroughThePeerFails(t *testing.T) {
 		is := is.New(t)
 		client, server := typedrpc.NewMux(), typedrpc.NewMux()
 		result := make(chan error, 1)
-		typedrpc.HandleNotification(client, lab.LaneNumber, func(ctx context.Context, n int) {
+		typedrpc.Handle(client, lab.LaneNumber, func(ctx context.Context, n int) error {
 			_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.LaneRelay, n)
 			result <- err
+			return nil
 		})
 		typedrpc.Handle(client, lab.LaneSerial, func(_ context.Context, n int) (int, error) { return n, nil })
 		typedrpc.Handle(server, lab.LaneRelay, func(ctx context.Context, n int) (int, error) {
@@ -335,19 +337,20 @@ func TestLane_fullWindowInsideAnOrderedHandlerFails(t *testing.T) {
 		client, server := typedrpc.NewMux(), typedrpc.NewMux()
 		const window = 300
 		result := make(chan error, 1)
-		flood := func(ctx context.Context, n int) {
+		flood := func(ctx context.Context, n int) error {
 			for range 10 {
 				if err := typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx), lab.LaneNumber, n+1); err != nil {
 					select {
 					case result <- err:
 					default:
 					}
-					return
+					return nil
 				}
 			}
+			return nil
 		}
-		typedrpc.HandleNotification(client, lab.LaneNumber, flood) // both sides answer each with ten
-		typedrpc.HandleNotification(server, lab.LaneNumber, flood)
+		typedrpc.Handle(client, lab.LaneNumber, flood) // both sides answer each with ten
+		typedrpc.Handle(server, lab.LaneNumber, flood)
 		c, _ := lab.TwoWays(t, d, client, server, typedrpc.Limits{Window: window})
 		is.NoErr(typedrpc.Notify(t.Context(), c, lab.LaneNumber, 0))
 		err := <-result
@@ -364,11 +367,12 @@ func TestLane_concurrentSendersAllGetThrough(t *testing.T) {
 		l.Limits.Window = 500
 		last := map[int]int{}
 		order, total := true, 0
-		typedrpc.HandleNotification(l.Mux, lab.LaneNumber, func(_ context.Context, n int) {
+		typedrpc.Handle(l.Mux, lab.LaneNumber, func(_ context.Context, n int) error {
 			who, i := n/1000, n%1000
 			order = order && i == last[who]
 			last[who] = i + 1
 			total++
+			return nil
 		})
 		c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.NoErr(err)

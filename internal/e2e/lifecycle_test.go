@@ -161,9 +161,10 @@ func TestConn_closeInsideNotification(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
 		ended := make(chan error, 1)
-		typedrpc.HandleNotification(mux, lab.Tell, func(ctx context.Context, _ int) {
+		typedrpc.Handle(mux, lab.Tell, func(ctx context.Context, _ int) error {
 			typedrpc.ConnFrom(ctx).Close()
 			ended <- ctx.Err()
+			return nil
 		})
 		client, server := o.Connect(t, &typedrpc.Server{}, &typedrpc.DialOptions{Mux: mux})
 		is.NoErr(typedrpc.Notify(t.Context(), server, lab.Tell, 1))

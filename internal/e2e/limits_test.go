@@ -64,7 +64,7 @@ func TestMaxSize_checkedByReceiver(t *testing.T) {
 		noted := make(chan string, 2)
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, strict, lab.HandleShout)
-		typedrpc.HandleNotification(mux, strictNote, func(_ context.Context, s string) { noted <- s })
+		typedrpc.Handle(mux, strictNote, func(_ context.Context, s string) error { noted <- s; return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		_, err := typedrpc.Call(t.Context(), client, loose, "0123456789")
 		is.True(errors.Is(err, typedrpc.ResourceExhausted))

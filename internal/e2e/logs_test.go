@@ -47,7 +47,7 @@ func TestLogs_ofPeers(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, fail, func(_ context.Context, s string) (string, error) { return "", errors.New("no such " + s) })
 		typedrpc.Handle(mux, fall, func(_ context.Context, s string) (string, error) { panic(s) })
-		typedrpc.HandleNotification(mux, typedrpc.NewNotification[picky]("logs.note"), func(context.Context, picky) {})
+		typedrpc.Handle(mux, typedrpc.NewNotification[picky]("logs.note"), func(context.Context, picky) error { return nil })
 		mux.HandleFallback(func(_ context.Context, r *typedrpc.Request) (typedrpc.Raw, error) { return nil, errors.New(r.Method) })
 		return mux
 	}

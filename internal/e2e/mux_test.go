@@ -49,7 +49,7 @@ func TestNewMethod_badNames(t *testing.T) {
 }
 
 func TestNewMethod_badTraits(t *testing.T) {
-	for want, trait := range map[string]typedrpc.Trait{
+	for want, trait := range map[string]typedrpc.MethodTrait{
 		"nil trait":                  nil,
 		"Timeout must be positive":   typedrpc.Timeout(0),
 		"MaxSize must be positive":   typedrpc.MaxSize(-1),
@@ -66,21 +66,18 @@ func TestNewMethod_badTraits(t *testing.T) {
 			is.True(strings.HasPrefix(text, "typedrpc: "))
 		})
 	}
-	for name, trait := range map[string]typedrpc.Trait{
-		"Idempotent": typedrpc.Idempotent, "Serial": typedrpc.Serial,
-		"Timeout": typedrpc.Timeout(1), "Retry": typedrpc.Retry(typedrpc.RetryPolicy{}),
-	} {
-		is := is.New(t)
-		text := panicText(func() { typedrpc.NewNotification[int]("n", trait) })
-		is.True(strings.HasPrefix(text, fmt.Sprintf(`typedrpc: notification "n": %s is for methods`, name)))
-	}
-	for name, trait := range map[string]typedrpc.Trait{
-		"Idempotent": typedrpc.Idempotent, "Retry": typedrpc.Retry(typedrpc.RetryPolicy{}),
-	} {
-		is := is.New(t)
-		text := panicText(func() { typedrpc.NewBidiStream[int, int, int]("s", trait) })
-		is.Equal(text, fmt.Sprintf(`typedrpc: bidirectional stream "s": %s is for methods`, name))
-	}
+	is := is.New(t)
+	text := panicText(func() { typedrpc.NewMethod[int, int]("m", typedrpc.Idempotent, typedrpc.Keyed) })
+	is.True(strings.Contains(text, "Idempotent and Keyed"))
+	never := typedrpc.Retry(typedrpc.RetryPolicy{Codes: []typedrpc.Code{typedrpc.Unavailable, typedrpc.Aborted}})
+	text = panicText(func() { typedrpc.NewMethod[int, int]("m", never) })
+	is.True(strings.Contains(text, `retries "aborted", which is always an answer`))
+	typedrpc.NewMethod[int, int]("m", never, typedrpc.Idempotent)
+	typedrpc.NewMethod[int, int]("m", typedrpc.Keyed, never)
+	text = panicText(func() { typedrpc.NewNotification[int]("n", nil) })
+	is.True(strings.Contains(text, "nil trait"))
+	text = panicText(func() { typedrpc.NewBidiStream[int, int, int]("s", nil) })
+	is.True(strings.Contains(text, "nil trait"))
 }
 
 func TestHandle_twice(t *testing.T) {
@@ -89,12 +86,12 @@ func TestHandle_twice(t *testing.T) {
 	typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
 	text := panicText(func() { typedrpc.Handle(mux.Group(), lab.Sum, lab.HandleSum) })
 	is.Equal(text, `typedrpc: method "math.sum" is registered already`)
-	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {})
-	typedrpc.HandleNotification(mux, lab.Tell, func(context.Context, int) {}) // allowed
+	typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { return nil })
+	typedrpc.Handle(mux, lab.Tell, func(context.Context, int) error { return nil }) // allowed
 	other := typedrpc.NewNotification[string]("tell")
-	is.True(panicText(func() { typedrpc.HandleNotification(mux, other, func(context.Context, string) {}) }) != "no panic")
+	is.True(panicText(func() { typedrpc.Handle(mux, other, func(context.Context, string) error { return nil }) }) != "no panic")
 	clash := typedrpc.NewNotification[string]("math.sum")
-	is.True(panicText(func() { typedrpc.HandleNotification(mux, clash, func(context.Context, string) {}) }) != "no panic")
+	is.True(panicText(func() { typedrpc.Handle(mux, clash, func(context.Context, string) error { return nil }) }) != "no panic")
 }
 
 func TestHandleFallback_twice(t *testing.T) {
@@ -261,7 +258,7 @@ func TestForward_notification(t *testing.T) {
 		is := is.New(t)
 		got := make(chan int, 1)
 		backend := typedrpc.NewMux()
-		typedrpc.HandleNotification(backend, lab.Tell, func(_ context.Context, n int) { got <- n })
+		typedrpc.Handle(backend, lab.Tell, func(_ context.Context, n int) error { got <- n; return nil })
 		client := proxy(t, o, backend)
 		is.NoErr(typedrpc.Notify(t.Context(), client, lab.Tell, 77))
 		is.Equal(<-got, 77)
@@ -352,7 +349,7 @@ func TestHandleNotification_validates(t *testing.T) {
 		got := make(chan age, 2)
 		birthday := typedrpc.NewNotification[age]("birthday")
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, birthday, func(_ context.Context, a age) { got <- a })
+		typedrpc.Handle(mux, birthday, func(_ context.Context, a age) error { got <- a; return nil })
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, nil)
 		is.NoErr(typedrpc.Notify(t.Context(), client, birthday, -5))
 		is.NoErr(typedrpc.Notify(t.Context(), client, birthday, 5))
@@ -369,7 +366,7 @@ func TestHandle_mistakes(t *testing.T) {
 		"Mux.Group: interceptor 0 is nil":  func() { new(typedrpc.Mux).Group(nil) },
 		"not made by NewMethod":            func() { typedrpc.Handle(typedrpc.NewMux(), typedrpc.Method[int, int]{}, nil) },
 		"\"math.sum\": the handler is nil": func() { typedrpc.Handle(typedrpc.NewMux(), lab.Sum, nil) },
-		"\"tell\": the handler is nil":     func() { typedrpc.HandleNotification(typedrpc.NewMux(), lab.Tell, nil) },
+		"\"tell\": the handler is nil":     func() { typedrpc.Handle(typedrpc.NewMux(), lab.Tell, nil) },
 	} {
 		is := is.New(t)
 		is.True(strings.Contains(panicText(f), want))

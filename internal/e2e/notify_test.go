@@ -71,7 +71,7 @@ func TestNotify_metadataCountsInTheWindow(t *testing.T) {
 		stuck := typedrpc.NewNotification[int]("stuck")
 		release := make(chan struct{})
 		l := lab.New()
-		typedrpc.HandleNotification(l.Mux, stuck, func(context.Context, int) { <-release })
+		typedrpc.Handle(l.Mux, stuck, func(context.Context, int) error { <-release; return nil })
 		c, _, err := typedrpctest.Dial(l.Server, nil)
 		is.NoErr(err)
 		defer c.Close()
@@ -97,7 +97,7 @@ func TestNotify_metadataCountsInTheWindow(t *testing.T) {
 		l.Limits = typedrpc.Limits{Window: 4096, MaxMessage: 1024}
 		release := make(chan struct{})
 		defer close(release)
-		typedrpc.HandleNotification(l.Mux, typedrpc.NewNotification[int]("stuck"), func(context.Context, int) { <-release })
+		typedrpc.Handle(l.Mux, typedrpc.NewNotification[int]("stuck"), func(context.Context, int) error { <-release; return nil })
 		p, err := testkit.Join(l.Server, testkit.BinaryProtocol)
 		is.NoErr(err)
 		_, err = p.Hello()
@@ -143,11 +143,12 @@ func TestBroadcast_slowClientsDelayNobody(t *testing.T) {
 				var conns []*typedrpc.Conn
 				for i, hold := range holds {
 					mux := typedrpc.NewMux()
-					typedrpc.HandleNotification(mux, news, func(_ context.Context, s string) {
+					typedrpc.Handle(mux, news, func(_ context.Context, s string) error {
 						<-hold
 						if len(s) == tt.length {
 							took[i].Store(int64(time.Since(began)))
 						}
+						return nil
 					})
 					c, s, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Mux: mux})
 					is.NoErr(err)
@@ -183,9 +184,9 @@ func TestNotify_whatThePeerDidWrongIsLoggedAtDebug(t *testing.T) {
 		is := is.New(t)
 		var log levels
 		mux := typedrpc.NewMux()
-		typedrpc.HandleNotification(mux, typedrpc.NewNotification[int]("number"), func(context.Context, int) { t.Error("the handler ran") })
-		typedrpc.HandleNotification(mux, typedrpc.NewNotification[string]("short", typedrpc.MaxSize(10)), func(context.Context, string) { t.Error("the handler ran") })
-		typedrpc.HandleNotification(mux, typedrpc.NewNotification[string]("panics"), func(context.Context, string) { panic("boom") })
+		typedrpc.Handle(mux, typedrpc.NewNotification[int]("number"), func(context.Context, int) error { t.Error("the handler ran"); return nil })
+		typedrpc.Handle(mux, typedrpc.NewNotification[string]("short", typedrpc.MaxSize(10)), func(context.Context, string) error { t.Error("the handler ran"); return nil })
+		typedrpc.Handle(mux, typedrpc.NewNotification[string]("panics"), func(context.Context, string) error { panic("boom") })
 		c, _, err := typedrpctest.Dial(&typedrpc.Server{Mux: mux, Logger: slog.New(&log)}, &typedrpc.DialOptions{Dialect: d})
 		is.NoErr(err)
 		defer c.Close()

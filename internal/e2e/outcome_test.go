@@ -370,7 +370,7 @@ func TestOutcome_broadcastReachesThoseThatAreAway(t *testing.T) {
 		var towns []*lab.Town
 		for i := range 3 {
 			mux := typedrpc.NewMux()
-			typedrpc.HandleNotification(mux, lab.LaneNumber, func(_ context.Context, n int) { got[i].Add(int64(n)) })
+			typedrpc.Handle(mux, lab.LaneNumber, func(_ context.Context, n int) error { got[i].Add(int64(n)); return nil })
 			towns = append(towns, &lab.Town{Srv: w.Server})
 			c := towns[i].Dial(t, &typedrpc.DialOptions{Dialect: d, Mux: mux, Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: time.Minute}})
 			defer c.Close()

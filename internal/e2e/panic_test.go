@@ -97,7 +97,7 @@ func TestHandle_goexit(t *testing.T) {
 				}
 				typedrpc.Handle(l.Mux, leave, exit)
 				typedrpc.Handle(l.Mux, leaveLane, exit)
-				typedrpc.HandleNotification(l.Mux, leaveNote, func(context.Context, typedrpc.Empty) { runtime.Goexit() })
+				typedrpc.Handle(l.Mux, leaveNote, func(context.Context, typedrpc.Empty) error { runtime.Goexit(); return nil })
 				typedrpc.Handle(l.Mux, alive, func(_ context.Context, n int) (int, error) { return n, nil })
 				c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 				is.NoErr(err)

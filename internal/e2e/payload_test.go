@@ -31,7 +31,7 @@ func TestPayload_whiteSpace(t *testing.T) {
 			got = string(h)
 			return typedrpc.Raw(sent), nil
 		})
-		typedrpc.HandleClientStream(mux, typedrpc.NewClientStream[handed, handed, string]("up"), func(_ context.Context, h handed, items iter.Seq2[handed, error]) (string, error) {
+		typedrpc.Handle(mux, typedrpc.NewClientStream[handed, handed, string]("up"), func(_ context.Context, h handed, items iter.Seq2[handed, error]) (string, error) {
 			all := string(h)
 			for item, err := range items {
 				if err != nil {

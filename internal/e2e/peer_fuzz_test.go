@@ -42,7 +42,7 @@ func misbehave(t *testing.T, data []byte) {
 		return typedrpc.Empty{}, ctx.Err()
 	})
 	typedrpc.Handle(mux, lab.LaneSerial, func(_ context.Context, n int) (int, error) { return n, nil })
-	typedrpc.HandleNotification(mux, lab.Note, func(context.Context, int) {})
+	typedrpc.Handle(mux, lab.Note, func(context.Context, int) error { return nil })
 	limits := typedrpc.Limits{MaxCalls: 4, Window: 200, MaxMessage: 1000, MaxBuffered: 2000}
 	quiet := slog.New(slog.DiscardHandler)
 

@@ -141,8 +141,9 @@ func specServer(t *testing.T) (url string, notified chan string) {
 		return []any{"hello", 5}, nil
 	})
 	for _, name := range []string{"update", "notify_hello", "notify_sum"} {
-		typedrpc.HandleNotification(mux, typedrpc.NewNotification[[]int](name), func(_ context.Context, ns []int) {
+		typedrpc.Handle(mux, typedrpc.NewNotification[[]int](name), func(_ context.Context, ns []int) error {
 			notified <- fmt.Sprint(name, ns)
+			return nil
 		})
 	}
 	return serve(t, &typedrpc.Server{Mux: mux}), notified

@@ -107,7 +107,7 @@ func TestRestart_requestThatCannotBeSent(t *testing.T) {
 		is := is.New(t)
 		var stream = typedrpc.NewServerStream[string, int]("restart.large", typedrpc.MaxSize(100))
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, stream, func(ctx context.Context, _ string, send func(int) error) error {
+		typedrpc.Handle(mux, stream, func(ctx context.Context, _ string, send func(int) error) error {
 			<-ctx.Done()
 			return send(1)
 		})
@@ -248,7 +248,7 @@ func TestRestart_backoff(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, numbersOnce, func(ctx context.Context, _ numbers, send func(int) error) error {
+		typedrpc.Handle(mux, numbersOnce, func(ctx context.Context, _ numbers, send func(int) error) error {
 			typedrpc.ConnFrom(ctx).Close()
 			return nil
 		})

@@ -48,7 +48,7 @@ type counter struct {
 func (k *counter) mux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
 	for _, s := range []typedrpc.ServerStream[numbers, int]{numbersOnce, numbersFor} {
-		typedrpc.HandleServerStream(mux, s, k.serve)
+		typedrpc.Handle(mux, s, k.serve)
 	}
 	return mux
 }
@@ -300,7 +300,7 @@ func TestRestart_otherEndsAreEnds(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, numbersOn, func(_ context.Context, n numbers, send func(int) error) error {
+		typedrpc.Handle(mux, numbersOn, func(_ context.Context, n numbers, send func(int) error) error {
 			if n.To == 0 {
 				return nil
 			}

@@ -185,7 +185,7 @@ func TestRestart_declarations(t *testing.T) {
 		defer func() { is.True(recover() != nil) }() // one name, so one handler
 		mux := typedrpc.NewMux()
 		none := func(context.Context, numbers, func(int) error) error { return nil }
-		typedrpc.HandleServerStream(mux, numbersOnce, none)
-		typedrpc.HandleServerStream(mux, numbersOn, none)
+		typedrpc.Handle(mux, numbersOnce, none)
+		typedrpc.Handle(mux, numbersOn, none)
 	}()
 }

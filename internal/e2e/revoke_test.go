@@ -226,9 +226,10 @@ func TestRevoke_contextsEndBeforeItReturns(t *testing.T) {
 					<-ctx.Done()
 					return typedrpc.Empty{}, ctx.Err()
 				})
-				typedrpc.HandleNotification(r.Mux, lab.LaneNumber, func(ctx context.Context, _ int) { // on the lane
+				typedrpc.Handle(r.Mux, lab.LaneNumber, func(ctx context.Context, _ int) error { // on the lane
 					ctxs <- ctx
 					<-ctx.Done()
+					return nil
 				})
 				w := &lab.Town{Srv: r.Server}
 				c := w.Dial(t, patient(d, "ann"))

@@ -32,7 +32,7 @@ func TestStream_lostLinkIsNoEOF(t *testing.T) {
 				is := is.New(t)
 				ended := make(chan error, 1)
 				mux := typedrpc.NewMux()
-				typedrpc.HandleBidiStream(mux, endBoth, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+				typedrpc.Handle(mux, endBoth, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
 					_, err := s.Recv()
 					ended <- err
 					return err
@@ -64,7 +64,7 @@ func TestStream_lostLinkIsNoEOF(t *testing.T) {
 func TestSendAll_endsWhileItSends(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
-	typedrpc.HandleClientStream(mux, endUp, func(ctx context.Context, _ typedrpc.Empty, _ iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, endUp, func(ctx context.Context, _ typedrpc.Empty, _ iter.Seq2[int, error]) (int, error) {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	})

@@ -45,7 +45,7 @@ var fuzzLimits = typedrpc.Limits{MaxCalls: 6, Window: 400, MaxMessage: 1000, Max
 // fuzzMux handles streams in the ways that their requests name.
 func fuzzMux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, lab.FlowDown, func(ctx context.Context, n int, send func(string) error) error {
+	typedrpc.Handle(mux, lab.FlowDown, func(ctx context.Context, n int, send func(string) error) error {
 		for i := range n * 10 {
 			if err := send(testkit.Letters(i * 20)); err != nil {
 				return err
@@ -53,7 +53,7 @@ func fuzzMux() *typedrpc.Mux {
 		}
 		return nil
 	})
-	typedrpc.HandleClientStream(mux, lab.FlowUp, func(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
+	typedrpc.Handle(mux, lab.FlowUp, func(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
 		got := 0
 		for _, err := range items {
 			if got++; err != nil || got == n {
@@ -62,14 +62,14 @@ func fuzzMux() *typedrpc.Mux {
 		}
 		return got, nil
 	})
-	typedrpc.HandleBidiStream(mux, lab.FlowBoth, func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error {
+	typedrpc.Handle(mux, lab.FlowBoth, func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error {
 		if len(req) > 20 {
 			return lab.Lingers(ctx, req, s) // and reads nothing
 		}
 		return lab.EchoItems(ctx, req, s)
 	})
 	typedrpc.Handle(mux, lab.FlowCall, func(_ context.Context, s string) (string, error) { return s, nil })
-	typedrpc.HandleNotification(mux, lab.FlowNote, func(context.Context, string) {})
+	typedrpc.Handle(mux, lab.FlowNote, func(context.Context, string) error { return nil })
 	return mux
 }
 

@@ -156,7 +156,7 @@ func TestInterceptor_streams(t *testing.T) {
 		var j journal
 		var sc scene
 		mux := typedrpc.NewMux(j.logging("handler", "outer"), j.logging("handler", "inner"))
-		typedrpc.HandleBidiStream(mux, talk, func(_ context.Context, _ string, s *typedrpc.Stream[string, string]) error {
+		typedrpc.Handle(mux, talk, func(_ context.Context, _ string, s *typedrpc.Stream[string, string]) error {
 			for v, err := range s.All() {
 				if err != nil {
 					return err
@@ -221,7 +221,7 @@ func TestInterceptor_stopsItems(t *testing.T) {
 					}
 					seen := make(chan error, 1)
 					mux := typedrpc.NewMux(handlers...)
-					typedrpc.HandleBidiStream(mux, talk, func(_ context.Context, _ string, s *typedrpc.Stream[string, string]) error {
+					typedrpc.Handle(mux, talk, func(_ context.Context, _ string, s *typedrpc.Stream[string, string]) error {
 						for {
 							v, err := s.Recv()
 							if err == nil {

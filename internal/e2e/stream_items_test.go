@@ -253,7 +253,7 @@ func TestStream_serial(t *testing.T) {
 		var running atomic.Int64
 		var order []int // one handler at a time: the race detector watches
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, turns, func(_ context.Context, n int, send func(int) error) error {
+		typedrpc.Handle(mux, turns, func(_ context.Context, n int, send func(int) error) error {
 			if running.Add(1) != 1 {
 				t.Error("two handlers of the lane at once")
 			}

@@ -28,7 +28,7 @@ func TestOnItem_foreignErrorsStayHere(t *testing.T) {
 			return next(ctx, r)
 		})
 		guarded := typedrpc.NewBidiStream[string, string, string]("test.guarded")
-		typedrpc.HandleBidiStream(mux, guarded, lab.EchoItems)
+		typedrpc.Handle(mux, guarded, lab.EchoItems)
 		var log strings.Builder
 		srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		c, s, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{Dialect: d})
@@ -83,7 +83,7 @@ func TestReceive_interceptorCallsNextAgainAfterBreak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.HandleServerStream(mux, lab.FlowDown, func(_ context.Context, n int, send func(string) error) error {
+		typedrpc.Handle(mux, lab.FlowDown, func(_ context.Context, n int, send func(string) error) error {
 			for range n {
 				if err := send("x"); err != nil {
 					return err

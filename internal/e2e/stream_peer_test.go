@@ -112,7 +112,7 @@ func TestFlow_framesForNobody(t *testing.T) {
 	for name, tt := range frames {
 		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
 			mux := typedrpc.NewMux()
-			typedrpc.HandleServerStream(mux, lab.FlowDown, func(ctx context.Context, n int, _ func(string) error) error {
+			typedrpc.Handle(mux, lab.FlowDown, func(ctx context.Context, n int, _ func(string) error) error {
 				if n == 1 {
 					<-ctx.Done()
 				}

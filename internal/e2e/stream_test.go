@@ -101,7 +101,7 @@ func nothingLeft(t *testing.T, conns ...*typedrpc.Conn) {
 
 func (sc *scene) mux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleServerStream(mux, streamOut, func(_ context.Context, sizes []int, send func(part) error) error {
+	typedrpc.Handle(mux, streamOut, func(_ context.Context, sizes []int, send func(part) error) error {
 		for _, n := range sizes {
 			if err := send(partOf(n)); err != nil {
 				return err
@@ -109,7 +109,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 		}
 		return nil
 	})
-	typedrpc.HandleClientStream(mux, streamIn, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[part, error]) (int, error) {
+	typedrpc.Handle(mux, streamIn, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[part, error]) (int, error) {
 		n := 0
 		for p, err := range items {
 			if err != nil {
@@ -119,7 +119,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 		}
 		return n, nil
 	})
-	typedrpc.HandleBidiStream(mux, pingPongs, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[part, part]) error {
+	typedrpc.Handle(mux, pingPongs, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[part, part]) error {
 		for p, err := range s.All() {
 			if err != nil {
 				return err
@@ -130,7 +130,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 		}
 		return nil
 	})
-	typedrpc.HandleServerStream(mux, countTo, func(ctx context.Context, n positive, send func(int) error) error {
+	typedrpc.Handle(mux, countTo, func(ctx context.Context, n positive, send func(int) error) error {
 		for i := range int(n) {
 			if err := send(i); err != nil {
 				sc.ended <- err
@@ -139,7 +139,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 		}
 		return streamFault.New(int(n))
 	})
-	typedrpc.HandleClientStream(mux, addUp, func(ctx context.Context, most positive, items iter.Seq2[positive, error]) (int, error) {
+	typedrpc.Handle(mux, addUp, func(ctx context.Context, most positive, items iter.Seq2[positive, error]) (int, error) {
 		n := 0
 		for p, err := range items {
 			if err != nil {
@@ -193,9 +193,9 @@ func (sc *scene) mux() *typedrpc.Mux {
 		}
 		return nil
 	}
-	typedrpc.HandleBidiStream(mux, talk, converse)
-	typedrpc.HandleBidiStream(mux, sleeping, converse)
-	typedrpc.HandleBidiStream(mux, smallItems, converse)
+	typedrpc.Handle(mux, talk, converse)
+	typedrpc.Handle(mux, sleeping, converse)
+	typedrpc.Handle(mux, smallItems, converse)
 	typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
 	return mux
 }

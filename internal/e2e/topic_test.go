@@ -473,13 +473,9 @@ func TestTopic_close(t *testing.T) {
 func TestTopic_declarations(t *testing.T) {
 	hub := typedrpc.NewHub(nil)
 	for name, declare := range map[string]func(){
-		"slow on a method":       func() { typedrpc.NewMethod[int, int]("m", typedrpc.Slow(typedrpc.DropOldest)) },
-		"history on a stream":    func() { typedrpc.NewServerStream[int, int]("m", typedrpc.History(1, 0)) },
 		"history without bounds": func() { typedrpc.NewTopic[int]("m", typedrpc.History(0, 0)) },
 		"negative history":       func() { typedrpc.NewTopic[int]("m", typedrpc.History(-1, 0)) },
-		"serial":                 func() { typedrpc.NewTopic[int]("m", typedrpc.Serial) },
 		"bytes":                  func() { typedrpc.NewTopic[typedrpc.Bytes]("m") },
-		"idempotent":             func() { typedrpc.NewTopic[int]("m", typedrpc.Idempotent) },
 		"no wait":                func() { typedrpc.NewTopic[int]("m", typedrpc.Slow(typedrpc.WaitAtMost(0))) },
 		"no bytes":               func() { typedrpc.NewTopic[int]("m", typedrpc.Slow(typedrpc.DropNewest.Within(0))) },
 		"long name":              func() { typedrpc.NewTopic[int](strings.Repeat("m", 247)) },

@@ -65,12 +65,13 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 	typedrpc.Handle(mux, Do, do)
 	typedrpc.Handle(mux, Repeat, do)
 	typedrpc.Handle(mux, InOrder, do)
-	typedrpc.HandleNotification(mux, Note, func(ctx context.Context, text string) {
+	typedrpc.Handle(mux, Note, func(ctx context.Context, text string) error {
 		if rand.IntN(50) == 0 {
 			typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx).With(typedrpc.CallOptions{FailFast: true}), Heard, text)
 		}
+		return nil
 	})
-	typedrpc.HandleServerStream(mux, Count, func(_ context.Context, n int, send func(int) error) error {
+	typedrpc.Handle(mux, Count, func(_ context.Context, n int, send func(int) error) error {
 		for i := range n {
 			if err := send(i); err != nil {
 				return err
@@ -78,7 +79,7 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 		}
 		return nil
 	})
-	typedrpc.HandleServerStream(mux, CountOn, func(_ context.Context, r Range, send func(int) error) error {
+	typedrpc.Handle(mux, CountOn, func(_ context.Context, r Range, send func(int) error) error {
 		for i := r.From; i < r.To; i++ {
 			if err := send(i); err != nil {
 				return err
@@ -87,7 +88,7 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 		return nil
 	})
 	typedrpc.Handle(mux, Pay, payments.handle)
-	typedrpc.HandleClientStream(mux, Sum, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, Sum, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
 		sum := 0
 		for n, err := range items {
 			if err != nil {
@@ -97,7 +98,7 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 		}
 		return sum, nil
 	})
-	typedrpc.HandleBidiStream(mux, Echo, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+	typedrpc.Handle(mux, Echo, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
 		for {
 			n, err := s.Recv()
 			if errors.Is(err, io.EOF) {
@@ -111,7 +112,7 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 			}
 		}
 	})
-	typedrpc.HandleClientStream(mux, Put, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+	typedrpc.Handle(mux, Put, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 		r, err := typedrpc.NewReader(items, nil)
 		if err != nil {
 			return "", err
@@ -122,7 +123,7 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 		}
 		return fmt.Sprintf("%x", h.Sum(nil)), nil
 	})
-	typedrpc.HandleServerStream(mux, Get, func(_ context.Context, size int, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, Get, func(_ context.Context, size int, send func(typedrpc.Bytes) error) error {
 		return typedrpc.SendReader(send, strings.NewReader(strings.Repeat("x", size)), nil)
 	})
 	typedrpc.HandleTopic(mux, hub, Room, nil)
@@ -161,7 +162,7 @@ func do(ctx context.Context, j Job) (string, error) {
 func clientMux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Ask, func(_ context.Context, text string) (string, error) { return text, nil })
-	typedrpc.HandleNotification(mux, Heard, func(context.Context, string) {})
+	typedrpc.Handle(mux, Heard, func(context.Context, string) error { return nil })
 	return mux
 }
 

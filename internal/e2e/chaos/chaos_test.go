@@ -376,13 +376,14 @@ func fullLogThroughput(t *testing.T, d typedrpc.Dialect, up bool, log int, trip 
 	var got int
 	all := make(chan struct{})
 	mux := typedrpc.NewMux()
-	typedrpc.HandleNotification(mux, chaosNote, func(_ context.Context, m chaosMessage) {
+	typedrpc.Handle(mux, chaosNote, func(_ context.Context, m chaosMessage) error {
 		if m.N != got {
 			t.Errorf("%d in place of %d", m.N, got)
 		}
 		if got++; got == n {
 			close(all)
 		}
+		return nil
 	})
 	conns := make(chan *typedrpc.Conn, 1)
 	limits := typedrpc.Limits{MaxUnacked: log}

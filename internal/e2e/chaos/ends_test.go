@@ -61,8 +61,8 @@ func newEnding() *ending {
 	typedrpc.Handle(mux, endsTurn, slow)
 	typedrpc.Handle(mux, endsBig, func(ctx context.Context, n int) (string, error) { return strings.Repeat("x", n), d.pause(ctx) })
 	typedrpc.Handle(mux, endsBreak, func(ctx context.Context, _ int) (int, error) { d.pause(ctx); panic("broken") })
-	typedrpc.HandleNotification(mux, endsNote, func(ctx context.Context, _ string) { d.pause(ctx) })
-	typedrpc.HandleServerStream(mux, endsDown, func(ctx context.Context, n int, send func(string) error) error {
+	typedrpc.Handle(mux, endsNote, func(ctx context.Context, _ string) error { d.pause(ctx); return nil })
+	typedrpc.Handle(mux, endsDown, func(ctx context.Context, n int, send func(string) error) error {
 		for range n {
 			if err := send(strings.Repeat("y", rand.IntN(9000))); err != nil {
 				return err
@@ -70,7 +70,7 @@ func newEnding() *ending {
 		}
 		return d.pause(ctx)
 	})
-	typedrpc.HandleBidiStream(mux, endsBoth, func(ctx context.Context, _ int, s *typedrpc.Stream[string, string]) error {
+	typedrpc.Handle(mux, endsBoth, func(ctx context.Context, _ int, s *typedrpc.Stream[string, string]) error {
 		for v, err := range s.All() {
 			if err != nil {
 				return err

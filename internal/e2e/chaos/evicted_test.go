@@ -81,11 +81,12 @@ func newScenery(t *testing.T, srv *typedrpc.Server) *scenery {
 	}
 	mux := typedrpc.NewMux()
 	typedrpc.HandleTopic(mux, sc.hub, lossTopic, nil)
-	typedrpc.HandleNotification(mux, lossNote, func(ctx context.Context, m chaosMessage) {
+	typedrpc.Handle(mux, lossNote, func(ctx context.Context, m chaosMessage) error {
 		a := actorOf(ctx)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.notes = append(a.notes, m.N)
+		return nil
 	})
 	handleHanging(mux, "server", actorOf)
 	srv.Mux, srv.Logger, srv.OnConnect = mux, slog.New(slog.DiscardHandler), sc.connected
@@ -105,7 +106,7 @@ func handleHanging(mux *typedrpc.Mux, who string, of func(context.Context) *acto
 		of(ctx).tell(who+" handler", ctx.Err())
 		return typedrpc.Empty{}, ctx.Err()
 	})
-	typedrpc.HandleBidiStream(mux, lossEcho, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+	typedrpc.Handle(mux, lossEcho, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
 		for {
 			n, err := s.Recv()
 			if err == nil {
@@ -177,10 +178,11 @@ func (sc *scenery) actor(name string, o typedrpc.DialOptions) *actor {
 	sc.mu.Unlock()
 	o.Mux = typedrpc.NewMux()
 	handleHanging(o.Mux, "client", func(context.Context) *actor { return a })
-	typedrpc.HandleNotification(o.Mux, lossCount, func(_ context.Context, n [2]int) {
+	typedrpc.Handle(o.Mux, lossCount, func(_ context.Context, n [2]int) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.counts = append(a.counts, n)
+		return nil
 	})
 	o.OnState = func(s typedrpc.StateChange) {
 		if s.State == typedrpc.StateConnected && !s.Resumed {

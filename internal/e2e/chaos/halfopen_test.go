@@ -64,7 +64,7 @@ func newOutage(t *testing.T, d typedrpc.Dialect, limits typedrpc.Limits, cond ty
 			return 0, ctx.Err()
 		}
 	})
-	typedrpc.HandleBidiStream(mux, lossEcho, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+	typedrpc.Handle(mux, lossEcho, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
 		for {
 			n, err := s.Recv()
 			if err == nil {
@@ -75,10 +75,11 @@ func newOutage(t *testing.T, d typedrpc.Dialect, limits typedrpc.Limits, cond ty
 			}
 		}
 	})
-	typedrpc.HandleNotification(mux, lossNote, func(_ context.Context, m chaosMessage) {
+	typedrpc.Handle(mux, lossNote, func(_ context.Context, m chaosMessage) error {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.notes = append(o.notes, m.N)
+		return nil
 	})
 	accepted := make(chan *typedrpc.Conn, 10)
 	limits.Grace = time.Hour

@@ -161,10 +161,11 @@ func (l *ledger) mux() *typedrpc.Mux {
 	}
 	typedrpc.Handle(mux, lossOnce, run)
 	typedrpc.Handle(mux, lossAny, run)
-	typedrpc.HandleNotification(mux, lossNote, func(_ context.Context, m chaosMessage) {
+	typedrpc.Handle(mux, lossNote, func(_ context.Context, m chaosMessage) error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.notes = append(l.notes, m.N)
+		return nil
 	})
 	return mux
 }

@@ -136,9 +136,10 @@ func (y *chaosSide) check(what string, m chaosMessage, want int) {
 // mux has the handlers of what y sends.
 func (y *chaosSide) mux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleNotification(mux, chaosNote, func(_ context.Context, m chaosMessage) {
+	typedrpc.Handle(mux, chaosNote, func(_ context.Context, m chaosMessage) error {
 		y.check("notification", m, y.notes)
 		y.notes++
+		return nil
 	})
 	typedrpc.Handle(mux, chaosWho, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
 		y.peer = typedrpc.ConnFrom(ctx)
@@ -172,7 +173,7 @@ func (y *chaosSide) mux() *typedrpc.Mux {
 		}
 		return m, nil
 	})
-	typedrpc.HandleBidiStream(mux, chaosEcho, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[chaosMessage, chaosMessage]) error {
+	typedrpc.Handle(mux, chaosEcho, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[chaosMessage, chaosMessage]) error {
 		for {
 			m, err := s.Recv()
 			if err == io.EOF {

@@ -114,15 +114,15 @@ func (s *service) mux() *typedrpc.Mux {
 		<-ctx.Done()
 		return nothing, ctx.Err()
 	})
-	typedrpc.HandleNotification(mux, noteSlow, func(ctx context.Context, _ string) { <-ctx.Done() })
-	typedrpc.HandleNotification(mux, noteFast, func(context.Context, string) { s.noted.Add(1) })
+	typedrpc.Handle(mux, noteSlow, func(ctx context.Context, _ string) error { <-ctx.Done(); return nil })
+	typedrpc.Handle(mux, noteFast, func(context.Context, string) error { s.noted.Add(1); return nil })
 	s.streams(mux)
 	s.topics(mux)
 	return mux
 }
 
 func (s *service) streams(mux *typedrpc.Mux) {
-	typedrpc.HandleBidiStream(mux, streamTalk, func(_ context.Context, _ string, x *typedrpc.Stream[string, string]) error {
+	typedrpc.Handle(mux, streamTalk, func(_ context.Context, _ string, x *typedrpc.Stream[string, string]) error {
 		for v, err := range x.All() {
 			if err != nil {
 				return err
@@ -133,11 +133,11 @@ func (s *service) streams(mux *typedrpc.Mux) {
 		}
 		return nil
 	})
-	typedrpc.HandleClientStream(mux, streamDeaf, func(ctx context.Context, _ string, _ iter.Seq2[string, error]) (string, error) {
+	typedrpc.Handle(mux, streamDeaf, func(ctx context.Context, _ string, _ iter.Seq2[string, error]) (string, error) {
 		<-ctx.Done()
 		return "", ctx.Err()
 	})
-	typedrpc.HandleServerStream(mux, streamPour, func(_ context.Context, n int, send func(string) error) error {
+	typedrpc.Handle(mux, streamPour, func(_ context.Context, n int, send func(string) error) error {
 		for {
 			if err := send(text(n)); err != nil {
 				return err

@@ -34,7 +34,7 @@ func leakMux() *typedrpc.Mux {
 		}
 		return nil
 	}
-	typedrpc.HandleServerStream(mux, lab.FlowDown, func(_ context.Context, n int, send func(string) error) error {
+	typedrpc.Handle(mux, lab.FlowDown, func(_ context.Context, n int, send func(string) error) error {
 		for i := range n {
 			if err := send(testkit.Letters(i * 5)); err != nil {
 				return err
@@ -42,7 +42,7 @@ func leakMux() *typedrpc.Mux {
 		}
 		return leave(n)
 	})
-	typedrpc.HandleClientStream(mux, lab.FlowUp, func(_ context.Context, n int, items iter.Seq2[string, error]) (int, error) {
+	typedrpc.Handle(mux, lab.FlowUp, func(_ context.Context, n int, items iter.Seq2[string, error]) (int, error) {
 		for _, err := range items {
 			if n--; err != nil || n <= 0 {
 				return n, errors.Join(err, leave(-n))
@@ -50,7 +50,7 @@ func leakMux() *typedrpc.Mux {
 		}
 		return n, nil
 	})
-	typedrpc.HandleBidiStream(mux, lab.FlowBoth, func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error {
+	typedrpc.Handle(mux, lab.FlowBoth, func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error {
 		if len(req)%2 == 0 {
 			return lab.EchoItems(ctx, req, s)
 		}

@@ -153,7 +153,7 @@ func BenchmarkTopic_websocket(b *testing.B) {
 	mux, a := typedrpc.NewMux(), newAudience(conns)
 	typedrpc.HandleTopic(mux, hub, benchTopic, nil)
 	client := typedrpc.NewMux()
-	typedrpc.HandleNotification(client, benchNotice, func(context.Context, numbered) { a.reached() })
+	typedrpc.Handle(client, benchNotice, func(context.Context, numbered) error { a.reached(); return nil })
 	srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{codec}, Limits: typedrpc.Limits{KeepAlive: time.Hour}}
 	hs := httptest.NewServer(srv)
 	b.Cleanup(hs.Close)

@@ -18,7 +18,7 @@ var (
 // Bidi is a Mux with one handler of FlowBoth, and an echo.
 func Bidi(fn func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error) *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.HandleBidiStream(mux, FlowBoth, fn)
+	typedrpc.Handle(mux, FlowBoth, fn)
 	typedrpc.Handle(mux, FlowCall, func(_ context.Context, s string) (string, error) { return s, nil })
 	return mux
 }

@@ -64,10 +64,11 @@ func New() *Lab {
 	}
 	typedrpc.Handle(mux, Hang, hang)
 	typedrpc.Handle(mux, HangTwice, hang)
-	typedrpc.HandleNotification(mux, Note, func(_ context.Context, n int) {
+	typedrpc.Handle(mux, Note, func(_ context.Context, n int) error {
 		l.Mu.Lock()
 		defer l.Mu.Unlock()
 		l.notes = append(l.notes, n)
+		return nil
 	})
 	return l
 }

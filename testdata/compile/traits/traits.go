@@ -1,0 +1,15 @@
+// Package traits has what a declaration cannot be told: each line does not compile.
+package traits
+
+import "github.com/typedrpc/typedrpc"
+
+var (
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Idempotent)                            // want "missing method notification"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Serial)                                // want "missing method notification"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Keyed)                                 // want "missing method notification"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Timeout(1))                            // want "missing method notification"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Retry(typedrpc.RetryPolicy{}))         // want "missing method notification"
+	_ = typedrpc.NewServerStream[int, int]("s", typedrpc.Idempotent)                       // want "missing method stream"
+	_ = typedrpc.NewClientStream[int, int, int]("s", typedrpc.Keyed)                       // want "missing method stream"
+	_ = typedrpc.NewBidiStream[int, int, int]("s", typedrpc.Retry(typedrpc.RetryPolicy{})) // want "missing method stream"
+)
