@@ -29,9 +29,10 @@ type Conn struct {
 	keeper  Keeper
 	dialect session.Dialect // fixed by the first handshake
 
-	mu   sync.Mutex
-	sess *session.Session // nil while there is no open session
-	peer peer             // what its other end announced
+	mu     sync.Mutex
+	sess   *session.Session // nil while there is no open session
+	peer   peer             // what its other end announced …
+	bounds                  // … and of it what is read without the lock
 
 	outgoing // our calls, and the notifications' window
 	incoming // the peer's calls
@@ -65,7 +66,7 @@ func New(base context.Context, cfg Config, o Owner, k Keeper) *Conn {
 	c.partial = map[partID]*assembly{}
 	c.done = make(chan struct{})
 	c.ctx, c.cancel = context.WithCancelCause(base)
-	c.peer.limits = cfg.Limits.PlainPeer()
+	c.setPeerLocked(peer{limits: cfg.Limits.PlainPeer()})
 	c.account.Open(cfg.Ledger, c.evicted)
 	c.outbox.account = &c.account
 	return c

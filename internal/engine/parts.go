@@ -113,14 +113,16 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 	case a.over && key.id == 0:
 		c.partial[key] = a // to drop the rest; that of a call is dropped without it
 	}
+	if a.in != nil && body != nil {
+		c.beginLocked(a.in, body)
+		c.unlockAndWake()
+		return nil, nil, nil
+	}
 	c.mu.Unlock()
 	switch {
 	case e != nil:
 		return nil, nil, c.refusePart(a, e)
 	case body == nil:
-		return nil, nil, nil
-	case a.in != nil:
-		c.begin(a.in, body)
 		return nil, nil, nil
 	}
 	a.frame.Payload = body.B

@@ -75,7 +75,7 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 
 // checkReply refuses a response that cannot be sent.
 func (c *Conn) checkReply(in *Inbound, body *buf.Buf, meta map[string]string) error {
-	limit := int(min(c.Peer().Message, flow.MaxMessageCeiling))
+	limit := int(c.bounds.bytes.Load())
 	if s := in.Record.Decl(); s != nil {
 		limit = s.Limit(limit)
 	}
