@@ -114,16 +114,16 @@ func (c *Conn) priceLocked(in *Inbound) int {
 // busy asking, so they are not refused. What comes while it has calls of ours may
 // be what those wait for.
 func (c *Conn) affordsLocked(in *Inbound) bool {
-	most := c.account.Share(c.config.Limits.MaxBuffered)
+	most := c.config.Limits.MaxBuffered
 	unread := c.queued + c.unsent
 	if c.slots > 0 && in.array == nil {
-		return unread <= most
+		return c.account.Fits(unread, most)
 	}
 	sum, price := unread+c.bought.sum(), c.priceLocked(in)
 	if sum == 0 {
 		return !c.config.Posted || c.account.Room(price) || c.bought.waited >= postPatience
 	}
-	return sum+price <= most
+	return c.account.Fits(sum+price, most)
 }
 
 // postPatience is how many turns a POST waits at most for room in the ledger: of

@@ -194,11 +194,12 @@ func (c *Conn) startLocked(in *Inbound) {
 	c.buyLocked(in)
 }
 
-// returnedLocked notes that it has returned, and gives back what it held. The
-// account of a connection that has ended is closed with the last of them.
-func (c *Conn) returnedLocked(in *Inbound) {
+// returnedLocked notes that it has returned, and gives back what it held, but for
+// the bytes of its reply, which wait to be read now. The account of a connection
+// that has ended is closed with the last of them.
+func (c *Conn) returnedLocked(in *Inbound, reply int) {
 	c.unbuyLocked(in)
-	c.account.Served(int(in.held))
+	c.account.Served(int(in.held), reply)
 	in.held = 0
 	c.running--
 	c.settleAccountLocked()

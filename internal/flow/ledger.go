@@ -16,6 +16,7 @@ import (
 type Ledger struct {
 	most  int64
 	block int64
+	_     [64]byte // what follows is written all the time: a cache line of its own
 	used  atomic.Int64
 	left  atomic.Int64 // see Forgot
 
@@ -87,6 +88,10 @@ func (l *Ledger) share(n int) int64 {
 
 // full is where accounts begin to be ended.
 func (l *Ledger) full() int64 { return l.most / 16 * 9 }
+
+// allows reports whether an account may hold sum bytes that wants n of them now.
+// So little as everybody always may is allowed without a look at what all have.
+func (l *Ledger) allows(sum int64, n int) bool { return sum <= l.least()/2 || sum <= l.share(n) }
 
 // room reports whether n bytes more may come without anybody having to end.
 func (l *Ledger) room(n int) bool {
