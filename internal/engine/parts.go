@@ -23,7 +23,7 @@ func partOf(f *wire.Frame) partID {
 // parts are messages of which parts have come, whoever sent them. What becomes of
 // the whole is decided elsewhere. Under Conn.mu.
 type parts struct {
-	partial map[partID]*assembly
+	partial map[partID]*assembly // nil until there is one
 	pace    pace
 }
 
