@@ -26,7 +26,7 @@ type Account struct {
 	// under Ledger.mu
 	prev, next *Account
 	owner      string
-	told       time.Time // when evict was called
+	told       time.Duration // when evict was called, since Ledger.began; 0: it was not
 }
 
 // block is what accounts draw at once, of a ledger that is large enough.

@@ -16,6 +16,7 @@ import (
 type Ledger struct {
 	most  int64
 	block int64
+	began time.Time
 	_     [64]byte // what follows is written all the time: a cache line of its own
 	used  atomic.Int64
 	left  atomic.Int64 // see Forgot
@@ -32,7 +33,7 @@ type Ledger struct {
 
 // NewLedger makes a ledger of most bytes.
 func NewLedger(most int64) *Ledger {
-	return &Ledger{most: most, block: max(1, min(block, most/1024))}
+	return &Ledger{most: most, block: max(1, min(block, most/1024)), began: time.Now()}
 }
 
 // Used is how many bytes are drawn.
@@ -182,8 +183,8 @@ func (l *Ledger) relieveLocked(now time.Time) {
 		drawn := a.drawn.Load()
 		switch {
 		case drawn == 0 || a.evict == nil:
-		case !a.told.IsZero():
-			if now.Sub(a.told) < patience {
+		case a.told > 0:
+			if now.Sub(l.began)-a.told < patience {
 				left -= drawn
 			}
 		default:
@@ -209,7 +210,7 @@ func (l *Ledger) relieveLocked(now time.Time) {
 		if h.owner != "" {
 			owners[h.owner] -= h.weight
 		}
-		h.told = now
+		h.told = max(now.Sub(l.began), 1)
 		go h.evict()
 	}
 }
