@@ -235,7 +235,7 @@ var goStatements = map[string]int{
 	"internal/link/link.go Wake":               1, // the writer, while there is work
 	"internal/link/link.go Fail":               1, // the goodbye, bounded
 	"internal/link/ws_native.go Ping":          1, // stands in for coder/websocket, which waits for the pong
-	"internal/engine/incoming.go begin":        1, // one for each call being handled …
+	"internal/engine/incoming.go beginLocked":  1, // one for each call being handled …
 	"internal/engine/bought.go unparkLocked":   1, // … that waited for replies to be read
 	"internal/engine/inbound.go AfterFunc":     1, // as package context does
 	"internal/engine/inbound.go cancel":        1, // as package context does

@@ -24,9 +24,7 @@ import (
 type Client struct {
 	conn   *engine.Conn
 	o      Options
-	offers []string
 	chosen string
-	fixed  bool            // the first handshake has chosen
 	client string          // a random name
 	ctx    context.Context // ends with stop
 	stop   context.CancelFunc
@@ -36,11 +34,12 @@ type Client struct {
 	// of the supervisor's goroutine, and of the reader, which is the same
 	endpoints []endpoint
 	at        endpoint             // of this attempt
-	leave     bool                 // its server is going away
-	attempt   uint64               // of all, rising
-	failed    int                  // in a row
+	failed    int32                // attempts, in a row
+	fixed     bool                 // the first handshake has chosen
+	leave     bool                 // the server of this attempt is going away
 	opened    bool                 // this attempt got a link for the connection …
 	since     time.Time            // … then
+	attempt   uint64               // of all, rising
 	told      chan<- *status.Error // of the first; nil when it has been
 
 	mu       sync.Mutex
@@ -96,7 +95,7 @@ type Options struct {
 
 // New makes a client and its connection. Its error is a mistake in the options.
 func New(ctx context.Context, o Options, owner engine.Owner) (*Client, error) {
-	d := &Client{o: o, offers: o.Offers, now: make(chan struct{}, 1), turn: make(chan struct{}, 1), up: make(chan struct{})}
+	d := &Client{o: o, now: make(chan struct{}, 1), turn: make(chan struct{}, 1), up: make(chan struct{})}
 	var err error
 	if d.endpoints, err = endpoints(o.URL, o.URLs); err != nil {
 		return nil, err
@@ -105,7 +104,7 @@ func New(ctx context.Context, o Options, owner engine.Owner) (*Client, error) {
 	rand.Read(bits[:]) // never fails
 	d.client = hex.EncodeToString(bits[:])
 	d.o.Config.Heals = true
-	d.conn = engine.New(context.WithoutCancel(ctx), d.o.Config, owner, d)
+	d.conn = engine.New(context.WithoutCancel(ctx), &d.o.Config, session.Binary, owner, d)
 	context.AfterFunc(d.conn.Context(), o.Config.Detached.Stop)
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d, nil
@@ -218,7 +217,7 @@ func (d *Client) pause(wait time.Duration, cause error) bool {
 		return true
 	default:
 	}
-	d.change(Change{State: Waiting, Err: cause, Next: time.Now().Add(wait), Attempt: d.failed})
+	d.change(Change{State: Waiting, Err: cause, Next: time.Now().Add(wait), Attempt: int(d.failed)})
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -234,7 +233,7 @@ func (d *Client) pause(wait time.Duration, cause error) bool {
 // link, which it serves until that ends.
 func (d *Client) round(ctx context.Context) (cause error) {
 	for _, d.at = range d.order() {
-		d.change(Change{State: Connecting, Attempt: d.failed + 1, URL: d.at.where})
+		d.change(Change{State: Connecting, Attempt: int(d.failed) + 1, URL: d.at.where})
 		cause = d.connect(ctx)
 		if d.opened || d.final(cause) || ctx.Err() != nil || d.ctx.Err() != nil {
 			break

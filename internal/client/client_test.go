@@ -249,7 +249,7 @@ func TestClient_choose(t *testing.T) {
 				is.Equal(len(told), 1)
 				if !tt.plain {
 					is.Equal(told[0], tt.name)
-					is.Equal(w.offers, []string{tt.name}) // the only one from now on
+					is.Equal(w.o.Offers, []string{tt.name}) // the only one from now on
 				}
 				hello, err = w.choose(tt.again)
 				is.Equal(len(told), 1)

@@ -24,7 +24,7 @@ func (d *Client) connect(ctx context.Context) error {
 	dialCtx, cancel := context.WithTimeout(ctx, c.Limits().HandshakeTimeout)
 	defer cancel()
 	defer context.AfterFunc(d.ctx, cancel)()
-	t, name, resp, err := d.o.Connect(dialCtx, d.at.url, d.offers)
+	t, name, resp, err := d.o.Connect(dialCtx, d.at.url, d.o.Offers)
 	if err != nil {
 		return d.dialError(ctx, resp, err)
 	}

@@ -48,14 +48,14 @@ func (d *Client) choose(name string) (hello bool, err error) {
 		return false, nil
 	case name == "":
 		return false, status.Errorf(status.Unimplemented, "the server selected no subprotocol, so it is no typedrpc server; to talk to any JSON-RPC 2.0 server set DialOptions.Dialect to JSONRPC")
-	case !slices.Contains(d.offers, name):
+	case !slices.Contains(d.o.Offers, name):
 		return false, status.Errorf(status.Internal, "the server selected subprotocol %q, which was not offered", name)
 	case name == session.HelloProtocol:
 		c.SetDialect(session.JSON)
 	default:
 		c.SetDialect(session.Binary)
 	}
-	d.fixed, d.offers, d.chosen = true, []string{name}, name // what is held is encoded
+	d.fixed, d.o.Offers, d.chosen = true, []string{name}, name // what is held is encoded
 	d.o.Chosen(name)
 	return true, nil
 }

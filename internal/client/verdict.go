@@ -127,7 +127,7 @@ func (d *Client) final(cause error) bool {
 // verdict decides whether and when to come back.
 func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 	b := d.o.Backoff
-	if most := d.o.MaxAttempts; most > 0 && d.failed > most || d.final(cause) {
+	if most := d.o.MaxAttempts; most > 0 && int(d.failed) > most || d.final(cause) {
 		return 0, false
 	}
 	d.mu.Lock()
@@ -140,7 +140,7 @@ func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 	}
 	d.mu.Unlock()
 	d.leave = high > 0
-	wait = b.Delay(d.failed)
+	wait = b.Delay(int(d.failed))
 	var e *status.Error
 	if errors.As(cause, &e) && e.RetryAfter > 0 { // which all are told: not at the same moment
 		wait = max(wait, e.RetryAfter+rand.N(e.RetryAfter/2+1))

@@ -190,7 +190,7 @@ func TestClient_verdict(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			is := is.New(t)
-			d := &Client{failed: tt.failed, opened: true, o: Options{Backoff: flow.Backoff{Min: 100 * ms, Max: 8 * time.Second, Factor: 2}}}
+			d := &Client{failed: int32(tt.failed), opened: true, o: Options{Backoff: flow.Backoff{Min: 100 * ms, Max: 8 * time.Second, Factor: 2}}}
 			if tt.grace > 0 {
 				d.sess, d.grace = new(session.Session), tt.grace
 			}
@@ -210,7 +210,7 @@ func TestClient_verdictGivesUp(t *testing.T) {
 	is := is.New(t)
 	d := &Client{o: Options{MaxAttempts: 2}}
 	for failed, want := range []bool{true, true, true, false, false} {
-		d.failed = failed
+		d.failed = int32(failed)
 		_, back := d.verdict(io.EOF)
 		is.Equal(back, want)
 	}

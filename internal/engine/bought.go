@@ -17,12 +17,12 @@ import (
 // purchases are what the handlers that run may still answer. Under Conn.mu.
 type purchases struct {
 	turn     uint16
+	waited   int32       // turns that a POST has waited for room in the ledger
 	bytes    [2]int      // bought in this turn, and in the last one
 	promised [2]int      // of them, what the ledger knows of
 	unknown  int         // what a method is taken to answer that has not yet; 0: firstGuess
-	sizes    *replySizes // what the others did
+	sizes    replySizes  // what the others did
 	timer    *time.Timer // runs while calls are parked for what was bought
-	waited   int         // turns that a POST has waited for room in the ledger
 }
 
 const (
@@ -35,37 +35,37 @@ const (
 	purchaseTurn = 100 * time.Millisecond
 )
 
-// replySizes has what the last few methods answered, on average.
-type replySizes struct {
-	known [8]struct {
-		d    *Decl
-		size int
-	}
-	next int
+// replySizes has what the last few methods answered, on average, the last one that
+// was added first.
+type replySizes []replySize
+
+type replySize struct {
+	d    *Decl // nil: of fallbacks
+	size int
 }
 
-func (r *replySizes) of(d *Decl) (size int, ok bool) {
-	if r == nil {
-		return 0, false
-	}
-	for i := range r.known {
-		if k := &r.known[i]; k.d == d && (d != nil || k.size > 0) {
-			return k.size, true
+// mostSizes is how many methods are remembered.
+const mostSizes = 8
+
+func (r replySizes) find(d *Decl) *replySize {
+	for i := range r {
+		if r[i].d == d {
+			return &r[i]
 		}
 	}
-	return 0, false
+	return nil
 }
 
 func (r *replySizes) note(d *Decl, size int) {
-	for i := range r.known {
-		if k := &r.known[i]; k.d == d && (d != nil || k.size > 0) {
-			k.size += (size - k.size) / 4
-			return
-		}
+	if k := r.find(d); k != nil {
+		k.size += (size - k.size) / 4
+		return
 	}
-	k := &r.known[r.next]
-	k.d, k.size = d, max(size, 1)
-	r.next = (r.next + 1) % len(r.known)
+	if len(*r) < mostSizes {
+		*r = append(*r, replySize{})
+	}
+	copy((*r)[1:], *r)
+	(*r)[0] = replySize{d, size}
 }
 
 func (p *purchases) sum() int { return p.bytes[0] + p.bytes[1] }
@@ -96,8 +96,10 @@ func (c *Conn) priceLocked(in *Inbound) int {
 		return 0
 	}
 	d := in.Record.Decl()
-	size, ok := c.bought.sizes.of(d)
-	if !ok {
+	size := 0
+	if k := c.bought.sizes.find(d); k != nil {
+		size = k.size
+	} else {
 		size = min(c.bought.guess(), c.peer.most())
 		if c.config.Posted { // it is alone: nothing was, nor will be, learned
 			size = 2 * c.peer.most() // and its answer is there more than once
@@ -114,16 +116,16 @@ func (c *Conn) priceLocked(in *Inbound) int {
 // busy asking, so they are not refused. What comes while it has calls of ours may
 // be what those wait for.
 func (c *Conn) affordsLocked(in *Inbound) bool {
-	most := c.account.Share(c.config.Limits.MaxBuffered)
+	most := c.config.Limits.MaxBuffered
 	unread := c.queued + c.unsent
 	if c.slots > 0 && in.array == nil {
-		return unread <= most
+		return c.account.Fits(unread, most)
 	}
 	sum, price := unread+c.bought.sum(), c.priceLocked(in)
 	if sum == 0 {
 		return !c.config.Posted || c.account.Room(price) || c.bought.waited >= postPatience
 	}
-	return sum+price <= most
+	return c.account.Fits(sum+price, most)
 }
 
 // postPatience is how many turns a POST waits at most for room in the ledger: of
@@ -155,9 +157,6 @@ func (c *Conn) unbuyLocked(in *Inbound) {
 
 // soldLocked notes what a call did answer.
 func (c *Conn) soldLocked(in *Inbound, n int) {
-	if c.bought.sizes == nil {
-		c.bought.sizes = new(replySizes)
-	}
 	c.bought.sizes.note(in.Record.Decl(), n)
 }
 
@@ -175,7 +174,7 @@ func (c *Conn) unparkLocked() {
 			}
 		}
 		n++
-		if _, known := c.bought.sizes.of(in.Record.Decl()); stuck && known {
+		if stuck && c.bought.sizes.find(in.Record.Decl()) != nil {
 			c.refuseParkedLocked(in)
 			continue
 		}

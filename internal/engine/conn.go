@@ -24,14 +24,15 @@ import (
 // All exported methods may be called by any goroutine at any time, unless they
 // say otherwise.
 type Conn struct {
-	config  Config
+	config  *Config // others have it, too
 	owner   Owner
 	keeper  Keeper
 	dialect session.Dialect // fixed by the first handshake
 
-	mu   sync.Mutex
-	sess *session.Session // nil while there is no open session
-	peer peer             // what its other end announced
+	mu     sync.Mutex
+	sess   *session.Session // nil while there is no open session
+	peer   peer             // what its other end announced …
+	bounds                  // … and of it what is read without the lock
 
 	outgoing // our calls, and the notifications' window
 	incoming // the peer's calls
@@ -44,7 +45,7 @@ type Conn struct {
 	account flow.Account // of the server's ledger; has a lock of its own
 }
 
-// Config is what a connection is made with.
+// Config is what connections are made with. It is not changed after that.
 type Config struct {
 	Limits   flow.Limits
 	Logger   *slog.Logger
@@ -52,20 +53,19 @@ type Config struct {
 	Replays  *replay.Cache    // of keyed calls
 	Detached *replay.Detached // keyed calls whose sessions were lost
 	Intern   func(name []byte) string
-	Heals    bool            // dialled: it outlives its sessions
-	Posted   bool            // not a connection at all: one HTTP POST
-	Dialect  session.Dialect // of one that was accepted
+	Heals    bool // dialled: it outlives its sessions
+	Posted   bool // not a connection at all: one HTTP POST
 }
 
-// New makes a connection whose contexts derive from base. It has no session yet.
-func New(base context.Context, cfg Config, o Owner, k Keeper) *Conn {
-	c := &Conn{config: cfg, owner: o, keeper: k, dialect: cfg.Dialect}
+// New makes a connection whose contexts derive from base. It has no session yet,
+// and where it was dialled no dialect.
+func New(base context.Context, cfg *Config, d session.Dialect, o Owner, k Keeper) *Conn {
+	c := &Conn{config: cfg, owner: o, keeper: k, dialect: d}
 	c.pending = map[uint64]inFlight{}
 	c.inbound = map[uint64]*Inbound{}
-	c.partial = map[partID]*assembly{}
 	c.done = make(chan struct{})
 	c.ctx, c.cancel = context.WithCancelCause(base)
-	c.peer.limits = cfg.Limits.PlainPeer()
+	c.setPeerLocked(peer{limits: cfg.Limits.PlainPeer()})
 	c.account.Open(cfg.Ledger, c.evicted)
 	c.outbox.account = &c.account
 	return c

@@ -112,11 +112,11 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 		c.mu.Unlock()
 		return nil
 	}
-	c.mu.Unlock()
 	if body == nil {
 		body = buf.Copy(f.Payload)
 	}
-	c.begin(in, body)
+	c.beginLocked(in, body)
+	c.unlockAndWake()
 	return nil
 }
 
@@ -133,30 +133,24 @@ func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
 	in.stream = x
 }
 
-// begin starts an admitted call, whose request is whole, or lets it wait for
+// beginLocked starts an admitted call, whose request is whole, or lets it wait for
 // the lane or for room for its reply. One whose method answers little does not
 // wait behind those that answer much.
-func (c *Conn) begin(in *Inbound, body *buf.Buf) {
-	c.mu.Lock()
+func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) {
 	if in.orphanedLocked() {
-		c.mu.Unlock()
 		body.Release() // the connection ended meanwhile
 		return
 	}
 	in.partial = false
 	in.body = body
-	park := !in.serial && (!c.affordsLocked(in) || len(c.parked) > 0 && c.priceLocked(in) >= promiseFrom)
 	switch {
 	case in.serial:
 		c.laneLocked(waiter{in: in})
-	case park:
+	case !c.affordsLocked(in), len(c.parked) > 0 && c.priceLocked(in) >= promiseFrom:
 		c.parked = append(c.parked, in)
 		c.unparkLocked() // it may be for nothing
 	default:
 		c.startLocked(in)
-	}
-	c.unlockAndWake()
-	if !in.serial && !park {
 		go in.run()
 	}
 }
@@ -200,11 +194,12 @@ func (c *Conn) startLocked(in *Inbound) {
 	c.buyLocked(in)
 }
 
-// returnedLocked notes that it has returned, and gives back what it held. The
-// account of a connection that has ended is closed with the last of them.
-func (c *Conn) returnedLocked(in *Inbound) {
+// returnedLocked notes that it has returned, and gives back what it held, but for
+// the bytes of its reply, which wait to be read now. The account of a connection
+// that has ended is closed with the last of them.
+func (c *Conn) returnedLocked(in *Inbound, reply int) {
 	c.unbuyLocked(in)
-	c.account.Served(int(in.held))
+	c.account.Served(int(in.held), reply)
 	in.held = 0
 	c.running--
 	c.settleAccountLocked()

@@ -55,7 +55,7 @@ func (in *Inbound) owned() *replay.Run {
 // on: the caller comes back for the answer.
 func (in *Inbound) lose() {
 	if in.keyed != nil {
-		cfg := &in.conn.config
+		cfg := in.conn.config
 		if r := in.owned(); r != nil && cfg.Replays.Detach(r, cfg.Detached) && cfg.Replays.Leave(r, in, false) {
 			return
 		}

@@ -183,7 +183,7 @@ func (c *Conn) notificationDone(l *lane, in *Inbound) {
 	in.body.Release()
 	c.mu.Lock()
 	l.held -= int(in.held)
-	c.returnedLocked(in)
+	c.returnedLocked(in, 0)
 	l.current = nil
 	if c.lane != l {
 		c.mu.Unlock()

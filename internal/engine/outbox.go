@@ -92,11 +92,11 @@ type outbox struct {
 	cutting   int   // bytes of messages that are leaving in fragments
 	midway    *item // of them, the ordered one
 	overtaken bool  // an ordered one waits in large, and so must those behind it
+	woken     bool  // the writer knows that there is something to take
 	queued    int   // bytes of replies, items and notifications in queue …
 	unsent    int   // … and of replies that wait for room there
 	credits   int   // notifications to credit
 	creditors []*Stream
-	woken     bool          // the writer knows that there is something to take
 	room      chan struct{} // not nil while somebody waits for budget or window
 	account   *flow.Account // counts what is queued, too
 }

@@ -23,7 +23,7 @@ func partOf(f *wire.Frame) partID {
 // parts are messages of which parts have come, whoever sent them. What becomes of
 // the whole is decided elsewhere. Under Conn.mu.
 type parts struct {
-	partial map[partID]*assembly
+	partial map[partID]*assembly // nil until there is one
 	pace    pace
 }
 
@@ -117,14 +117,16 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 	case a.over && key.id == 0:
 		c.partial[key] = a // to drop the rest; that of a call is dropped without it
 	}
+	if a.in != nil && body != nil {
+		c.beginLocked(a.in, body)
+		c.unlockAndWake()
+		return nil, nil, nil
+	}
 	c.mu.Unlock()
 	switch {
 	case e != nil:
 		return nil, nil, c.refusePart(a, e)
 	case body == nil:
-		return nil, nil, nil
-	case a.in != nil:
-		c.begin(a.in, body)
 		return nil, nil, nil
 	}
 	a.frame.Payload = body.B

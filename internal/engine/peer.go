@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
@@ -18,6 +19,16 @@ type peer struct {
 	Features
 	cache string // the identity of its replay cache, "": it has none
 	away  bool   // it said GOAWAY: it takes no more calls
+}
+
+// bounds are what a message to the peer may have at most. Every message is held
+// against them, by whoever encodes it.
+type bounds struct{ bytes, depth atomic.Int32 }
+
+func (c *Conn) setPeerLocked(p peer) {
+	c.peer = p
+	c.bounds.bytes.Store(int32(p.most()))
+	c.bounds.depth.Store(int32(min(p.limits.Depth, maxDepth)))
 }
 
 // most is how many bytes a message to it may have.
@@ -57,7 +68,7 @@ func (c *Conn) CheckPayload(p []byte) error {
 	if c.dialect == session.Binary || len(p) == 0 {
 		return nil
 	}
-	if err := wire.Valid(p, int(min(c.Peer().Depth, maxDepth))); err != nil {
+	if err := wire.Valid(p, int(c.bounds.depth.Load())); err != nil {
 		return fmt.Errorf("message is no JSON, or deeper than the peer reads: %w", err)
 	}
 	return nil

@@ -75,7 +75,7 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 
 // checkReply refuses a response that cannot be sent.
 func (c *Conn) checkReply(in *Inbound, body *buf.Buf, meta map[string]string) error {
-	limit := int(min(c.Peer().Message, flow.MaxMessageCeiling))
+	limit := int(c.bounds.bytes.Load())
 	if s := in.Record.Decl(); s != nil {
 		limit = s.Limit(limit)
 	}
@@ -108,19 +108,20 @@ const MaxErrorData = 64 << 10
 // bytes, until the reply was written: many small ones are bounded too.
 const replyOverhead = 1 << 10
 
-// reply queues the terminal frame. It waits for the outgoing budget, holding
-// the call's slot, so that a peer that does not read is not served either. The
-// account counts the reply from the start: it is there.
-func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
-	defer in.body.Release()
-	f.ID, f.RawID = in.id, in.rawID
-	cost := body.Len() + len(f.Payload) + len(f.Message) + flow.MetaSize(f.Meta) + replyOverhead
-	c.mu.Lock()
+// replyTurnLocked waits for room for a reply in the outgoing budget, holding the
+// call's slot, so that a peer that does not read is not served either. Meanwhile
+// the account counts the reply: it is there. An array's answer does not wait: what
+// is held already may be the rest of its array, which goes out with it.
+func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
+	waits := func() bool {
+		return in.array == nil && c.queued > 0 && !in.orphanedLocked() && c.queued+cost > c.outgoingLocked()
+	}
+	if !waits() {
+		return
+	}
 	c.unsent += cost
 	c.account.Force(cost)
-	// An array's answer does not wait for room: what is held already may be the
-	// rest of its array, which goes out with it.
-	for in.array == nil && !in.orphanedLocked() && c.queued > 0 && c.queued+cost > c.outgoingLocked() {
+	for waits() {
 		room := c.waitRoomLocked()
 		c.mu.Unlock()
 		<-room
@@ -128,11 +129,26 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	}
 	c.unsent -= cost
 	c.account.Give(cost)
-	c.returnedLocked(in)
+}
+
+// reply queues the terminal frame.
+func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
+	defer in.body.Release()
+	f.ID, f.RawID = in.id, in.rawID
+	cost := body.Len() + len(f.Payload) + len(f.Message) + flow.MetaSize(f.Meta) + replyOverhead
+	c.mu.Lock()
+	c.replyTurnLocked(in, cost)
 	if in.orphanedLocked() {
+		c.returnedLocked(in, 0)
 		c.mu.Unlock()
 		body.Release() // nobody is there to answer
 		return
+	}
+	if in.array == nil {
+		c.queued += cost
+		c.returnedLocked(in, cost)
+	} else {
+		c.returnedLocked(in, 0)
 	}
 	delete(c.inbound, in.id)
 	c.soldLocked(in, body.Len()+len(f.Payload))
@@ -148,7 +164,6 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 			body = buf.Copy(f.Payload) // an error value may be returned often
 		}
 		in.reply = item{frame: f, body: body, cost: cost}
-		c.hold(cost)
 		if x := in.stream; x != nil {
 			c.dropPartLocked(partID{in.id, true})
 			x.finishLocked()

@@ -33,7 +33,7 @@ func (c *Conn) take(b *session.Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.takeCreditsLocked(b)
-	moved := b.Len() > 0
+	moved, queued := b.Len() > 0, c.queued
 	var now time.Time
 	for it := c.queue.head; it != nil; it = c.queue.head {
 		var t turn
@@ -59,6 +59,7 @@ func (c *Conn) take(b *session.Batch) {
 			c.overtaken = c.overtaken || it.ordered
 		}
 	}
+	c.account.Give(queued - c.queued) // once for all of them
 	if !moved {
 		c.woken = false
 		return
@@ -74,7 +75,7 @@ func (c *Conn) takeItemLocked(b *session.Batch, it *item, now *time.Time) turn {
 		if b.Len() > 0 {
 			return turnFull
 		}
-		c.free(it.cost)
+		c.queued -= it.cost
 		b.AddMessage(it.body)
 		return turnDone
 	}
@@ -104,7 +105,7 @@ func (c *Conn) takeItemLocked(b *session.Batch, it *item, now *time.Time) turn {
 	}
 	if it.call == nil {
 		it.body = nil
-		c.free(it.cost)
+		c.queued -= it.cost
 		if it.frame.Type == wire.Notify {
 			c.notify.Counted(it.cost)
 		}
@@ -142,7 +143,7 @@ func (c *Conn) takeLineLocked(b *session.Batch, l *line) turn {
 		if c.addLocked(b, &f, body, &l.sent) {
 			return turnMore
 		}
-		c.free(cost)
+		c.queued -= cost
 		if item {
 			l.pieces.Pop()
 			l.x.itemLeftLocked(cost)

@@ -25,7 +25,7 @@ func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cac
 	limits.Window = min(limits.Window, mostPeerWindow)
 	limits.Budget = min(limits.Budget, uint64(max(mostPeerBudget, c.config.Limits.MaxBuffered)))
 	c.sess = sess
-	c.peer = peer{limits: limits, Features: f, cache: cache}
+	c.setPeerLocked(peer{limits: limits, Features: f, cache: cache})
 	c.notify = flow.Sender{Window: int(min(limits.Window, math.MaxInt32)), Used: c.notify.Used}
 	c.lane = new(lane)
 	c.lastIn, c.credits, c.offences = 0, 0, flow.Offences{}

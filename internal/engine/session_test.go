@@ -19,7 +19,7 @@ func TestSession_lostAsTheNextBegins(t *testing.T) {
 		done := &link.CloseError{Code: session.CloseDone, Reason: "the test is over"}
 		limits, err := flow.Limits{}.WithDefaults()
 		is.NoErr(err)
-		c := New(t.Context(), Config{Limits: limits, Logger: slog.New(slog.DiscardHandler), Heals: true}, nil, nil)
+		c := New(t.Context(), &Config{Limits: limits, Logger: slog.New(slog.DiscardHandler), Heals: true}, session.Binary, nil, nil)
 		old := c.NewSession(Features{})
 		c.Opened(old, c.Peer(), Features{}, "")
 		next := c.NewSession(Features{})

@@ -84,6 +84,9 @@ func (p *pace) stop() {
 
 // addPartLocked begins a message that comes in parts.
 func (c *Conn) addPartLocked(key partID, a *assembly) {
+	if c.partial == nil {
+		c.partial = map[partID]*assembly{}
+	}
 	c.partial[key] = a
 	c.pace.begun++
 	if c.pace.timer == nil && c.config.Limits.MinRate > 0 {

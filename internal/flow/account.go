@@ -26,7 +26,7 @@ type Account struct {
 	// under Ledger.mu
 	prev, next *Account
 	owner      string
-	told       time.Time // when evict was called
+	told       time.Duration // when evict was called, since Ledger.began; 0: it was not
 }
 
 // block is what accounts draw at once, of a ledger that is large enough.
@@ -73,29 +73,28 @@ func (a *Account) Take(n int) bool {
 
 // Has reports whether Take would take n bytes.
 func (a *Account) Has(n int) bool {
-	return a == nil || a.ledger == nil || a.used.Load()+int64(n) <= a.ledger.share(n)
+	return a == nil || a.ledger == nil || a.ledger.allows(a.used.Load()+int64(n), n)
+}
+
+// Fits reports whether n bytes are no more than most, and than it may hold now of
+// what is not small.
+func (a *Account) Fits(n, most int) bool {
+	return n <= most && (a == nil || a.ledger == nil || a.ledger.allows(int64(n), small+1))
 }
 
 // Force takes n bytes whether they are there or not.
 func (a *Account) Force(n int) {
-	if a == nil || a.ledger == nil {
+	if a == nil || a.ledger == nil || n == 0 {
 		return
 	}
-	if a.used.Add(int64(n)) > a.drawn.Load() {
+	used, drawn := a.used.Add(int64(n)), a.drawn.Load()
+	if used > drawn || drawn > 0 && (used <= 0 || drawn-used > 4*a.ledger.block) {
 		a.settle()
 	}
 }
 
 // Give gives n bytes back.
-func (a *Account) Give(n int) {
-	if a == nil || a.ledger == nil || n == 0 {
-		return
-	}
-	used := a.used.Add(-int64(n))
-	if drawn := a.drawn.Load(); drawn > 0 && (used <= 0 || drawn-used > 4*a.ledger.block) {
-		a.settle()
-	}
-}
+func (a *Account) Give(n int) { a.Force(-n) }
 
 // Serve says that n bytes of what was taken wait for this side and not for the
 // peer: a handler has them. Served gives them back.
@@ -105,10 +104,11 @@ func (a *Account) Serve(n int) {
 	}
 }
 
-// Served gives back n bytes that Serve told of.
-func (a *Account) Served(n int) {
+// Served gives back n bytes that Serve told of, but for kept of them, or as many
+// more, that wait for the peer from now on.
+func (a *Account) Served(n, kept int) {
 	a.Serve(-n)
-	a.Give(n)
+	a.Give(n - kept)
 }
 
 // Promise says that n bytes more, or less, may be taken soon: the shares of all
@@ -129,14 +129,6 @@ func (a *Account) Used() int64 {
 		return 0
 	}
 	return a.used.Load()
-}
-
-// Share is how many bytes it may hold now of what is not small, at most most.
-func (a *Account) Share(most int) int {
-	if a == nil || a.ledger == nil {
-		return most
-	}
-	return int(min(int64(most), a.ledger.share(small+1)))
 }
 
 // Pressed reports that half of the ledger is in use: nobody gets more than the
@@ -173,8 +165,11 @@ func (a *Account) settle() {
 	switch {
 	case used <= 0:
 		now = 0
-	case used > was || was-used > 4*block:
+	case used > was, was-used > 4*block:
 		now = (used + block - 1) / block * block
+		if was > 0 && used-was < block { // in small steps, which come and go
+			now += block
+		}
 	}
 	if now != was {
 		a.drawn.Store(now)

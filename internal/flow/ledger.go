@@ -16,6 +16,8 @@ import (
 type Ledger struct {
 	most  int64
 	block int64
+	began time.Time
+	_     [64]byte // what follows is written all the time: a cache line of its own
 	used  atomic.Int64
 	left  atomic.Int64 // see Forgot
 
@@ -31,7 +33,7 @@ type Ledger struct {
 
 // NewLedger makes a ledger of most bytes.
 func NewLedger(most int64) *Ledger {
-	return &Ledger{most: most, block: max(1, min(block, most/1024))}
+	return &Ledger{most: most, block: max(1, min(block, most/1024)), began: time.Now()}
 }
 
 // Used is how many bytes are drawn.
@@ -87,6 +89,10 @@ func (l *Ledger) share(n int) int64 {
 
 // full is where accounts begin to be ended.
 func (l *Ledger) full() int64 { return l.most / 16 * 9 }
+
+// allows reports whether an account may hold sum bytes that wants n of them now.
+// So little as everybody always may is allowed without a look at what all have.
+func (l *Ledger) allows(sum int64, n int) bool { return sum <= l.least()/2 || sum <= l.share(n) }
 
 // room reports whether n bytes more may come without anybody having to end.
 func (l *Ledger) room(n int) bool {
@@ -177,8 +183,8 @@ func (l *Ledger) relieveLocked(now time.Time) {
 		drawn := a.drawn.Load()
 		switch {
 		case drawn == 0 || a.evict == nil:
-		case !a.told.IsZero():
-			if now.Sub(a.told) < patience {
+		case a.told > 0:
+			if now.Sub(l.began)-a.told < patience {
 				left -= drawn
 			}
 		default:
@@ -204,7 +210,7 @@ func (l *Ledger) relieveLocked(now time.Time) {
 		if h.owner != "" {
 			owners[h.owner] -= h.weight
 		}
-		h.told = now
+		h.told = max(now.Sub(l.began), 1)
 		go h.evict()
 	}
 }

@@ -74,27 +74,32 @@ func TestLedger_shares(t *testing.T) {
 	is.True(a.Take(most/2 - 1<<20))    // up to half there is no share
 	is.True(b.Take(2 << 20))           // the half is passed
 	is.True(!a.Take(1))                // and who has more than a share gets no more
-	is.Equal(b.Share(1<<30), 31<<20/8) // an eighth of what is free
-	is.Equal(b.Share(1000), 1000)      // and not more than was asked for
-	is.True(b.Take(1 << 20))           // there is still room in it
-	is.True(!b.Take(1 << 20))          // and then not
-	a.Force(14 << 20)                  // somebody fills it, but for less than that
-	is.Equal(b.Share(1<<30), 2<<20)
+	share := func(a *Account, n int) { // what it may hold is n
+		is.Helper()
+		is.True(a.Fits(n, 1<<30))
+		is.True(!a.Fits(n+1, 1<<30))
+	}
+	share(&b, 31<<20/8)       // an eighth of what is free
+	is.True(!b.Fits(11, 10))  // and not more than was asked for
+	is.True(b.Take(1 << 20))  // there is still room in it
+	is.True(!b.Take(1 << 20)) // and then not
+	a.Force(14 << 20)         // somebody fills it, but for less than that
+	share(&b, 2<<20)
 	c.Promise(8 << 20) // what may be taken soon counts
-	is.Equal(b.Share(1<<30), 1<<20)
+	share(&b, 1<<20)
 	c.Promise(-8 << 20)
 	a.Force(12 << 20)
-	is.Equal(b.Share(1<<30), 1<<20) // the least
+	share(&b, 1<<20) // the least
 	is.True(!b.Has(small + 1))
 	is.True(c.Take(1 << 20)) // which everybody has
 	is.True(!c.Take(small + 1))
-	a.Force(3 << 20)                  // nothing is free
-	is.Equal(c.Share(1<<30), 512<<10) // and half of that then
+	a.Force(3 << 20)   // nothing is free
+	share(&c, 512<<10) // and half of that then
 	for range 1 << 20 / small {
 		is.True(c.Take(small)) // but small ones are taken
 	}
 	is.True(!c.Take(small))
-	is.Equal((*Account)(nil).Share(7), 7) // no bound
+	is.True((*Account)(nil).Fits(7, 7)) // no bound
 	is.True((*Account)(nil).Take(1 << 40))
 }
 
@@ -187,7 +192,7 @@ func TestLedger_whoOnlyHolds(t *testing.T) {
 		}
 		is.Equal(fate, "")
 		is.True(ended.Load() >= 200-2*56-2)
-		honest.Served(3 * mb) // nobody works on it any more
+		honest.Served(3*mb, 0) // nobody works on it any more
 		honest.Force(3 * mb)
 		synctest.Wait()
 		is.Equal(fate, "ended")

@@ -18,6 +18,7 @@ type below struct {
 	broken  atomic.Bool // reading from it has failed
 	flooded atomic.Bool // too much of what is paced has come
 	conn    io.Closer   // nil in a browser
+	in      *intake     // nil: nobody watches
 
 	// progress is called for all that comes. Set while a Read is under way.
 	progress atomic.Pointer[func()]
@@ -27,6 +28,11 @@ type below struct {
 
 	controls atomic.Int64 // control frames that came
 
+	paced *paced // nil: nothing has had to be
+}
+
+// paced is what is kept of what most links never have.
+type paced struct {
 	leaked  time.Time // when idle bytes were last forgiven
 	recent  float64   // control frames, in a leaky bucket …
 	dripped time.Time // … that was looked at then
@@ -65,6 +71,19 @@ func (b *below) listen(progress func()) {
 	}
 }
 
+// read reads from r, the connection.
+func (b *below) read(r io.Reader, p []byte) (int, error) {
+	b.in.waits()
+	n, err := r.Read(p)
+	if e := b.came(n); err == nil {
+		err = e
+	}
+	if err != nil {
+		b.broken.Store(true)
+	}
+	return n, err
+}
+
 // came counts what was read, and refuses more when too much of it was idle.
 func (b *below) came(n int) error {
 	if b.flooded.Load() {
@@ -90,12 +109,19 @@ func (b *below) spent(n int) {
 	}
 }
 
+func (b *below) pacing() *paced {
+	if b.paced == nil {
+		b.paced = new(paced)
+	}
+	return b.paced
+}
+
 // pace forgives what time allows of the idle bytes. While there are more, others
 // have their turns first.
 func (b *below) pace(idle int64) error {
-	now := time.Now()
-	forgiven := min(int64(now.Sub(b.leaked).Seconds()*idleRate), idle)
-	b.leaked = now
+	p, now := b.pacing(), time.Now()
+	forgiven := min(int64(now.Sub(p.leaked).Seconds()*idleRate), idle)
+	p.leaked = now
 	b.useful.Add(forgiven)
 	switch idle -= forgiven; {
 	case idle > idleBurst:
@@ -110,10 +136,10 @@ func (b *below) pace(idle int64) error {
 // control counts a ping or pong, and reports whether it is to be answered.
 func (b *below) control() bool {
 	b.controls.Add(1)
-	now := time.Now()
-	b.recent = max(0, b.recent-now.Sub(b.dripped).Seconds()*controlRate) + 1
-	b.dripped = now
-	if b.recent > controlBurst {
+	p, now := b.pacing(), time.Now()
+	p.recent = max(0, p.recent-now.Sub(p.dripped).Seconds()*controlRate) + 1
+	p.dripped = now
+	if p.recent > controlBurst {
 		b.flooded.Store(true)
 	}
 	return !b.flooded.Load()

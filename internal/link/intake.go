@@ -14,9 +14,9 @@ type Account interface {
 
 // Codes are the close codes with which a link ends itself over what it receives.
 type Codes struct {
-	Slow  int // a message makes too little progress
-	Full  int // there is no room for the rest of one
-	Flood int // control frames, and fragments of nothing or next to nothing
+	Slow  uint16 // a message makes too little progress
+	Full  uint16 // there is no room for the rest of one
+	Flood uint16 // control frames, and fragments of nothing or next to nothing
 }
 
 // rateWindow is the time over which a message must make the least rate.
@@ -26,28 +26,32 @@ const rateWindow = 10 * time.Second
 // buffer grows, and given up when it makes too little progress. One that fits
 // into the first buffer costs a few atomic steps, and no lock.
 //
-// There is one timer for a link that receives: it is set when a message begins,
-// and again only if it finds one under way.
+// There is one timer for a link on which messages are waited for: it is set when
+// one has begun and has not come, and again only if it finds one under way.
 type intake struct {
 	account  Account // nil: none
 	rate     int64   // bytes per second; 0: any will do
 	codes    Codes
-	fail     func(error)
+	link     *Link
 	wire     *atomic.Int64 // bytes that came for the transport; nil: it has whole messages
 	controls *atomic.Int64 // control frames that came; nil as wire is
 	charged  int           // reader's: what the buffer is paid for
 
-	seq   atomic.Uint64 // odd while a message is under way
-	off   atomic.Int64  // wire and off: what has come of it …
-	ceil  atomic.Int64  // … but at most this: the rest was no part of it
-	armed atomic.Bool   // the timer is set
+	seq  atomic.Uint64 // odd while a message is under way
+	off  atomic.Int64  // wire and off: what has come of it …
+	ceil atomic.Int64  // … but at most this: the rest was no part of it
 
-	mu      sync.Mutex
-	timer   *time.Timer
+	mu      sync.Mutex // of look's fields, too
+	look    atomic.Pointer[look]
 	stopped bool
-	mark    uint64 // seq, got and the time when the timer was set
-	got     int64
-	at      time.Time
+}
+
+// look is when progress was last looked at, and its timer.
+type look struct {
+	timer *time.Timer
+	seq   uint64
+	got   int64
+	at    time.Time
 }
 
 // watched is a transport that tells of parts of messages.
@@ -59,11 +63,16 @@ func (in *intake) begin() {
 	}
 	in.ceil.Store(0)
 	in.seq.Add(1)
-	if in.rate > 0 && !in.armed.Load() {
-		in.mu.Lock()
-		in.armLocked()
-		in.mu.Unlock()
+}
+
+// waits says that the transport waits for the peer, perhaps within a message.
+func (in *intake) waits() {
+	if in == nil || in.rate == 0 || in.seq.Load()%2 == 0 || in.look.Load() != nil {
+		return
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.armLocked()
 }
 
 // asks says that n bytes have come, and that the next more are being waited for.
@@ -98,7 +107,7 @@ func (in *intake) resize(n int) error {
 		return nil
 	}
 	if more := n - in.charged; more > 0 && !in.account.Take(more) {
-		return &CloseError{Code: in.codes.Full, Reason: "no room for a message of this size at the moment"}
+		return &CloseError{Code: int(in.codes.Full), Reason: "no room for a message of this size at the moment"}
 	}
 	in.charged = n
 	return nil
@@ -113,12 +122,12 @@ func (in *intake) settle() {
 }
 
 func (in *intake) armLocked() {
-	if in.stopped || in.armed.Load() {
+	if in.stopped || in.look.Load() != nil {
 		return
 	}
-	in.armed.Store(true)
-	in.mark, in.got, in.at = in.seq.Load(), 0, time.Now()
-	in.timer = time.AfterFunc(rateWindow, in.check)
+	l := &look{seq: in.seq.Load(), at: time.Now()}
+	l.timer = time.AfterFunc(rateWindow, in.check)
+	in.look.Store(l)
 }
 
 // check gives up a message that was under way for all of a window and made too
@@ -129,29 +138,29 @@ func (in *intake) check() {
 	if in.stopped {
 		return
 	}
+	l := in.look.Load()
 	seq, got, now := in.seq.Load(), in.progress(), time.Now()
 	if seq%2 == 0 {
-		in.timer = nil
-		in.armed.Store(false)
+		in.look.Store(nil)
 		if in.seq.Load()%2 == 1 { // it began before it could see that
 			in.armLocked()
 		}
 		return
 	}
-	if seq == in.mark && float64(got-in.got) < float64(in.rate)*now.Sub(in.at).Seconds() {
+	if seq == l.seq && float64(got-l.got) < float64(in.rate)*now.Sub(l.at).Seconds() {
 		in.stopped = true
-		in.fail(&CloseError{Code: in.codes.Slow, Reason: "a message comes too slowly", Err: ErrSlow})
+		in.link.Fail(&CloseError{Code: int(in.codes.Slow), Reason: "a message comes too slowly", Err: ErrSlow})
 		return
 	}
-	in.mark, in.got, in.at = seq, got, now
-	in.timer.Reset(rateWindow)
+	l.seq, l.got, l.at = seq, got, now
+	l.timer.Reset(rateWindow)
 }
 
 func (in *intake) stop() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.stopped = true
-	if in.timer != nil {
-		in.timer.Stop()
+	if l := in.look.Load(); l != nil {
+		l.timer.Stop()
 	}
 }

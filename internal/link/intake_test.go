@@ -199,10 +199,20 @@ func TestIntake_rate(t *testing.T) {
 		c, k, u := rawSocket(t, Options{MinRate: 1024}, nil)
 		for range 5 {
 			c.Write(frame(fin|opBinary, 2, []byte("hi")))
-			time.Sleep(time.Minute)
-			is.True(!k.in.armed.Load())
+			synctest.Wait()
+			is.True(k.in.look.Load() == nil) // it came at once
 		}
 		is.Equal(len(u.received()), 5)
+		for range 5 {
+			f := frame(fin|opBinary, 2, []byte("hi"))
+			c.Write(f[:len(f)-1])
+			synctest.Wait()
+			is.True(k.in.look.Load() != nil) // it is waited for
+			c.Write(f[len(f)-1:])
+			time.Sleep(time.Minute)
+			is.True(k.in.look.Load() == nil)
+		}
+		is.Equal(len(u.received()), 10)
 		is.Equal(c.closed.Load(), int64(0))
 	})
 }

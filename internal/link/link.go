@@ -135,7 +135,7 @@ type Link struct {
 	retire   bool // and should end if no wake is owed to it
 	owed     bool // a Wake came since the writer last looked
 	seen     uint64
-	watch    *time.Timer // fires every linger while a writer exists
+	watch    *time.Timer // fires every linger; nil while there is no writer
 	interval time.Duration
 	alive    *time.Timer // keepalive
 	cause    error       // why the link ended; set once
@@ -151,7 +151,7 @@ func New(t Transport, up Upper, o Options) *Link {
 	l.onRead = l.touch
 	l.began = time.Now()
 	l.onWrite = func() { l.writing.Store(l.mono() + 1) }
-	l.in.rate, l.in.codes, l.in.fail = int64(max(o.MinRate, 0)), o.Codes, l.Fail
+	l.in.rate, l.in.codes, l.in.link = int64(max(o.MinRate, 0)), o.Codes, l
 	if w, ok := t.(watched); ok {
 		w.watch(&l.in)
 	}
@@ -298,11 +298,7 @@ func (l *Link) Wake() {
 	}
 	l.writer, l.retire, l.owed = true, false, false
 	l.seen = l.batches.Load()
-	if l.watch == nil {
-		l.watch = time.AfterFunc(linger, l.look)
-	} else {
-		l.watch.Reset(linger)
-	}
+	l.watch = time.AfterFunc(linger, l.look)
 	l.wg.Add(1)
 	go l.write()
 }
@@ -373,6 +369,7 @@ func (l *Link) retires() bool {
 	if end {
 		l.writer = false
 		l.watch.Stop()
+		l.watch = nil // an idle link keeps none
 	}
 	return end
 }

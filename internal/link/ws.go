@@ -18,7 +18,6 @@ import (
 // ends in the middle of it (docs/design.md).
 type ws struct {
 	c     *websocket.Conn
-	in    *intake // nil: nobody watches
 	limit atomic.Int64
 	below below
 }
@@ -33,7 +32,7 @@ const (
 )
 
 func (t *ws) watch(in *intake) {
-	t.in = in
+	t.below.in = in
 	if t.below.conn != nil {
 		in.wire, in.controls = &t.below.wire, &t.below.controls
 	}
@@ -45,9 +44,12 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 	if err != nil {
 		return nil, false, t.why(err)
 	}
-	progress()
-	t.in.begin()
-	defer t.in.end()
+	if t.below.conn == nil { // in a browser nothing else sees what comes
+		progress()
+	}
+	in := t.below.in
+	in.begin()
+	defer in.end()
 	b = buf.Sized(firstBuffer)
 	for tail := 0; ; {
 		if len(b.B) == cap(b.B) {
@@ -56,7 +58,7 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 			}
 		}
 		part := b.B[len(b.B):min(cap(b.B), len(b.B)+readPart)]
-		t.in.asks(len(b.B), len(part))
+		in.asks(len(b.B), len(part))
 		n, err := r.Read(part)
 		b.B = b.B[:len(b.B)+n]
 		// The library takes a connection that ends inside a message for the
@@ -89,7 +91,7 @@ func (t *ws) widen(b *buf.Buf) (*buf.Buf, error) {
 	}
 	size = max(size, cap(b.B)+512)
 	if cap(b.B) > firstBuffer {
-		if err := t.in.resize(size); err != nil {
+		if err := t.below.in.resize(size); err != nil {
 			b.Release()
 			return nil, err
 		}
@@ -98,7 +100,7 @@ func (t *ws) widen(b *buf.Buf) (*buf.Buf, error) {
 	}
 	next := buf.Get() // which may be large already
 	size = max(size, cap(next.B))
-	if err := t.in.resize(size); err != nil {
+	if err := t.below.in.resize(size); err != nil {
 		b.Release()
 		next.Release()
 		return nil, err
@@ -173,8 +175,8 @@ func (t *ws) why(err error) error {
 	switch {
 	case t.below.flooded.Load():
 		flood := &CloseError{Reason: "too many control frames, or fragments of nothing", Err: errFlood}
-		if t.in != nil {
-			flood.Code = t.in.codes.Flood
+		if in := t.below.in; in != nil {
+			flood.Code = int(in.codes.Flood)
 		}
 		return flood
 	case errors.As(err, &ce):

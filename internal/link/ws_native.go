@@ -165,14 +165,7 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 		}
 		return n, c.below.came(n)
 	}
-	n, err := c.Conn.Read(p)
-	if e := c.below.came(n); err == nil {
-		err = e
-	}
-	if err != nil {
-		c.below.broken.Store(true)
-	}
-	return n, err
+	return c.below.read(c.Conn, p)
 }
 
 // watching returns a copy of c, nil for http.DefaultClient, whose upgraded
@@ -213,12 +206,5 @@ type watchedBody struct {
 }
 
 func (b watchedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadWriteCloser.Read(p)
-	if e := b.below.came(n); err == nil {
-		err = e
-	}
-	if err != nil {
-		b.below.broken.Store(true)
-	}
-	return n, err
+	return b.below.read(b.ReadWriteCloser, p)
 }

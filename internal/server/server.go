@@ -67,6 +67,7 @@ const JSONCodec = -1
 // Server accepts connections.
 type Server struct {
 	o       Options
+	posted  engine.Config // Options.Config of POSTs
 	origins []origin
 
 	registry session.Registry
@@ -84,6 +85,8 @@ type Server struct {
 // New makes a server. Its error is an origin that is none.
 func New(o Options) (*Server, error) {
 	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
+	s.posted = o.Config
+	s.posted.Posted = true
 	for _, text := range o.Origins {
 		parsed, err := parseOrigin(text)
 		if err != nil {
@@ -97,10 +100,12 @@ func New(o Options) (*Server, error) {
 
 // newConn makes a connection of the API's and the engine's record.
 func (s *Server) newConn(base context.Context, k engine.Keeper, d session.Dialect, codec int, posted bool) *engine.Conn {
-	cfg := s.o.Config
-	cfg.Dialect, cfg.Posted = d, posted
+	cfg := &s.o.Config
+	if posted {
+		cfg = &s.posted
+	}
 	o := s.o.NewConn(k, codec)
-	c := engine.New(base, cfg, o, k)
+	c := engine.New(base, cfg, d, o, k)
 	s.o.Made(o, c)
 	return c
 }

@@ -65,10 +65,10 @@ type Carrier struct {
 	timer  *time.Timer // the opening's deadline
 
 	// reader state
-	reader wire.Reader
-	frame  wire.Frame
-	pinged bool // a PING is to be answered
-	idle   int  // frames that said nothing new …
+	reader *wire.Reader // of text
+	frame  wire.Frame   // of what is binary
+	pinged bool         // a PING is to be answered
+	idle   int32        // frames that said nothing new …
 	idleAt time.Time
 
 	answers atomic.Int64 // ACKs received
@@ -86,7 +86,9 @@ type Carrier struct {
 // NewCarrier makes a carrier over t. Run starts it.
 func NewCarrier(t link.Transport, opener Opener, o Options) *Carrier {
 	c := &Carrier{o: o, opener: opener}
-	c.reader = wire.Reader{Hello: o.Dialect == JSON, MaxDepth: o.MaxDepth, Intern: o.Intern}
+	if o.Dialect != Binary {
+		c.reader = &wire.Reader{Hello: o.Dialect == JSON, MaxDepth: o.MaxDepth, Intern: o.Intern}
+	}
 	if o.Client {
 		c.phase = waitWelcome
 	}
@@ -124,6 +126,7 @@ func (c *Carrier) Run() error {
 func (c *Carrier) stopTimerLocked() {
 	if c.timer != nil {
 		c.timer.Stop()
+		c.timer = nil
 	}
 }
 

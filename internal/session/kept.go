@@ -79,9 +79,9 @@ type stay struct {
 	places [places]int
 	worth  int
 	since  *time.Timer
-	times  int    // that it was without a link
 	turn   uint64 // when that began, by turns
 	held   func() Held
+	times  int32 // that it was without a link
 	busy   bool
 	bytes  int64
 	lost   func(error)
@@ -255,7 +255,7 @@ func (r *Registry) furthestLocked() (h *holder) {
 	return h
 }
 
-func (r *Registry) expire(e *entry, times int) {
+func (r *Registry) expire(e *entry, times int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// A timer that fired as the link came back has nothing to say.

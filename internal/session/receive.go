@@ -172,7 +172,7 @@ func (c *Carrier) idled() error {
 		return nil
 	}
 	now := time.Now()
-	if forgiven := int(min(now.Sub(c.idleAt).Seconds()*idleRate, idleBurst)); forgiven > 0 {
+	if forgiven := int32(min(now.Sub(c.idleAt).Seconds()*idleRate, idleBurst)); forgiven > 0 {
 		c.idle, c.idleAt = c.idle-forgiven, now
 		return nil
 	}
@@ -217,13 +217,8 @@ func (s *Session) countReceived(c *Carrier, frames, bytes int) {
 		switch {
 		case s.newly >= ackFrames || s.newBytes >= ackBytes:
 			wake, s.ackDue = true, true
-		case s.ackArmed || s.ended:
-		case s.ackTimer == nil:
-			s.ackArmed = true
+		case s.ackTimer == nil && !s.ended:
 			s.ackTimer = time.AfterFunc(ackDelay, s.ackLate)
-		default:
-			s.ackArmed = true
-			s.ackTimer.Reset(ackDelay)
 		}
 	}
 	s.mu.Unlock()
@@ -234,7 +229,7 @@ func (s *Session) countReceived(c *Carrier, frames, bytes int) {
 
 func (s *Session) ackLate() {
 	s.mu.Lock()
-	s.ackArmed = false
+	s.ackTimer = nil
 	s.ackDue = s.ackDue || s.newly > 0
 	due := s.ackDue
 	s.mu.Unlock()

@@ -82,14 +82,13 @@ type Session struct {
 	next     uint64 // … of those, on this link: less than sent while it replays
 	acked    uint64 // … and acknowledged
 	log      replay
-	asked    bool   // a PING went out because the log is half full
-	tight    bool   // the log bounds what is taken: an ACK is waited for
-	received uint64 // counted frames received
-	newly    int    // of those, not yet acknowledged: frames …
-	newBytes int    // … and bytes
+	asked    bool        // a PING went out because the log is half full
+	tight    bool        // the log bounds what is taken: an ACK is waited for
+	received uint64      // counted frames received
+	newly    int         // of those, not yet acknowledged: frames …
+	newBytes int         // … and bytes
+	ackTimer *time.Timer // nil: an ACK is not due by time
 	ackDue   bool
-	ackTimer *time.Timer
-	ackArmed bool
 	heard    bool          // something has come over this link since WELCOME
 	taking   bool          // the engine is being asked; sent grows in a moment
 	taken    chan struct{} // closed when it has; nil when nobody waits
