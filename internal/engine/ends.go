@@ -73,10 +73,10 @@ func (x *Stream) Refuse(e *status.Error) {
 	x.dropReceivedLocked()
 	c.movedLocked() // who sends may wait for the connection
 	stop := x.untieLocked()
+	x.roomLocked()
 	c.unlockAndWake()
 	stop()
 	signal(x.arrived)
-	signal(x.room)
 }
 
 // untieLocked returns what unties a stream from its context when it was settled
@@ -97,7 +97,7 @@ func (x *Stream) dropSendLocked() {
 	x.pack.rest()
 	c.sentItems -= x.flow.Used
 	x.flow.Used, x.flow.Sizes = 0, flow.Ring[int32]{}
-	signal(x.room)
+	x.roomLocked()
 	c.unparkLocked()
 	c.movedLocked()
 }
@@ -169,7 +169,7 @@ func (x *Stream) finishLocked() {
 	x.conn.sentItems -= x.flow.Used
 	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int32]{}, 0
 	x.conn.movedLocked()
-	signal(x.room)
+	x.roomLocked()
 	signal(x.arrived)
 }
 

@@ -164,4 +164,7 @@ func (in *Inbound) cancel(err error) {
 	for _, a := range afters {
 		go a.f()
 	}
+	if in.stream != nil {
+		in.stream.Wake()
+	}
 }

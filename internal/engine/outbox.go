@@ -98,6 +98,7 @@ type outbox struct {
 	creditors []*Stream
 	woken     bool          // the writer knows that there is something to take
 	room      chan struct{} // not nil while somebody waits for budget or window
+	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too
 }
 
@@ -133,6 +134,9 @@ func (o *outbox) movedLocked() {
 	if o.room != nil {
 		close(o.room)
 		o.room = nil
+	}
+	if len(o.starved) > 0 {
+		o.feedLocked()
 	}
 }
 

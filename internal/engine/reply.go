@@ -48,6 +48,13 @@ func (in *Inbound) run() {
 		}
 	}()
 	body, meta, err := in.conn.owner.Run(in)
+	for err == ErrRests {
+		if in.rests() {
+			returned = true
+			return
+		}
+		body, meta, err = in.conn.owner.Run(in)
+	}
 	returned = true
 	in.finish(body, meta, err)
 }

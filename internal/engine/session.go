@@ -97,7 +97,8 @@ func (c *Conn) Holds() session.Held {
 		return session.Held{}
 	}
 	h := session.Held{Busy: len(c.inbound)+len(c.pending)+c.queue.len > 0 || c.sess.Logged() > 0}
-	h.Bytes = c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound))*handlerOverhead
+	rest := min(c.atRest, len(c.inbound)) // those of a lost session may be ending
+	h.Bytes = c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound)-rest)*handlerOverhead + rest*streamOverhead
 	return h
 }
 

@@ -36,7 +36,8 @@ type Stream struct {
 	flow    flow.Sender
 	closed  bool          // END or the terminal frame is queued, or all was dropped
 	dropped bool          // … because the call is being settled
-	room    chan struct{} // capacity 1: the window may have room
+	room    chan struct{} // capacity 1: the window may have room; nil: nobody has waited
+	rest    rest
 
 	// receiving
 	got     flow.Ring[Item]
@@ -64,7 +65,7 @@ type Stream struct {
 }
 
 func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
-	x := &Stream{conn: c, decl: d, room: make(chan struct{}, 1), arrived: make(chan struct{}, 1)}
+	x := &Stream{conn: c, decl: d, arrived: make(chan struct{}, 1)}
 	up, down := kind != KindServerStream, kind != KindClientStream
 	x.sends, x.takes = down, up
 	if caller {
@@ -100,7 +101,7 @@ func (x *Stream) beginLocked(id uint64) {
 	x.id, x.sess = id, x.conn.sess
 	x.window.taken, x.window.spent, x.window.due, x.window.dueBytes = 0, 0, 0, 0
 	x.flow.Window = int(min(x.conn.peer.limits.Window, math.MaxInt32))
-	signal(x.room)
+	x.roomLocked()
 }
 
 // pushLocked lets the line send what it has, once the CALL has left, the whole

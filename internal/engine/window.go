@@ -169,7 +169,7 @@ func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
 	if f.Window > 0 {
 		x.flow.Window = int(min(f.Window, mostPeerWindow))
 	}
-	signal(x.room)
+	x.roomLocked()
 	c.movedLocked()
 	return nil
 }
