@@ -79,7 +79,7 @@ func peer(c *Conn, s *spec, coder *hub.Coder) hub.Peer {
 	limits := c.e.Peer()
 	return hub.Peer{
 		Subject: c.Identity().Subject, Codec: c.codec.Name(), Text: c.e.Dialect() != session.Binary,
-		Depth: int32(min(limits.Depth, jsoncodec.RawDepth)),
+		Depth: int16(min(limits.Depth, jsoncodec.RawDepth)),
 		Limit: int32(s.decl.Limit(int(min(limits.Message, flow.MaxMessageCeiling)))),
 		Coder: coder,
 	}

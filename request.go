@@ -44,7 +44,8 @@ type Request struct {
 	Method string
 	Kind   Kind
 	// Outgoing says that this side makes the call, and does not handle it.
-	Outgoing bool
+	Outgoing  bool
+	forwarded bool // a stream: its items have gone to another connection
 	// Conn is the connection that the call came in on or goes out on. With a
 	// Caller made by Pick it is the one picked for the first attempt.
 	Conn *Conn
@@ -60,8 +61,6 @@ type Request struct {
 	spec   *spec // nil for names that nobody registered
 	stream *engine.Stream
 	hooks  []func(item Raw, sent bool) error
-
-	forwarded bool // a stream: its items have gone to another connection
 }
 
 // OnItem has fn see each item of a stream, and stop it: an error of fn ends the

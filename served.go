@@ -18,6 +18,12 @@ type served struct {
 	entry *entry
 }
 
+// answered is a served call, with what it is answered with: still one allocation.
+type answered struct {
+	served
+	answer engine.Answer
+}
+
 // owner is a Conn as its engine asks it.
 type owner struct{ conn *Conn }
 
@@ -36,7 +42,14 @@ func (s *served) Decl() *engine.Decl {
 }
 
 func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*engine.Inbound, *status.Error) {
-	s := &served{req: Request{Method: name, Kind: Kind(kind), Conn: o.conn, Metadata: meta}}
+	var s *served
+	if kind == engine.KindCall {
+		a := new(answered)
+		s, a.Answer = &a.served, &a.answer
+	} else {
+		s = new(served)
+	}
+	s.req = Request{Method: name, Kind: Kind(kind), Conn: o.conn, Metadata: meta}
 	s.Record = s
 	var nobody *status.Error
 	if s.entry, nobody = o.conn.opts.mux.find(name, s.req.Kind); nobody == nil {

@@ -191,7 +191,7 @@ func (x *Stream) CloseSend() {
 	}
 	x.closed = true
 	if x.call != nil { // a handler says it by returning
-		x.line.frames.push(&item{frame: wire.Frame{Type: wire.End, ID: x.id}})
+		x.line.frames.push(new(parcel).pack(wire.Frame{Type: wire.End, ID: x.id}, nil, 0))
 		x.pushLocked()
 	}
 	x.roomLocked()

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"math"
 
@@ -145,7 +144,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	revoked := errors.As(cause, &ce) && ce.Code == session.CloseUnauthed && !ce.Remote
 	for _, in := range handlers {
 		if revoked {
-			in.cancel(context.Canceled)
+			in.cancel(canceled)
 		} else {
 			in.lose()
 		}

@@ -126,6 +126,9 @@ func (x *Stream) takeCreditLocked(b *session.Batch) {
 
 // shrinkLocked gives back what the window has grown by.
 func (x *Stream) shrinkLocked() {
+	if x.inlet == nil {
+		return
+	}
 	c := x.conn
 	if more := x.window.size - c.config.Limits.Window; more > 0 {
 		c.grown -= more

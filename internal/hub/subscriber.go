@@ -18,7 +18,7 @@ type Peer struct {
 	Subject string // of its identity; "": it has none
 	Codec   string
 	Text    bool  // the JSON-RPC dialect, whose messages …
-	Depth   int32 // … nest at most so deep
+	Depth   int16 // … nest at most so deep
 	Limit   int32 // bytes of one message
 	*Coder
 }
