@@ -41,7 +41,7 @@ func Handle[F any](mux *Mux, d Handled[F], fn F) {
 	case mux == nil:
 		panic("typedrpc: Handle: the Mux is nil")
 	case h.spec == nil:
-		panic("typedrpc: Handle: the declaration was not made by a function such as NewMethod")
+		panic("typedrpc: Handle: the declaration was not made by a function, such as NewMethod")
 	}
 	e := &entry{spec: h.spec, serve: h.serve}
 	if h.notify != nil {

@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"context"
 
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/hub"
 	"github.com/typedrpc/typedrpc/internal/jsoncodec"
@@ -74,21 +75,28 @@ func (h *Hub) Close() error {
 }
 
 // peer is what a hub knows of a subscriber's connection.
-func (h *Hub) peer(c *Conn, s *spec) hub.Peer {
+func peer(c *Conn, s *spec, coder *hub.Coder) hub.Peer {
 	limits := c.e.Peer()
 	return hub.Peer{
 		Subject: c.Identity().Subject, Codec: c.codec.Name(), Text: c.e.Dialect() != session.Binary,
-		Depth: int(min(limits.Depth, jsoncodec.RawDepth)),
-		Limit: s.decl.Limit(int(min(limits.Message, flow.MaxMessageCeiling))),
-		Recode: func(msg []byte) ([]byte, error) {
+		Depth: int16(min(limits.Depth, jsoncodec.RawDepth)),
+		Limit: int32(s.decl.Limit(int(min(limits.Message, flow.MaxMessageCeiling)))),
+		Coder: coder,
+	}
+}
+
+// coder encodes what a topic's subscribers get.
+func (h *Hub) coder(s *spec) *hub.Coder {
+	return &hub.Coder{
+		Recode: func(c *engine.Conn, msg []byte) ([]byte, error) {
 			v := s.down.New()
 			if err := s.decode(h.codec, msg, v); err != nil {
 				return nil, err
 			}
-			return s.encode(c.codec, nil, v)
+			return s.encode(connOf(c).codec, nil, v)
 		},
-		Name: func(dst []byte, name string) ([]byte, error) {
-			return s.topic.presence.encode(c.codec, dst, &name)
+		Name: func(c *engine.Conn, dst []byte, name string) ([]byte, error) {
+			return s.topic.presence.encode(connOf(c).codec, dst, &name)
 		},
 	}
 }

@@ -237,6 +237,7 @@ var goStatements = map[string]int{
 	"internal/link/ws_native.go Ping":          1, // stands in for coder/websocket, which waits for the pong
 	"internal/engine/incoming.go beginLocked":  1, // one for each call being handled …
 	"internal/engine/bought.go unparkLocked":   1, // … that waited for replies to be read
+	"internal/engine/rest.go Wake":             1, // … and one that rested
 	"internal/engine/inbound.go AfterFunc":     1, // as package context does
 	"internal/engine/inbound.go cancel":        1, // as package context does
 	"internal/engine/lane.go laneLocked":       1, // the ordered lane, while there is work

@@ -170,8 +170,9 @@ func (f topicTrait) topic(s *spec) { f(s) }
 // HandleTopic lets mux's peers subscribe to t, and see its presence. allow is
 // asked for each subscription, in the handler's context, and refuses it with
 // an error; nil allows every key. A key is a string of at most 255 bytes of
-// UTF-8, and may be empty. Several muxes may share a hub. It panics like
-// Handle, and if the hub's codec cannot carry T.
+// UTF-8, and may be empty. Several muxes may share a hub. A subscription that has
+// nothing to send has no goroutine, unless interceptors of mux wait for its end. It
+// panics like Handle, and if the hub's codec cannot carry T.
 func HandleTopic[T any](mux *Mux, hub *Hub, t Topic[T], allow func(ctx context.Context, key string) error) {
 	if mux == nil || t.spec == nil {
 		panic("typedrpc: HandleTopic needs a Mux, and a topic that was made by NewTopic")
@@ -182,12 +183,15 @@ func HandleTopic[T any](mux *Mux, hub *Hub, t Topic[T], allow func(ctx context.C
 	if err := t.spec.check(hub.codec); err != nil {
 		panic(err.Error())
 	}
-	mux.add(&entry{spec: t.spec, serve: hub.serve(t.spec, allow, hub.h.Subscribe)})
-	mux.add(&entry{spec: t.spec.topic.presence, serve: hub.serve(t.spec, allow, hub.h.Watch)})
+	coder, wrapped := hub.coder(t.spec), len(mux.interceptors) > 0
+	mux.add(&entry{spec: t.spec, serve: serveTopic(t.spec, coder, allow, hub.h.Subscribe, wrapped)})
+	mux.add(&entry{spec: t.spec.topic.presence, serve: serveTopic(t.spec, coder, allow, hub.h.Watch, wrapped)})
 }
 
-// serve is the handler of a topic's stream, or of its presence's.
-func (h *Hub) serve(s *spec, allow func(ctx context.Context, key string) error, run func(context.Context, *engine.Stream, *hub.Topic, string, hub.Peer) error) func(context.Context, *Request) (*buf.Buf, error) {
+// serveTopic is the handler of a topic's stream, or of its presence's. It returns
+// when what begin has begun rests, unless interceptors wait for its end.
+func serveTopic(s *spec, coder *hub.Coder, allow func(ctx context.Context, key string) error,
+	begin func(context.Context, *engine.Stream, *hub.Topic, string, hub.Peer) (engine.Resumer, error), wrapped bool) func(context.Context, *Request) (*buf.Buf, error) {
 	return func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		var key string
 		if err := r.decode(r.spec, &key); err != nil {
@@ -201,7 +205,15 @@ func (h *Hub) serve(s *spec, allow func(ctx context.Context, key string) error, 
 				return nil, err
 			}
 		}
-		err := run(ctx, r.stream, s.topic.topic, key, h.peer(r.Conn, s))
+		h, err := begin(ctx, r.stream, s.topic.topic, key, peer(r.Conn, s, coder))
+		switch {
+		case err != nil:
+		case wrapped:
+			err = r.stream.Attend(ctx, h)
+		default:
+			r.stream.Entrust(h)
+			err = h.Resume(ctx)
+		}
 		return nil, lift(err, r.Conn.codec)
 	}
 }

@@ -364,7 +364,7 @@ func TestHandle_mistakes(t *testing.T) {
 		"of a Mux that is nil":             func() { (*typedrpc.Mux)(nil).Group() },
 		"NewMux: interceptor 0 is nil":     func() { typedrpc.NewMux(nil) },
 		"Mux.Group: interceptor 0 is nil":  func() { new(typedrpc.Mux).Group(nil) },
-		"not made by NewMethod":            func() { typedrpc.Handle(typedrpc.NewMux(), typedrpc.Method[int, int]{}, nil) },
+		"not made by a function":           func() { typedrpc.Handle(typedrpc.NewMux(), typedrpc.Method[int, int]{}, nil) },
 		"\"math.sum\": the handler is nil": func() { typedrpc.Handle(typedrpc.NewMux(), lab.Sum, nil) },
 		"\"tell\": the handler is nil":     func() { typedrpc.Handle(typedrpc.NewMux(), lab.Tell, nil) },
 	} {

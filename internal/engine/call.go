@@ -33,7 +33,8 @@ type Call struct {
 	Roams    bool // Owner.Next may name another connection
 	Shared   bool // a future: Done is closed, watchers are told
 
-	item item // the CALL and its payload
+	item    item
+	content content // the CALL and its payload
 
 	id       uint64 // while in pending
 	deadline time.Time
@@ -85,8 +86,8 @@ func (cl *Call) Begin(body *buf.Buf, meta map[string]string) {
 func (cl *Call) prepare(body *buf.Buf, meta map[string]string) {
 	cl.deadline, _ = cl.Ctx.Deadline()
 	cl.item.call, cl.item.ordered = cl, cl.Decl.Serial
-	cl.item.body = body.Retain()
-	cl.item.frame = wire.Frame{Type: wire.Call, Method: cl.Decl.Name, Meta: meta}
+	cl.content = content{wire.Frame{Type: wire.Call, Method: cl.Decl.Name, Meta: meta}, body.Retain()}
+	cl.item.content = &cl.content
 	cl.item.cost = body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	cl.aim(cl.Conn)
 }
@@ -142,11 +143,11 @@ func (cl *Call) launch(n int) {
 func (cl *Call) aim(conn *Conn) {
 	cl.Conn = conn
 	cl.nested = false
-	cl.item.frame.Flags &= wire.NoItems
+	cl.content.frame.Flags &= wire.NoItems
 	if in := From(cl.Ctx); in != nil && in.conn == conn {
 		cl.nested = true
 		if in.ordered {
-			cl.item.frame.Flags |= wire.Lane
+			cl.content.frame.Flags |= wire.Lane
 		}
 	}
 }
@@ -166,8 +167,8 @@ func (cl *Call) Settle(body *buf.Buf, meta map[string]string, err *status.Error)
 	if err != nil && cl.tryAgain(err) {
 		return
 	}
-	cl.item.body.Release()
-	cl.item.body = nil
+	cl.content.body.Release()
+	cl.content.body = nil
 	if cl.stream != nil {
 		cl.stream.settle(body, meta, err)
 		return

@@ -52,7 +52,7 @@ func (x *Stream) Fail(e *status.Error) {
 		x.stopped = e
 	}
 	c.mu.Unlock()
-	x.in.cancel(context.Canceled)
+	x.in.cancel(canceled)
 }
 
 // verdict is what the call fails with although its handler may think otherwise.
@@ -73,16 +73,16 @@ func (x *Stream) Refuse(e *status.Error) {
 	x.dropReceivedLocked()
 	c.movedLocked() // who sends may wait for the connection
 	stop := x.untieLocked()
+	x.roomLocked()
 	c.unlockAndWake()
 	stop()
-	signal(x.arrived)
-	signal(x.room)
+	x.inlet.signal()
 }
 
 // untieLocked returns what unties a stream from its context when it was settled
 // and all was received: until then the end of the context frees what was not.
 func (x *Stream) untieLocked() (stop func()) {
-	if x.stop == nil || !x.Ended() || x.got.Len() > 0 {
+	if x.stop == nil || !x.Ended() || x.inlet.waits() {
 		return func() {}
 	}
 	stop, x.stop = x.stop, nil
@@ -97,7 +97,7 @@ func (x *Stream) dropSendLocked() {
 	x.pack.rest()
 	c.sentItems -= x.flow.Used
 	x.flow.Used, x.flow.Sizes = 0, flow.Ring[int32]{}
-	signal(x.room)
+	x.roomLocked()
 	c.unparkLocked()
 	c.movedLocked()
 }
@@ -121,7 +121,7 @@ func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error
 	c.movedLocked()
 	c.mu.Unlock()
 	stop()
-	signal(x.arrived)
+	x.inlet.signal()
 }
 
 // Conclude sets what a held stream ends with.
@@ -130,7 +130,7 @@ func (x *Stream) Conclude(err *status.Error) {
 	c.mu.Lock()
 	x.over, x.end, x.err = true, err, err
 	c.mu.Unlock()
-	signal(x.arrived)
+	x.inlet.signal()
 }
 
 // Leave ends the caller's side for good: whoever used it has gone.
@@ -154,7 +154,7 @@ func (x *Stream) callerLeftLocked() {
 		x.failed = &status.Error{Code: status.Canceled, Message: "the caller left the stream", Outcome: status.MayHaveRun, Cause: context.Canceled}
 	}
 	x.dropReceivedLocked()
-	signal(x.arrived)
+	x.inlet.signal()
 }
 
 // finishLocked ends the handler's side: its handler has returned. What is in
@@ -169,12 +169,15 @@ func (x *Stream) finishLocked() {
 	x.conn.sentItems -= x.flow.Used
 	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int32]{}, 0
 	x.conn.movedLocked()
-	signal(x.room)
-	signal(x.arrived)
+	x.roomLocked()
+	x.inlet.signal()
 }
 
 // dropReceivedLocked gives up what has come and was not received.
 func (x *Stream) dropReceivedLocked() {
+	if x.inlet == nil {
+		return
+	}
 	c := x.conn
 	for x.got.Len() > 0 {
 		p := x.got.Pop()

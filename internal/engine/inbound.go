@@ -15,12 +15,16 @@ import (
 type Inbound struct {
 	// Record is the owner's record that this one is embedded in, set in Find.
 	Record Record
+	// Answer is where what a call is answered with will be, if that is in the same
+	// record; nil: it is made then.
+	Answer *Answer
 	Kind   Kind // set by the engine before Run
 
 	begun   bool // its handler was started
 	serial  bool // runs on the lane
 	ordered bool // runs on the lane, or was called from one
 	partial bool // the rest of its request is to come
+	ended   end  // under mu
 
 	turn  uint16 // of purchases, in which its reply was bought …
 	index int32  // its place in array
@@ -34,7 +38,6 @@ type Inbound struct {
 	rawID []byte           // plain peers: to be echoed
 	body  *buf.Buf
 	array *arrayReply // plain peers: the array it came in
-	reply item
 
 	stream *Stream // the items of a stream; nil: none
 	keyed  *keyed  // the call has an idempotency key; nil: none
@@ -42,11 +45,25 @@ type Inbound struct {
 	deadline time.Time // zero: none
 
 	mu     sync.Mutex
-	err    error
 	done   chan struct{}
 	timer  *time.Timer
 	afters []*afterFunc
 }
+
+// end is why a handler's context ended: an error in one byte.
+type end uint8
+
+const (
+	notEnded end = iota
+	canceled
+	deadlineExceeded
+)
+
+// err is nil of one that has not ended.
+func (e end) err() error { return [...]error{nil, context.Canceled, context.DeadlineExceeded}[e] }
+
+// Answer is what a call is answered with, while it waits to be sent.
+type Answer struct{ parcel parcel }
 
 // Record is what the owner knows of a request.
 type Record interface {
@@ -93,7 +110,7 @@ func (in *Inbound) Done() <-chan struct{} {
 	defer in.mu.Unlock()
 	if in.done == nil {
 		in.done = make(chan struct{})
-		if in.err != nil {
+		if in.ended != notEnded {
 			close(in.done)
 		} else {
 			in.armLocked()
@@ -105,10 +122,10 @@ func (in *Inbound) Done() <-chan struct{} {
 // Err says why the context ended.
 func (in *Inbound) Err() error {
 	in.mu.Lock()
-	err := in.err
+	err := in.ended.err()
 	in.mu.Unlock()
 	if err == nil && !in.deadline.IsZero() && !time.Now().Before(in.deadline) {
-		in.cancel(context.DeadlineExceeded)
+		in.cancel(deadlineExceeded)
 		return context.DeadlineExceeded
 	}
 	return err
@@ -120,7 +137,7 @@ func (in *Inbound) AfterFunc(f func()) (stop func() bool) {
 	a := &afterFunc{f}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.err != nil {
+	if in.ended != notEnded {
 		go f()
 		return func() bool { return false }
 	}
@@ -141,17 +158,17 @@ func (in *Inbound) AfterFunc(f func()) (stop func() bool) {
 
 func (in *Inbound) armLocked() {
 	if in.timer == nil && !in.deadline.IsZero() {
-		in.timer = time.AfterFunc(max(time.Until(in.deadline), 1), func() { in.cancel(context.DeadlineExceeded) })
+		in.timer = time.AfterFunc(max(time.Until(in.deadline), 1), func() { in.cancel(deadlineExceeded) })
 	}
 }
 
-func (in *Inbound) cancel(err error) {
+func (in *Inbound) cancel(why end) {
 	in.mu.Lock()
-	if in.err != nil {
+	if in.ended != notEnded {
 		in.mu.Unlock()
 		return
 	}
-	in.err = err
+	in.ended = why
 	if in.done != nil {
 		close(in.done)
 	}
@@ -163,5 +180,8 @@ func (in *Inbound) cancel(err error) {
 	in.mu.Unlock()
 	for _, a := range afters {
 		go a.f()
+	}
+	if in.stream != nil {
+		in.stream.Wake()
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -21,7 +22,8 @@ type incoming struct {
 	inbound  map[uint64]*Inbound
 	inBytes  int        // of their payloads
 	parked   []*Inbound // of them, those that wait for room for their replies
-	running  int        // handlers, whatever became of their calls
+	running  int        // handlers, whatever became of their calls …
+	atRest   int        // … and those of them that have no goroutine
 	bought   purchases  // room for what those will answer
 	lastIn   uint64
 	offences flow.Offences
@@ -152,6 +154,9 @@ func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) {
 	default:
 		c.startLocked(in)
 		go in.run()
+		if in.stream != nil { // a thousand that come at once may rest one by one
+			runtime.Gosched()
+		}
 	}
 }
 

@@ -14,15 +14,33 @@ type item struct {
 	prev, next *item
 	list       *items
 
-	frame wire.Frame
-	body  *buf.Buf // one reference; nil: no payload
-	call  *Call    // CALL: whose it is
-	line  *line    // the turn of a line; all else is zero
-	cost  int      // bytes of a budget: the peer's for a CALL, our own for the rest
-	sent  int      // bytes of the payload that left in fragments
-	whole bool     // body is a whole message, not a payload
+	*content
+	call  *Call // CALL: whose it is
+	line  *line // the turn of a line; all else is zero, and content nil
+	cost  int   // bytes of a budget: the peer's for a CALL, our own for the rest
+	sent  int32 // bytes of the payload that left in fragments
+	whole bool  // body is a whole message, not a payload
 
 	ordered bool // NOTIFY, and CALL of a Serial method: they do not overtake each other
+}
+
+// content is what an item sends.
+type content struct {
+	frame wire.Frame
+	body  *buf.Buf // one reference; nil: no payload
+}
+
+// parcel is an item with its content.
+type parcel struct {
+	item    item
+	content content
+}
+
+// pack fills a parcel, which costs some bytes of our own budget.
+func (p *parcel) pack(f wire.Frame, body *buf.Buf, cost int) *item {
+	p.content = content{f, body}
+	p.item = item{content: &p.content, cost: cost}
+	return &p.item
 }
 
 // items is a queue that an item can leave from anywhere. The zero value is

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
@@ -179,7 +177,7 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 
 // notificationDone gives back a notification's part of the window.
 func (c *Conn) notificationDone(l *lane, in *Inbound) {
-	in.cancel(context.Canceled)
+	in.cancel(canceled)
 	in.body.Release()
 	c.mu.Lock()
 	l.held -= int(in.held)

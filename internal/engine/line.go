@@ -13,7 +13,7 @@ type line struct {
 	x      *Stream         // whose it is
 	pieces flow.Ring[Item] // its items …
 	frames items           // … and what comes after them: END, or the terminal frame
-	sent   int             // bytes of the first one that left in fragments
+	sent   int32           // bytes of the first one that left in fragments
 }
 
 func (l *line) empty() bool { return l.pieces.Len() == 0 && l.frames.len == 0 }

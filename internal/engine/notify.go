@@ -53,12 +53,9 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 	}
 	c.notify.Used += cost
 	c.hold(cost)
-	c.queue.push(&item{
-		frame:   wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta},
-		body:    body.Retain(),
-		cost:    cost,
-		ordered: true,
-	})
+	it := new(parcel).pack(wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta}, body.Retain(), cost)
+	it.ordered = true
+	c.queue.push(it)
 	c.unlockAndWake()
 	return false, nil
 }

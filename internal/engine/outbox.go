@@ -37,7 +37,7 @@ func (o *outbox) unqueueLocked(it *item) {
 
 // addLocked adds f, and reports whether more of its message has to follow. It
 // takes over the reference to body with the last of it.
-func (o *outbox) addLocked(b *session.Batch, f *wire.Frame, body *buf.Buf, sent *int) (more bool) {
+func (o *outbox) addLocked(b *session.Batch, f *wire.Frame, body *buf.Buf, sent *int32) (more bool) {
 	if *sent == 0 && f.Flags&wire.More == 0 {
 		b.Add(f, body)
 		return false
@@ -45,12 +45,12 @@ func (o *outbox) addLocked(b *session.Batch, f *wire.Frame, body *buf.Buf, sent 
 	if *sent == 0 {
 		o.cutting += body.Len()
 	}
-	*sent += len(f.Payload)
+	*sent += int32(len(f.Payload)) // a message is bounded
 	if f.Flags&wire.More != 0 {
 		b.Add(f, body.Retain())
 		return true
 	}
-	o.uncutLocked(*sent)
+	o.uncutLocked(int(*sent))
 	*sent = 0
 	b.Add(f, body)
 	return false
@@ -98,6 +98,7 @@ type outbox struct {
 	credits   int   // notifications to credit
 	creditors []*Stream
 	room      chan struct{} // not nil while somebody waits for budget or window
+	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too
 }
 
@@ -134,13 +135,16 @@ func (o *outbox) movedLocked() {
 		close(o.room)
 		o.room = nil
 	}
+	if len(o.starved) > 0 {
+		o.feedLocked()
+	}
 }
 
 // pushAnswer queues an answer that the reader gives itself.
 func (o *outbox) pushAnswer(f wire.Frame) {
 	cost := len(f.Message) + answerOverhead
 	o.hold(cost)
-	o.queue.push(&item{frame: f, cost: cost})
+	o.queue.push(new(parcel).pack(f, nil, cost))
 }
 
 // answerOverhead is what an answer of the reader's takes beside its text: the

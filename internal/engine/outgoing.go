@@ -148,7 +148,7 @@ func (c *Conn) cannotLocked(cl *Call) *status.Error {
 		}
 	}
 	limit := cl.Decl.Limit(c.peer.most())
-	if n := cl.item.body.Len(); n > limit {
+	if n := cl.content.body.Len(); n > limit {
 		return status.Errorf(status.ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.Decl.Name, n, limit)
 	}
 	return nil
@@ -206,7 +206,7 @@ func (c *Conn) abandon(cl *Call) (o status.Outcome, ok bool) {
 			break
 		}
 		c.pending[cl.id] = inFlight{nil, cl.item.cost}
-		c.queue.push(&item{frame: wire.Frame{Type: wire.Cancel, ID: cl.id}})
+		c.queue.push(new(parcel).pack(wire.Frame{Type: wire.Cancel, ID: cl.id}, nil, 0))
 	}
 	c.checkIdleLocked()
 	c.unlockAndWake()

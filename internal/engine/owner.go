@@ -30,7 +30,8 @@ type Owner interface {
 	// Run runs a request's handlers: decoding, interceptors, user code, encoding.
 	// in is their context. It recovers and logs panics; a notification's errors
 	// it logs, and its results are ignored. On the handler's goroutine or the
-	// lane's, without locks, for as long as it likes.
+	// lane's, without locks, for as long as it likes. What returns ErrRests is run
+	// again: then the stream is entrusted to somebody who goes on.
 	Run(in *Inbound) (body *buf.Buf, meta map[string]string, err error)
 	// Failure is what the caller is told of err, which Run returned, or a stream
 	// was stopped with, or the engine itself found (then it is a *status.Error):

@@ -75,7 +75,9 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
 		a.parts[i] = nil
 	}
 	b.B = append(b.B, ']')
-	c.queue.push(&item{body: b, whole: true, cost: a.size})
+	it := new(parcel).pack(wire.Frame{}, b, a.size)
+	it.whole = true
+	c.queue.push(it)
 }
 
 func invalidReply(f *wire.Frame) *wire.Frame {

@@ -12,7 +12,7 @@ import (
 // Next returns the next item, with the reference to its buffer.
 func (x *Stream) Next() (p Item, data []byte, err error) {
 	c := x.conn
-	if x.inspected() {
+	if x.takes && x.inspected() {
 		x.receiving.Lock()
 		defer x.receiving.Unlock()
 	}
@@ -23,10 +23,10 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 		c.mu.Lock()
 		if e := x.brokenLocked(); e != nil {
 			c.mu.Unlock()
-			signal(x.arrived)
+			x.inlet.signal()
 			return p, nil, e
 		}
-		if x.got.Len() > 0 {
+		if x.inlet.waits() {
 			p = x.got.Pop()
 			data = p.bytes()
 			x.receivedLocked(p.cost())
@@ -35,7 +35,7 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 			c.unlockAndWake()
 			stop()
 			if more {
-				signal(x.arrived)
+				x.inlet.signal()
 			}
 			if x.inspected() {
 				if err := x.inspect(data, false); err != nil {
@@ -48,7 +48,7 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 		over, end := x.over, x.end
 		c.mu.Unlock()
 		if over {
-			signal(x.arrived)
+			x.inlet.signal()
 			if end != nil {
 				return p, nil, end
 			}
@@ -90,7 +90,7 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	first := x.got.Len() == 1
 	c.mu.Unlock()
 	if first {
-		signal(x.arrived)
+		x.inlet.signal()
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (c *Conn) endReceived(f *wire.Frame) error {
 	}
 	c.mu.Unlock()
 	if x != nil {
-		signal(x.arrived)
+		x.inlet.signal()
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -15,7 +14,7 @@ func (c *Conn) refuse(in *Inbound, e *status.Error) error {
 	c.mu.Lock()
 	err := c.takeBackLocked(in, e)
 	c.unlockAndWake()
-	in.cancel(context.Canceled)
+	in.cancel(canceled)
 	return err
 }
 
@@ -48,6 +47,13 @@ func (in *Inbound) run() {
 		}
 	}()
 	body, meta, err := in.conn.owner.Run(in)
+	for err == ErrRests {
+		if in.rests() {
+			returned = true
+			return
+		}
+		body, meta, err = in.conn.owner.Run(in)
+	}
 	returned = true
 	in.finish(body, meta, err)
 }
@@ -69,7 +75,7 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 		body = nil
 		f = c.failure(in, err)
 	}
-	in.cancel(context.Canceled) // whatever still hangs on the context ends here
+	in.cancel(canceled) // whatever still hangs on the context ends here
 	c.reply(in, f, body)
 }
 
@@ -163,14 +169,17 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 		if body == nil && len(f.Payload) > 0 {
 			body = buf.Copy(f.Payload) // an error value may be returned often
 		}
-		in.reply = item{frame: f, body: body, cost: cost}
+		if in.Answer == nil {
+			in.Answer = new(Answer)
+		}
+		it := in.Answer.parcel.pack(f, body, cost)
 		if x := in.stream; x != nil {
 			c.dropPartLocked(partID{in.id, true})
 			x.finishLocked()
-			x.line.frames.push(&in.reply) // after its items
+			x.line.frames.push(it) // after its items
 			x.line.pushLocked(&c.outbox)
 		} else {
-			c.queue.push(&in.reply)
+			c.queue.push(it)
 		}
 	}
 	c.unparkLocked()

@@ -83,7 +83,7 @@ func (c *Conn) takeItemLocked(b *session.Batch, it *item, now *time.Time) turn {
 		return turnLater
 	}
 	f := it.frame
-	if t := c.cutLocked(b, &f, it.body.Bytes(), it.sent); t == turnFull || t == turnLater {
+	if t := c.cutLocked(b, &f, it.body.Bytes(), int(it.sent)); t == turnFull || t == turnLater {
 		return t
 	}
 	if cl := it.call; cl != nil {
@@ -133,7 +133,7 @@ func (c *Conn) takeLineLocked(b *session.Batch, l *line) turn {
 		if size > 0 && size+len(payload) > quantum {
 			return turnMore
 		}
-		if t := c.cutLocked(b, &f, payload, l.sent); t == turnFull || t == turnLater {
+		if t := c.cutLocked(b, &f, payload, int(l.sent)); t == turnFull || t == turnLater {
 			if t == turnFull && size > 0 {
 				return turnMore // the others' turn, in the next batch
 			}

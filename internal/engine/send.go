@@ -39,12 +39,9 @@ func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
 	held := 0
 	defer func() { x.conn.account.Give(held) }()
 	for {
-		wait, err := x.Offer(body, flags, dropped)
-		switch {
-		case err != nil:
+		wait, err := x.offer(body, flags, dropped, false)
+		if wait == nil || err != nil {
 			return err
-		case wait == nil:
-			return nil
 		}
 		if held == 0 { // it waits encoded, as those of a thousand streams may
 			held = body.Len() + flow.MessageOverhead
@@ -57,9 +54,16 @@ func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
 	}
 }
 
-// Offer queues an encoded item if it can go now. Otherwise it returns a channel
-// that says when to try again, or why it never will.
-func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait <-chan struct{}, _ error) {
+// Offer queues an encoded item if it can go now. If it may later, whom the stream
+// was entrusted to is woken then.
+func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (gone bool, _ error) {
+	wait, err := x.offer(body, flags, dropped, true)
+	return wait == nil && err == nil, err
+}
+
+// offer is Offer. With rests the handler is woken, and otherwise the channel says
+// when to try again.
+func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bool) (wait <-chan struct{}, _ error) {
 	if x.in != nil && x.in.Err() != nil {
 		return nil, x.why()
 	}
@@ -70,12 +74,12 @@ func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait <-
 		return x.done, nil // it will say why
 	}
 	if err := x.refusalLocked(body.Len()); err != nil {
-		c.mu.Unlock()
 		signal(x.room) // others who wait learn of it too
+		c.mu.Unlock()
 		return nil, err
 	}
 	cost := body.Len() + flow.MessageOverhead
-	if wait := x.blockedLocked(cost); wait != nil {
+	if wait := x.blockedLocked(cost, rests); wait != nil {
 		c.mu.Unlock()
 		return wait, nil
 	}
@@ -91,40 +95,50 @@ func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (wait <-
 	c.sentItems += cost
 	c.hold(cost)
 	x.pushLocked()
-	more := x.flow.Fits(0)
-	c.unlockAndWake()
-	if more {
+	if x.flow.Fits(0) {
 		signal(x.room)
 	}
+	c.unlockAndWake()
 	return nil, nil
 }
 
 // blockedLocked returns what an item of cost bytes has to wait for, nil if it can
-// go now.
-func (x *Stream) blockedLocked(cost int) <-chan struct{} {
+// go now. With rests the handler will be woken.
+func (x *Stream) blockedLocked(cost int, rests bool) <-chan struct{} {
 	c := x.conn
 	switch {
 	case x.id == 0, !x.flow.Fits(cost):
 		// Before the CALL has left nothing is queued: it would take room from
 		// answers that somebody may have to read for the CALL to leave.
+		if rests {
+			x.rest.starved = true
+			return woken
+		}
+		if x.room == nil {
+			x.room = make(chan struct{}, 1)
+		}
 		return x.room
 	case !x.affordableLocked(cost),
 		c.queued > 0 && c.queued+cost > c.outgoingLocked():
+		if rests {
+			x.starveLocked()
+			return woken
+		}
 		return c.waitRoomLocked()
 	}
 	return nil
 }
 
-// Blocked returns what Offer would have a small item wait for, nil if one can go
-// now or never will: for items that cost something to make.
-func (x *Stream) Blocked() <-chan struct{} {
+// woken stands for being woken: nobody waits on it.
+var woken = make(chan struct{})
+
+// Blocked reports whether Offer would have no room for a small item: for items
+// that cost something to make.
+func (x *Stream) Blocked() bool {
 	c := x.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if x.refusalLocked(0) != nil {
-		return nil
-	}
-	return x.blockedLocked(flow.MessageOverhead)
+	return x.refusalLocked(0) == nil && x.blockedLocked(flow.MessageOverhead, true) != nil
 }
 
 // affordableLocked reports whether the peer's budget has room for an item. One
@@ -177,9 +191,9 @@ func (x *Stream) CloseSend() {
 	}
 	x.closed = true
 	if x.call != nil { // a handler says it by returning
-		x.line.frames.push(&item{frame: wire.Frame{Type: wire.End, ID: x.id}})
+		x.line.frames.push(new(parcel).pack(wire.Frame{Type: wire.End, ID: x.id}, nil, 0))
 		x.pushLocked()
 	}
+	x.roomLocked()
 	c.unlockAndWake()
-	signal(x.room)
 }

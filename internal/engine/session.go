@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"math"
 
@@ -97,7 +96,8 @@ func (c *Conn) Holds() session.Held {
 		return session.Held{}
 	}
 	h := session.Held{Busy: len(c.inbound)+len(c.pending)+c.queue.len > 0 || c.sess.Logged() > 0}
-	h.Bytes = c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound))*handlerOverhead
+	rest := min(c.atRest, len(c.inbound)) // those of a lost session may be ending
+	h.Bytes = c.queued + c.unsent + c.inBytes + c.unread + c.sess.Logged() + (1+len(c.inbound)-rest)*handlerOverhead + rest*streamOverhead
 	return h
 }
 
@@ -144,7 +144,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	revoked := errors.As(cause, &ce) && ce.Code == session.CloseUnauthed && !ce.Remote
 	for _, in := range handlers {
 		if revoked {
-			in.cancel(context.Canceled)
+			in.cancel(canceled)
 		} else {
 			in.lose()
 		}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -172,7 +171,7 @@ func (c *Conn) refuseSlowLocked(a *assembly, e *status.Error) (after func()) {
 		}
 		sess := c.sess
 		return func() {
-			a.in.cancel(context.Canceled)
+			a.in.cancel(canceled)
 			if err != nil {
 				c.End(sess, err) // it does not read the refusals
 			}

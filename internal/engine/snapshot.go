@@ -52,8 +52,11 @@ func (x *Stream) snapshotLocked() hook.StreamSums {
 	s := hook.StreamSums{
 		Caller: x.call != nil,
 		Pieces: x.line.pieces.Len(), SendWindow: x.flow.Window, Used: x.flow.Used,
-		Window: x.window.size, Out: x.window.out,
 	}
+	if x.inlet == nil {
+		return s
+	}
+	s.Window, s.Out = x.window.size, x.window.out
 	for i := range x.got.Len() {
 		s.Got += x.got.At(i).cost()
 	}

@@ -20,42 +20,42 @@ type Stream struct {
 	inspector Inspector // never nil
 
 	// fixed
-	conn  *Conn
-	decl  *Decl
-	call  *Call    // nil on the handler's side
-	in    *Inbound // nil on the caller's side
-	sends bool     // this side may send items
-	takes bool     // and receive them
+	conn *Conn
+	decl *Decl
+	call *Call    // nil on the handler's side
+	in   *Inbound // nil on the caller's side
+
+	// Words are saved where there are thousands.
+	sends   bool // this side may send items; fixed
+	takes   bool // and receive them; fixed
+	closed  bool // END or the terminal frame is queued, or all was dropped
+	dropped bool // … because the call is being settled
+	over    bool // the peer sends no more
+	held    bool // the caller's: interceptors have the last word: over is set by conclude
 
 	id   uint64 // 0 until the CALL was counted
 	sess *session.Session
 
 	// sending
-	line    line
-	pack    packer
-	flow    flow.Sender
-	closed  bool          // END or the terminal frame is queued, or all was dropped
-	dropped bool          // … because the call is being settled
-	room    chan struct{} // capacity 1: the window may have room
+	line line
+	pack packer
+	flow flow.Sender
+	room chan struct{} // capacity 1: the window may have room; nil: nobody has waited
+	rest rest
 
 	// receiving
-	got     flow.Ring[Item]
-	gotPack packer
-	window  window
-	over    bool          // the peer sends no more …
-	end     *status.Error // … because of this; nil: it was done
-	arrived chan struct{} // capacity 1: there may be an item, or over is set
+	*inlet
+	end *status.Error // why over is set; nil: it was done
 
 	// Where OnItem's functions look on they see one item after another, in
-	// the items' order: held while one is sent, or received.
-	sending, receiving sync.Mutex
+	// the items' order: held while one is sent. The inlet has another.
+	sending sync.Mutex
 
 	failed  *status.Error // this side gave up: nothing goes either way, and this is why
 	stopped error         // the handler's side: what the call fails with, whatever its handler returns
 
 	// the caller's side, when the call is settled
 	done   chan struct{} // closed then
-	held   bool          // interceptors have the last word: over is set by conclude
 	result *buf.Buf
 	meta   map[string]string
 	reply  *map[string]string // where the caller wants meta too; nil: nowhere
@@ -63,15 +63,38 @@ type Stream struct {
 	stop   func() // unties it from its context; nil: it has
 }
 
+// inlet is what a stream receives: most of it lives where there is something to
+// receive. nil: nothing is.
+type inlet struct {
+	got       flow.Ring[Item]
+	gotPack   packer
+	window    window
+	arrived   chan struct{} // capacity 1: there may be an item, or over is set
+	receiving sync.Mutex    // held while OnItem's functions see an item
+}
+
+// waits reports whether there are items to receive.
+func (i *inlet) waits() bool { return i != nil && i.got.Len() > 0 }
+
+// signal tells who receives that there may be something.
+func (i *inlet) signal() {
+	if i != nil {
+		signal(i.arrived)
+	}
+}
+
 func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
-	x := &Stream{conn: c, decl: d, room: make(chan struct{}, 1), arrived: make(chan struct{}, 1)}
+	x := &Stream{conn: c, decl: d}
 	up, down := kind != KindServerStream, kind != KindClientStream
 	x.sends, x.takes = down, up
 	if caller {
 		x.sends, x.takes = up, down
 	}
 	x.line.x = x
-	x.window.size = c.config.Limits.Window
+	if x.takes {
+		x.inlet = &inlet{arrived: make(chan struct{}, 1)}
+		x.window.size = c.config.Limits.Window
+	}
 	x.over, x.closed = !x.takes, !x.sends
 	return x
 }
@@ -98,9 +121,11 @@ func signal(ch chan struct{}) {
 // sent.
 func (x *Stream) beginLocked(id uint64) {
 	x.id, x.sess = id, x.conn.sess
-	x.window.taken, x.window.spent, x.window.due, x.window.dueBytes = 0, 0, 0, 0
+	if x.inlet != nil {
+		x.window.taken, x.window.spent, x.window.due, x.window.dueBytes = 0, 0, 0, 0
+	}
 	x.flow.Window = int(min(x.conn.peer.limits.Window, math.MaxInt32))
-	signal(x.room)
+	x.roomLocked()
 }
 
 // pushLocked lets the line send what it has, once the CALL has left, the whole
@@ -174,7 +199,7 @@ func (cl *Call) Open(body *buf.Buf, meta map[string]string, o OpenOptions) (*Str
 	x.inspector, x.done, x.held, x.reply = o.Inspector, make(chan struct{}), o.Held, o.Reply
 	x.call, cl.stream = cl, x
 	cl.prepare(body, meta)
-	f := &cl.item.frame
+	f := &cl.content.frame
 	f.Kind = cl.Decl.Kind.wire()
 	if !x.sends {
 		f.Flags |= wire.NoItems

@@ -126,6 +126,9 @@ func (x *Stream) takeCreditLocked(b *session.Batch) {
 
 // shrinkLocked gives back what the window has grown by.
 func (x *Stream) shrinkLocked() {
+	if x.inlet == nil {
+		return
+	}
 	c := x.conn
 	if more := x.window.size - c.config.Limits.Window; more > 0 {
 		c.grown -= more
@@ -169,7 +172,7 @@ func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
 	if f.Window > 0 {
 		x.flow.Window = int(min(f.Window, mostPeerWindow))
 	}
-	signal(x.room)
+	x.roomLocked()
 	c.movedLocked()
 	return nil
 }

@@ -20,7 +20,8 @@ type changes struct {
 	last  map[string]uint64 // by subject, its last change in log
 	fold  int               // the length at which log is folded
 	peak  int               // the largest count while somebody was behind
-	news  chan struct{}     // closed by the next change; nil: nobody waits
+	// waiting are those who have been told everything.
+	waiting []*onlooker
 
 	set      []known // members by subject …
 	setAt    uint64  // … as they were before this change
@@ -82,10 +83,12 @@ func (r *room) tellLocked(subject string, came bool) {
 	r.last[subject] = at
 	r.log = append(r.log, change{at: at, subject: subject, left: !came})
 	r.peak = max(r.peak, r.count)
-	if r.news != nil {
-		close(r.news)
-		r.news = nil
+	for _, w := range r.waiting {
+		w.waits = 0
+		w.x.Wake()
 	}
+	clear(r.waiting)
+	r.waiting = r.waiting[:0]
 	if len(r.log) >= max(r.fold, foldLeast) {
 		r.foldLocked()
 		r.boundLocked()
@@ -107,6 +110,21 @@ func (r *room) beginLocked(w *onlooker) {
 	}
 	r.setAt = r.end
 	w.begun, w.scanning, w.from, w.at = true, true, r.end, r.end
+}
+
+// awaitLocked puts w among those who wait for the next change, or takes it away.
+func (r *room) awaitLocked(w *onlooker, waits bool) {
+	switch last := len(r.waiting) - 1; {
+	case waits == (w.waits > 0):
+	case waits:
+		r.waiting = append(r.waiting, w)
+		w.waits = len(r.waiting)
+	default:
+		moved := r.waiting[last]
+		r.waiting[w.waits-1], moved.waits = moved, w.waits
+		r.waiting[last] = nil
+		r.waiting, w.waits = r.waiting[:last], 0
+	}
 }
 
 // endLocked takes w's place away.

@@ -28,7 +28,7 @@ type feed struct {
 	deliver func([]byte)
 
 	mu      sync.Mutex
-	opening *opening // nil: nobody needed it yet, or it failed
+	opening *opening // nil: nobody needed it yet, or it failed, or it is open
 	cancel  func()   // not nil while it is open
 }
 
@@ -48,6 +48,10 @@ func (f *feed) init(b Broker, channel string, deliver func([]byte)) {
 func (f *feed) open(ctx context.Context) error {
 	for {
 		f.mu.Lock()
+		if f.cancel != nil {
+			f.mu.Unlock()
+			return nil
+		}
 		o := f.opening
 		first := o == nil
 		if first {
@@ -73,9 +77,7 @@ func (f *feed) subscribe(ctx context.Context, o *opening) error {
 	var cancel func()
 	defer func() {
 		f.mu.Lock()
-		if f.cancel = cancel; cancel == nil {
-			f.opening = nil
-		}
+		f.cancel, f.opening = cancel, nil
 		f.mu.Unlock()
 		close(o.done)
 	}()

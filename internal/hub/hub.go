@@ -164,6 +164,28 @@ func (h *Hub) enter(t *Topic, key string) (*room, error) {
 	return r, nil
 }
 
+// admit finds or makes the room for a stream, which pays cost and a room for its
+// stay.
+func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (*room, error) {
+	a, all := x.Conn().Account(), cost+roomCost+3*len(key)
+	if !a.Take(all) {
+		return nil, status.Busy("a stream of a topic")
+	}
+	r, err := h.enter(t, key)
+	if err != nil {
+		a.Give(all)
+		return nil, err
+	}
+	return r, nil
+}
+
+// release ends what admit began.
+func (r *room) release(x *engine.Stream, cost int) {
+	n := cost + roomCost + 3*len(r.key)
+	r.hub.exit(r)
+	x.Conn().Account().Give(n)
+}
+
 // exit lets the room go if nobody is left in it and there is nothing to
 // remember; too many histories push out the oldest.
 func (h *Hub) exit(r *room) {

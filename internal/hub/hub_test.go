@@ -77,7 +77,7 @@ func TestHub_allHistories(t *testing.T) {
 	publish("c")
 	is.Equal(r.history.Len(), 4) // its own: in use
 	m := r.history.Front().msg
-	m.bodyFor(&subscriber{peer: Peer{Codec: "other", Limit: 1 << 20, Recode: func(msg []byte) ([]byte, error) { return msg, nil }}})
+	m.bodyFor(&subscriber{x: new(engine.Stream), peer: Peer{Codec: "other", Limit: 1 << 20, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return msg, nil }}}})
 	is.Equal(h.history.Load(), int64(5*each-recordCost))
 	publish("c")
 	is.Equal(h.history.Load(), int64(4*each))
@@ -131,7 +131,7 @@ func TestMessage_recode(t *testing.T) {
 	is := is.New(t)
 	m := newMessage("json", []byte(`[[1]]`))
 	peer := func(codec string, recode func([]byte) ([]byte, error)) *subscriber {
-		return &subscriber{wake: make(chan struct{}, 1), peer: Peer{Codec: codec, Limit: 5, Recode: recode}}
+		return &subscriber{x: new(engine.Stream), peer: Peer{Codec: codec, Limit: 5, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return recode(msg) }}}}
 	}
 	same := peer("json", nil)
 	is.True(m.bodyFor(same) == &m.encoding)
@@ -192,11 +192,11 @@ func TestRoom_presence(t *testing.T) {
 		r, far := in(here), in(there)
 		here.Present("chat", "k", 1, "ann")
 		there.Present("chat", "k", 1, "bob")
-		w := &onlooker{}
+		w := &onlooker{x: new(engine.Stream)}
 		is.NoErr(r.look(w))
 		told := func() (all []member) {
 			synctest.Wait()
-			for m, ok, _ := r.next(w); ok; m, ok, _ = r.next(w) {
+			for m, ok := r.next(w); ok; m, ok = r.next(w) {
 				all = append(all, m)
 			}
 			return all

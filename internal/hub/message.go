@@ -61,7 +61,7 @@ func newMessage(codec string, data []byte) *message {
 // bodyFor is the message as s can be given it; nil: it cannot. Under room.mu.
 func (m *message) bodyFor(s *subscriber) *encoding {
 	e := m.encodedFor(s)
-	if e.body == nil || e.body.Len() > s.peer.Limit {
+	if e.body == nil || e.body.Len() > int(s.peer.Limit) {
 		return nil
 	}
 	if !s.peer.Text {
@@ -73,7 +73,7 @@ func (m *message) bodyFor(s *subscriber) *encoding {
 			e.text = modest
 		}
 	}
-	if (e.text == doubtful || s.peer.Depth < wire.MaxDepth) && wire.Valid(e.body.B, s.peer.Depth) != nil {
+	if depth := int(s.peer.Depth); (e.text == doubtful || depth < wire.MaxDepth) && wire.Valid(e.body.B, depth) != nil {
 		return nil
 	}
 	return e
@@ -89,7 +89,7 @@ func (m *message) encodedFor(s *subscriber) *encoding {
 		}
 	}
 	e := &encoding{codec: s.peer.Codec, number: m.number}
-	if data, err := recode(m, &s.peer); err != nil {
+	if data, err := recode(m, s); err != nil {
 		s.fail(err)
 	} else {
 		e.fill(data)
@@ -101,15 +101,15 @@ func (m *message) encodedFor(s *subscriber) *encoding {
 	return e
 }
 
-// recode encodes a message in the codec of p. The codecs and the message's own
+// recode encodes a message in the codec of s. The codecs and the message's own
 // methods are the user's, and this goroutine may be the broker's.
-func recode(m *message, p *Peer) (data []byte, err error) {
+func recode(m *message, s *subscriber) (data []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	return p.Recode(m.body.B)
+	return s.peer.Recode(s.x.Conn(), m.body.B)
 }
 
 const maxKey = 255

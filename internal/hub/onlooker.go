@@ -1,12 +1,12 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
-	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -21,9 +21,12 @@ type member struct {
 // place: members and changes are kept once, by the room, for all who look on.
 // It has none before its stream has room for an item. All under room.mu.
 type onlooker struct {
-	x    *engine.Stream
-	name func(dst []byte, name string) ([]byte, error)
+	x     *engine.Stream
+	room  *room
+	coder *Coder
 
+	unsent   *member // what the stream had no room for; the handler's alone
+	waits    int     // its place in room.waiting, from 1; 0: it does not wait for news
 	begun    bool
 	over     bool   // it was too far behind
 	scanning bool   // it is not through with the set …
@@ -48,56 +51,68 @@ const onlookerCost = 448
 // it, because each may be the one who stays.
 const roomCost = 1 << 10
 
-// Watch is the handler of a topic's presence. It returns when the stream ends.
-func (h *Hub) Watch(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) error {
-	cost := onlookerCost + roomCost + 3*len(key)
-	a := x.Conn().Account()
-	if !a.Take(cost) {
-		return status.Busy("a stream of presence")
-	}
-	defer a.Give(cost)
-	r, err := h.enter(t, key)
+// Watch begins to tell a topic's presence, on its handler's goroutine. What it
+// returns goes on with that until the stream ends.
+func (h *Hub) Watch(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) (engine.Resumer, error) {
+	r, err := h.admit(x, t, key, onlookerCost)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer h.exit(r)
+	w := &onlooker{x: x, room: r, coder: p.Coder}
+	begun := false
+	defer func() {
+		if !begun {
+			r.release(x, onlookerCost)
+		}
+	}()
 	if err := r.openPresence(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	w := &onlooker{x: x, name: p.Name}
 	if err := r.look(w); err != nil {
+		return nil, err
+	}
+	begun = true
+	return w, nil
+}
+
+// Resume tells w what there is, while its stream takes it. What is not asked for
+// is not looked up.
+func (w *onlooker) Resume(ctx context.Context) (err error) {
+	defer func() {
+		if err != engine.ErrRests {
+			w.room.lookAway(w)
+			w.room.release(w.x, onlookerCost)
+		}
+	}()
+	if err := cmp.Or(ctx.Err(), w.x.ContextErr()); err != nil {
 		return err
 	}
-	defer r.lookAway(w)
-	return r.watch(ctx, w)
-}
-
-// watch tells w what there is, while its stream takes it. What is not asked for
-// is not looked up.
-func (r *room) watch(ctx context.Context, w *onlooker) error {
-	for {
-		wait := w.x.Blocked()
-		if wait == nil {
-			m, ok, news := r.next(w)
-			if ok {
-				if err := w.send(m); err != nil {
-					return err
-				}
-				continue
-			}
-			wait = news
+	for w.unsent != nil || !w.x.Blocked() {
+		m, ok := w.next()
+		if !ok {
+			break
 		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-w.x.Gone():
-			return w.x.ContextErr()
+		if gone, err := w.send(m); err != nil {
+			return err
+		} else if !gone {
+			w.unsent = &m
+			break
 		}
 	}
+	return engine.ErrRests
 }
 
-func (w *onlooker) send(m member) error {
+// next is what w is to be told next.
+func (w *onlooker) next() (m member, ok bool) {
+	if w.unsent == nil {
+		return w.room.next(w)
+	}
+	m, w.unsent = *w.unsent, nil
+	return m, true
+}
+
+// send reports whether the stream had room for m.
+func (w *onlooker) send(m member) (gone bool, err error) {
 	text := "+" + m.subject
 	if m.left {
 		text = "-" + m.subject
@@ -108,11 +123,14 @@ func (w *onlooker) send(m member) error {
 	}
 	body := buf.Get()
 	defer body.Release()
-	var err error
-	if body.B, err = w.name(body.B, text); err != nil {
-		return err
+	if body.B, err = w.coder.Name(w.x.Conn(), body.B, text); err != nil {
+		return false, err
 	}
-	return w.x.Send(body, flags, 0)
+	if w.x.Watched() { // interceptors see the items
+		err = w.x.Send(body, flags, 0)
+		return err == nil, err
+	}
+	return w.x.Offer(body, flags, 0)
 }
 
 // look puts w among those who look on.
@@ -142,6 +160,7 @@ func (r *room) lookAway(w *onlooker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.onlookers, w)
+	r.awaitLocked(w, false)
 	r.endLocked(w)
 	if len(r.onlookers) == 0 {
 		r.nodes = nil
@@ -151,13 +170,13 @@ func (r *room) lookAway(w *onlooker) {
 	}
 }
 
-// next returns what w is to be told next. If there is nothing, news is closed
-// when there is.
-func (r *room) next(w *onlooker) (m member, ok bool, news <-chan struct{}) {
+// next returns what w is to be told next. If there is nothing, w is woken when
+// there is.
+func (r *room) next(w *onlooker) (m member, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w.over {
-		return member{}, false, nil // its stream has failed
+		return member{}, false // its stream has failed
 	}
 	if !w.begun {
 		r.beginLocked(w)
@@ -170,10 +189,8 @@ func (r *room) next(w *onlooker) (m member, ok bool, news <-chan struct{}) {
 	if was && !w.scanning {
 		r.scannedLocked()
 	}
-	if !ok && r.news == nil {
-		r.news = make(chan struct{})
-	}
-	return m, ok, r.news
+	r.awaitLocked(w, !ok)
+	return m, ok
 }
 
 // stepLocked goes on to the next that w is to be told. It changes nothing but w.

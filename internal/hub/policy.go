@@ -43,21 +43,22 @@ const slowBytes = 256 << 10
 
 func (s *subscriber) queueLocked(e *encoding) bool {
 	q := queued{encoding: e}
-	if s.policy.Do == LatestOnly {
+	policy, most := s.policy(), s.most()
+	if policy.Do == LatestOnly {
 		for s.queue.Len() > 0 {
 			s.dropFirstLocked()
 		}
 	}
 	// One message may always wait, whatever else the connection has waiting:
 	// a subscription that keeps up pays for no other.
-	for s.bytes > 0 && (s.bytes+q.cost() > s.most || !s.account.take(q.cost())) {
-		switch s.policy.Do {
+	for s.bytes > 0 && (s.bytes+q.cost() > most || !s.account.take(q.cost())) {
+		switch policy.Do {
 		case Disconnect:
 			s.endLocked(s.tooSlow())
 			return true
 		case WaitAtMost:
-			if s.since.IsZero() {
-				s.since = time.Now()
+			if s.lag.since.IsZero() {
+				s.lag.since = time.Now()
 			}
 			return false
 		case DropOldest:
@@ -73,11 +74,18 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 		s.account.force(q.cost())
 	}
 	q.dropped, s.missed = s.missed, 0
-	s.direct = false // until the goroutine has sent it
+	s.direct = false // until the handler has sent it
 	s.queue.Push(q)
 	s.bytes += q.cost()
+	if s.held == nil {
+		s.held = &holder{account: s.account}
+	}
 	e.hold(s.held)
-	signal(s.wake)
+	// Who waits for room for the first one is woken when there is, unless there is
+	// a smaller one now.
+	if s.observed || s.queue.Front().cost() < int(s.tried) {
+		s.x.Wake()
+	}
 	return true
 }
 
@@ -97,16 +105,16 @@ func (s *subscriber) dropFirstLocked() {
 // overtakes e.
 func (s *subscriber) await(e *encoding) {
 	s.mu.Lock()
-	since := s.since
+	since := s.lag.since
 	s.mu.Unlock()
 	if since.IsZero() { // it has caught up since
 		since = time.Now()
 	}
-	timer := time.NewTimer(max(1, s.policy.Wait-time.Since(since)))
+	timer := time.NewTimer(max(1, s.policy().Wait-time.Since(since)))
 	defer timer.Stop()
 	for !s.give(e) {
 		select {
-		case <-s.space:
+		case <-s.lag.space:
 		case <-timer.C:
 			s.end(s.tooSlow())
 			return
@@ -119,7 +127,7 @@ func (s *subscriber) await(e *encoding) {
 func (s *subscriber) tooSlow() *status.Error {
 	return status.Errorf(status.ResourceExhausted, "this subscriber of %q was too slow: more than %s were waiting for it, or more than its connection may have waiting; "+
 		"receive in a loop that does nothing slow, subscribe again to go on, or declare the topic with another SlowPolicy",
-		s.topic.Decl.Name, byteCount(s.most))
+		s.room.topic.Decl.Name, byteCount(s.most()))
 }
 
 func byteCount(n int) string {

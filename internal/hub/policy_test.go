@@ -6,6 +6,7 @@ import (
 
 	"github.com/matryer/is"
 
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 )
 
@@ -23,7 +24,7 @@ func TestSubscriber_policies(t *testing.T) {
 	} {
 		is := is.New(t)
 		own := flow.NewBudget(10 * size)
-		s := newSubscriber(&Topic{Policy: Policy{Do: test.do, Bytes: 2 * size}}, Peer{}, &account{own: own})
+		s := &subscriber{x: new(engine.Stream), room: &room{roomID: roomID{topic: &Topic{Policy: Policy{Do: test.do, Bytes: 2 * size}}}}, account: &account{own: own}, lag: new(lag)}
 		for i := range 4 {
 			took := s.give(&newMessage("", fmt.Append(nil, i)).encoding)
 			is.Equal(took, i < 2 || test.do != WaitAtMost)

@@ -174,7 +174,7 @@ func (r *room) join(s *subscriber) error {
 	}
 	r.forgetLocked(time.Now())
 	if n := r.history.Len(); n > 0 {
-		s.past, s.heldPast = make([]queued, 0, n), &holder{account: s.account}
+		s.past = &past{make([]queued, 0, n), &holder{account: s.account}}
 	}
 	for i := range r.history.Len() {
 		p := r.history.At(i)
@@ -190,22 +190,26 @@ func (r *room) join(s *subscriber) error {
 		if !s.account.take(q.cost()) {
 			return status.Errorf(status.ResourceExhausted, "the history does not fit beside what waits for this connection; receive from its other subscriptions, then subscribe again")
 		}
-		e.hold(s.heldPast)
+		e.hold(s.past.held)
 		s.missed = 0
-		s.past = append(s.past, q)
+		s.past.queue = append(s.past.queue, q)
 	}
 	if r.lost && r.history.Len() > 0 {
 		s.missed = MissedUnknown
 	}
-	s.place = len(r.subs)
+	s.place = int32(len(r.subs))
 	r.subs = append(r.subs, s)
 	r.presentLocked(s.peer.Subject, 1)
 	return nil
 }
 
+// leave takes s out of the room, if it is there.
 func (r *room) leave(s *subscriber) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.place < 0 {
+		return
+	}
 	last := len(r.subs) - 1
 	r.subs[s.place] = r.subs[last]
 	r.subs[s.place].place = s.place

@@ -17,53 +17,59 @@ import (
 type Peer struct {
 	Subject string // of its identity; "": it has none
 	Codec   string
-	Text    bool // the JSON-RPC dialect, whose messages …
-	Depth   int  // … nest at most so deep
-	Limit   int  // bytes of one message
-	// Recode encodes a message of the topic, which is in the hub's codec, in the
-	// connection's. It is user code, and called with a room's lock.
-	Recode func(msg []byte) ([]byte, error)
-	// Name appends the text of presence, encoded in the connection's codec. Watch
-	// alone needs it.
-	Name func(dst []byte, name string) ([]byte, error)
+	Text    bool  // the JSON-RPC dialect, whose messages …
+	Depth   int16 // … nest at most so deep
+	Limit   int32 // bytes of one message
+	*Coder
 }
 
-// signal wakes one of those who wait on ch.
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
+// Coder encodes for the peers of one topic.
+type Coder struct {
+	// Recode encodes a message of the topic, which is in the hub's codec, in the
+	// connection's. It is user code, and called with a room's lock.
+	Recode func(c *engine.Conn, msg []byte) ([]byte, error)
+	// Name appends the text of presence, encoded in the connection's codec. Watch
+	// alone needs it.
+	Name func(c *engine.Conn, dst []byte, name string) ([]byte, error)
 }
 
 // subscriber is one subscription. Whoever delivers a message offers it to the
 // stream right away, while nothing waits; otherwise it goes into the queue,
-// which the goroutine of the stream's handler empties.
+// which the stream's handler empties. That has a goroutine only while there is
+// something to send for which there is room.
 type subscriber struct {
 	// fixed
 	x        *engine.Stream
-	topic    *Topic
-	policy   Policy
-	most     int // bytes in queue
+	room     *room
 	peer     Peer
-	observed bool // interceptors see the items: on the handler's goroutine only
 	account  *account
-	wake     chan struct{} // capacity 1: there is something in queue
-	space    chan struct{} // capacity 1: there is less in queue
+	lag      *lag // WaitAtMost
+	observed bool // interceptors see the items: on the handler's goroutine only
 
-	place    int      // under room.mu: in room.subs
-	past     []queued // the history that was not sent yet; the handler's goroutine alone
-	heldPast *holder  // of past
+	direct bool  // under mu: queue is empty and the handler rests
+	over   bool  // under mu
+	place  int32 // under room.mu: in room.subs; -1: it is not there
+	past   *past // the history that was not sent yet; nil: there is none; the handler's alone
 
 	mu     sync.Mutex
-	direct bool // queue is empty and the goroutine waits
-	over   bool
+	tried  int32 // what the message cost that the stream had no room for
 	queue  flow.Ring[queued]
-	held   *holder   // of queue, and of the item in the interceptors' hands
-	bytes  int       // of queue, and of the item in the interceptors' hands
-	missed uint64    // lost before the next message
-	since  time.Time // it is behind since then; zero: it is not
-	fault  error     // to be logged
+	held   *holder // of queue, and of the item in the interceptors' hands; nil: nothing was yet
+	bytes  int     // of queue, and of the item in the interceptors' hands
+	missed uint64  // lost before the next message
+	fault  error   // to be logged
+}
+
+// past is the history that a subscriber has not been sent.
+type past struct {
+	queue []queued
+	held  *holder
+}
+
+// lag is how far a subscriber is behind that publishers wait for.
+type lag struct {
+	space chan struct{} // capacity 1: there is less in queue
+	since time.Time     // it is behind since then; zero: it is not. Under subscriber.mu
 }
 
 // queued is a message that waits for a subscriber.
@@ -76,79 +82,98 @@ type queued struct {
 // how far they are behind. What it costs the server is less: see holding.
 func (q *queued) cost() int { return q.body.Len() + flow.MessageOverhead }
 
-// subscriptionCost is what one takes: its record and channels, its place in the
-// room and among the members, and what is kept of a member for those who look on.
+// subscriptionCost is what one takes: its record, its place in the room and among
+// the members, and what is kept of a member for those who look on.
 const subscriptionCost = 512
 
-// Subscribe is the handler of a topic's stream. It returns when the stream ends.
-func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) error {
-	c := x.Conn()
-	cost := subscriptionCost + roomCost + 3*len(key)
-	if !c.Account().Take(cost) {
-		return status.Busy("a subscription")
-	}
-	defer c.Account().Give(cost)
-	r, err := h.enter(t, key)
+// Subscribe begins a subscription, on its handler's goroutine. What it returns
+// goes on with it until the stream ends.
+func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) (engine.Resumer, error) {
+	r, err := h.admit(x, t, key, subscriptionCost)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer h.exit(r)
+	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), observed: x.Watched(), place: -1}
+	if t.Policy.Do == WaitAtMost {
+		s.lag = &lag{space: make(chan struct{}, 1)}
+	}
+	begun := false
+	defer func() {
+		if !begun {
+			s.close()
+		}
+	}()
 	if err := r.items.open(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if err := r.openPresence(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	sub := newSubscriber(t, p, h.accountOf(c))
-	sub.x, sub.observed = x, x.Watched()
-	defer h.leaveAccount(c, sub.account)
-	defer sub.drop()
-	if err := r.join(sub); err != nil {
-		return err
+	if err := r.join(s); err != nil {
+		return nil, err
 	}
-	defer r.leave(sub)
-	return sub.run(ctx)
+	begun = true
+	return s, nil
 }
 
-func newSubscriber(t *Topic, p Peer, a *account) *subscriber {
-	s := &subscriber{
-		topic: t, policy: t.Policy, most: cmp.Or(t.Policy.Bytes, slowBytes), peer: p,
-		account: a, held: &holder{account: a}, wake: make(chan struct{}, 1),
-	}
-	if t.Policy.Do == WaitAtMost {
-		s.space = make(chan struct{}, 1)
-	}
-	return s
+// close gives back all that the subscription holds.
+func (s *subscriber) close() {
+	s.room.leave(s)
+	s.drop()
+	s.room.hub.leaveAccount(s.x.Conn(), s.account)
+	s.room.release(s.x, subscriptionCost)
 }
 
-// run sends the history and then what is in the queue, until the stream ends.
-func (s *subscriber) run(ctx context.Context) error {
-	for len(s.past) > 0 {
-		q := s.past[0]
-		if err := s.x.Send(q.body, wire.History|engine.Shared, q.dropped); err != nil {
-			return err
+// policy and most are the topic's: what becomes of a slow subscriber, and how many
+// bytes it may have in queue.
+func (s *subscriber) policy() *Policy { return &s.room.topic.Policy }
+
+func (s *subscriber) most() int { return cmp.Or(s.policy().Bytes, slowBytes) }
+
+// Resume sends the history and then what is in the queue, as far as the stream
+// takes it.
+func (s *subscriber) Resume(ctx context.Context) (err error) {
+	defer func() {
+		if err != engine.ErrRests {
+			s.close()
 		}
-		s.past[0] = queued{}
-		s.past = s.past[1:]
+	}()
+	if err := cmp.Or(ctx.Err(), s.x.ContextErr()); err != nil {
+		return err
+	}
+	s.logFault()
+	if s.past != nil {
+		if gone, err := s.sendPast(); err != nil {
+			return err
+		} else if !gone {
+			return engine.ErrRests
+		}
+	}
+	if err := s.drain(); err != nil {
+		return err
+	}
+	return engine.ErrRests
+}
+
+// sendPast sends what the stream takes of the history, and reports whether that
+// was all.
+func (s *subscriber) sendPast() (all bool, _ error) {
+	for p := s.past; len(p.queue) > 0; {
+		q := p.queue[0]
+		if s.observed {
+			if err := s.x.Send(q.body, wire.History|engine.Shared, q.dropped); err != nil {
+				return false, err
+			}
+		} else if gone, err := s.x.Offer(q.body, wire.History|engine.Shared, q.dropped); !gone {
+			return false, err
+		}
+		p.queue[0] = queued{}
+		p.queue = p.queue[1:]
 		s.account.give(q.cost())
-		q.letGo(s.heldPast)
+		q.letGo(p.held)
 	}
-	s.past, s.heldPast = nil, nil
-	for {
-		s.logFault()
-		wait, err := s.drain()
-		if err != nil {
-			return err
-		}
-		select {
-		case <-wait:
-		case <-s.wake:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.x.Gone():
-			return s.x.ContextErr()
-		}
-	}
+	s.past = nil
+	return true, nil
 }
 
 // fail notes why a message cannot be given to subscribers of s's codec. It is
@@ -157,7 +182,7 @@ func (s *subscriber) fail(err error) {
 	s.mu.Lock()
 	s.fault = err
 	s.mu.Unlock()
-	signal(s.wake)
+	s.x.Wake()
 }
 
 func (s *subscriber) logFault() {
@@ -167,13 +192,12 @@ func (s *subscriber) logFault() {
 	s.mu.Unlock()
 	if err != nil {
 		s.x.Conn().Logger().Error("typedrpc: a message cannot be given to subscribers of another codec",
-			"topic", logs.Known(s.topic.Decl.Name), "codec", s.peer.Codec, "error", err)
+			"topic", logs.Known(s.room.topic.Decl.Name), "codec", s.peer.Codec, "error", err)
 	}
 }
 
-// drain sends what the stream takes now. It returns what to wait for before it
-// takes more, nil when the queue is empty.
-func (s *subscriber) drain() (wait <-chan struct{}, _ error) {
+// drain sends what the stream takes now.
+func (s *subscriber) drain() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.queue.Len() > 0 {
@@ -185,19 +209,19 @@ func (s *subscriber) drain() (wait <-chan struct{}, _ error) {
 			s.mu.Lock()
 			if err != nil {
 				s.freeLocked(q)
-				return nil, err
+				return err
 			}
 		} else {
-			wait, err := s.x.Offer(q.body, engine.Shared, q.dropped)
-			if wait != nil || err != nil {
-				return wait, err
+			if gone, err := s.x.Offer(q.body, engine.Shared, q.dropped); !gone {
+				s.tried = int32(q.cost())
+				return err
 			}
 			s.queue.Pop()
 		}
 		s.freeLocked(q)
 	}
 	s.direct = !s.observed
-	return nil, nil
+	return nil
 }
 
 // give hands a message over without waiting: to the stream, to the queue, or
@@ -213,15 +237,16 @@ func (s *subscriber) give(e *encoding) bool {
 		s.missed = Missed(s.missed, 1)
 		return true
 	case s.direct:
-		wait, err := s.x.Offer(e.body, engine.Shared, s.missed)
+		gone, err := s.x.Offer(e.body, engine.Shared, s.missed)
 		switch {
 		case err != nil:
-			s.over = true // and the goroutine learns the reason itself
+			s.over = true // and the handler learns the reason itself
 			return true
-		case wait == nil:
+		case gone:
 			s.missed = 0
 			return true
 		}
+		s.tried = int32((&queued{encoding: e}).cost())
 	}
 	return s.queueLocked(e)
 }
@@ -231,11 +256,14 @@ func (s *subscriber) freeLocked(q queued) {
 	s.bytes -= q.cost()
 	s.account.give(q.cost())
 	q.letGo(s.held)
-	if s.bytes <= s.most/2 {
-		s.since = time.Time{}
-	}
-	if s.policy.Do == WaitAtMost {
-		signal(s.space)
+	if l := s.lag; l != nil {
+		if s.bytes <= s.most()/2 {
+			l.since = time.Time{}
+		}
+		select {
+		case l.space <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -258,18 +286,20 @@ func (s *subscriber) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over, s.direct = true, false
-	s.held.leave()
-	for s.queue.Len() > 0 {
-		s.freeLocked(s.queue.Pop())
-	}
-	s.held.left()
-	if s.heldPast != nil {
-		s.heldPast.leave()
-		for _, q := range s.past {
-			s.account.give(q.cost())
-			q.letGo(s.heldPast)
+	if s.held != nil {
+		s.held.leave()
+		for s.queue.Len() > 0 {
+			s.freeLocked(s.queue.Pop())
 		}
-		s.heldPast.left()
+		s.held.left()
+	}
+	if p := s.past; p != nil {
+		p.held.leave()
+		for _, q := range p.queue {
+			s.account.give(q.cost())
+			q.letGo(p.held)
+		}
+		p.held.left()
 	}
 	s.queue, s.past = flow.Ring[queued]{}, nil
 }

@@ -1,0 +1,156 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+)
+
+// Resumer is a stream's handler that needs no goroutine while it has nothing to
+// do.
+type Resumer interface {
+	// Resume goes on with what there is to do, and returns ErrRests, or else what the
+	// stream ends with. ctx is the handler's.
+	Resume(ctx context.Context) error
+}
+
+// ErrRests says that a handler waits: until Wake, until an item that Offer or
+// Blocked had no room for may go, or until its context ends.
+var ErrRests = errors.New("the handler rests")
+
+// rest is whether a handler that can be resumed runs.
+type rest struct {
+	handler Resumer       // set before the first rest; nil: there is none
+	woken   chan struct{} // capacity 1, of one that waits on its goroutine; nil: it has none
+	state   atomic.Uint32
+	starved bool // the window has no room for what was offered; under Conn.mu
+	listed  bool // the connection has none: in outbox.starved; under Conn.mu
+}
+
+// What state is.
+const (
+	running uint32 = iota
+	resting
+	calledFor // it runs, and is to look once more before it rests
+)
+
+// Entrust makes h what goes on with the stream: from now on its handler may
+// return ErrRests, and is run again when there is something to do.
+func (x *Stream) Entrust(h Resumer) {
+	x.rest.handler = h
+	x.in.mu.Lock()
+	defer x.in.mu.Unlock()
+	x.in.armLocked()
+}
+
+// Entrusted is whom the stream was entrusted to, nil: nobody.
+func (x *Stream) Entrusted() Resumer {
+	if x == nil {
+		return nil
+	}
+	return x.rest.handler
+}
+
+// Attend has h go on with the stream, on this goroutine, until it ends: for a
+// handler that others wait for. ctx may end before the stream's own.
+func (x *Stream) Attend(ctx context.Context, h Resumer) error {
+	x.rest.woken = make(chan struct{}, 1)
+	x.Entrust(h)
+	for {
+		if err := h.Resume(ctx); err != ErrRests {
+			return err
+		}
+		if !x.rest.state.CompareAndSwap(running, resting) {
+			x.rest.state.Store(running)
+			continue
+		}
+		select {
+		case <-x.rest.woken:
+		case <-ctx.Done():
+			x.rest.state.CompareAndSwap(resting, running)
+		}
+	}
+}
+
+// Wake has a handler that rests look whether there is something to do. It may be
+// called with any lock held.
+func (x *Stream) Wake() {
+	r := &x.rest
+	for {
+		switch {
+		case r.state.CompareAndSwap(resting, running):
+			if r.woken != nil {
+				signal(r.woken)
+			} else {
+				go x.in.again()
+			}
+			return
+		case r.state.CompareAndSwap(running, calledFor), r.state.Load() == calledFor:
+			return
+		}
+	}
+}
+
+// rests ends a handler's goroutine for now. It reports false if there is
+// something to do already.
+func (in *Inbound) rests() bool {
+	in.body.Release()
+	in.body = nil
+	in.overhead(-handlerOverhead)
+	r := &in.stream.rest
+	if r.state.CompareAndSwap(running, resting) {
+		return true
+	}
+	in.overhead(handlerOverhead)
+	r.state.Store(running)
+	return false
+}
+
+// again runs a handler that has rested.
+func (in *Inbound) again() {
+	in.overhead(handlerOverhead)
+	in.run()
+}
+
+// overhead changes what the handler is taken to hold.
+func (in *Inbound) overhead(n int) {
+	c := in.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in.held += int32(n)
+	if n > 0 {
+		c.account.Force(n)
+		c.account.Serve(n)
+		c.atRest--
+	} else {
+		c.account.Served(-n, 0)
+		c.atRest++
+	}
+}
+
+// roomLocked tells who waits that the window may have room.
+func (x *Stream) roomLocked() {
+	signal(x.room)
+	if x.rest.starved {
+		x.rest.starved = false
+		x.Wake()
+	}
+}
+
+// starveLocked has the handler woken when the connection's queue has moved.
+func (x *Stream) starveLocked() {
+	if !x.rest.listed {
+		x.rest.listed = true
+		x.conn.starved = append(x.conn.starved, x)
+	}
+}
+
+// feedLocked wakes those whom the queue had no room for.
+func (o *outbox) feedLocked() {
+	all := o.starved
+	o.starved = nil
+	for _, x := range all {
+		x.rest.listed = false
+		x.Wake()
+	}
+}

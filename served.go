@@ -1,0 +1,168 @@
+package typedrpc
+
+import (
+	"context"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// served is the record of a request that came in: what the engine knows of it,
+// and the API's view. It is one allocation.
+type served struct {
+	engine.Inbound
+	req   Request
+	entry *entry
+}
+
+// answered is a served call, with what it is answered with: still one allocation.
+type answered struct {
+	served
+	answer engine.Answer
+}
+
+// owner is a Conn as its engine asks it.
+type owner struct{ conn *Conn }
+
+// connOf is the Conn whose engine e is.
+func connOf(e *engine.Conn) *Conn { return e.Owner().(owner).conn }
+
+// Name is the request's.
+func (s *served) Name() string { return s.req.Method }
+
+// Decl is what the engine knows of its declaration.
+func (s *served) Decl() *engine.Decl {
+	if s.entry == nil || s.entry.spec == nil {
+		return nil
+	}
+	return &s.entry.spec.decl
+}
+
+func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*engine.Inbound, *status.Error) {
+	var s *served
+	if kind == engine.KindCall {
+		a := new(answered)
+		s, a.Answer = &a.served, &a.answer
+	} else {
+		s = new(served)
+	}
+	s.req = Request{Method: name, Kind: Kind(kind), Conn: o.conn, Metadata: meta}
+	s.Record = s
+	var nobody *status.Error
+	if s.entry, nobody = o.conn.opts.mux.find(name, s.req.Kind); nobody == nil {
+		s.req.spec = s.entry.spec
+	}
+	return &s.Inbound, nobody
+}
+
+func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
+	s := in.Record.(*served)
+	s.req.Payload, s.req.stream = in.Payload(), in.Stream()
+	if s.req.Kind == KindNotification {
+		s.notify()
+		return nil, nil, nil
+	}
+	body, err := s.serve()
+	if err == engine.ErrRests {
+		s.req.Payload = nil
+	}
+	return body, s.req.Reply, err
+}
+
+func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
+	s, c := in.Record.(*served), o.conn
+	defer func() { // MapError and the encoding of a fault's data may panic too
+		if p := recover(); p != nil {
+			c.logPanic("typedrpc: handler panicked", s.known(), p)
+			f = wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: status.InternalText}
+		}
+	}()
+	f, foreign := toWire(in, err, c.codec, c.opts.mapError)
+	if foreign {
+		c.opts.logger.Error("typedrpc: handler failed", "method", s.known(), "error", err)
+	}
+	if s.refusedBy(err) {
+		f.Flags |= wire.NotRun
+	}
+	f.Meta = s.req.Reply // which MapError may have set
+	return f
+}
+
+func (o owner) Again(cl *engine.Call, err *status.Error, n int) (time.Duration, bool) {
+	return cl.Above.(*outcall).policy.next(err, n, cl.Repeatable())
+}
+
+func (o owner) Next(cl *engine.Call) (*engine.Conn, *status.Error) {
+	oc := cl.Above.(*outcall)
+	conn, err := oc.target.next(cl.Ctx, oc.spec.name)
+	if err != nil {
+		return nil, lower(err)
+	}
+	return conn.e, nil
+}
+
+func (o owner) Face(e *status.Error) error { return up(e, o.conn.codec) }
+
+// serve runs a call's handler. The frames between the goroutine's first and the
+// program's function are few: a handler whose stack grows costs its caller a
+// tenth more.
+func (s *served) serve() (body *buf.Buf, err error) {
+	defer s.caught(&err)
+	if h := s.req.stream.Entrusted(); h != nil {
+		return nil, lift(h.Resume(&s.Inbound), s.req.Conn.codec)
+	}
+	if s.entry.raw == nil {
+		return s.entry.serve(&s.Inbound, &s.req)
+	}
+	raw, err := s.entry.raw(&s.Inbound, &s.req)
+	if raw == nil || err != nil {
+		return nil, err
+	}
+	// Copied: it may be the request's payload, or an interceptor's cache.
+	return buf.Copy(raw), nil
+}
+
+// invoke runs one of a notification's handlers.
+func (s *served) invoke(h RawHandler) (err error) {
+	defer s.caught(&err)
+	_, err = h(&s.Inbound, &s.req)
+	return err
+}
+
+// caught makes a panic one failed call. It is deferred.
+func (s *served) caught(err *error) {
+	if p := recover(); p != nil {
+		s.req.Conn.logPanic("typedrpc: handler panicked", s.known(), p)
+		*err = &Error{Code: Internal, Message: status.InternalText}
+	}
+}
+
+// notify runs a notification's handlers in the order of registration. A method
+// may be notified too: its response is dropped (JSON-RPC 2.0 section 4.1).
+func (s *served) notify() {
+	handlers := s.entry.notify
+	switch {
+	case s.entry.raw != nil:
+		handlers = []RawHandler{s.entry.raw}
+	case s.entry.serve != nil:
+		handlers = []RawHandler{func(ctx context.Context, r *Request) (Raw, error) {
+			body, err := s.entry.serve(ctx, r)
+			body.Release()
+			return nil, err
+		}}
+	}
+	logger := s.req.Conn.opts.logger
+	for _, h := range handlers {
+		err := s.invoke(h)
+		switch CodeOf(err) {
+		case 0, Unimplemented:
+		case InvalidArgument, ResourceExhausted: // the peer's mistake, at the peer's rate
+			logger.Debug("typedrpc: notification refused", "method", s.known(), "error", err)
+		default:
+			logger.Warn("typedrpc: notification handler failed", "method", s.known(), "error", err)
+		}
+	}
+}
