@@ -290,8 +290,12 @@ func (l *loop) run(ctx context.Context, request func(first bool) any, use func(f
 			err = t.reason(ctx, err).with(MayHaveRun)
 		}
 		if !l.restarts || !err.gap || !t.reopens() {
-			if fail(err) && l.restarts && err.gap && t != nil {
-				fail(errNotReopened) // for a body that goes on at gaps
+			switch {
+			case !fail(err) || !err.gap:
+			case !l.restarts: // a body that goes on at gaps is told that it will not
+				fail(errNotRestartable)
+			case t != nil:
+				fail(errNotReopened)
 			}
 			return
 		}
@@ -312,6 +316,10 @@ func (l *loop) run(ctx context.Context, request func(first bool) any, use func(f
 
 // errNotReopened ends a loop over a restartable stream that is not restarted.
 var errNotReopened = Errorf(Unavailable, "the stream broke off and is not opened again: the caller is FailFast, or the connection does not dial").with(MayHaveRun)
+
+// errNotRestartable ends a loop that goes on at a gap over a stream that is not
+// opened again.
+var errNotRestartable = Errorf(Unavailable, "the stream broke off, and its declaration is not Restartable: it is not opened again").with(MayHaveRun)
 
 // reopens reports whether a restartable stream that broke off can be opened
 // again: the connection heals, or there may be another one.

@@ -165,8 +165,7 @@ func (s BidiStream[Req, Up, Down]) Handler(fn func(ctx context.Context, req Req,
 // result makes a call of its own, which begins with the loop. Leaving the loop,
 // by break, return or panic, ends the call: the handler's context ends, and
 // what was on its way is dropped. An error is the last pair, after all items
-// that came before it, and an *Error; the gap of a Restartable stream alone may
-// have others behind it:
+// that came before it, and an *Error; a gap alone may have others behind it:
 //
 //	for item, err := range typedrpc.Receive(ctx, conn, Prices, req) {
 //		if err != nil {
@@ -179,8 +178,9 @@ func (s BidiStream[Req, Up, Down]) Handler(fn func(ctx context.Context, req Req,
 // loop is busy, items wait, up to the stream's window; then the handler waits.
 //
 // A stream belongs to one session: when that is lost, or the peer shuts down, the
-// loop ends with an error that is a Gap. One that has not left yet waits for the
-// next session as a call does. Streams are not retried.
+// loop ends with an error that is a Gap, and one that goes on then with a second,
+// Unavailable, that is none. One that has not left yet waits for the next session
+// as a call does. Streams are not retried.
 //
 // A stream that is Restartable is opened again instead. The loop gets the gap as
 // one pair of no item and an error that is a Gap, after the items that came

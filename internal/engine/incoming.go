@@ -119,7 +119,16 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	}
 	c.beginLocked(in, body)
 	c.unlockAndWake()
+	in.giveWay()
 	return nil
+}
+
+// giveWay lets a stream's handler that was begun come to its rest, if it does:
+// those of a thousand that come at once then need few goroutines.
+func (in *Inbound) giveWay() {
+	if in.Kind.Streams() {
+		runtime.Gosched()
+	}
 }
 
 // attachLocked gives an admitted call its stream.
@@ -154,9 +163,6 @@ func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) {
 	default:
 		c.startLocked(in)
 		go in.run()
-		if in.stream != nil { // a thousand that come at once may rest one by one
-			runtime.Gosched()
-		}
 	}
 }
 

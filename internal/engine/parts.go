@@ -120,6 +120,7 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 	if a.in != nil && body != nil {
 		c.beginLocked(a.in, body)
 		c.unlockAndWake()
+		a.in.giveWay()
 		return nil, nil, nil
 	}
 	c.mu.Unlock()

@@ -18,7 +18,8 @@ type Account struct {
 	evict  func()
 	used   atomic.Int64
 	drawn  atomic.Int64 // of the ledger; changed under mu
-	served atomic.Int64 // of used: see Serve
+	served atomic.Int64 // of used, roughly: see Serve
+	serves int64        // the same, exactly
 
 	mu     sync.Mutex // before Ledger.mu
 	closed bool
@@ -97,10 +98,15 @@ func (a *Account) Force(n int) {
 func (a *Account) Give(n int) { a.Force(-n) }
 
 // Serve says that n bytes of what was taken wait for this side and not for the
-// peer: a handler has them. Served gives them back.
+// peer: a handler has them. Served gives them back. One goroutine at a time may
+// call these two.
 func (a *Account) Serve(n int) {
-	if a != nil && a.ledger != nil {
-		a.served.Add(int64(n))
+	if a == nil || a.ledger == nil {
+		return
+	}
+	a.serves += int64(n)
+	if d := a.serves - a.served.Load(); max(d, -d) > a.ledger.block {
+		a.served.Store(a.serves)
 	}
 }
 

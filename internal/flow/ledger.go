@@ -65,10 +65,12 @@ func (l *Ledger) Pressed() bool { return l != nil && l.used.Load()+l.promised.Lo
 // then.
 func (l *Ledger) least() int64 { return min(1<<20, l.most/64) }
 
-// small is what is a small message with its record. Twice the least is enough for
-// as many as a connection may have, so those are taken even when nothing is free:
-// to hold many is no fault, where this side is slow, and who does can be ended.
-const small = 4 << 10
+// small is the most of a small message with its handler. Those are taken even when
+// nothing is free, up to as many as a connection may have: to hold many is no
+// fault, where this side is slow, and whoever does can be ended.
+const small = 16 << 10
+
+func (l *Ledger) leastSmall() int64 { return min(8<<20, l.most/32) }
 
 // share is what an account may hold that wants n bytes more.
 func (l *Ledger) share(n int) int64 {
@@ -80,7 +82,7 @@ func (l *Ledger) share(n int) int64 {
 	case used+int64(n) <= l.most/2:
 		return 1<<63 - 1
 	case n <= small:
-		return max(free/8, 2*l.least())
+		return max(free/8, l.leastSmall())
 	case free > 0:
 		return max(free/8, l.least())
 	}
