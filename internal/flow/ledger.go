@@ -9,10 +9,10 @@ import (
 
 // Ledger is what all peers of a server may make it hold together, in accounts.
 // Up to half of it everybody has what its own limits give. Above half the share
-// of any one account is an eighth of what is free, and falls with it. Above nine
-// sixteenths whoever holds the most is ended: Go's collector lets a heap grow to
-// twice what lives in it, and keeps what it had from the system. A nil one has
-// no bound.
+// of any one account is an eighth of what is free below three quarters, and falls
+// with it. Above nine sixteenths whoever holds the most is ended: Go's collector
+// lets a heap grow to twice what lives in it, and keeps what it had from the
+// system. A nil one has no bound.
 type Ledger struct {
 	most  int64
 	block int64
@@ -70,12 +70,12 @@ func (l *Ledger) least() int64 { return min(1<<20, l.most/64) }
 // fault, where this side is slow, and whoever does can be ended.
 const small = 16 << 10
 
-func (l *Ledger) leastSmall() int64 { return min(8<<20, l.most/32) }
+func (l *Ledger) leastSmall() int64 { return min(16<<20, l.most/16) }
 
 // share is what an account may hold that wants n bytes more.
 func (l *Ledger) share(n int) int64 {
 	used := l.used.Load() + l.promised.Load()
-	free := l.most - used
+	free := l.most/4*3 - used
 	switch {
 	case used == 0: // one may have something that is larger than all
 		return 1<<63 - 1

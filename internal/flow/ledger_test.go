@@ -72,30 +72,28 @@ func TestLedger_shares(t *testing.T) {
 	}
 	is.True(a.Has(most))               // but all of it, while nobody has any
 	is.True(a.Take(most/2 - 1<<20))    // up to half there is no share
-	is.True(b.Take(2 << 20))           // the half is passed
-	is.True(!a.Take(1))                // and who has more than a share gets no more
+	is.True(b.Take(3 << 19))           // the half is passed
+	is.True(!a.Take(small + 1))        // and who has more than a share gets no more
 	share := func(a *Account, n int) { // what it may hold is n
 		is.Helper()
 		is.True(a.Fits(n, 1<<30))
 		is.True(!a.Fits(n+1, 1<<30))
 	}
-	share(&b, 31<<20/8)       // an eighth of what is free
-	is.True(!b.Fits(11, 10))  // and not more than was asked for
-	is.True(b.Take(1 << 20))  // there is still room in it
-	is.True(!b.Take(1 << 20)) // and then not
-	a.Force(14 << 20)         // somebody fills it, but for less than that
-	share(&b, 2<<20)
-	c.Promise(8 << 20) // what may be taken soon counts
-	share(&b, 1<<20)
-	c.Promise(-8 << 20)
-	a.Force(12 << 20)
+	share(&b, 31<<19/8)         // an eighth of what is free
+	is.True(!b.Fits(11, 10))    // and not more than was asked for
+	is.True(b.Take(256 << 10))  // there is still room in it
+	is.True(!b.Take(256 << 10)) // and then not
+	c.Promise(4 << 20)          // what may be taken soon counts
+	share(&b, (16<<20-3<<19-256<<10+1<<20-4<<20)/8)
+	c.Promise(-4 << 20)
+	a.Force(8 << 20) // somebody fills it
 	share(&b, 1<<20) // the least
 	is.True(!b.Has(small + 1))
 	is.True(c.Take(1 << 20)) // which everybody has
 	is.True(!c.Take(small + 1))
-	a.Force(3 << 20)   // nothing is free
+	a.Force(10 << 20)  // nothing is free
 	share(&c, 512<<10) // and half of that then
-	for range 1 << 20 / small {
+	for range 3 << 20 / small {
 		is.True(c.Take(small)) // but small ones are taken
 	}
 	is.True(!c.Take(small))

@@ -37,7 +37,7 @@ func postBatch(a *arena) error {
 	if err != nil {
 		return err
 	}
-	c.SetReadDeadline(time.Now().Add(time.Duration(a.size(60_000, 3000)) * time.Millisecond))
+	c.SetReadDeadline(time.Now().Add(time.Duration(a.size(45_000, 3000)) * time.Millisecond))
 	n, _ := io.Copy(io.Discard, c)
 	a.note("megabytes of answer", int(n/1e6))
 	return nil
