@@ -36,6 +36,8 @@ func (t *target) next(ctx context.Context, method string) (*Conn, *Error) {
 		return nil, &Error{Code: Unavailable, Message: "no connection was picked", Outcome: NotSent, cause: err}
 	case conn == nil:
 		return nil, refuse(Unavailable, "Pick returned no connection for %q", method)
+	case conn.e == nil:
+		return nil, refuse(InvalidArgument, noConn)
 	case t.conn != nil && t.conn.codec.Name() != conn.codec.Name():
 		return nil, refuse(FailedPrecondition, "Pick chose connections of different codecs, %q and %q", t.conn.codec.Name(), conn.codec.Name())
 	}
@@ -91,7 +93,7 @@ func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
 		ctx, cancel = context.WithTimeout(ctx, s.timeout)
 		defer cancel()
 	}
-	t, err := c.target(ctx, s.name)
+	t, err := aim(ctx, c, s, "NewMethod")
 	if err == nil {
 		err = t.giveKey(s)
 	}

@@ -27,7 +27,8 @@ import (
 //
 // Every call ends: with its answer, with its context, or with the connection,
 // and then its error's Outcome says how far it got. The user must Close a
-// connection that was dialled.
+// connection that was dialled. Calls on a Conn that neither Dial nor a Server made
+// fail with InvalidArgument, and its methods panic.
 type Conn struct {
 	e      *engine.Conn
 	codec  Codec                       // set by the first handshake, before anything of the peer is handled
@@ -49,7 +50,7 @@ type options struct {
 
 // Err returns nil while the connection lives and then why it ended: an *Error.
 func (c *Conn) Err() error {
-	if e := c.e.Err(); e != nil {
+	if e := c.engine().Err(); e != nil {
 		return up(e, c.codec)
 	}
 	return nil
@@ -58,20 +59,20 @@ func (c *Conn) Err() error {
 // Context returns a context that ends with the connection, when its calls have;
 // on a server it carries the values of the Identity's context and of the upgrade
 // request. A dialled connection that lost its link has not ended: see State.
-func (c *Conn) Context() context.Context { return c.e.Context() }
+func (c *Conn) Context() context.Context { return c.engine().Context() }
 
 // Identity returns what the server's Authenticate said of the peer, the last
 // time that it was asked. On the client, and without authentication, it is zero.
 // Its Subject never changes.
 func (c *Conn) Identity() Identity {
-	if k, ok := c.keeper.(interface{ Identity() server.Identity }); ok {
+	if k, ok := c.made().keeper.(interface{ Identity() server.Identity }); ok {
 		return Identity(k.Identity())
 	}
 	return Identity{}
 }
 
 // Codec returns the codec of the connection, fixed for its life.
-func (c *Conn) Codec() Codec { return c.codec }
+func (c *Conn) Codec() Codec { return c.made().codec }
 
 // Close ends the connection. Calls in flight fail at once with Unavailable and
 // handlers' contexts end. What was sent before is flushed, if there is a link:
@@ -83,7 +84,7 @@ func (c *Conn) Codec() Codec { return c.codec }
 // Dial; to keep it away refuse its credentials. The error is always nil; it is
 // there for io.Closer.
 func (c *Conn) Close() error {
-	c.e.Close()
+	c.engine().Close()
 	return nil
 }
 
@@ -94,13 +95,13 @@ func (c *Conn) Close() error {
 // for its answers until its session is over. When ctx ends first the connection
 // is closed at once and ctx's error returned.
 func (c *Conn) Shutdown(ctx context.Context) error {
-	return c.e.Shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
+	return c.engine().Shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
 }
 
 // State returns what the connection is doing. One that a server accepted is
 // Connected, Waiting for its client to come back, or Closed.
 func (c *Conn) State() State {
-	if d, ok := c.keeper.(*client.Client); ok {
+	if d, ok := c.made().keeper.(*client.Client); ok {
 		return State(d.State())
 	}
 	select {
@@ -118,7 +119,7 @@ func (c *Conn) State() State {
 // attempt, and gives up a link that there is; the session goes on. It does
 // nothing on a connection that a server accepted, or that is closed.
 func (c *Conn) Reconnect() {
-	if d, ok := c.keeper.(*client.Client); ok {
+	if d, ok := c.made().keeper.(*client.Client); ok {
 		d.Reconnect()
 	}
 }
@@ -134,7 +135,7 @@ func (c *Conn) Reconnect() {
 // Unimplemented where the server authenticates nobody. It may be called at any
 // time by any goroutine; one refresh is made at a time.
 func (c *Conn) Reauthenticate(ctx context.Context) error {
-	d, ok := c.keeper.(*client.Client)
+	d, ok := c.made().keeper.(*client.Client)
 	if !ok {
 		return refuse(FailedPrecondition, "only a connection that was dialled with DialOptions.Auth has credentials to refresh")
 	}
@@ -143,6 +144,18 @@ func (c *Conn) Reauthenticate(ctx context.Context) error {
 	}
 	return nil
 }
+
+// made is c, and panics for one that no method can be called on.
+func (c *Conn) made() *Conn {
+	if c == nil || c.e == nil {
+		panic("typedrpc: " + noConn)
+	}
+	return c
+}
+
+const noConn = "the Conn is nil, or was not made by Dial or by a Server"
+
+func (c *Conn) engine() *engine.Conn { return c.made().e }
 
 // retryBudget is the budget of call policies that bring none.
 func (c *Conn) retryBudget() *RetryBudget {

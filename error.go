@@ -141,6 +141,9 @@ func Errorf(code Code, format string, args ...any) *Error {
 // Error is the code, the message and, for a call that got no answer, how far it
 // got.
 func (e *Error) Error() string {
+	if e == nil {
+		return "an *Error that is nil"
+	}
 	text := e.Code.String()
 	if e.Message != "" {
 		text += ": " + e.Message

@@ -11,12 +11,27 @@ import (
 
 // Future is the response of a call that is on its way, made by Go. Its methods
 // may be called by any goroutine, any number of times. A future that is never
-// awaited costs its memory and nothing else.
+// awaited costs its memory and nothing else. The methods of one that Go did not
+// make panic.
 type Future[T any] struct {
-	*pending
+	p    *pending
 	once sync.Once
 	val  T
 	err  error
+}
+
+// Done is closed when the call has ended.
+func (f *Future[T]) Done() <-chan struct{} { return f.of().call.Done() }
+
+// Cancel ends the call: Await returns Canceled, unless the response is here
+// already, and the handler's context ends. It does not wait.
+func (f *Future[T]) Cancel() { f.of().cancel() }
+
+func (f *Future[T]) of() *pending {
+	if f == nil || f.p == nil {
+		panic("typedrpc: the Future is nil, or was not made by Go")
+	}
+	return f.p
 }
 
 // Await returns the call's response or error, waiting for it as long as ctx
@@ -24,10 +39,10 @@ type Future[T any] struct {
 // Cancel, or the context given to Go, to end it.
 func (f *Future[T]) Await(ctx context.Context) (T, error) {
 	select {
-	case <-f.call.Done(): // before a context that has ended too
+	case <-f.Done(): // before a context that has ended too
 	default:
 		select {
-		case <-f.call.Done():
+		case <-f.Done():
 		case <-ctx.Done():
 			var none T
 			err := ended(ctx, MayHaveRun)
@@ -41,7 +56,7 @@ func (f *Future[T]) Await(ctx context.Context) (T, error) {
 
 // resolve decodes the response of a settled call, once.
 func (f *Future[T]) resolve() error {
-	f.once.Do(func() { f.err = f.take(&f.val) })
+	f.once.Do(func() { f.err = f.p.take(&f.val) })
 	return f.err
 }
 
@@ -58,15 +73,6 @@ type pending struct {
 	call   *outcall
 	cancel func()
 }
-
-func (p *pending) of() *pending { return p }
-
-// Done is closed when the call has ended.
-func (p *pending) Done() <-chan struct{} { return p.call.Done() }
-
-// Cancel ends the call: Await returns Canceled, unless the response is here
-// already, and the handler's context ends. It does not wait.
-func (p *pending) Cancel() { p.cancel() }
 
 // take decodes the response into v. The result is an error, not an *Error, so
 // that nil stays nil.
@@ -102,7 +108,7 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 			return &status.Error{Code: status.Canceled, Message: "the future was cancelled", Outcome: o, Cause: context.Canceled}
 		})
 	}
-	t, err := c.target(ctx, s.name)
+	t, err := aim(ctx, c, s, "NewMethod")
 	if err == nil {
 		err = t.giveKey(s)
 	}
@@ -198,14 +204,14 @@ func collect(ctx context.Context, fs []*pending, each func(i int) bool) error {
 func pendings[T any](fs []*Future[T]) []*pending {
 	ps := make([]*pending, len(fs))
 	for i, f := range fs {
-		ps[i] = f.pending
+		ps[i] = f.of()
 	}
 	return ps
 }
 
 func cancelAll(fs []*pending) {
 	for _, f := range fs {
-		f.Cancel()
+		f.cancel()
 	}
 }
 
@@ -266,6 +272,9 @@ func Any[T any](ctx context.Context, fs ...*Future[T]) (T, error) {
 func Wait(ctx context.Context, fs ...Waiter) error {
 	ps := make([]*pending, len(fs))
 	for i, f := range fs {
+		if f == nil {
+			panic("typedrpc: Wait for a Waiter that is nil")
+		}
 		ps[i] = f.of()
 	}
 	var failed error

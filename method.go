@@ -56,11 +56,18 @@ func NewNotification[T any](name string, traits ...NotificationTrait) Notificati
 	return Notification[T]{s}
 }
 
-// Name returns the method's name.
-func (m Method[Req, Resp]) Name() string { return m.spec.name }
+// Name returns the method's name, "" for the zero Method.
+func (m Method[Req, Resp]) Name() string { return m.spec.nameOf() }
 
-// Name returns the notification's name.
-func (n Notification[T]) Name() string { return n.spec.name }
+// Name returns the notification's name, "" for the zero Notification.
+func (n Notification[T]) Name() string { return n.spec.nameOf() }
+
+func (s *spec) nameOf() string {
+	if s == nil {
+		return ""
+	}
+	return s.name
+}
 
 // pair is what one call decodes and encodes, kept per method, so that neither
 // message is boxed anew for each call.

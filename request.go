@@ -117,6 +117,9 @@ type RawHandler func(ctx context.Context, r *Request) (Raw, error)
 // connection whose codec is another than the one r's payload is in. A
 // notification is forwarded as a notification.
 func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
+	if c == nil || r == nil || r.Conn == nil || r.Conn.e == nil {
+		return nil, refuse(InvalidArgument, "Forward needs a Caller, and a Request that came in")
+	}
 	t, err := c.target(ctx, r.Method)
 	if err != nil {
 		return nil, err

@@ -123,6 +123,9 @@ type Server struct {
 // when the program starts; without it the first request finds out, and every
 // request is answered with 500.
 func (s *Server) Check() error {
+	if s == nil {
+		return errors.New("typedrpc: the Server is nil")
+	}
 	s.setup.Do(func() { s.fault = s.configure() })
 	return s.fault
 }
@@ -260,7 +263,9 @@ func (s *Server) guard() *server.HTTPRefusal {
 	if err == nil {
 		return nil
 	}
-	s.logger().Error("typedrpc: the server is misconfigured", "error", logs.Own(err.Error()))
+	if s != nil {
+		s.logger().Error("typedrpc: the server is misconfigured", "error", logs.Own(err.Error()))
+	}
 	return &server.HTTPRefusal{Status: http.StatusInternalServerError, Text: "the server is misconfigured; its log says how", Header: http.Header{}}
 }
 
@@ -286,10 +291,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // those that have lost their link and are kept (their State is Waiting).
 func (s *Server) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
-		inner := s.s.Load()
-		if inner == nil {
+		if s == nil || s.s.Load() == nil {
 			return // nobody has connected
 		}
+		inner := s.s.Load()
 		for _, e := range inner.Conns() {
 			if !yield(connOf(e)) {
 				return

@@ -82,6 +82,9 @@ func NewBidiStream[Req, Up, Down any](name string, traits ...StreamTrait) BidiSt
 // own. The two declarations have one name, are the same to Handle,
 // and may both be called.
 func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req) ServerStream[Req, Item] {
+	if s.spec == nil {
+		panic("typedrpc: Restartable of a ServerStream that was not made by NewServerStream")
+	}
 	if next == nil {
 		panic(fmt.Sprintf("typedrpc: server stream %q: Restartable needs a function that makes the next request", s.spec.name))
 	}
@@ -89,14 +92,14 @@ func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req)
 	return s
 }
 
-// Name returns the stream's name.
-func (s ServerStream[Req, Item]) Name() string { return s.spec.name }
+// Name returns the stream's name, "" for the zero one.
+func (s ServerStream[Req, Item]) Name() string { return s.spec.nameOf() }
 
-// Name returns the stream's name.
-func (s ClientStream[Req, Item, Resp]) Name() string { return s.spec.name }
+// Name returns the stream's name, "" for the zero one.
+func (s ClientStream[Req, Item, Resp]) Name() string { return s.spec.nameOf() }
 
-// Name returns the stream's name.
-func (s BidiStream[Req, Up, Down]) Name() string { return s.spec.name }
+// Name returns the stream's name, "" for the zero one.
+func (s BidiStream[Req, Up, Down]) Name() string { return s.spec.nameOf() }
 
 // Handler makes fn a handler of s, for Handle. fn sends items with send, which waits
 // while the caller is behind by more than its window, and ends the stream by
@@ -304,7 +307,8 @@ func Open[Req, Up, Down any](ctx context.Context, c Caller, s BidiStream[Req, Up
 
 // Stream is one side of a bidirectional stream: Out is what this side sends, In
 // what it receives. Its methods may be called by any goroutine at any time;
-// sending and receiving do not wait for each other.
+// sending and receiving do not wait for each other. They panic on a Stream that
+// neither Open made nor a handler was given.
 type Stream[Out, In any] struct {
 	x        face
 	out, in  *sync.Pool
@@ -316,14 +320,14 @@ type Stream[Out, In any] struct {
 // the items. nil says that the item is on its way, not that it was received.
 // After the end of the stream the error says why it ended; after a good end it
 // is FailedPrecondition and wraps io.EOF.
-func (s *Stream[Out, In]) Send(v Out) error { return sendItem(s.x, s.out, v) }
+func (s *Stream[Out, In]) Send(v Out) error { return sendItem(s.face(), s.out, v) }
 
 // Recv waits for the next item. It returns io.EOF after the last one: the
 // handler has returned nil, or the caller has called CloseSend. Every other
 // error is an *Error, and comes after all items that were sent before it,
 // unless it was this side that ended the stream.
 func (s *Stream[Out, In]) Recv() (In, error) {
-	v, _, err := recvItem[In](s.x, s.in, s.validate)
+	v, _, err := recvItem[In](s.face(), s.in, s.validate)
 	return v, err
 }
 
@@ -343,22 +347,29 @@ func (s *Stream[Out, In]) All() iter.Seq2[In, error] {
 // CloseSend says that this side sends no more items: the other side's Recv
 // returns io.EOF after the last one. Receiving goes on. On the handler's side
 // it only keeps this side from sending: there the end is its return.
-func (s *Stream[Out, In]) CloseSend() { s.x.x.CloseSend() }
+func (s *Stream[Out, In]) CloseSend() { s.face().x.CloseSend() }
 
 // Close ends this side: what has not been sent or received is dropped, and Send
 // and Recv return Canceled. On the caller's side the handler's context ends; a
 // stream that has ended already just gives up its memory. It does not wait.
 func (s *Stream[Out, In]) Cancel() {
 	closed := &status.Error{Code: status.Canceled, Message: "the stream was closed by this side", Cause: context.Canceled}
-	if s.x.x.Caller() {
-		s.x.x.Fail(closed)
+	if x := s.face().x; x.Caller() {
+		x.Fail(closed)
 	} else {
-		s.x.x.Abandon(closed)
+		x.Abandon(closed)
 	}
 }
 
 // engine is for tests.
 func (s *Stream[Out, In]) engine() *engine.Stream { return s.x.x }
+
+func (s *Stream[Out, In]) face() face {
+	if s == nil || s.x.x == nil {
+		panic("typedrpc: the Stream is nil, or was not made by Open or for a handler")
+	}
+	return s.x
+}
 
 // sendItem sends v. The pool keeps v from being boxed anew for each item.
 func sendItem[T any](x face, pool *sync.Pool, v T) error {

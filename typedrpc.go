@@ -92,6 +92,11 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 // they serve: such a call never waits for what could be waiting for it, but
 // fails with ResourceExhausted or FailedPrecondition.
 func Call[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req Req) (Resp, error) {
+	if m.spec == nil {
+		var none Resp
+		_, err := aim(ctx, c, nil, "NewMethod")
+		return none, err
+	}
 	p := m.spec.pool.Get().(*pair[Req, Resp])
 	p.req = req
 	err := invoke(ctx, c, m.spec, &p.req, &p.resp)
@@ -111,7 +116,7 @@ func Call[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req
 // flight is the caller's to bound. No goroutine runs for a future, unless
 // interceptors do.
 func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req Req) *Future[Resp] {
-	return &Future[Resp]{pending: begin(ctx, c, m.spec, &req)}
+	return &Future[Resp]{p: begin(ctx, c, m.spec, &req)}
 }
 
 // Notify sends a notification. It returns when the notification is queued, in
@@ -120,7 +125,7 @@ func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req R
 // Nothing tells whether a handler ran: a notification in flight when a link is
 // lost may be lost too. One that has not left waits for the next link.
 func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error {
-	t, err := c.target(ctx, n.spec.name)
+	t, err := aim(ctx, c, n.spec, "NewNotification")
 	if err == nil {
 		err = t.giveKey(n.spec)
 	}
@@ -143,6 +148,10 @@ func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error 
 // others are served first, then Broadcast waits for it, with ctx. It returns
 // the errors of the connections that could not be served, joined.
 func Broadcast[T any](ctx context.Context, conns iter.Seq[*Conn], n Notification[T], v T) error {
+	if n.spec == nil {
+		_, err := aim(ctx, nil, nil, "NewNotification")
+		return err
+	}
 	b := broadcast{spec: n.spec, bodies: map[encodedFor]*buf.Buf{}}
 	defer b.release()
 	var behind []*Conn
@@ -163,6 +172,9 @@ func Broadcast[T any](ctx context.Context, conns iter.Seq[*Conn], n Notification
 // be called by many goroutines at once. Its error fails the call, as
 // Unavailable unless it is an *Error. All its connections must speak one codec.
 func Pick(fn func(ctx context.Context, method string) (*Conn, error)) Caller {
+	if fn == nil {
+		panic("typedrpc: Pick needs a function")
+	}
 	return picker{pick: fn, budget: sync.OnceValue(newBudget)}
 }
 
@@ -189,10 +201,26 @@ func (p picker) target(ctx context.Context, method string) (target, *Error) {
 
 // With returns a Caller that calls on c with options.
 func (c *Conn) With(o CallOptions) Caller {
-	return connWith{c, CallOptions{}.and(o, c.retryBudget)}
+	return connWith{c.made(), CallOptions{}.and(o, c.retryBudget)}
 }
 
-func (c *Conn) target(context.Context, string) (target, *Error) { return target{conn: c}, nil }
+func (c *Conn) target(context.Context, string) (target, *Error) {
+	if c == nil || c.e == nil {
+		return target{}, refuse(InvalidArgument, noConn)
+	}
+	return target{conn: c}, nil
+}
+
+// aim is c's target for a call of s, which the function by made.
+func aim(ctx context.Context, c Caller, s *spec, by string) (target, *Error) {
+	if s == nil {
+		return target{}, refuse(InvalidArgument, "the declaration was not made by %s", by)
+	}
+	if c == nil {
+		return target{}, refuse(InvalidArgument, "the Caller of %q is nil", s.name)
+	}
+	return c.target(ctx, s.name)
+}
 
 type connWith struct {
 	conn *Conn
@@ -239,11 +267,13 @@ func (b *broadcast) wait(ctx context.Context, conns []*Conn, v any) error {
 }
 
 func (b *broadcast) send(ctx context.Context, c *Conn, v any, noWait bool) (busy bool, _ error) {
-	t := target{conn: c}
+	t, err := c.target(ctx, b.spec.name)
+	if err != nil {
+		return false, err
+	}
 	key := encodedFor{c.codec.Name(), c.e.Dialect() != session.Binary}
 	body := b.bodies[key]
 	if body == nil {
-		var err *Error
 		if body, err = t.encode(b.spec, v); err != nil {
 			return false, err
 		}

@@ -45,8 +45,6 @@ func TestRestart_notFor(t *testing.T) {
 				is.Equal(h.take(), []string{"1"})
 				w.Cable().Cut()
 				is.Equal(h.take(), []string{"gap", "unavailable"})
-				if name != "other declarations" {
-				}
 				is.True(h.over())
 				time.Sleep(time.Hour)
 				is.Equal(len(k.requests()), 1)

@@ -1,0 +1,168 @@
+package typedrpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/typedrpctest"
+)
+
+// What is nil, or was not made as it should be, gives an error that says so, or a
+// panic with a sentence.
+
+func TestZero_calls(t *testing.T) {
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{}, nil)
+	ctx := t.Context()
+	pick := func(c *typedrpc.Conn) typedrpc.Caller {
+		return typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return c, nil })
+	}
+	callers := map[string]typedrpc.Caller{
+		"nil": nil, "nil Conn": (*typedrpc.Conn)(nil), "zero Conn": new(typedrpc.Conn), "picked": pick(new(typedrpc.Conn)),
+	}
+	calls := map[string]func(c typedrpc.Caller) error{
+		"Call":    func(c typedrpc.Caller) error { _, err := typedrpc.Call(ctx, c, lab.Ask, 1); return err },
+		"Go":      func(c typedrpc.Caller) error { _, err := typedrpc.Go(ctx, c, lab.Ask, 1).Await(ctx); return err },
+		"Notify":  func(c typedrpc.Caller) error { return typedrpc.Notify(ctx, c, lab.Tell, 1) },
+		"Receive": func(c typedrpc.Caller) error { return last(typedrpc.Receive(ctx, c, lab.FlowDown, 1)) },
+		"Open":    func(c typedrpc.Caller) error { _, err := typedrpc.Open(ctx, c, lab.FlowBoth, ""); return err },
+		"SendAll": func(c typedrpc.Caller) error {
+			_, err := typedrpc.SendAll(ctx, c, lab.FlowUp, 1, nil)
+			return err
+		},
+	}
+	for who, c := range callers {
+		for what, call := range calls {
+			t.Run(what+" on "+who, func(t *testing.T) { refused(t, call(c)) })
+		}
+	}
+	for what, call := range map[string]func() error{
+		"Call": func() error { _, err := typedrpc.Call(ctx, client, typedrpc.Method[int, int]{}, 1); return err },
+		"Go": func() error {
+			_, err := typedrpc.Go(ctx, client, typedrpc.Method[int, int]{}, 1).Await(ctx)
+			return err
+		},
+		"Notify":  func() error { return typedrpc.Notify(ctx, client, typedrpc.Notification[int]{}, 1) },
+		"Receive": func() error { return last(typedrpc.Receive(ctx, client, typedrpc.ServerStream[int, int]{}, 1)) },
+		"Open": func() error {
+			_, err := typedrpc.Open(ctx, client, typedrpc.BidiStream[int, int, int]{}, 1)
+			return err
+		},
+		"SendAll": func() error {
+			_, err := typedrpc.SendAll(ctx, client, typedrpc.ClientStream[int, int, int]{}, 1, nil)
+			return err
+		},
+		"Broadcast": func() error {
+			return typedrpc.Broadcast(ctx, func(yield func(*typedrpc.Conn) bool) { yield(client) }, typedrpc.Notification[int]{}, 1)
+		},
+		"Broadcast to nil": func() error {
+			return typedrpc.Broadcast(ctx, func(yield func(*typedrpc.Conn) bool) { yield(nil) }, lab.Tell, 1)
+		},
+		"Forward nil":  func() error { _, err := typedrpc.Forward(ctx, client, nil); return err },
+		"Forward zero": func() error { _, err := typedrpc.Forward(ctx, client, new(typedrpc.Request)); return err },
+		"Forward to nil": func() error {
+			_, err := typedrpc.Forward(ctx, nil, &typedrpc.Request{Conn: client})
+			return err
+		},
+	} {
+		t.Run(what+" of nothing", func(t *testing.T) { refused(t, call()) })
+	}
+}
+
+// last is the last error of a stream.
+func last[T any](seq func(func(T, error) bool)) (failed error) {
+	for _, err := range seq {
+		failed = err
+	}
+	return failed
+}
+
+func refused(t *testing.T, err error) {
+	t.Helper()
+	is := is.NewRelaxed(t)
+	is.True(errors.Is(err, typedrpc.InvalidArgument))
+	is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
+}
+
+func TestZero_panics(t *testing.T) {
+	var conn *typedrpc.Conn
+	var future *typedrpc.Future[int]
+	var stream *typedrpc.Stream[int, int]
+	handler := func(context.Context, int) (int, error) { return 0, nil }
+	for what, f := range map[string]func(){
+		"Conn.Err":            func() { conn.Err() },
+		"Conn.Close":          func() { new(typedrpc.Conn).Close() },
+		"Conn.Shutdown":       func() { conn.Shutdown(t.Context()) },
+		"Conn.Context":        func() { conn.Context() },
+		"Conn.Codec":          func() { new(typedrpc.Conn).Codec() },
+		"Conn.Identity":       func() { conn.Identity() },
+		"Conn.State":          func() { conn.State() },
+		"Conn.Reconnect":      func() { conn.Reconnect() },
+		"Conn.Reauthenticate": func() { conn.Reauthenticate(t.Context()) },
+		"Conn.With":           func() { conn.With(typedrpc.CallOptions{}) },
+		"Future.Await":        func() { future.Await(t.Context()) },
+		"Future.Done":         func() { new(typedrpc.Future[int]).Done() },
+		"Future.Cancel":       func() { future.Cancel() },
+		"Wait":                func() { typedrpc.Wait(t.Context(), nil) },
+		"All":                 func() { typedrpc.All(t.Context(), future) },
+		"Stream.Send":         func() { stream.Send(1) },
+		"Stream.Recv":         func() { new(typedrpc.Stream[int, int]).Recv() },
+		"Stream.CloseSend":    func() { stream.CloseSend() },
+		"Stream.Cancel":       func() { stream.Cancel() },
+		"Pick":                func() { typedrpc.Pick(nil) },
+		"Handle without mux":  func() { typedrpc.Handle(nil, lab.Ask, handler) },
+		"Handle of nothing":   func() { typedrpc.Handle(new(typedrpc.Mux), typedrpc.Method[int, int]{}, handler) },
+		"Handle nil":          func() { typedrpc.Handle(new(typedrpc.Mux), lab.Ask, nil) },
+		"Restartable": func() {
+			typedrpc.ServerStream[int, int]{}.Restartable(func(int, *int) int { return 0 })
+		},
+		"RequestFrom": func() { typedrpc.RequestFrom(t.Context()) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			is := is.New(t)
+			defer func() {
+				p := recover()
+				_, bare := p.(runtime.Error)
+				is.True(p != nil && !bare)
+				is.True(strings.HasPrefix(fmt.Sprint(p), "typedrpc: "))
+			}()
+			f()
+		})
+	}
+}
+
+func TestZero_works(t *testing.T) {
+	is := is.New(t)
+	var mux typedrpc.Mux
+	typedrpc.Handle(&mux, lab.Ask, func(_ context.Context, n int) (int, error) { return 2 * n, nil })
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: &mux, Replays: new(typedrpc.ReplayCache)}, nil)
+	n, err := typedrpc.Call(t.Context(), client, lab.Ask, 21)
+	is.NoErr(err)
+	is.Equal(n, 42)
+
+	var srv *typedrpc.Server
+	is.True(srv.Check() != nil)
+	is.True(srv.Shutdown(t.Context()) != nil)
+	is.Equal(srv.Revoke("x"), 0)
+	for range srv.Conns() {
+		t.Error("a connection of nobody")
+	}
+	w := httptest.NewRecorder()
+	srv.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	is.Equal(w.Code, http.StatusInternalServerError)
+
+	is.Equal((*typedrpc.Error)(nil).Error(), "an *Error that is nil")
+	is.Equal(typedrpc.Method[int, int]{}.Name(), "")
+	is.Equal(typedrpc.ServerStream[int, int]{}.Name(), "")
+	is.Equal(typedrpc.Notification[int]{}.Name(), "")
+	is.Equal(typedrpc.Metadata(nil).Get("x"), "")
+}
