@@ -71,6 +71,15 @@ func (c *Conn) Identity() Identity {
 	return Identity{}
 }
 
+// RemoteAddr returns the peer's address as the http.Request of its latest link has
+// it, "" on the client. Behind a proxy it is the proxy's.
+func (c *Conn) RemoteAddr() string {
+	if k, ok := c.made().keeper.(interface{ RemoteAddr() string }); ok {
+		return k.RemoteAddr()
+	}
+	return ""
+}
+
 // Codec returns the codec of the connection, fixed for its life.
 func (c *Conn) Codec() Codec { return c.made().codec }
 

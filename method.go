@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -92,6 +93,7 @@ type spec struct {
 	check      func(Codec) error
 	up, down   sync.Pool // of what streams encode and decode, *Up and *Down
 	topic      *topicTraits
+	tags       []any
 
 	decl engine.Decl // all that the engine knows of it
 }
@@ -208,6 +210,27 @@ func Params(names ...string) Trait {
 		}
 		s.params = names
 	})
+}
+
+// Tag is a fact of the application: who may call, what it costs, which log it goes
+// to. An interceptor reads it with TagOf. A declaration may have several, of types of
+// its own; of two of one type the later one counts.
+func Tag[T any](v T) Trait {
+	return anyTrait(func(s *spec) { s.tags = append(s.tags, v) })
+}
+
+// TagOf returns the declaration's Tag of type T of what r asks for. It is false if
+// there is none, as for names that nobody declared here.
+func TagOf[T any](r *Request) (T, bool) {
+	if r != nil && r.spec != nil {
+		for _, tag := range slices.Backward(r.spec.tags) {
+			if v, ok := tag.(T); ok {
+				return v, true
+			}
+		}
+	}
+	var none T
+	return none, false
 }
 
 // Alloc makes messages of type *T with new(T), for types that are used by

@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -44,6 +45,10 @@ type RetryPolicy struct {
 	// Default: one for each policy; the policies of CallOptions without one
 	// share one for each connection, or Pick.
 	Budget *RetryBudget
+	// OnRetry is called before each attempt but the first: how many have failed,
+	// and the last one's error. ctx is the call's. It runs on the library's
+	// goroutine, for several calls at once, and holds up the attempt.
+	OnRetry func(ctx context.Context, method string, failed int, err error)
 }
 
 const defaultAttempts = 4

@@ -6,6 +6,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -95,11 +96,20 @@ func (o owner) Again(cl *engine.Call, err *status.Error, n int) (time.Duration, 
 	return cl.Above.(*outcall).policy.next(err, n, cl.Repeatable())
 }
 
-func (o owner) Next(cl *engine.Call) (*engine.Conn, *status.Error) {
+func (o owner) Next(cl *engine.Call, n int, failed *status.Error) (e *engine.Conn, err *status.Error) {
 	oc := cl.Above.(*outcall)
-	conn, err := oc.target.next(cl.Ctx, oc.spec.name)
-	if err != nil {
-		return nil, lower(err)
+	defer func() {
+		if p := recover(); p != nil { // of Pick's function, or OnRetry
+			o.conn.logPanic("typedrpc: retrying a call panicked", logs.Known(oc.spec.name), p)
+			e, err = nil, &status.Error{Code: status.Internal, Message: status.InternalText}
+		}
+	}()
+	if oc.policy != nil && oc.policy.OnRetry != nil {
+		oc.policy.OnRetry(cl.Ctx, oc.spec.name, n, up(failed, o.conn.codec))
+	}
+	conn, refused := oc.target.next(cl.Ctx, oc.spec.name)
+	if refused != nil {
+		return nil, lower(refused)
 	}
 	return conn.e, nil
 }

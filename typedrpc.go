@@ -10,8 +10,8 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
-	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -146,15 +146,24 @@ func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error 
 // Broadcast sends a notification to many connections, encoding it once for
 // each codec and dialect. A connection that is behind delays nobody: the
 // others are served first, then Broadcast waits for it, with ctx. It returns
-// the errors of the connections that could not be served, joined.
-func Broadcast[T any](ctx context.Context, conns iter.Seq[*Conn], n Notification[T], v T) error {
+// the errors of the connections that could not be served, joined. Callers made by
+// With bring their metadata:
+//
+//	func(yield func(typedrpc.Caller) bool) {
+//		for c := range srv.Conns() {
+//			if !yield(c.With(options)) {
+//				return
+//			}
+//		}
+//	}
+func Broadcast[C Caller, T any](ctx context.Context, conns iter.Seq[C], n Notification[T], v T) error {
 	if n.spec == nil {
 		_, err := aim(ctx, nil, nil, "NewNotification")
 		return err
 	}
 	b := broadcast{spec: n.spec, bodies: map[encodedFor]*buf.Buf{}}
 	defer b.release()
-	var behind []*Conn
+	var behind []Caller
 	var errs []error
 	for c := range conns {
 		busy, err := b.send(ctx, c, &v, true)
@@ -237,8 +246,25 @@ func (c connWith) target(context.Context, string) (target, *Error) {
 
 // broadcast is one Broadcast without its types.
 type broadcast struct {
-	spec   *spec
+	spec *spec
+
+	mu     sync.Mutex
 	bodies map[encodedFor]*buf.Buf
+}
+
+// body is v as t's connection is sent it.
+func (b *broadcast) body(t *target, v any) (*buf.Buf, *Error) {
+	key := encodedFor{t.conn.codec.Name(), t.conn.e.Dialect() != session.Binary}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if body := b.bodies[key]; body != nil {
+		return body, nil
+	}
+	body, err := t.encode(b.spec, v)
+	if err == nil {
+		b.bodies[key] = body
+	}
+	return body, err
 }
 
 // encodedFor is what one encoding is good for: the JSON-RPC dialect checks
@@ -256,78 +282,51 @@ func (b *broadcast) release() {
 
 // wait sends to the connections that are behind, each for itself: they do not
 // wait for each other either.
-func (b *broadcast) wait(ctx context.Context, conns []*Conn, v any) error {
-	errs := make([]error, len(conns))
+func (b *broadcast) wait(ctx context.Context, callers []Caller, v any) error {
+	errs := make([]error, len(callers))
 	var wg sync.WaitGroup
-	for i, c := range conns {
+	for i, c := range callers {
 		wg.Go(func() { _, errs[i] = b.send(ctx, c, v, false) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-func (b *broadcast) send(ctx context.Context, c *Conn, v any, noWait bool) (busy bool, _ error) {
-	t, err := c.target(ctx, b.spec.name)
-	if err != nil {
+func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool) (busy bool, _ error) {
+	t, err := aim(ctx, caller, b.spec, "NewNotification")
+	var body *buf.Buf
+	if err == nil {
+		body, err = b.body(&t, v)
+	}
+	if err == nil {
+		err = t.opts.Metadata.check()
+	}
+	switch {
+	case err != nil:
 		return false, err
-	}
-	key := encodedFor{c.codec.Name(), c.e.Dialect() != session.Binary}
-	body := b.bodies[key]
-	if body == nil {
-		if body, err = t.encode(b.spec, v); err != nil {
-			return false, err
-		}
-		b.bodies[key] = body
-	}
-	if noWait && !t.intercepted() {
-		busy, err := c.e.Notify(ctx, &b.spec.decl, body, nil, engine.NotifyOptions{NoWait: true})
-		if err != nil {
-			return busy, up(err, c.codec)
+	case noWait && !t.intercepted():
+		busy, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.opts.FailFast})
+		if e != nil {
+			return busy, up(e, t.conn.codec)
 		}
 		return busy, nil
-	}
-	if noWait && c.e.Behind(body.Len()+wire.MaxMeta) {
+	case noWait && t.conn.e.Behind(body.Len()+wire.MaxMeta):
 		return true, nil // before the interceptors see it, who may see it only once, and add metadata
 	}
-	if err := t.notify(ctx, b.spec, body); err != nil {
-		return false, err
-	}
-	return false, nil
+	return false, t.notifySafely(ctx, b.spec, body)
 }
 
-// Metadata is what travels beside a message: trace contexts, tenant names,
-// versions. Keys and values are UTF-8 text; keys are compared exactly. All of
-// one message's keys and values together may have at most 16 KiB (PROTOCOL.md
-// section 4); a call with more fails with InvalidArgument, NotSent.
-//
-// A Metadata is not safe for concurrent use. Get, Set and Keys are what an
-// OpenTelemetry TextMapCarrier needs.
-type Metadata map[string]string
-
-// Get returns the value of key, "" if there is none. A nil Metadata is empty.
-func (m Metadata) Get(key string) string { return m[key] }
-
-// Set sets key to value, making the map if there is none yet.
-func (m *Metadata) Set(key, value string) {
-	if *m == nil {
-		*m = Metadata{}
-	}
-	(*m)[key] = value
-}
-
-// Keys returns the keys in no particular order.
-func (m Metadata) Keys() []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	return keys
-}
-
-// check refuses what the wire cannot carry.
-func (m Metadata) check() *Error {
-	if err := flow.CheckMeta(m); err != nil {
-		return &Error{Code: InvalidArgument, Message: err.Error(), Outcome: NotSent, told: true}
+// notifySafely is notify for a goroutine of our own: an interceptor's panic is one
+// failed notification.
+func (t *target) notifySafely(ctx context.Context, s *spec, body *buf.Buf) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.conn.logPanic("typedrpc: interceptor panicked", s.name, p)
+			err = Errorf(Internal, status.InternalText).with(MayHaveRun)
+		}
+	}()
+	if e := t.notify(ctx, s, body); e != nil {
+		return e
 	}
 	return nil
 }

@@ -38,14 +38,15 @@ type Call struct {
 
 	id       uint64 // while in pending
 	deadline time.Time
-	nested   bool    // made by a handler of the same connection
-	lost     bool    // an earlier attempt may have run
-	claimed  bool    // the latest attempt counts among its key's uses
-	order    uint64  // the id of an attempt that was not run: its place in line
-	stream   *Stream // the items of a stream; nil: none
-	attempts int     // that failed, by the policy's count
-	resends  int     // after the loss of a session
-	counted  int     // bytes of the connection's account
+	nested   bool          // made by a handler of the same connection
+	lost     bool          // an earlier attempt may have run
+	claimed  bool          // the latest attempt counts among its key's uses
+	order    uint64        // the id of an attempt that was not run: its place in line
+	stream   *Stream       // the items of a stream; nil: none
+	attempts int           // that failed, by the policy's count …
+	failed   *status.Error // … the last one with this
+	resends  int           // after the loss of a session
+	counted  int           // bytes of the connection's account
 
 	// the result, written before ready is signalled
 	ready chan struct{} // capacity 1 for Call, closed for a future
@@ -205,7 +206,7 @@ func (cl *Call) tryAgain(err *status.Error) bool {
 		return false
 	}
 	cl.attempts++
-	cl.there = nil
+	cl.failed, cl.there = err, nil
 	wait, ok := cl.Conn.owner.Again(cl, err, cl.attempts)
 	if !ok || !cl.deadline.IsZero() && time.Until(cl.deadline) <= wait {
 		return false
@@ -225,13 +226,13 @@ func (cl *Call) again() {
 	cl.Conn.wake(cl)
 	cl.mu.Lock()
 	cl.timer = nil
-	why, n := cl.givenUp, cl.attempts
+	why, n, failed := cl.givenUp, cl.attempts, cl.failed
 	cl.mu.Unlock()
 	if why != nil {
 		cl.Settle(nil, nil, why(status.NotSent)) // this attempt; settle knows of the others
 		return
 	}
-	conn, err := cl.Conn.owner.Next(cl)
+	conn, err := cl.Conn.owner.Next(cl, n, failed)
 	if err != nil {
 		cl.Settle(nil, nil, err)
 		return

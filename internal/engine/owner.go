@@ -43,9 +43,10 @@ type Owner interface {
 	// when. Asked where Call.Retries is set, by whoever settles the call, with
 	// Call.mu held: it may take a retry budget's lock and nothing else.
 	Again(cl *Call, err *status.Error, n int) (wait time.Duration, ok bool)
-	// Next is the connection of the next attempt. On the timer's goroutine,
-	// without locks: it may be the user's function.
-	Next(cl *Call) (*Conn, *status.Error)
+	// Next is the connection of the next attempt, after n that failed, the last
+	// with err. On the timer's goroutine, without locks: it may be the user's
+	// function, whose panic it recovers.
+	Next(cl *Call, n int, err *status.Error) (*Conn, *status.Error)
 	// Face is e as programs see it where it reaches them past the API's functions:
 	// as the cause of a context that ends. Without locks.
 	Face(e *status.Error) error

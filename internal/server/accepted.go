@@ -99,6 +99,16 @@ func ownerOf(id Identity, r *http.Request) string {
 // Identity is who the peer is, by the last authentication.
 func (a *Accepted) Identity() Identity { return *a.identity.Load() }
 
+// RemoteAddr is where the latest link came from.
+func (a *Accepted) RemoteAddr() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.request == nil {
+		return ""
+	}
+	return a.request.RemoteAddr
+}
+
 // Closing is nothing to a server: it does not dial.
 func (a *Accepted) Closing() {}
 

@@ -66,7 +66,7 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 		defer context.AfterFunc(r.Context(), func() { cancel(nil) })()
 	}
 	x.begin(cancel)
-	k := &posted{id}
+	k := &posted{id, r.RemoteAddr}
 	c := s.newConn(base, k, session.Plain, JSONCodec, true)
 	c.Account().Own(x.account.Owner())
 	t := &postTransport{conn: c, x: x, request: body, killed: make(chan struct{})}
@@ -85,10 +85,16 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 }
 
 // posted is the keeper of one POST's connection.
-type posted struct{ id Identity }
+type posted struct {
+	id   Identity
+	addr string
+}
 
 // Identity is who made the request.
 func (p *posted) Identity() Identity { return p.id }
+
+// RemoteAddr is where it came from.
+func (p *posted) RemoteAddr() string { return p.addr }
 
 func (p *posted) GoingAway(_, _ time.Duration)             {}
 func (p *posted) Closing()                                 {}
