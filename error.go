@@ -174,24 +174,30 @@ func (e *Error) Is(target error) bool {
 func (e *Error) Unwrap() error { return e.cause }
 
 // CodeOf returns the code of the first *Error or Code that err wraps; OK for
-// nil, Canceled and DeadlineExceeded for the context's errors, Unknown for all
-// others.
+// nil, Canceled and DeadlineExceeded for the context's errors, and Internal for all
+// others, which is what the caller of a handler sees that returns one.
 func CodeOf(err error) Code {
+	c, _ := codeIn(err)
+	return c
+}
+
+// codeIn is CodeOf, and reports whether err says it itself.
+func codeIn(err error) (Code, bool) {
 	var e *Error
 	var c Code
 	switch {
 	case err == nil:
-		return OK
+		return OK, true
 	case errors.As(err, &e):
-		return e.Code
+		return e.Code, true
 	case errors.As(err, &c):
-		return c
+		return c, true
 	case errors.Is(err, context.Canceled):
-		return Canceled
+		return Canceled, true
 	case errors.Is(err, context.DeadlineExceeded):
-		return DeadlineExceeded
+		return DeadlineExceeded, true
 	}
-	return Unknown
+	return Internal, false
 }
 
 // OutcomeOf returns the outcome of the first *Error that err wraps; Answered for

@@ -371,7 +371,7 @@ func TestErrorf(t *testing.T) {
 func TestCodeOf(t *testing.T) {
 	is := is.New(t)
 	is.Equal(typedrpc.CodeOf(nil), typedrpc.OK)
-	is.Equal(typedrpc.CodeOf(io.EOF), typedrpc.Unknown)
+	is.Equal(typedrpc.CodeOf(io.EOF), typedrpc.Internal) // as a caller sees it
 	is.Equal(typedrpc.CodeOf(fmt.Errorf("x: %w", typedrpc.NotFound)), typedrpc.NotFound)
 	is.Equal(typedrpc.CodeOf(fmt.Errorf("x: %w", typedrpc.Errorf(typedrpc.Aborted, ""))), typedrpc.Aborted)
 	is.Equal(typedrpc.CodeOf(context.Canceled), typedrpc.Canceled)

@@ -118,7 +118,7 @@ func validatorOf[T any]() func(v any) error {
 	}
 	return func(v any) error {
 		err := of(v).Validate()
-		if err == nil || CodeOf(err) != Unknown {
+		if _, coded := codeIn(err); coded {
 			return err
 		}
 		return &Error{Code: InvalidArgument, Message: err.Error(), cause: err}

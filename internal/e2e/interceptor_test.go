@@ -271,7 +271,7 @@ func TestInterceptor_answersEarly(t *testing.T) {
 		}
 		_, err := typedrpc.Call(t.Context(), refused, lab.Sum, lab.Pair{})
 		e := lab.AsError(t, err)
-		is.Equal(e.Code, typedrpc.Unknown)
+		is.Equal(e.Code, typedrpc.Internal)
 		is.Equal(e.Outcome, typedrpc.NotSent)
 		is.Equal(e.Message, "closed on Sundays")
 		_, err = typedrpc.Go(t.Context(), refused, lab.Sum, lab.Pair{}).Await(t.Context())

@@ -45,7 +45,7 @@ func TestReauthenticate_refused(t *testing.T) {
 			g.On(func(context.Context, int, *typedrpc.Identity) error { return want })
 			err := g.Client.Reauthenticate(t.Context())
 			code := typedrpc.Unauthenticated
-			if c := typedrpc.CodeOf(want); c != typedrpc.Unknown {
+			if c := typedrpc.CodeOf(want); c != typedrpc.Internal {
 				code = c
 			}
 			is.Equal(typedrpc.CodeOf(err), code)
