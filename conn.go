@@ -61,7 +61,7 @@ func (c *Conn) Err() error {
 // request. A dialled connection that lost its link has not ended: see State.
 func (c *Conn) Context() context.Context { return c.engine().Context() }
 
-// Identity returns what the server's Authenticate said of the peer, the last
+// Identity returns what the function of Server.SignIn said of the peer, the last
 // time that it was asked. On the client, and without authentication, it is zero.
 // Its Subject never changes.
 func (c *Conn) Identity() Identity {
@@ -133,20 +133,20 @@ func (c *Conn) Reconnect() {
 	}
 }
 
-// Reauthenticate asks DialOptions.Auth for credentials and gives them to the
+// Reauthenticate asks DialOptions.SignIn for credentials and gives them to the
 // server, which may extend the time that the connection has (Identity.Expires)
 // or refuse them: then the connection goes on with the old ones until they
-// expire. The subject may not change. AuthReply returns the new reply. While
+// expire. The subject may not change. SignIn.Reply returns the new reply. While
 // there is no link it waits for one, whose handshake brings fresh credentials.
 //
-// The error is an *Error: the server's, what DialOptions.Auth returned, the
-// context's, or FailedPrecondition on a connection without DialOptions.Auth, and
+// The error is an *Error: the server's, what DialOptions.SignIn returned, the
+// context's, or FailedPrecondition on a connection without DialOptions.SignIn, and
 // Unimplemented where the server authenticates nobody. It may be called at any
 // time by any goroutine; one refresh is made at a time.
 func (c *Conn) Reauthenticate(ctx context.Context) error {
 	d, ok := c.made().keeper.(*client.Client)
 	if !ok {
-		return refuse(FailedPrecondition, "only a connection that was dialled with DialOptions.Auth has credentials to refresh")
+		return refuse(FailedPrecondition, "only a connection that was dialled with DialOptions.SignIn has credentials to refresh")
 	}
 	if err := d.Reauthenticate(ctx); err != nil {
 		return up(err, c.codec)

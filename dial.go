@@ -53,11 +53,11 @@ type DialOptions struct {
 	// Mux handles the calls that the server makes. Without one they are
 	// answered with Unimplemented.
 	Mux *Mux
-	// Auth is asked for credentials before every handshake, see Credentials,
+	// SignIn is asked for credentials before every handshake, see SignIn.Present,
 	// and on a live link before they expire, as the server says. When that
 	// fails OnState is told, with the error, and it is tried again until they
 	// have expired.
-	Auth Credential
+	SignIn Presenter
 	// Dialect is Binary by default.
 	Dialect Dialect
 	// Codecs are offered in this order; the server's choice is fixed for the
@@ -247,7 +247,7 @@ func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 			tell(change)
 		}
 	}
-	if get := o.Auth.get; get != nil {
+	if get := o.SignIn.get; get != nil {
 		below.Credentials = func(ctx context.Context) ([]byte, int, error) {
 			creds, err := get(ctx, c.codec)
 			return wrapAuth(c.codec, creds), len(creds), down(err)
@@ -286,14 +286,14 @@ func (o *DialOptions) subprotocols(codecs []Codec) ([]string, error) {
 			if err := checkCodec(c); err != nil {
 				return nil, err
 			}
-			if err := o.Mux.check(c); err != nil {
+			if err := errors.Join(o.Mux.check(c), o.SignIn.types.fits(c)); err != nil {
 				return nil, err
 			}
 			names = append(names, session.BinaryPrefix+c.Name())
 		}
 		return names, nil
 	case Text, JSONRPC:
-		if err := o.Mux.check(JSON); err != nil {
+		if err := errors.Join(o.Mux.check(JSON), o.SignIn.types.fits(JSON)); err != nil {
 			return nil, err
 		}
 		if o.Dialect == JSONRPC {

@@ -247,7 +247,7 @@
 //
 // # Security
 //
-// Server.Authenticate decides who may connect, by typed credentials that come
+// Server.SignIn decides who may connect, by typed credentials that come
 // with the client's first message, by the HTTP request, or by both; nothing else
 // of the peer is handled before. Its [Identity] is what handlers find with
 // [Conn.Identity]. When the credentials end is the server's to say

@@ -458,7 +458,7 @@ func TestError_nothingFromBelow(t *testing.T) {
 					defer mu.Unlock()
 					errs = append(errs, err)
 				}
-				sign := typedrpc.NewMethod[string, int]("sign")
+				sign := typedrpc.NewSignIn[string, int]()
 				hang := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("hang")
 				mux := typedrpc.NewMux()
 				typedrpc.Handle(mux, hang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
@@ -471,7 +471,7 @@ func TestError_nothingFromBelow(t *testing.T) {
 					Mux:          mux,
 					Limits:       typedrpc.Limits{Grace: -1},
 					OnDisconnect: func(_ *typedrpc.Conn, err error) { note(err) },
-					Authenticate: typedrpc.Authenticate(sign, func(context.Context, *http.Request, string) (typedrpc.Identity, int, error) {
+					SignIn: sign.Verify(func(context.Context, *http.Request, *string) (typedrpc.Identity, int, error) {
 						if out.Load() {
 							return typedrpc.Identity{}, 0, fmt.Errorf("wrapped: %w", typedrpc.Errorf(typedrpc.PermissionDenied, "no"))
 						}
@@ -481,7 +481,7 @@ func TestError_nothingFromBelow(t *testing.T) {
 				client, server := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{
 					Limits:  typedrpc.Limits{Grace: -1},
 					OnState: func(s typedrpc.StateChange) { note(s.Err) },
-					Auth:    typedrpc.Credentials(sign, func(context.Context) (string, error) { return "ann", nil }),
+					SignIn:  sign.Present(func(context.Context) (string, error) { return "ann", nil }),
 				})
 				f := typedrpc.Go(t.Context(), client, hang, typedrpc.Empty{})
 				synctest.Wait()

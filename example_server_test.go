@@ -115,10 +115,9 @@ func ExampleServer_Shutdown() {
 	// Hello, Ada! <nil>
 }
 
-func ExampleAuthenticate() {
-	// What the client says, and what the server answers, is declared like
-	// any method.
-	signIn := typedrpc.NewMethod[string, string]("sign-in")
+func ExampleNewSignIn() {
+	// What the client says, and what the server answers.
+	signIn := typedrpc.NewSignIn[string, string]()
 
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Greet, func(ctx context.Context, _ string) (string, error) {
@@ -126,8 +125,8 @@ func ExampleAuthenticate() {
 	})
 	url, stop := exampleServe(&typedrpc.Server{
 		Mux: mux,
-		Authenticate: typedrpc.Authenticate(signIn, func(ctx context.Context, r *http.Request, token string) (typedrpc.Identity, string, error) {
-			if token != "secret" {
+		SignIn: signIn.Verify(func(ctx context.Context, r *http.Request, token *string) (typedrpc.Identity, string, error) {
+			if token == nil || *token != "secret" {
 				return typedrpc.Identity{}, "", typedrpc.Errorf(typedrpc.Unauthenticated, "unknown token")
 			}
 			return typedrpc.Identity{Subject: "Ada"}, "welcome back", nil
@@ -137,13 +136,13 @@ func ExampleAuthenticate() {
 
 	// The function is asked before every handshake, so it can refresh a token.
 	conn, err := typedrpc.Dial(context.Background(), url, &typedrpc.DialOptions{
-		Auth: typedrpc.Credentials(signIn, func(ctx context.Context) (string, error) { return "secret", nil }),
+		SignIn: signIn.Present(func(ctx context.Context) (string, error) { return "secret", nil }),
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Println(typedrpc.AuthReply(conn, signIn))
+	fmt.Println(signIn.Reply(conn))
 	fmt.Println(typedrpc.Call(context.Background(), conn, Greet, ""))
 
 	_, err = typedrpc.Dial(context.Background(), url, nil) // without credentials

@@ -433,14 +433,14 @@ func ExamplePresence() {
 	defer hub.Close()
 	mux := typedrpc.NewMux()
 	typedrpc.HandleTopic(mux, hub, chat, nil)
-	login := typedrpc.NewMethod[string, typedrpc.Empty]("login")
-	hs := httptest.NewServer(&typedrpc.Server{Mux: mux, Authenticate: typedrpc.Authenticate(login, trustEverybody)})
+	login := typedrpc.NewSignIn[string, typedrpc.Empty]()
+	hs := httptest.NewServer(&typedrpc.Server{Mux: mux, SignIn: login.Verify(trustEverybody)})
 	defer hs.Close()
 
 	ctx := context.Background()
 	dial := func(name string) *typedrpc.Conn {
 		conn, err := typedrpc.Dial(ctx, hs.URL, &typedrpc.DialOptions{
-			Auth: typedrpc.Credentials(login, func(context.Context) (string, error) { return name, nil }),
+			SignIn: login.Present(func(context.Context) (string, error) { return name, nil }),
 		})
 		if err != nil {
 			panic(err)
@@ -470,6 +470,6 @@ func ExamplePresence() {
 	// bob left
 }
 
-func trustEverybody(_ context.Context, _ *http.Request, name string) (typedrpc.Identity, typedrpc.Empty, error) {
-	return typedrpc.Identity{Subject: name}, typedrpc.Empty{}, nil
+func trustEverybody(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, typedrpc.Empty, error) {
+	return typedrpc.Identity{Subject: *name}, typedrpc.Empty{}, nil
 }

@@ -99,8 +99,15 @@ type spec struct {
 }
 
 // A Trait is a fact about a declaration that belongs to it, whatever its kind: a
-// method, a notification, a stream, a topic.
+// method, a notification, a stream, a topic, a sign-in.
 type Trait interface {
+	RequestTrait
+	SignInTrait
+}
+
+// A RequestTrait is a fact about whatever has a name that a peer calls or notifies:
+// a method, a notification, a stream, a topic.
+type RequestTrait interface {
 	CallTrait
 	NotificationTrait
 	topic(*spec)
@@ -122,6 +129,9 @@ type StreamTrait interface{ stream(*spec) }
 // A NotificationTrait is a fact about a notification.
 type NotificationTrait interface{ notification(*spec) }
 
+// A SignInTrait is a fact about a sign-in.
+type SignInTrait interface{ signIn(*spec) }
+
 // methodTrait, callTrait and anyTrait are what applies to a spec of their kinds.
 type (
 	methodTrait func(*spec)
@@ -138,6 +148,7 @@ func (f anyTrait) method(s *spec)       { f(s) }
 func (f anyTrait) stream(s *spec)       { f(s) }
 func (f anyTrait) notification(s *spec) { f(s) }
 func (f anyTrait) topic(s *spec)        { f(s) }
+func (f anyTrait) signIn(s *spec)       { f(s) }
 
 // Idempotent says that running the method twice is the same as running it
 // once. Calls in flight when a connection is lost are then made again. A method is
@@ -182,11 +193,11 @@ func Retry(p RetryPolicy) MethodTrait {
 }
 
 // MaxSize bounds each encoded message of the declaration in bytes (request,
-// response, notification, item), below the connection's own limit. It is checked by the sender and the receiver.
+// response, notification, item, credentials and their reply), below the connection's own limit. It is checked by the sender and the receiver.
 func MaxSize(bytes int) Trait {
 	return anyTrait(func(s *spec) {
 		if bytes <= 0 {
-			panic(fmt.Sprintf("typedrpc: method %q: MaxSize must be positive, it is %d", s.name, bytes))
+			panic(fmt.Sprintf("typedrpc: %s: MaxSize must be positive, it is %d", s.title(), bytes))
 		}
 		s.maxSize = bytes
 	})
@@ -196,7 +207,7 @@ func MaxSize(bytes int) Trait {
 // a list: with Params("minuend", "subtrahend") the params [42, 23] are read as
 // {"minuend":42,"subtrahend":23}. A shorter list leaves the last ones out; a
 // longer one is refused.
-func Params(names ...string) Trait {
+func Params(names ...string) RequestTrait {
 	return anyTrait(func(s *spec) {
 		for i, n := range names {
 			if n == "" || !utf8.ValidString(n) {
@@ -215,7 +226,7 @@ func Params(names ...string) Trait {
 // Tag is a fact of the application: who may call, what it costs, which log it goes
 // to. An interceptor reads it with TagOf. A declaration may have several, of types of
 // its own; of two of one type the later one counts.
-func Tag[T any](v T) Trait {
+func Tag[T any](v T) RequestTrait {
 	return anyTrait(func(s *spec) { s.tags = append(s.tags, v) })
 }
 
@@ -273,13 +284,7 @@ func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *sp
 		panic(err.Error())
 	}
 	s := &spec{name: name, kind: kind}
-	var none T
-	for _, t := range traits {
-		if t == none {
-			panic(fmt.Sprintf("typedrpc: %s %q has a nil trait", kind, name))
-		}
-		apply(t, s)
-	}
+	applyTraits(s, traits, apply)
 	switch {
 	case s.idempotent && s.keyed:
 		panic(fmt.Sprintf("typedrpc: method %q is Idempotent and Keyed: a method that may run twice needs no keys", name))
@@ -289,6 +294,24 @@ func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *sp
 		}
 	}
 	return s.declared()
+}
+
+func applyTraits[T comparable](s *spec, traits []T, apply func(T, *spec)) {
+	var none T
+	for _, t := range traits {
+		if t == none {
+			panic(fmt.Sprintf("typedrpc: %s has a nil trait", s.title()))
+		}
+		apply(t, s)
+	}
+}
+
+// title is the declaration in an error's text.
+func (s *spec) title() string {
+	if s.name == "" {
+		return "the sign-in"
+	}
+	return fmt.Sprintf("%s %q", s.kind, s.name)
 }
 
 // declared tells the engine what it needs to know of s.
@@ -323,7 +346,7 @@ func checkType[T any](s *spec, c Codec) error {
 		return nil // no codec sees it
 	}
 	if err := c.Check(v); err != nil {
-		return fmt.Errorf("typedrpc: codec %q cannot carry %T of method %q: %w", c.Name(), zero, s.name, err)
+		return fmt.Errorf("typedrpc: codec %q cannot carry %T of %s: %w", c.Name(), zero, s.title(), err)
 	}
 	return nil
 }

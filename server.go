@@ -30,9 +30,9 @@ import (
 type Server struct {
 	// Mux has the handlers.
 	Mux *Mux
-	// Authenticate decides who may connect and as whom, see Authenticate.
-	// Without one everybody may.
-	Authenticate Authenticator
+	// SignIn decides who may connect and as whom, see SignIn.Verify. Without one
+	// everybody may.
+	SignIn Verifier
 	// Origins are the web origins, besides the server's own, whose pages may
 	// connect: "https://app.example.com", compared exactly by scheme, host
 	// and port. Behind a proxy that ends TLS the server's own origin is not
@@ -201,7 +201,7 @@ func (s *Server) offered() (codecs []Codec, names []string, err error) {
 		if err := checkCodec(c); err != nil {
 			return nil, nil, err
 		}
-		if err := s.Mux.check(c); err != nil {
+		if err := errors.Join(s.Mux.check(c), s.SignIn.types.fits(c)); err != nil {
 			return nil, nil, err
 		}
 		names = append(names, c.Name())
@@ -222,7 +222,7 @@ func (s *Server) callbacks(o *server.Options, codec func(int) Codec) {
 			s.OnDisconnect(connOf(e), lift(err, connOf(e).codec))
 		}
 	}
-	if run := s.Authenticate.run; run != nil {
+	if run := s.SignIn.run; run != nil {
 		o.Authenticate = func(ctx context.Context, r *http.Request, raw []byte, i int) (server.Identity, []byte, error) {
 			creds, err := unwrapAuth(codec(i), raw)
 			if err != nil {
@@ -317,12 +317,12 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 	return s.s.Load().Shutdown(ctx)
 }
 
-// Revoke closes all connections of the peers that Authenticate found to be
+// Revoke closes all connections of the peers that SignIn's function found to be
 // subject, also those that lost their link and are kept, and returns how many.
 // It closes them with code 4401 and at once: handlers' contexts end before it
 // returns, calls fail, tokens of their sessions are void, and an authentication
 // that is under way fails. A dialled client comes back once with fresh
-// credentials: it is Authenticate that has to refuse them, from before Revoke is
+// credentials: it is that function that has to refuse them, from before Revoke is
 // called.
 func (s *Server) Revoke(subject string) int {
 	if s.Check() != nil {

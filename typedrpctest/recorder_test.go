@@ -113,8 +113,8 @@ func TestRecorder_showsNoSecrets(t *testing.T) {
 				rec := typedrpctest.NewRecorder(nil)
 				srv := &typedrpc.Server{
 					Mux: doubles(),
-					Authenticate: typedrpc.Authenticate(sign, func(_ context.Context, _ *http.Request, name string) (typedrpc.Identity, string, error) {
-						if name != "s3cret" {
+					SignIn: sign.Verify(func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, string, error) {
+						if *name != "s3cret" {
 							return typedrpc.Identity{}, "", typedrpc.Errorf(typedrpc.Unauthenticated, "who is it")
 						}
 						return typedrpc.Identity{Subject: "Ann"}, "s3cret-reply", nil
@@ -125,7 +125,7 @@ func TestRecorder_showsNoSecrets(t *testing.T) {
 				n.Host("a").Serve(srv)
 				o := rec.Tap(&typedrpc.DialOptions{
 					Dialect: d, HTTPClient: n.HTTPClient(), Backoff: typedrpc.Backoff{Min: time.Millisecond, Max: time.Millisecond},
-					Auth: typedrpc.Credentials(sign, func(context.Context) (string, error) { return name, nil }),
+					SignIn: sign.Present(func(context.Context) (string, error) { return name, nil }),
 				})
 				client, err := typedrpc.Dial(t.Context(), "ws://a/?key=s3cret", o)
 				text := rec.String()

@@ -16,7 +16,7 @@ import (
 
 var (
 	double = typedrpc.NewMethod[int, int]("double")
-	sign   = typedrpc.NewMethod[string, string]("sign")
+	sign   = typedrpc.NewSignIn[string, string]()
 )
 
 func doubles() *typedrpc.Mux {
@@ -80,17 +80,17 @@ func TestPair_worksInManyBubbles(t *testing.T) {
 func TestPair_authenticationSeesTheHeader(t *testing.T) {
 	is := is.New(t)
 	srv := &typedrpc.Server{
-		Authenticate: typedrpc.Authenticate(sign, func(_ context.Context, r *http.Request, name string) (typedrpc.Identity, string, error) {
-			if name == "" {
+		SignIn: sign.Verify(func(_ context.Context, r *http.Request, name *string) (typedrpc.Identity, string, error) {
+			if name == nil {
 				return typedrpc.Identity{}, "", typedrpc.Unauthenticated
 			}
-			return typedrpc.Identity{Subject: name}, "hello from " + r.Header.Get("X-Where"), nil
+			return typedrpc.Identity{Subject: *name}, "hello from " + r.Header.Get("X-Where"), nil
 		}),
 	}
-	auth := typedrpc.Credentials(sign, func(context.Context) (string, error) { return "Ann", nil })
-	client, server := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{Auth: auth, Header: http.Header{"X-Where": {"here"}}})
+	auth := sign.Present(func(context.Context) (string, error) { return "Ann", nil })
+	client, server := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{SignIn: auth, Header: http.Header{"X-Where": {"here"}}})
 	is.Equal(server.Identity().Subject, "Ann")
-	reply, err := typedrpc.AuthReply(client, sign)
+	reply, err := sign.Reply(client)
 	is.NoErr(err)
 	is.Equal(reply, "hello from here")
 }
@@ -98,7 +98,7 @@ func TestPair_authenticationSeesTheHeader(t *testing.T) {
 func TestDial_returnsTheHandshakesError(t *testing.T) {
 	is := is.New(t)
 	srv := &typedrpc.Server{
-		Authenticate: typedrpc.Authenticate(sign, func(context.Context, *http.Request, string) (typedrpc.Identity, string, error) {
+		SignIn: sign.Verify(func(context.Context, *http.Request, *string) (typedrpc.Identity, string, error) {
 			return typedrpc.Identity{}, "", typedrpc.PermissionDenied
 		}),
 	}

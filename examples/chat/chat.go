@@ -38,7 +38,7 @@ type (
 )
 
 var (
-	SignIn = typedrpc.NewMethod[Visitor, Welcome]("chat.sign-in")
+	SignIn = typedrpc.NewSignIn[Visitor, Welcome]()
 
 	// Say returns the message's ID. It is Serial, so that what somebody says
 	// in two calls at once appears in their order.
@@ -102,7 +102,10 @@ func newMux(hub *typedrpc.Hub) *typedrpc.Mux {
 // signIn takes every name that can be shown. It is a claim, not an account: two
 // may use the same, and are one in the list of who is present. To refuse a name
 // that is in use would keep out those whose page was reloaded a moment ago.
-func signIn(ctx context.Context, _ *http.Request, v Visitor) (typedrpc.Identity, Welcome, error) {
+func signIn(ctx context.Context, _ *http.Request, v *Visitor) (typedrpc.Identity, Welcome, error) {
+	if v == nil { // a plain JSON-RPC peer
+		return typedrpc.Identity{}, Welcome{}, typedrpc.Errorf(typedrpc.Unauthenticated, "say your name first")
+	}
 	if err := checkName(v.Name); err != nil {
 		return typedrpc.Identity{}, Welcome{}, err
 	}

@@ -34,7 +34,7 @@ func newChat(log *slog.Logger) (*chat, error) {
 	hub := typedrpc.NewHub(nil)
 	rpc := &typedrpc.Server{
 		Mux:          newMux(hub),
-		Authenticate: typedrpc.Authenticate(SignIn, signIn),
+		SignIn:       SignIn.Verify(signIn),
 		Limits:       typedrpc.Limits{MaxMessage: 64 << 10, MaxCalls: 32, MaxBuffered: 1 << 20},
 		Logger:       log,
 		OnConnect:    func(c *typedrpc.Conn) { log.Info("connected", "name", c.Identity().Subject) },

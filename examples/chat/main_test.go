@@ -38,7 +38,7 @@ func serve(t *testing.T) (url string) {
 func dial(t *testing.T, url, name string) (*typedrpc.Conn, error) {
 	c, err := typedrpc.Dial(t.Context(), url+"/rpc", &typedrpc.DialOptions{
 		Dialect: typedrpc.Text,
-		Auth:    typedrpc.Credentials(SignIn, func(context.Context) (Visitor, error) { return Visitor{name}, nil }),
+		SignIn:  SignIn.Present(func(context.Context) (Visitor, error) { return Visitor{name}, nil }),
 		Logger:  quiet,
 	})
 	if err == nil {
@@ -89,7 +89,7 @@ func TestChat(t *testing.T) {
 	is := is.New(t)
 	url, ctx := serve(t), timeout(t)
 	ada, bob := enter(t, url, "ada"), enter(t, url, "bob")
-	welcome, err := typedrpc.AuthReply(ada, SignIn)
+	welcome, err := SignIn.Reply(ada)
 	is.NoErr(err)
 	is.Equal(welcome.Rooms[0], "lobby")
 

@@ -19,7 +19,7 @@ import (
 // waits for a link while there is none.
 func (d *Client) Reauthenticate(ctx context.Context) *status.Error {
 	if d.o.Credentials == nil {
-		return status.Errorf(status.FailedPrecondition, "only a connection that was dialled with DialOptions.Auth has credentials to refresh")
+		return status.Errorf(status.FailedPrecondition, "only a connection that was dialled with DialOptions.SignIn has credentials to refresh")
 	}
 	select {
 	case d.turn <- struct{}{}:

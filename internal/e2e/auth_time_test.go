@@ -121,7 +121,7 @@ func TestAuthTime_expiryOfAPeerThatDoesNotRead(t *testing.T) {
 func TestAuthTime_expiryWhileAway(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		g := lab.NewGated(t, d, 20*time.Second, &typedrpc.DialOptions{Auth: lab.Ann, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}, Limits: typedrpc.Limits{Grace: time.Hour}})
+		g := lab.NewGated(t, d, 20*time.Second, &typedrpc.DialOptions{SignIn: lab.Ann, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}, Limits: typedrpc.Limits{Grace: time.Hour}})
 		g.L.Limits.Grace = time.Hour // too late, and so the default: longer than the expiry
 		gone := make(chan error, 1)
 		g.L.OnDisconnect = func(_ *typedrpc.Conn, err error) { gone <- err }
@@ -155,13 +155,13 @@ func TestAuthTime_failedRefreshIsToldAndRepeated(t *testing.T) {
 			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 				is := is.New(t)
 				var broken atomic.Bool
-				creds := typedrpc.Credentials(lab.Sign, func(context.Context) (string, error) {
+				creds := lab.Sign.Present(func(context.Context) (string, error) {
 					if how == "credentials" && broken.Load() {
 						return "", errors.New("no vault")
 					}
 					return "ann", nil
 				})
-				g := lab.NewGated(t, d, time.Minute, &typedrpc.DialOptions{Auth: creds})
+				g := lab.NewGated(t, d, time.Minute, &typedrpc.DialOptions{SignIn: creds})
 				g.On(func(_ context.Context, n int, _ *typedrpc.Identity) error {
 					if how == "server" && broken.Load() {
 						return typedrpc.Errorf(typedrpc.ResourceExhausted, "too many")
@@ -221,7 +221,7 @@ func TestAuthTime_identityContexts(t *testing.T) {
 				gone := make(chan error, 1)
 				l.OnDisconnect = func(_ *typedrpc.Conn, err error) { gone <- err }
 				w := &lab.Town{Srv: l.Server}
-				c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Auth: lab.Ann, Limits: typedrpc.Limits{Grace: time.Minute}})
+				c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, SignIn: lab.Ann, Limits: typedrpc.Limits{Grace: time.Minute}})
 				is.NoErr(c.Reauthenticate(t.Context()))
 				is.NoErr(c.Reauthenticate(t.Context()))
 				is.True(given[2].Err() != nil) // superseded: what derives from it is let go
@@ -291,7 +291,7 @@ func TestAuthTime_framesFromTheWrongSide(t *testing.T) {
 			"malformed AUTH_OK":    {Type: wire.AuthOK, Payload: []byte(`{"expires":"soon"}`)},
 		} {
 			t.Log(name)
-			p, c, _ := lab.RawServer(t, testkit.Roomy, &typedrpc.DialOptions{Dialect: d, Auth: lab.Ann, Limits: typedrpc.Limits{Grace: time.Minute}})
+			p, c, _ := lab.RawServer(t, testkit.Roomy, &typedrpc.DialOptions{Dialect: d, SignIn: lab.Ann, Limits: typedrpc.Limits{Grace: time.Minute}})
 			is.NoErr(p.Send(f))
 			is.True(!p.Alive())
 			is.Equal(p.Closed(), session.CloseProtocol)

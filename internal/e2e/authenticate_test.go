@@ -26,16 +26,16 @@ type (
 	grant struct{ Greeting string }
 )
 
-var signIn = typedrpc.NewMethod[login, grant]("session.sign-in")
+var signIn = typedrpc.NewSignIn[login, grant]()
 
 var banned = typedrpc.NewFault[lab.Shortage](typedrpc.PermissionDenied, "banned")
 
 type userKey struct{}
 
 // signedIn authenticates by password, or by a header.
-func signedIn() typedrpc.Authenticator {
-	return typedrpc.Authenticate(signIn, func(ctx context.Context, r *http.Request, l login) (typedrpc.Identity, grant, error) {
-		user := l.User
+func signedIn() typedrpc.Verifier {
+	return signIn.Verify(func(ctx context.Context, r *http.Request, l *login) (typedrpc.Identity, grant, error) {
+		user := lab.Or(l).User
 		if h := r.Header.Get("X-User"); h != "" {
 			user = h
 		}
@@ -57,8 +57,8 @@ func signedIn() typedrpc.Authenticator {
 	})
 }
 
-func as(user string) typedrpc.Credential {
-	return typedrpc.Credentials(signIn, func(context.Context) (login, error) { return login{user, "pw"}, nil })
+func as(user string) typedrpc.Presenter {
+	return signIn.Present(func(context.Context) (login, error) { return login{user, "pw"}, nil })
 }
 
 // whoami is a mux whose text.shout tells who is calling.
@@ -76,14 +76,14 @@ func whoami() *typedrpc.Mux {
 func TestAuthenticate_accepted(t *testing.T) {
 	lab.OverTyped(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		client, server := o.Connect(t, &typedrpc.Server{Mux: whoami(), Authenticate: signedIn()}, &typedrpc.DialOptions{Auth: as("ann")})
+		client, server := o.Connect(t, &typedrpc.Server{Mux: whoami(), SignIn: signedIn()}, &typedrpc.DialOptions{SignIn: as("ann")})
 		got, err := typedrpc.Call(t.Context(), client, lab.Shout, "")
 		is.NoErr(err)
 		is.Equal(got, "user:ann ann")
 		is.Equal(server.Identity().Subject, "ann")
 		is.Equal(server.Context().Value(userKey{}), "user:ann")
 		is.Equal(client.Identity(), typedrpc.Identity{})
-		reply, err := typedrpc.AuthReply(client, signIn)
+		reply, err := signIn.Reply(client)
 		is.NoErr(err)
 		is.Equal(reply, grant{"hello ann at /"})
 		client.Close()
@@ -98,7 +98,7 @@ func TestAuthenticate_plain(t *testing.T) {
 	for _, socket := range []bool{false, true} {
 		is := is.New(t)
 		o := lab.Over{Socket: socket, Dialect: typedrpc.JSONRPC}
-		client, server := o.Connect(t, &typedrpc.Server{Mux: whoami(), Authenticate: signedIn()},
+		client, server := o.Connect(t, &typedrpc.Server{Mux: whoami(), SignIn: signedIn()},
 			&typedrpc.DialOptions{Header: http.Header{"X-User": {"bob"}}})
 		for range 3 {
 			got, err := typedrpc.Call(t.Context(), client, lab.Shout, "")
@@ -106,10 +106,10 @@ func TestAuthenticate_plain(t *testing.T) {
 			is.Equal(got, "user:bob bob")
 		}
 		is.Equal(server.Identity().Subject, "bob")
-		_, err := typedrpc.AuthReply(client, signIn)
+		_, err := signIn.Reply(client)
 		is.True(errors.Is(err, typedrpc.FailedPrecondition)) // it has no place for a reply
 
-		_, err = o.Dial(t, &typedrpc.Server{Authenticate: signedIn()}, &typedrpc.DialOptions{})
+		_, err = o.Dial(t, &typedrpc.Server{SignIn: signedIn()}, &typedrpc.DialOptions{})
 		is.True(errors.Is(err, typedrpc.Unauthenticated))
 		var u *typedrpc.UpgradeError
 		is.True(errors.As(err, &u))
@@ -119,7 +119,7 @@ func TestAuthenticate_plain(t *testing.T) {
 }
 
 func TestAuthenticate_post(t *testing.T) {
-	url := serve(t, &typedrpc.Server{Mux: whoami(), Authenticate: signedIn()})
+	url := serve(t, &typedrpc.Server{Mux: whoami(), SignIn: signedIn()})
 	for user, want := range map[string]struct {
 		status int
 		body   string
@@ -159,7 +159,7 @@ func TestAuthenticate_refused(t *testing.T) {
 			t.Run(user, func(t *testing.T) {
 				is := is.New(t)
 				var log lab.Logs
-				_, err := o.Dial(t, &typedrpc.Server{Authenticate: signedIn(), Logger: log.Logger()}, &typedrpc.DialOptions{Auth: as(user)})
+				_, err := o.Dial(t, &typedrpc.Server{SignIn: signedIn(), Logger: log.Logger()}, &typedrpc.DialOptions{SignIn: as(user)})
 				e := lab.AsError(t, err)
 				is.Equal(e.Code, want.Code)
 				is.Equal(e.Message, want.Message)
@@ -176,7 +176,7 @@ func TestAuthenticate_refused(t *testing.T) {
 }
 
 func TestAuthenticate_closeCodes(t *testing.T) {
-	url := serve(t, &typedrpc.Server{Authenticate: signedIn()})
+	url := serve(t, &typedrpc.Server{SignIn: signedIn()})
 	for user, want := range map[string]int{"": 4401, "banned": 4403, "busy": 1013, "broken": 4401} {
 		is := is.New(t)
 		p := dialRaw(t, url, "typedrpc.jsonrpc")
@@ -191,9 +191,9 @@ func TestAuthenticate_closeCodes(t *testing.T) {
 func TestAuthenticate_undecodable(t *testing.T) {
 	lab.OverTyped(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		other := typedrpc.NewMethod[string, grant]("session.sign-in")
-		_, err := o.Dial(t, &typedrpc.Server{Authenticate: signedIn()}, &typedrpc.DialOptions{
-			Auth: typedrpc.Credentials(other, func(context.Context) (string, error) { return "token", nil }),
+		other := typedrpc.NewSignIn[string, grant]()
+		_, err := o.Dial(t, &typedrpc.Server{SignIn: signedIn()}, &typedrpc.DialOptions{
+			SignIn: other.Present(func(context.Context) (string, error) { return "token", nil }),
 		})
 		is.True(errors.Is(err, typedrpc.InvalidArgument))
 	})
@@ -201,14 +201,14 @@ func TestAuthenticate_undecodable(t *testing.T) {
 
 func TestAuthenticate_otherCodec(t *testing.T) {
 	is := is.New(t)
-	srv := &typedrpc.Server{Mux: whoami(), Authenticate: signedIn(), Codecs: []typedrpc.Codec{hexed{}}}
-	opts := &typedrpc.DialOptions{Auth: as("dora"), Codecs: []typedrpc.Codec{hexed{}}}
+	srv := &typedrpc.Server{Mux: whoami(), SignIn: signedIn(), Codecs: []typedrpc.Codec{hexed{}}}
+	opts := &typedrpc.DialOptions{SignIn: as("dora"), Codecs: []typedrpc.Codec{hexed{}}}
 	client, _ := lab.Over{Socket: true}.Connect(t, srv, opts)
-	reply, err := typedrpc.AuthReply(client, signIn)
+	reply, err := signIn.Reply(client)
 	is.NoErr(err)
 	is.Equal(reply.Greeting, "hello dora at /")
 
-	_, err = lab.Over{}.Dial(t, srv, &typedrpc.DialOptions{Auth: as("banned"), Codecs: []typedrpc.Codec{hexed{}}})
+	_, err = lab.Over{}.Dial(t, srv, &typedrpc.DialOptions{SignIn: as("banned"), Codecs: []typedrpc.Codec{hexed{}}})
 	is.True(errors.Is(err, typedrpc.PermissionDenied))
 }
 
@@ -216,21 +216,21 @@ func TestCredentials_fail(t *testing.T) {
 	lab.OverTyped(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		cause := errors.New("the keyring is locked")
-		_, err := o.Dial(t, &typedrpc.Server{Authenticate: signedIn()}, &typedrpc.DialOptions{
-			Auth: typedrpc.Credentials(signIn, func(context.Context) (login, error) { return login{}, cause }),
+		_, err := o.Dial(t, &typedrpc.Server{SignIn: signedIn()}, &typedrpc.DialOptions{
+			SignIn: signIn.Present(func(context.Context) (login, error) { return login{}, cause }),
 		})
 		is.True(errors.Is(err, typedrpc.Unauthenticated))
 		is.True(errors.Is(err, cause))
-		_, err = o.Dial(t, &typedrpc.Server{Authenticate: signedIn()}, &typedrpc.DialOptions{
-			Auth: typedrpc.Credentials(signIn, func(context.Context) (login, error) { return login{}, typedrpc.Errorf(typedrpc.Aborted, "own") }),
+		_, err = o.Dial(t, &typedrpc.Server{SignIn: signedIn()}, &typedrpc.DialOptions{
+			SignIn: signIn.Present(func(context.Context) (login, error) { return login{}, typedrpc.Errorf(typedrpc.Aborted, "own") }),
 		})
 		is.True(errors.Is(err, typedrpc.Aborted))
 	})
 }
 
 // entry lets everybody in as id.
-func entry(id typedrpc.Identity) typedrpc.Authenticator {
-	return typedrpc.Authenticate(signIn, func(context.Context, *http.Request, login) (typedrpc.Identity, grant, error) {
+func entry(id typedrpc.Identity) typedrpc.Verifier {
+	return signIn.Verify(func(context.Context, *http.Request, *login) (typedrpc.Identity, grant, error) {
 		return id, grant{}, nil
 	})
 }
@@ -238,10 +238,10 @@ func entry(id typedrpc.Identity) typedrpc.Authenticator {
 func TestIdentity_expires(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		auth := typedrpc.Authenticate(signIn, func(context.Context, *http.Request, login) (typedrpc.Identity, grant, error) {
+		auth := signIn.Verify(func(context.Context, *http.Request, *login) (typedrpc.Identity, grant, error) {
 			return typedrpc.Identity{Subject: "x", Expires: time.Now().Add(300 * time.Millisecond)}, grant{}, nil
 		})
-		_, server := o.Connect(t, &typedrpc.Server{Authenticate: auth}, &typedrpc.DialOptions{Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
+		_, server := o.Connect(t, &typedrpc.Server{SignIn: auth}, &typedrpc.DialOptions{Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 		<-server.Context().Done()
 		is.True(strings.Contains(fmt.Sprint(errors.Unwrap(server.Err())), "4401"))
 	})
@@ -255,7 +255,7 @@ func TestIdentity_contextEnds(t *testing.T) {
 		h := lab.NewHanging()
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Stay, h.Handle)
-		srv := &typedrpc.Server{Mux: mux, Authenticate: entry(typedrpc.Identity{Context: ctx})}
+		srv := &typedrpc.Server{Mux: mux, SignIn: entry(typedrpc.Identity{Context: ctx})}
 		client, server := o.Connect(t, srv, &typedrpc.DialOptions{Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 		call := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
 		<-h.Begun
@@ -273,7 +273,7 @@ func TestAuthenticate_contextEndsWithThePeer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := lab.New()
 			var got context.Context
-			l.Authenticate = typedrpc.Authenticate(lab.Sign, func(ctx context.Context, _ *http.Request, who string) (typedrpc.Identity, int, error) {
+			l.SignIn = lab.Sign.Verify(func(ctx context.Context, _ *http.Request, who *string) (typedrpc.Identity, int, error) {
 				got = ctx
 				return typedrpc.Identity{Subject: "x", Context: ctx}, 1, nil
 			})
@@ -298,14 +298,14 @@ func TestCredentials_panic(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		_, err := w.TryDial(t.Context(), &typedrpc.DialOptions{
 			Dialect: d, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-			Auth: typedrpc.Credentials(lab.Sign, func(context.Context) (string, error) { panic("no token") }),
+			SignIn: lab.Sign.Present(func(context.Context) (string, error) { panic("no token") }),
 		})
 		is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
 		is.True(strings.Contains(log.String(), "no token"))
 	})
 }
 
-var sign = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("sign")
+var sign = typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
 
 // An Identity's context that derived from Authenticate's ended with the
 // authentication, and with it the connection.
@@ -316,7 +316,7 @@ func TestIdentity_contextOfAuthenticateLivesOn(t *testing.T) {
 		who := typedrpc.NewMethod[typedrpc.Empty, string]("who")
 		l := lab.New()
 		var given context.Context
-		l.Authenticate = typedrpc.Authenticate(sign, func(ctx context.Context, _ *http.Request, _ typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
+		l.SignIn = sign.Verify(func(ctx context.Context, _ *http.Request, _ *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
 			given = ctx
 			return typedrpc.Identity{Subject: "me", Context: context.WithValue(ctx, key{}, "me")}, typedrpc.Empty{}, nil
 		})
@@ -341,7 +341,7 @@ func TestAuthenticate_errorThatPanics(t *testing.T) {
 	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		l := lab.New()
-		l.Authenticate = typedrpc.Authenticate(sign, func(context.Context, *http.Request, typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
+		l.SignIn = sign.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
 			return typedrpc.Identity{}, typedrpc.Empty{}, disaster.New(explosive{})
 		})
 		_, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})

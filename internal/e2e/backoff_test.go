@@ -218,9 +218,9 @@ func TestReconnect_4401AfterWelcomeGivesOneTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		asked := 0
-		auth := typedrpc.Credentials(typedrpc.NewMethod[int, typedrpc.Empty]("auth"), func(context.Context) (int, error) { asked++; return asked, nil })
+		auth := typedrpc.NewSignIn[int, typedrpc.Empty]().Present(func(context.Context) (int, error) { asked++; return asked, nil })
 		var creds []string
-		w, conn := lab.Scripted(t, &typedrpc.DialOptions{Backoff: lab.Steady, Auth: auth}, func(n int, p *testkit.Peer) {
+		w, conn := lab.Scripted(t, &typedrpc.DialOptions{Backoff: lab.Steady, SignIn: auth}, func(n int, p *testkit.Peer) {
 			f, _ := p.Until(wire.Hello)
 			h, _ := wire.ParseHello(f.Payload)
 			creds = append(creds, string(h.Credentials))
@@ -302,15 +302,15 @@ func TestReconnect_authIsAskedBeforeEveryHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		sign := typedrpc.NewMethod[string, typedrpc.Empty]("sign")
+		sign := typedrpc.NewSignIn[string, typedrpc.Empty]()
 		var accepted []string
-		l.Authenticate = typedrpc.Authenticate(sign, func(_ context.Context, _ *http.Request, who string) (typedrpc.Identity, typedrpc.Empty, error) {
-			accepted = append(accepted, who)
-			return typedrpc.Identity{Subject: who}, typedrpc.Empty{}, nil
+		l.SignIn = sign.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
+			accepted = append(accepted, *who)
+			return typedrpc.Identity{Subject: *who}, typedrpc.Empty{}, nil
 		})
 		w := &lab.Town{Srv: l.Server}
 		asked := 0
-		conn := w.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady, Auth: typedrpc.Credentials(sign, func(context.Context) (string, error) {
+		conn := w.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady, SignIn: sign.Present(func(context.Context) (string, error) {
 			asked++
 			if asked == 3 {
 				return "", errors.New("the vault is closed")
@@ -332,8 +332,8 @@ func TestReconnect_identityExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		sign := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("sign")
-		l.Authenticate = typedrpc.Authenticate(sign, func(context.Context, *http.Request, typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
+		sign := typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
+		l.SignIn = sign.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
 			return typedrpc.Identity{Subject: "me", Expires: time.Now().Add(time.Minute)}, typedrpc.Empty{}, nil
 		})
 		gone := make(chan error, 9)
@@ -356,10 +356,10 @@ func TestReconnect_identityContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		sign := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("sign")
+		sign := typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
 		ctx, revoke := context.WithCancel(t.Context())
 		refuse := false
-		l.Authenticate = typedrpc.Authenticate(sign, func(context.Context, *http.Request, typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
+		l.SignIn = sign.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
 			if refuse {
 				return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
 			}

@@ -22,7 +22,7 @@ import (
 var (
 	borderCall = typedrpc.NewMethod[int, int]("border.call")
 	borderBidi = typedrpc.NewBidiStream[int, int, int]("border.bidi")
-	borderSign = typedrpc.NewMethod[string, int]("border.sign")
+	borderSign = typedrpc.NewSignIn[string, int]()
 )
 
 // Programs compare errors: what ended a connection is one value, wherever it is
@@ -90,7 +90,7 @@ func TestBorder_callsEndBeforeTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		var down atomic.Bool
-		srv := &typedrpc.Server{Authenticate: typedrpc.Authenticate(borderSign, func(context.Context, *http.Request, string) (typedrpc.Identity, int, error) {
+		srv := &typedrpc.Server{SignIn: borderSign.Verify(func(context.Context, *http.Request, *string) (typedrpc.Identity, int, error) {
 			if down.Load() {
 				return typedrpc.Identity{}, 0, typedrpc.Unavailable
 			}
@@ -203,7 +203,7 @@ func TestBorder_refusedWhileGettingCredentials(t *testing.T) {
 	asked := 0
 	c, err := typedrpc.Dial(t.Context(), srv.URL, &typedrpc.DialOptions{
 		Backoff: typedrpc.Backoff{Min: time.Nanosecond, Max: time.Nanosecond},
-		Auth: typedrpc.Credentials(borderSign, func(ctx context.Context) (string, error) {
+		SignIn: borderSign.Present(func(ctx context.Context) (string, error) {
 			if asked++; asked == 1 {
 				return "", nil
 			}

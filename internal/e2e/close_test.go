@@ -380,7 +380,7 @@ func TestClose_waitsForCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		var running atomic.Bool
-		creds := typedrpc.Credentials(lab.Sign, func(ctx context.Context) (string, error) {
+		creds := lab.Sign.Present(func(ctx context.Context) (string, error) {
 			if n++; n == 1 {
 				return "ann", nil
 			}
@@ -390,7 +390,7 @@ func TestClose_waitsForCredentials(t *testing.T) {
 			time.Sleep(100 * time.Millisecond) // tidies up
 			return "", ctx.Err()
 		})
-		g := lab.NewGated(t, typedrpc.Binary, 10*time.Second, &typedrpc.DialOptions{Auth: creds})
+		g := lab.NewGated(t, typedrpc.Binary, 10*time.Second, &typedrpc.DialOptions{SignIn: creds})
 		for !running.Load() {
 			time.Sleep(100 * time.Millisecond)
 		}

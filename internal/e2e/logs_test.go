@@ -127,13 +127,13 @@ func TestLogs_ofServers(t *testing.T) {
 	})
 }
 
-// TestLogs_authentication has peers choose what Authenticate fails with.
+// TestLogs_authentication has peers choose what the sign-in fails with.
 func TestLogs_authentication(t *testing.T) {
 	testkit.Bubble(t, "of strangers", func(t *testing.T, is *is.I) {
 		var log lab.Logs
 		srv := &typedrpc.Server{
 			Logger: log.Logger(),
-			Authenticate: typedrpc.Authenticate(signIn, func(_ context.Context, r *http.Request, _ login) (id typedrpc.Identity, g grant, err error) {
+			SignIn: signIn.Verify(func(_ context.Context, r *http.Request, _ *login) (id typedrpc.Identity, g grant, err error) {
 				return id, g, errors.New(r.Header.Get("X"))
 			}),
 		}

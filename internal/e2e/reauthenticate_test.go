@@ -72,8 +72,8 @@ func TestReauthenticate_anotherSubject(t *testing.T) {
 		is := is.New(t)
 		var who atomic.Value
 		who.Store("ann")
-		creds := typedrpc.Credentials(lab.Sign, func(context.Context) (string, error) { return who.Load().(string), nil })
-		g := lab.NewGated(t, d, time.Hour, &typedrpc.DialOptions{Auth: creds})
+		creds := lab.Sign.Present(func(context.Context) (string, error) { return who.Load().(string), nil })
+		g := lab.NewGated(t, d, time.Hour, &typedrpc.DialOptions{SignIn: creds})
 		ctxs := make(chan context.Context, 9)
 		g.On(func(ctx context.Context, _ int, id *typedrpc.Identity) error {
 			id.Context = ctx
@@ -197,7 +197,7 @@ func TestReauthenticate_linkIsLostInTheMiddle(t *testing.T) {
 func TestReauthenticate_whileAway(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		g := lab.NewGated(t, d, time.Hour, &typedrpc.DialOptions{Auth: lab.Ann, Backoff: lab.Steady})
+		g := lab.NewGated(t, d, time.Hour, &typedrpc.DialOptions{SignIn: lab.Ann, Backoff: lab.Steady})
 		g.W.Serve(nil)
 		g.W.Cable().Cut()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -232,13 +232,13 @@ func TestReauthenticate_whereThereIsNothingToRefresh(t *testing.T) {
 		is.Equal(typedrpc.CodeOf(g.Server.Reauthenticate(t.Context())), typedrpc.FailedPrecondition)
 		l := lab.New()
 		w := &lab.Town{Srv: l.Server}
-		c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Auth: lab.Ann})
+		c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, SignIn: lab.Ann})
 		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.Unimplemented) // nobody there asks for credentials
 		is.NoErr(c.Close())
 		c = w.Dial(t, &typedrpc.DialOptions{Dialect: d})
 		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.FailedPrecondition)
 		is.NoErr(c.Close())
-		c = w.Dial(t, &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Auth: lab.Ann})
+		c = w.Dial(t, &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, SignIn: lab.Ann})
 		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.Unimplemented)
 		is.NoErr(c.Close())
 	})
@@ -266,14 +266,14 @@ func TestReauthenticate_endsWithTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		ctx, cancel := context.WithCancel(context.Background())
-		creds := typedrpc.Credentials(lab.Sign, func(ctx context.Context) (string, error) {
+		creds := lab.Sign.Present(func(ctx context.Context) (string, error) {
 			if n++; n == 1 {
 				return "ann", nil
 			}
 			<-ctx.Done() // heeds it
 			return "", ctx.Err()
 		})
-		g := lab.NewGated(t, typedrpc.Binary, time.Hour, &typedrpc.DialOptions{Auth: creds})
+		g := lab.NewGated(t, typedrpc.Binary, time.Hour, &typedrpc.DialOptions{SignIn: creds})
 		done := make(chan error, 1)
 		go func() { done <- g.Client.Reauthenticate(ctx) }()
 		synctest.Wait()
@@ -302,8 +302,8 @@ func everyHello(t *testing.T, test func(t *testing.T, p *testkit.Peer)) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				l := lab.New()
-				l.Authenticate = typedrpc.Authenticate(lab.Sign, func(_ context.Context, _ *http.Request, who string) (typedrpc.Identity, int, error) {
-					return typedrpc.Identity{Subject: who}, 1, nil
+				l.SignIn = lab.Sign.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, int, error) {
+					return typedrpc.Identity{Subject: lab.Or(who)}, 1, nil
 				})
 				p, err := testkit.Join(l.Server, offer)
 				is.NoErr(err)
@@ -325,11 +325,11 @@ func TestReauthenticate_impatientAskers(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
 		var slow atomic.Bool
-		l.Authenticate = typedrpc.Authenticate(lab.Sign, func(ctx context.Context, _ *http.Request, who string) (typedrpc.Identity, int, error) {
+		l.SignIn = lab.Sign.Verify(func(ctx context.Context, _ *http.Request, who *string) (typedrpc.Identity, int, error) {
 			if slow.Load() {
 				time.Sleep(5 * time.Second)
 			}
-			return typedrpc.Identity{Subject: who}, 1, nil
+			return typedrpc.Identity{Subject: *who}, 1, nil
 		})
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, patient(d, "ann"))
@@ -368,7 +368,7 @@ func TestReauthenticate_tinyExpiry(t *testing.T) {
 				far.Send(wire.Frame{Type: wire.AuthOK, Payload: ok.Append(nil)})
 			}
 		}}
-		c := w.Dial(t, &typedrpc.DialOptions{Auth: typedrpc.Credentials(lab.Sign, func(context.Context) (string, error) {
+		c := w.Dial(t, &typedrpc.DialOptions{SignIn: lab.Sign.Present(func(context.Context) (string, error) {
 			asked.Add(1)
 			return "ann", nil
 		})})

@@ -421,13 +421,13 @@ func TestConn_reconnectWhileConnectingIsForgotten(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		first := true
 		var c *typedrpc.Conn
-		auth := typedrpc.Credentials(lab.Hang, func(context.Context) (typedrpc.Empty, error) {
+		auth := typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]().Present(func(context.Context) (typedrpc.Empty, error) {
 			if !first {
 				c.Reconnect()
 			}
 			return typedrpc.Empty{}, nil
 		})
-		c = w.Dial(t, &typedrpc.DialOptions{Auth: auth, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
+		c = w.Dial(t, &typedrpc.DialOptions{SignIn: auth, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 		first = false
 		w.Cable().Cut()
 		time.Sleep(time.Hour)

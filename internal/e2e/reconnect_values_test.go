@@ -25,11 +25,11 @@ func TestReconnect_withoutTheValuesOfDial(t *testing.T) {
 		l, porch := lab.New(), &lab.Porch{Life: time.Hour}
 		porch.Guard(l)
 		w := &lab.Town{Srv: l.Server}
-		auth := typedrpc.Credentials(lab.Sign, func(ctx context.Context) (string, error) {
+		auth := lab.Sign.Present(func(ctx context.Context) (string, error) {
 			seen, last = append(seen, ctx.Value(key{})), ctx
 			return "ann", nil
 		})
-		c, err := w.TryDial(context.WithValue(t.Context(), key{}, 1), &typedrpc.DialOptions{Auth: auth, Backoff: lab.Steady})
+		c, err := w.TryDial(context.WithValue(t.Context(), key{}, 1), &typedrpc.DialOptions{SignIn: auth, Backoff: lab.Steady})
 		is.NoErr(err)
 		w.Healed()                // a redial …
 		time.Sleep(2 * time.Hour) // … and refreshes

@@ -51,7 +51,7 @@ func topical(t *testing.T, d typedrpc.Dialect, hub *typedrpc.Hub) (*lab.Town, *t
 func dialAs(t *testing.T, w *lab.Town, d typedrpc.Dialect, who string) *typedrpc.Conn {
 	t.Helper()
 	c := w.Dial(t, &typedrpc.DialOptions{
-		Dialect: d, Backoff: lab.Steady, Auth: typedrpc.Credentials(lab.TopicLogin, func(context.Context) (string, error) { return who, nil }),
+		Dialect: d, Backoff: lab.Steady, SignIn: lab.TopicLogin.Present(func(context.Context) (string, error) { return who, nil }),
 	})
 	t.Cleanup(func() { c.Close() })
 	return c

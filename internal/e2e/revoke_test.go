@@ -153,12 +153,12 @@ func (r *revocable) revoke() int {
 	return r.Revoke("ann")
 }
 
-func named(who string) typedrpc.Credential {
-	return typedrpc.Credentials(lab.Sign, func(context.Context) (string, error) { return who, nil })
+func named(who string) typedrpc.Presenter {
+	return lab.Sign.Present(func(context.Context) (string, error) { return who, nil })
 }
 
 func patient(d typedrpc.Dialect, who string) *typedrpc.DialOptions {
-	return &typedrpc.DialOptions{Dialect: d, Auth: named(who), Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: time.Minute}}
+	return &typedrpc.DialOptions{Dialect: d, SignIn: named(who), Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: time.Minute}}
 }
 
 func TestRevoke_liveAndBusy(t *testing.T) {
@@ -423,11 +423,11 @@ func TestRevoke_detachedRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := lab.NewLedger()
 		l.Limits = typedrpc.Limits{Grace: -1}
-		l.Authenticate = typedrpc.Authenticate(lab.Sign, func(_ context.Context, _ *http.Request, who string) (typedrpc.Identity, int, error) {
-			return typedrpc.Identity{Subject: who}, 1, nil
+		l.SignIn = lab.Sign.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, int, error) {
+			return typedrpc.Identity{Subject: *who}, 1, nil
 		})
 		w := &lab.Town{Srv: l.Server}
-		c := w.Dial(t, &typedrpc.DialOptions{Auth: lab.Ann, Backoff: lab.Steady})
+		c := w.Dial(t, &typedrpc.DialOptions{SignIn: lab.Ann, Backoff: lab.Steady})
 		f := typedrpc.Go(t.Context(), c, lab.KeyHang, 5)
 		synctest.Wait()
 		w.Serve(nil)
@@ -472,8 +472,8 @@ func TestRevoke_whileAccepted(t *testing.T) {
 				hit.Store(true)
 			}
 		}
-		l.Authenticate = typedrpc.Authenticate(lab.Sign, func(ctx context.Context, _ *http.Request, who string) (typedrpc.Identity, int, error) {
-			return typedrpc.Identity{Subject: who, Context: prying{ctx, look}}, 1, nil
+		l.SignIn = lab.Sign.Verify(func(ctx context.Context, _ *http.Request, who *string) (typedrpc.Identity, int, error) {
+			return typedrpc.Identity{Subject: *who, Context: prying{ctx, look}}, 1, nil
 		})
 		p, err := testkit.Join(l.Server, testkit.BinaryProtocol)
 		is.NoErr(err)

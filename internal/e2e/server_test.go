@@ -280,7 +280,7 @@ func TestServer_plainConnsAreCapped(t *testing.T) {
 // A refused login does not keep a plain peer's place.
 func TestServer_refusedPeersFreeTheirPlace(t *testing.T) {
 	is := is.New(t)
-	url := serve(t, &typedrpc.Server{MaxPlainConns: 1, Authenticate: signedIn()})
+	url := serve(t, &typedrpc.Server{MaxPlainConns: 1, SignIn: signedIn()})
 	for range 3 {
 		_, resp, err := websocket.Dial(t.Context(), url, nil)
 		is.True(err != nil)

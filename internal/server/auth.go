@@ -56,7 +56,7 @@ func (s *Server) authenticateRequest(base context.Context, r *http.Request) (g g
 func (s *Server) authenticate(ctx context.Context, r *http.Request, creds []byte, codec int) (id Identity, reply []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s panicked: %v", "Authenticate", p)
+			err = fmt.Errorf("the sign-in function panicked: %v", p)
 		}
 	}()
 	return s.o.Authenticate(ctx, r.WithContext(ctx), creds, codec)

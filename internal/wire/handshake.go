@@ -5,7 +5,8 @@ import "strconv"
 // The bodies of HELLO, WELCOME, AUTH, AUTH_OK and GOAWAY: one JSON object
 // each, the same in both dialects (PROTOCOL.md section 2.2). A member that is
 // zero is left out, and one that is missing reads as zero. Unknown members are
-// ignored, so that features can bring their own.
+// ignored, so that features can bring their own. Credentials and a reply that are
+// null are there, and nil only when the member is missing.
 //
 // The Parse functions return errors that wrap ErrMalformed: no object, a
 // member twice, or one of the wrong type. Raw JSON in what they return points

@@ -27,8 +27,11 @@ func TestHello(t *testing.T) {
 	is.Equal(string(empty.Append(nil)), `{}`)
 	got, err = ParseHello([]byte(` {"credentials":null,"later":[1],"features":[]} `))
 	is.NoErr(err)
-	is.Equal(got.Credentials, nil)
+	is.Equal(string(got.Credentials), "null") // a value
 	is.Equal(got.Attempt, uint64(0))
+	got, err = ParseHello([]byte(`{}`))
+	is.NoErr(err)
+	is.True(got.Credentials == nil)
 }
 
 func TestWelcome(t *testing.T) {

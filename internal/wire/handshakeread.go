@@ -16,7 +16,7 @@ func ParseHello(data []byte) (HelloBody, error) {
 		case "received":
 			b.Received, err = uintMember(key, value)
 		case "credentials":
-			b.Credentials = rawMember(value)
+			b.Credentials = value
 		case "limits":
 			b.Limits, err = parseLimits(value)
 		case "features":
@@ -49,7 +49,7 @@ func ParseWelcome(data []byte) (WelcomeBody, error) {
 		case "received":
 			b.Received, err = uintMember(key, value)
 		case "reply":
-			b.Reply = rawMember(value)
+			b.Reply = value
 		case "limits":
 			b.Limits, err = parseLimits(value)
 		case "features":
@@ -76,7 +76,7 @@ func ParseAuth(data []byte) (AuthBody, error) {
 	var b AuthBody
 	err := Object(data, 0, func(key string, value []byte) error {
 		if key == "credentials" {
-			b.Credentials = rawMember(value)
+			b.Credentials = value
 		}
 		return nil
 	})
@@ -92,7 +92,7 @@ func ParseAuthOK(data []byte) (AuthOKBody, error) {
 	err := Object(data, 0, func(key string, value []byte) (err error) {
 		switch key {
 		case "reply":
-			b.Reply = rawMember(value)
+			b.Reply = value
 		case "expires":
 			b.Expires, err = uintMember(key, value)
 		case "error":
@@ -138,7 +138,9 @@ func parseErrorBody(data []byte) (*ErrorBody, error) {
 		case "message":
 			b.Message, err = stringMember(key, value)
 		case "data":
-			b.Data = rawMember(value)
+			if !isNull(value) { // which many JSON writers mean by nothing
+				b.Data = value
+			}
 		case "retryAfter":
 			b.RetryAfter, err = uintMember(key, value)
 		}
@@ -200,12 +202,4 @@ func stringMember(key string, value []byte) (string, error) {
 		return "", wrongType(key)
 	}
 	return unquote(value), nil
-}
-
-// rawMember takes null for nothing, as many JSON writers mean it.
-func rawMember(value []byte) []byte {
-	if isNull(value) {
-		return nil
-	}
-	return value
 }

@@ -213,7 +213,7 @@ func (s *soak) live(ctx context.Context, number int) {
 	p := s.proxies[rand.IntN(len(s.proxies))]
 	o := &typedrpc.DialOptions{
 		Mux: s.clients, Compress: rand.IntN(8) == 0,
-		Auth:    typedrpc.Credentials(SignIn, func(context.Context) (string, error) { return name, nil }),
+		SignIn:  SignIn.Present(func(context.Context) (string, error) { return name, nil }),
 		Limits:  s.limits,
 		Backoff: typedrpc.Backoff{Max: 500 * time.Millisecond},
 		OnState: s.state,

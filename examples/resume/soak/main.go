@@ -142,8 +142,8 @@ func (s *soak) serve(o options) (end func() error, err error) {
 	hub := typedrpc.NewHub(nil)
 	s.server = &typedrpc.Server{
 		Mux: serviceMux(hub), Limits: s.limits, Compress: true, Logger: s.logger,
-		Authenticate: typedrpc.Authenticate(SignIn, signIn),
-		MaxKept:      max(2, o.clients/5), // some are evicted
+		SignIn:  SignIn.Verify(signIn),
+		MaxKept: max(2, o.clients/5), // some are evicted
 		// What is remembered of keyed calls grows until it is forgotten: well
 		// before the warm-up is over.
 		Replays: &typedrpc.ReplayCache{TTL: max(time.Second, o.duration/10)},

@@ -25,7 +25,7 @@ type Job struct {
 }
 
 var (
-	SignIn   = typedrpc.NewMethod[string, typedrpc.Empty]("sign-in")
+	SignIn   = typedrpc.NewSignIn[string, typedrpc.Empty]()
 	Do       = typedrpc.NewMethod[Job, string]("do")
 	Repeat   = typedrpc.NewMethod[Job, string]("repeat", typedrpc.Idempotent)
 	InOrder  = typedrpc.NewMethod[Job, string]("in-order", typedrpc.Serial)
@@ -169,7 +169,11 @@ func clientMux() *typedrpc.Mux {
 // revoked are the names that may not sign in any more.
 var revoked sync.Map
 
-func signIn(_ context.Context, _ *http.Request, name string) (typedrpc.Identity, typedrpc.Empty, error) {
+func signIn(_ context.Context, _ *http.Request, creds *string) (typedrpc.Identity, typedrpc.Empty, error) {
+	if creds == nil {
+		return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
+	}
+	name := *creds
 	if _, no := revoked.Load(name); no {
 		return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
 	}

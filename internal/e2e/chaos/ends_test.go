@@ -86,8 +86,8 @@ func newEnding() *ending {
 		Mux: mux, Logger: slog.New(slog.DiscardHandler), MaxMemory: 2 << 20,
 		Limits: typedrpc.Limits{MaxBuffered: 256 << 10, MaxUnacked: 128 << 10, Grace: 5 * time.Second},
 	}
-	d.srv.Authenticate = typedrpc.Authenticate(lab.TopicLogin, func(_ context.Context, _ *http.Request, who string) (typedrpc.Identity, typedrpc.Empty, error) {
-		return typedrpc.Identity{Subject: who}, typedrpc.Empty{}, nil
+	d.srv.SignIn = lab.TopicLogin.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
+		return typedrpc.Identity{Subject: *who}, typedrpc.Empty{}, nil
 	})
 	return d
 }
@@ -196,7 +196,7 @@ func endsRound(t *testing.T) {
 		o := &typedrpc.DialOptions{
 			Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: 4 * time.Second, Window: 16 << 10},
 			Dialect: []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text}[rand.IntN(2)],
-			Auth:    typedrpc.Credentials(lab.TopicLogin, func(context.Context) (string, error) { return "ann", nil }),
+			SignIn:  lab.TopicLogin.Present(func(context.Context) (string, error) { return "ann", nil }),
 		}
 		conns = append(conns, w.Dial(t, o))
 	}

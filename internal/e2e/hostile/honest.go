@@ -27,7 +27,7 @@ type honest struct {
 	lost  []error // why links were lost
 }
 
-var asHonest = typedrpc.Credentials(signIn, func(context.Context) (signInRequest, error) {
+var asHonest = signIn.Present(func(context.Context) (signInRequest, error) {
 	return signInRequest{Name: "honest"}, nil
 })
 
@@ -44,7 +44,7 @@ func newHonest(ctx context.Context, addr string, auth bool) (*honest, error) {
 		},
 	}
 	if auth {
-		o.Auth = asHonest
+		o.SignIn = asHonest
 	}
 	conn, err := typedrpc.Dial(ctx, "ws://"+addr+"/", o)
 	if err != nil {

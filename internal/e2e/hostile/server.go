@@ -74,7 +74,7 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 		Logger:  slog.New(slog.NewTextHandler(logged, nil)),
 	}
 	if *auth {
-		srv.Authenticate = typedrpc.Authenticate(signIn, authenticate)
+		srv.SignIn = signIn.Verify(authenticate)
 	}
 	if err := srv.Check(); err != nil {
 		return err

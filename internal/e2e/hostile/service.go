@@ -36,7 +36,7 @@ var (
 	streamPour   = typedrpc.NewServerStream[int, string]("pour")            // items of so many bytes, for ever
 	topicNews    = typedrpc.NewTopic[string]("news")
 	topicPast    = typedrpc.NewTopic[string]("past", typedrpc.History(1000, 0))
-	signIn       = typedrpc.NewMethod[signInRequest, typedrpc.Empty]("sign.in") // what authenticates
+	signIn       = typedrpc.NewSignIn[signInRequest, typedrpc.Empty]() // what authenticates
 	errForeign   = errors.New("the reason, which is the log's alone")
 	errNoAccess  = typedrpc.Errorf(typedrpc.Unauthenticated, "nobody knows you")
 )
@@ -172,8 +172,10 @@ func (s *service) topics(mux *typedrpc.Mux) {
 }
 
 // authenticate knows everybody who has a name.
-func authenticate(ctx context.Context, r *http.Request, c signInRequest) (typedrpc.Identity, typedrpc.Empty, error) {
+func authenticate(ctx context.Context, r *http.Request, c *signInRequest) (typedrpc.Identity, typedrpc.Empty, error) {
 	switch {
+	case c == nil:
+		return typedrpc.Identity{}, typedrpc.Empty{}, errNoAccess
 	case c.Slow:
 		<-ctx.Done()
 		return typedrpc.Identity{}, typedrpc.Empty{}, ctx.Err()

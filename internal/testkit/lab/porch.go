@@ -12,8 +12,16 @@ import (
 	"github.com/typedrpc/typedrpc"
 )
 
-// Sign is the method of authentication of a porch.
-var Sign = typedrpc.NewMethod[string, int]("porch.sign")
+// Sign is the sign-in of a porch.
+var Sign = typedrpc.NewSignIn[string, int]()
+
+// Or is what v points to; the zero value where it is nil.
+func Or[T any](v *T) (x T) {
+	if v != nil {
+		x = *v
+	}
+	return x
+}
 
 // Pass is one authentication that a porch has seen.
 type Pass struct {
@@ -35,7 +43,8 @@ type Porch struct {
 }
 
 func (g *Porch) Guard(l *Lab) {
-	l.Authenticate = typedrpc.Authenticate(Sign, func(ctx context.Context, r *http.Request, who string) (typedrpc.Identity, int, error) {
+	l.SignIn = Sign.Verify(func(ctx context.Context, r *http.Request, sent *string) (typedrpc.Identity, int, error) {
+		who := Or(sent)
 		g.mu.Lock()
 		g.passes = append(g.passes, Pass{time.Now(), who, r.RemoteAddr})
 		n, decide := len(g.passes), g.decide
@@ -73,7 +82,7 @@ func (g *Porch) On(decide func(ctx context.Context, n int, id *typedrpc.Identity
 }
 
 // Ann are credentials that never change.
-var Ann = typedrpc.Credentials(Sign, func(context.Context) (string, error) { return "ann", nil })
+var Ann = Sign.Present(func(context.Context) (string, error) { return "ann", nil })
 
 // Gated is a client of a lab with a porch, and the server's end of it.
 type Gated struct {
@@ -92,7 +101,7 @@ func NewGated(t *testing.T, d typedrpc.Dialect, life time.Duration, o *typedrpc.
 	conns := make(chan *typedrpc.Conn, 99)
 	g.L.OnConnect = func(c *typedrpc.Conn) { conns <- c }
 	g.W = &Town{Srv: g.L.Server}
-	opts := typedrpc.DialOptions{Auth: Ann}
+	opts := typedrpc.DialOptions{SignIn: Ann}
 	if o != nil {
 		opts = *o
 	}
@@ -113,7 +122,7 @@ func NewGated(t *testing.T, d typedrpc.Dialect, life time.Duration, o *typedrpc.
 
 func (g *Gated) Reply(is *is.I) int {
 	is.Helper()
-	n, err := typedrpc.AuthReply(g.Client, Sign)
+	n, err := Sign.Reply(g.Client)
 	is.NoErr(err)
 	return n
 }

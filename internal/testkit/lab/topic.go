@@ -23,17 +23,17 @@ func TopicServer(register func(*typedrpc.Mux), codecs ...typedrpc.Codec) *typedr
 	mux := typedrpc.NewMux()
 	register(mux)
 	srv := &typedrpc.Server{Mux: mux, Codecs: codecs, Logger: slog.New(slog.DiscardHandler)}
-	srv.Authenticate = typedrpc.Authenticate(TopicLogin, func(_ context.Context, _ *http.Request, who string) (typedrpc.Identity, typedrpc.Empty, error) {
-		return typedrpc.Identity{Subject: who}, typedrpc.Empty{}, nil
+	srv.SignIn = TopicLogin.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
+		return typedrpc.Identity{Subject: *who}, typedrpc.Empty{}, nil
 	})
 	return srv
 }
 
-var TopicLogin = typedrpc.NewMethod[string, typedrpc.Empty]("test.login")
+var TopicLogin = typedrpc.NewSignIn[string, typedrpc.Empty]()
 
 func TopicDial(t *testing.T, srv *typedrpc.Server, who string, o typedrpc.DialOptions) *typedrpc.Conn {
 	t.Helper()
-	o.Auth = typedrpc.Credentials(TopicLogin, func(context.Context) (string, error) { return who, nil })
+	o.SignIn = TopicLogin.Present(func(context.Context) (string, error) { return who, nil })
 	c, _, err := typedrpctest.Dial(srv, &o)
 	if err != nil {
 		t.Fatal(err)
