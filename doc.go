@@ -129,7 +129,7 @@
 //	}
 //
 // A handler chooses what its caller sees: a Code as it is, an *Error made by
-// [Errorf], or a [Fault], which is a declared error with typed data. The first
+// [Errorf], or a [Fault], which is a declared error with a name and typed data. The first
 // *Error or Code that the returned error wraps is the one that is sent, without
 // what is wrapped around it. Any other error crosses as Internal with a fixed
 // text and is logged in full; an [ErrorMapper] can change that. A handler that

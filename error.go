@@ -123,9 +123,10 @@ type Error struct {
 	// Data is typed detail in the connection's codec, see Fault; nil is none.
 	Data Raw
 
-	told  bool  // Outcome was set by this package, and is not only the zero one
-	cause error // local only; never crosses the wire
-	gap   bool  // as cause: it is a Gap
+	told  bool   // Outcome was set by this package, and is not only the zero one
+	cause error  // local only; never crosses the wire
+	gap   bool   // as cause: it is a Gap
+	name  string // of the Fault, "": of none
 	// fault is data that is encoded when the connection's codec is known.
 	fault any
 }
@@ -243,7 +244,7 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 	if code == OK {
 		code = Unknown // 0 would read as no error at all
 	}
-	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(e.Message), RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
+	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(e.Message), Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {
@@ -269,10 +270,10 @@ func up(e *status.Error, c Codec) *Error {
 	}
 	x := &Error{
 		Code: Code(e.Code), Message: e.Message, Outcome: outcomeOf(e.Outcome), told: true,
-		RetryAfter: e.RetryAfter, Data: e.Data, cause: lift(e.Cause, c), gap: e.Gap,
+		RetryAfter: e.RetryAfter, Data: e.Data, cause: lift(e.Cause, c), gap: e.Gap, name: e.Fault,
 	}
 	if made, ok := e.Face.(*Error); ok {
-		if made.Code == x.Code && made.Message == x.Message && (made.Outcome == x.Outcome || !made.told && made.Outcome == MayHaveRun) && made.RetryAfter == x.RetryAfter && made.gap == x.gap {
+		if made.Code == x.Code && made.Message == x.Message && (made.Outcome == x.Outcome || !made.told && made.Outcome == MayHaveRun) && made.RetryAfter == x.RetryAfter && made.gap == x.gap && made.name == x.name {
 			return made
 		}
 		x.fault = made.fault
@@ -312,7 +313,7 @@ func lower(e *Error) *status.Error {
 	}
 	return &status.Error{
 		Code: status.Code(e.Code), Message: e.Message, Outcome: e.Outcome.lower(),
-		RetryAfter: e.RetryAfter, Data: e.Data, Cause: upgrade(e.cause), Gap: e.gap, Face: e,
+		RetryAfter: e.RetryAfter, Data: e.Data, Cause: upgrade(e.cause), Gap: e.gap, Fault: e.name, Face: e,
 	}
 }
 

@@ -214,11 +214,13 @@ func TestFault_crosses(t *testing.T) {
 		is := is.New(t)
 		data := lab.Shortage{Left: 3, Hint: "come \"tomorrow\""}
 		client := failing(t, o, &typedrpc.Server{}, fmt.Errorf("order 7: %w", lab.NoStock.New(data)))
+		name := lab.AsError(t, lab.NoStock.New(data)).FaultName()
 		for range 2 { // one error value may be returned often
 			_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 			got, ok := lab.NoStock.From(err)
 			is.True(ok)
 			is.Equal(got, data)
+			is.Equal(lab.AsError(t, err).FaultName(), name)
 			is.True(errors.Is(err, typedrpc.FailedPrecondition))
 		}
 	})
@@ -233,20 +235,78 @@ func TestFault_from(t *testing.T) {
 		nil,
 		io.EOF,
 		typedrpc.FailedPrecondition,
-		typedrpc.Errorf(typedrpc.FailedPrecondition, "not enough in stock"), // without data
-		typedrpc.NewFault[lab.Shortage](typedrpc.Aborted, "not enough in stock").New(lab.Shortage{}),
-		typedrpc.NewFault[lab.Shortage](typedrpc.FailedPrecondition, "something else").New(lab.Shortage{}),
-		typedrpc.NewFault[int](typedrpc.FailedPrecondition, "not enough in stock").New(1),
+		typedrpc.Errorf(typedrpc.FailedPrecondition, "shop.no-stock"), // the text alone
+		typedrpc.NewFault[lab.Shortage]("shop.none", typedrpc.FailedPrecondition).Errorf(lab.Shortage{}, "shop.no-stock"),
+		typedrpc.NewFault[int]("shop.no-stock", typedrpc.FailedPrecondition).New(1),
 	} {
 		_, ok := lab.NoStock.From(err)
 		is.True(!ok)
 	}
 }
 
+// Texts and codes may change from one version of an API to the next.
+func TestFault_byName(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		newer := typedrpc.NewFault[lab.Shortage]("shop.no-stock", typedrpc.ResourceExhausted)
+		for want, err := range map[string]error{
+			"shop.no-stock": newer.New(lab.Shortage{Left: 3}),
+			"only 3 left.":  newer.Errorf(lab.Shortage{Left: 3}, "only %d left.", 3),
+		} {
+			_, err := typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{}, err), lab.Ask, 1)
+			got, ok := lab.NoStock.From(err)
+			is.True(ok)
+			is.Equal(got.Left, 3)
+			is.Equal(lab.AsError(t, err).Message, want)
+			is.Equal(typedrpc.CodeOf(err), typedrpc.ResourceExhausted)
+		}
+		_, err := typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{}, typedrpc.Errorf(typedrpc.FailedPrecondition, "shop.no-stock")), lab.Ask, 1)
+		_, ok := lab.NoStock.From(err)
+		is.True(!ok) // a text is no name
+		is.Equal(lab.AsError(t, err).FaultName(), "")
+	})
+}
+
+// Data that is null is data.
+func TestFault_null(t *testing.T) {
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		maybe := typedrpc.NewFault[*int]("maybe", typedrpc.Aborted)
+		_, err := typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{}, maybe.New(nil)), lab.Ask, 1)
+		n, ok := maybe.From(err)
+		is.True(ok)
+		is.True(n == nil)
+	})
+}
+
+func TestFault_cause(t *testing.T) {
+	is := is.New(t)
+	err := lab.NoStock.Errorf(lab.Shortage{}, "the shelf: %w", io.EOF)
+	is.True(errors.Is(err, io.EOF))
+	is.Equal(err.Message, "the shelf: EOF")
+}
+
+func TestNewFault_panics(t *testing.T) {
+	var zero typedrpc.Fault[int]
+	_, ok := zero.From(typedrpc.Errorf(typedrpc.OK, ""))
+	is.New(t).True(!ok)
+	for want, f := range map[string]func(){
+		"typedrpc: a fault needs a name":                                   func() { typedrpc.NewFault[int]("", typedrpc.Aborted) },
+		`typedrpc: fault name "a b" has white space or control characters`: func() { typedrpc.NewFault[int]("a b", typedrpc.Aborted) },
+		`typedrpc: fault "a" has the code OK, which is no error`:           func() { typedrpc.NewFault[int]("a", typedrpc.OK) },
+		"typedrpc: the Fault was not made by NewFault":                     func() { zero.New(1) },
+	} {
+		func() {
+			defer func() { is.New(t).Equal(recover(), want) }()
+			f()
+		}()
+	}
+}
+
 func TestFault_undecodable(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		other := typedrpc.NewFault[string](typedrpc.FailedPrecondition, "not enough in stock")
+		other := typedrpc.NewFault[string]("shop.no-stock", typedrpc.FailedPrecondition)
 		client := failing(t, o, &typedrpc.Server{}, other.New("text"))
 		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		_, ok := lab.NoStock.From(err)
@@ -259,7 +319,7 @@ func TestFault_unencodable(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		var log lab.Logs
-		bad := typedrpc.NewFault[func()](typedrpc.Aborted, "bad")
+		bad := typedrpc.NewFault[func()]("bad", typedrpc.Aborted)
 		client := failing(t, o, &typedrpc.Server{Logger: log.Logger()}, bad.New(func() {}))
 		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Internal))
@@ -292,6 +352,12 @@ func TestError_dataOutOfBounds(t *testing.T) {
 		is.Equal(len(e.Data), 0)
 		is.Equal(len(e.Message), 8<<10)
 		is.True(log.Has("error data dropped"))
+
+		large := typedrpc.NewFault[string]("large", typedrpc.Aborted)
+		_, err = typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{Logger: log.Logger()}, large.New(string(big))), lab.Ask, 1)
+		_, ok := large.From(err)
+		is.True(!ok) // its data is missing
+		is.True(errors.Is(err, typedrpc.Aborted))
 	})
 }
 

@@ -323,12 +323,12 @@ func ExampleInterceptor() {
 
 func ExampleNewFault() {
 	type Shortage struct{ Left int }
-	noStock := typedrpc.NewFault[Shortage](typedrpc.FailedPrecondition, "not enough in stock")
+	noStock := typedrpc.NewFault[Shortage]("shop.no-stock", typedrpc.FailedPrecondition)
 	order := typedrpc.NewMethod[int, typedrpc.Empty]("order")
 
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, order, func(ctx context.Context, n int) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, noStock.New(Shortage{Left: 3})
+		return typedrpc.Empty{}, noStock.Errorf(Shortage{Left: 3}, "not enough in stock for %d", n)
 	})
 	conn, stop := exampleConnect(mux, nil)
 	defer stop()
@@ -340,7 +340,7 @@ func ExampleNewFault() {
 	fmt.Println(err)
 	// Output:
 	// only 3 left
-	// failed precondition: not enough in stock
+	// failed precondition: not enough in stock for 5
 }
 
 func ExampleErrorf() {

@@ -1,34 +1,63 @@
 package typedrpc
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Fault is a declared error with typed data: part of an API like a Method, made
-// once and shared by both sides.
+// once and shared by both sides. A Fault is safe for concurrent use.
 //
-//	var NoStock = typedrpc.NewFault[Shortage](typedrpc.FailedPrecondition, "not enough in stock")
+//	var NoStock = typedrpc.NewFault[Shortage]("shop.no-stock", typedrpc.FailedPrecondition)
 //
-//	return resp, NoStock.New(Shortage{Left: 3})       // in the handler
-//	if s, ok := NoStock.From(err); ok { … s.Left … }  // at the caller
+//	return resp, NoStock.Errorf(Shortage{Left: 3}, "only %d left", 3) // in the handler
+//	if s, ok := NoStock.From(err); ok { … s.Left … }                   // at the caller
+//
+// Its name is what it is known by, and travels beside the code, the text and the
+// data: those may change from one version of an API to the next, while a new name
+// is a new fault. Two declarations with one name are the same fault, wherever they
+// are, so names begin best with what they belong to.
 type Fault[D any] struct {
+	name string
 	code Code
-	text string
 }
 
-// NewFault declares a fault. Faults are told apart by code and text together.
-func NewFault[D any](code Code, text string) Fault[D] { return Fault[D]{code, text} }
+// NewFault declares a fault whose errors have code. It panics if the name is bad,
+// by the same rules as a method's, or if the code is OK.
+func NewFault[D any](name string, code Code) Fault[D] {
+	if err := checkName("fault", name); err != nil {
+		panic(err.Error())
+	}
+	if code == OK {
+		panic(fmt.Sprintf("typedrpc: fault %q has the code OK, which is no error", name))
+	}
+	return Fault[D]{name, code}
+}
+
+// Name returns the fault's name.
+func (f Fault[D]) Name() string { return f.name }
 
 // New makes an error of this fault with data, which is encoded in the codec of
-// the connection that it crosses.
-func (f Fault[D]) New(data D) *Error {
-	return &Error{Code: f.code, Message: f.text, fault: &faultData[D]{data: data}}
+// the connection that it crosses. Its text is the fault's name. It panics if f was
+// not made by NewFault.
+func (f Fault[D]) New(data D) *Error { return f.Errorf(data, "%s", f.name) }
+
+// Errorf is New with a text for people, formatted as by the function Errorf.
+func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
+	if f.name == "" {
+		panic("typedrpc: the Fault was not made by NewFault")
+	}
+	e := Errorf(f.code, format, args...)
+	e.name, e.fault = f.name, &faultData[D]{data: data}
+	return e
 }
 
-// From returns the data if err is of this fault, made here or received. It
-// returns false if the data does not decode.
+// From returns the data if err is, or wraps, an error of this fault, made here or
+// received: one with its name. It returns false if the data does not decode.
 func (f Fault[D]) From(err error) (D, bool) {
 	var e *Error
-	var none D
-	if !errors.As(err, &e) || e.Code != f.code || e.Message != f.text {
+	var d, none D
+	if !errors.As(err, &e) || e.name != f.name || f.name == "" {
 		return none, false
 	}
 	if local, ok := e.fault.(*faultData[D]); ok {
@@ -38,12 +67,19 @@ func (f Fault[D]) From(err error) (D, bool) {
 	if !ok {
 		return none, false
 	}
-	var d D
-	if err := received.codec.Decode(e.Data, &d); err != nil {
+	raw := e.Data
+	if len(raw) == 0 && received.codec == JSON { // whose envelopes have no null for data
+		raw = Raw("null")
+	}
+	if err := received.codec.Decode(raw, &d); err != nil {
 		return none, false
 	}
 	return d, true
 }
+
+// FaultName returns the name of the Fault that e is of, "" if it is of none. The
+// peer chose that of a received error; it has at most 255 bytes.
+func (e *Error) FaultName() string { return e.name }
 
 // faultData is a Fault's data before it is encoded.
 type faultData[D any] struct{ data D }

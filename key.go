@@ -297,11 +297,8 @@ func (c *Conn) flatten(ctx context.Context, err error) (e *status.Error) {
 		}
 	}()
 	f, _ := toWire(ctx, err, c.codec, c.opts.mapError)
-	data := f.Payload
-	if len(data) > engine.MaxErrorData {
-		data = nil
-	}
-	return status.FromPeer(f.Code, f.Message, flow.Hint(f.RetryAfter), data, false)
+	engine.BoundErrorData(&f)
+	return status.FromPeer(f.Code, f.Message, f.Fault, flow.Hint(f.RetryAfter), f.Payload, false)
 }
 
 // give makes the answer that of a repeat.

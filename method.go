@@ -280,7 +280,7 @@ func (allocOf[T]) target(v any) (any, bool, bool) {
 
 // newSpec makes a spec of what traits say, which apply applies.
 func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *spec)) *spec {
-	if err := checkName(name); err != nil {
+	if err := checkName("method", name); err != nil {
 		panic(err.Error())
 	}
 	s := &spec{name: name, kind: kind}
@@ -320,18 +320,19 @@ func (s *spec) declared() *spec {
 	return s
 }
 
-func checkName(name string) error {
+// checkName says what is wrong with the name of a method, a fault.
+func checkName(of, name string) error {
 	switch {
 	case name == "":
-		return fmt.Errorf("typedrpc: a method needs a name")
+		return fmt.Errorf("typedrpc: a %s needs a name", of)
 	case len(name) > wire.MaxMethod:
-		return fmt.Errorf("typedrpc: method name %.20q… has %d bytes, at most %d are allowed", name, len(name), wire.MaxMethod)
+		return fmt.Errorf("typedrpc: %s name %.20q… has %d bytes, at most %d are allowed", of, name, len(name), wire.MaxMethod)
 	case !utf8.ValidString(name):
-		return fmt.Errorf("typedrpc: method name %q is not UTF-8", name)
+		return fmt.Errorf("typedrpc: %s name %q is not UTF-8", of, name)
 	case strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-		return fmt.Errorf("typedrpc: method name %q has white space or control characters", name)
+		return fmt.Errorf("typedrpc: %s name %q has white space or control characters", of, name)
 	case strings.HasPrefix(name, "rpc.") || strings.HasPrefix(name, "$/"):
-		return fmt.Errorf("typedrpc: method name %q is reserved: JSON-RPC keeps \"rpc.\" and \"$/\" for itself", name)
+		return fmt.Errorf("typedrpc: %s name %q is reserved: JSON-RPC keeps \"rpc.\" and \"$/\" for itself", of, name)
 	}
 	return nil
 }

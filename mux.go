@@ -138,7 +138,7 @@ func (m *Mux) lookup(name string, kind Kind) *entry {
 		}
 		return e
 	}
-	if checkName(name) != nil {
+	if checkName("method", name) != nil {
 		return nil // reserved names are not for fallbacks
 	}
 	return t.fallback.Load()

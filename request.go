@@ -127,7 +127,7 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	if have, want := r.Conn.codec.Name(), t.conn.codec.Name(); have != want {
 		return nil, refuse(FailedPrecondition, "cannot forward %q: its payload is in codec %q, the other connection speaks %q", r.Method, have, want)
 	}
-	if err := checkName(r.Method); err != nil {
+	if err := checkName("method", r.Method); err != nil {
 		return nil, refuse(Unimplemented, "cannot forward %q: reserved or malformed name", r.Method)
 	}
 	s := r.spec

@@ -248,7 +248,7 @@ func (s *Server) refusal(e *Error, codec Codec) wire.ErrorBody {
 		f, _ = toWire(context.Background(), e, codec, nil)
 		return f
 	}()
-	return wire.ErrorBody{Code: f.Code, Message: f.Message, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}
+	return wire.ErrorBody{Code: f.Code, Message: f.Message, Fault: f.Fault, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}
 }
 
 // logger bounds what goes to Logger.

@@ -115,7 +115,7 @@ func TestRecorder_showsNoSecrets(t *testing.T) {
 					Mux: doubles(),
 					SignIn: sign.Verify(func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, string, error) {
 						if *name != "s3cret" {
-							return typedrpc.Identity{}, "", typedrpc.Errorf(typedrpc.Unauthenticated, "who is it")
+							return typedrpc.Identity{}, "", typedrpc.NewFault[int]("sign.who", typedrpc.Unauthenticated).Errorf(7, "who is it")
 						}
 						return typedrpc.Identity{Subject: "Ann"}, "s3cret-reply", nil
 					}),
@@ -144,7 +144,7 @@ func TestRecorder_showsNoSecrets(t *testing.T) {
 					is.True(strings.Contains(text, "not connected: dial tcp 10.0.0.1:80: connection refused"))
 				} else {
 					is.True(errors.Is(err, typedrpc.Unauthenticated))
-					is.True(strings.Contains(text, `AUTH_OK code=16 "who is it"`))
+					is.True(strings.Contains(text, `AUTH_OK code=16 fault="sign.who" "who is it"`))
 				}
 				is.True(!strings.Contains(text, "s3cret"))
 				for _, line := range strings.Fields(text) {

@@ -132,6 +132,7 @@ func (d *decoder) line(f *wire.Frame) string {
 	b.number("dropped", f.Dropped)
 	if f.Type == wire.Fail || f.Type == wire.Invalid {
 		b.addf("code=%d", f.Code)
+		b.has("fault="+strconv.Quote(f.Fault), f.Fault != "")
 		b.has(strconv.Quote(clip(f.Message, excerpt)), f.Message != "" && !d.omit)
 		b.millis("retryafter", f.RetryAfter)
 	}
@@ -200,6 +201,7 @@ func handshake(b *fields, f *wire.Frame, omit bool) {
 		b.millis("expires", a.Expires)
 		if e := a.Error; e != nil {
 			b.addf("code=%d", e.Code)
+			b.has("fault="+strconv.Quote(e.Fault), e.Fault != "")
 			b.has(strconv.Quote(clip(e.Message, excerpt)), e.Message != "" && !omit)
 			b.millis("retryafter", e.RetryAfter)
 		}

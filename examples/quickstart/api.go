@@ -32,5 +32,5 @@ var (
 	Confirm = typedrpc.NewMethod[string, bool]("customer.confirm")
 
 	// OutOfStock is an error that carries typed data.
-	OutOfStock = typedrpc.NewFault[Shortage](typedrpc.FailedPrecondition, "not enough in stock")
+	OutOfStock = typedrpc.NewFault[Shortage]("shop.out-of-stock", typedrpc.FailedPrecondition)
 )

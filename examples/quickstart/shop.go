@@ -77,7 +77,7 @@ func shelves(out *log.Logger, viewed, stopped chan<- struct{}) *typedrpc.Mux {
 
 	typedrpc.Handle(mux, Buy, func(ctx context.Context, o Order) (int, error) {
 		if o.Count > stock {
-			return 0, OutOfStock.New(Shortage{Left: stock})
+			return 0, OutOfStock.Errorf(Shortage{Left: stock}, "not enough in stock")
 		}
 		cents, err := price(ctx, o.Item)
 		if err != nil {

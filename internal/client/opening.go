@@ -204,7 +204,7 @@ func (d *Client) Refused(b *wire.ErrorBody) {
 }
 
 func refusedBy(b *wire.ErrorBody) *status.Error {
-	return status.FromPeer(b.Code, b.Message, flow.Hint(b.RetryAfter), b.Data, true)
+	return status.FromPeer(b.Code, b.Message, b.Fault, flow.Hint(b.RetryAfter), b.Data, true)
 }
 
 // refusedError is what the server said instead of WELCOME.

@@ -28,7 +28,7 @@ type (
 
 var signIn = typedrpc.NewSignIn[login, grant]()
 
-var banned = typedrpc.NewFault[lab.Shortage](typedrpc.PermissionDenied, "banned")
+var banned = typedrpc.NewFault[lab.Shortage]("banned", typedrpc.PermissionDenied)
 
 type userKey struct{}
 
@@ -43,7 +43,7 @@ func signedIn() typedrpc.Verifier {
 		case "":
 			return typedrpc.Identity{}, grant{}, typedrpc.Errorf(typedrpc.Unauthenticated, "who are you?")
 		case "banned":
-			return typedrpc.Identity{}, grant{}, banned.New(lab.Shortage{Hint: "rules"})
+			return typedrpc.Identity{}, grant{}, banned.Errorf(lab.Shortage{Hint: "rules"}, "%s is banned", user)
 		case "busy":
 			return typedrpc.Identity{}, grant{}, &typedrpc.Error{Code: typedrpc.Unavailable, Message: "later", RetryAfter: time.Second}
 		case "broken":
@@ -126,7 +126,7 @@ func TestAuthenticate_post(t *testing.T) {
 	}{
 		"carl":   {http.StatusOK, `{"jsonrpc":"2.0","id":1,"result":"user:carl carl"}`},
 		"":       {http.StatusUnauthorized, "who are you?"},
-		"banned": {http.StatusForbidden, "banned"},
+		"banned": {http.StatusForbidden, "banned is banned"},
 		"busy":   {http.StatusServiceUnavailable, "later"},
 		"broken": {http.StatusUnauthorized, "not authenticated"},
 		"panic":  {http.StatusUnauthorized, "not authenticated"},
@@ -151,7 +151,7 @@ func TestAuthenticate_refused(t *testing.T) {
 	lab.OverTyped(t, func(t *testing.T, o lab.Over) {
 		for user, want := range map[string]typedrpc.Error{
 			"":       {Code: typedrpc.Unauthenticated, Message: "who are you?"},
-			"banned": {Code: typedrpc.PermissionDenied, Message: "banned"},
+			"banned": {Code: typedrpc.PermissionDenied, Message: "banned is banned"},
 			"busy":   {Code: typedrpc.Unavailable, Message: "later", RetryAfter: time.Second},
 			"broken": {Code: typedrpc.Unauthenticated, Message: "not authenticated"},
 			"panic":  {Code: typedrpc.Unauthenticated, Message: "not authenticated"},

@@ -260,7 +260,7 @@ func TestJSONRPC_errorsOfHandlers(t *testing.T) {
 	typedrpc.Handle(mux, lab.Ask, func(_ context.Context, n int) (int, error) {
 		switch n {
 		case 1:
-			return 0, lab.NoStock.New(lab.Shortage{Left: 3, Hint: "h"})
+			return 0, lab.NoStock.Errorf(lab.Shortage{Left: 3, Hint: "h"}, "only %d left", 3)
 		case 2:
 			return 0, errors.New("secret")
 		case 3:
@@ -272,7 +272,7 @@ func TestJSONRPC_errorsOfHandlers(t *testing.T) {
 	})
 	p := dialRaw(t, serve(t, &typedrpc.Server{Mux: mux}))
 	for n, want := range map[int]string{
-		1: `{"code":9,"message":"not enough in stock","data":{"Left":3,"Hint":"h"}}`,
+		1: `{"code":9,"message":"only 3 left","data":{"Left":3,"Hint":"h"},"fault":"shop.no-stock"}`,
 		2: `{"code":-32603,"message":"internal error"}`,
 		3: `{"code":1234,"message":"custom \"text\""}`,
 		4: `{"code":14,"message":"later"}`,
@@ -312,6 +312,14 @@ func TestJSONRPC_serverCallsClient(t *testing.T) {
 		_, err := f.Await(t.Context())
 		is.Equal(typedrpc.CodeOf(err), tt.code)
 	}
+	asked := typedrpc.Go(t.Context(), conn, lab.Shout, "hi")
+	p.receive()
+	p.send(`{"jsonrpc":"2.0","id":6,"error":{"code":-32001,"message":"none","data":{"Left":0,"Hint":"h"},"fault":"shop.no-stock"}}`)
+	_, err := asked.Await(t.Context())
+	s, ok := lab.NoStock.From(err)
+	is.True(ok) // a stranger can say faults
+	is.Equal(s.Hint, "h")
+
 	is.NoErr(typedrpc.Notify(t.Context(), conn, lab.Tell, 4))
 	is.Equal(p.receive(), `{"jsonrpc":"2.0","method":"tell","params":[4]}`)
 

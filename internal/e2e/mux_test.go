@@ -217,7 +217,7 @@ func TestForward_calls(t *testing.T) {
 			r := typedrpc.RequestFrom(ctx)
 			r.Reply.Set("saw", r.Metadata.Get("from")+"+"+r.Metadata.Get("proxy"))
 			if p.A < 0 {
-				return lab.Total{}, lab.NoStock.New(lab.Shortage{Left: 5})
+				return lab.Total{}, lab.NoStock.Errorf(lab.Shortage{Left: 5}, "%d left", 5)
 			}
 			return lab.Total{Sum: p.A + p.B}, nil
 		})
@@ -229,7 +229,8 @@ func TestForward_calls(t *testing.T) {
 		is.Equal(r.Sum, 3)
 		_, err = typedrpc.Call(t.Context(), caller, lab.Sum, lab.Pair{A: -1, B: 2})
 		s, ok := lab.NoStock.From(err)
-		is.True(ok) // errors pass with their data
+		is.True(ok) // errors pass with their names, texts and data
+		is.Equal(lab.AsError(t, err).Message, "5 left")
 		is.Equal(s.Left, 5)
 		if !o.Plain() {
 			is.Equal(reply.Get("saw"), "client+p1")

@@ -45,7 +45,7 @@ type explosive struct{}
 
 func (explosive) MarshalJSON() ([]byte, error) { panic("boom") }
 
-var disaster = typedrpc.NewFault[explosive](typedrpc.NotFound, "disaster")
+var disaster = typedrpc.NewFault[explosive]("disaster", typedrpc.NotFound)
 
 // The user's code that translates an error crashed the process when it panicked.
 func TestHandle_errorThatPanics(t *testing.T) {

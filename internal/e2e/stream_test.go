@@ -51,7 +51,7 @@ var (
 	sleeping    = typedrpc.NewBidiStream[string, string, string]("stream.sleeping", typedrpc.Timeout(20*time.Millisecond))
 	smallItems  = typedrpc.NewBidiStream[string, string, string]("stream.small", typedrpc.MaxSize(100))
 	turns       = typedrpc.NewServerStream[int, int]("stream.turns", typedrpc.Serial)
-	streamFault = typedrpc.NewFault[int](1234, "so far")
+	streamFault = typedrpc.NewFault[int]("so-far", 1234)
 )
 
 // scene is one cell of the table: c calls, mux is its peer's.
@@ -137,7 +137,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 				return err
 			}
 		}
-		return streamFault.New(int(n))
+		return streamFault.Errorf(int(n), "%d so far", n)
 	})
 	typedrpc.Handle(mux, addUp, func(ctx context.Context, most positive, items iter.Seq2[positive, error]) (int, error) {
 		n := 0

@@ -101,7 +101,7 @@ func (c *Conn) Shares() Features {
 
 // fromPeer is the error that a FAIL says.
 func fromPeer(f *wire.Frame) *status.Error {
-	return status.FromPeer(f.Code, f.Message, flow.Hint(f.RetryAfter), f.Payload, f.Flags&wire.NotRun != 0)
+	return status.FromPeer(f.Code, f.Message, f.Fault, flow.Hint(f.RetryAfter), f.Payload, f.Flags&wire.NotRun != 0)
 }
 
 // maxDepth bounds the nesting of what is sent; the receiver has a bound of its

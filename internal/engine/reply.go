@@ -97,18 +97,28 @@ func (c *Conn) checkReply(in *Inbound, body *buf.Buf, meta map[string]string) er
 // failure makes the frame for a handler's error.
 func (c *Conn) failure(in *Inbound, err error) wire.Frame {
 	f := c.owner.Failure(in, err)
-	if flow.CheckMeta(f.Meta) != nil {
+	if flow.CheckMeta(f.Meta) != nil || f.Fault != "" && flow.MetaSize(f.Meta) > wire.MaxMeta-wire.MaxFault {
 		f.Meta = nil
 	}
-	if len(f.Payload) > MaxErrorData || c.CheckPayload(f.Payload) != nil {
-		c.config.Logger.Error("typedrpc: error data dropped: too large or no JSON", "method", in.Record.Name(), "bytes", len(f.Payload))
-		f.Payload = nil
+	if n := len(f.Payload); BoundErrorData(&f) || c.CheckPayload(f.Payload) != nil {
+		c.config.Logger.Error("typedrpc: error data dropped: too large or no JSON", "method", in.Record.Name(), "bytes", n)
+		f.Payload, f.Fault = nil, ""
 	}
 	return f
 }
 
 // MaxErrorData bounds the typed data of an error.
 const MaxErrorData = 64 << 10
+
+// BoundErrorData drops data that is too large, and the fault that it belongs to: to
+// some codecs nothing is data too. It reports whether it did.
+func BoundErrorData(f *wire.Frame) bool {
+	if len(f.Payload) <= MaxErrorData {
+		return false
+	}
+	f.Payload, f.Fault = nil, ""
+	return true
+}
 
 // replyOverhead is what an answered call keeps in memory, beside the reply's
 // bytes, until the reply was written: many small ones are bounded too.
@@ -141,7 +151,7 @@ func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
 func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	defer in.body.Release()
 	f.ID, f.RawID = in.id, in.rawID
-	cost := body.Len() + len(f.Payload) + len(f.Message) + flow.MetaSize(f.Meta) + replyOverhead
+	cost := body.Len() + len(f.Payload) + len(f.Message) + len(f.Fault) + flow.MetaSize(f.Meta) + replyOverhead
 	c.mu.Lock()
 	c.replyTurnLocked(in, cost)
 	if in.orphanedLocked() {

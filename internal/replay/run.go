@@ -55,7 +55,7 @@ type Answer struct {
 func (a *Answer) size() int64 {
 	n := len(a.Body) + flow.MetaSize(a.Meta)
 	if a.Err != nil {
-		n += len(a.Err.Message) + len(a.Err.Data)
+		n += len(a.Err.Message) + len(a.Err.Fault) + len(a.Err.Data)
 	}
 	return int64(n)
 }

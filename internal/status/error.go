@@ -18,6 +18,7 @@ type Error struct {
 	Message    string
 	Outcome    Outcome
 	RetryAfter time.Duration // the peer's hint; 0: none
+	Fault      string        // the name of the declared error that it is; "": of none
 	Data       []byte        // typed detail, encoded
 
 	Cause error // local only
@@ -47,7 +48,7 @@ func (e *Error) See(x any) any {
 // clone is a copy that the API has not seen.
 func (e *Error) clone() *Error {
 	return &Error{
-		Code: e.Code, Message: e.Message, Outcome: e.Outcome, RetryAfter: e.RetryAfter, Data: e.Data,
+		Code: e.Code, Message: e.Message, Outcome: e.Outcome, RetryAfter: e.RetryAfter, Fault: e.Fault, Data: e.Data,
 		Cause: e.Cause, Gap: e.Gap, Face: e.Face, Remote: e.Remote,
 	}
 }
@@ -124,10 +125,11 @@ func Ended(ctx context.Context, o Outcome) *Error {
 
 // FromPeer is the one place where errors arrive: it makes an Error of what a
 // frame says. data is copied.
-func FromPeer(code int64, text string, retryAfter time.Duration, data []byte, notRun bool) *Error {
+func FromPeer(code int64, text, fault string, retryAfter time.Duration, data []byte, notRun bool) *Error {
 	e := &Error{
 		Code:       cmp.Or(Code(code), Unknown), // 0 would read as no error at all
 		Message:    text,
+		Fault:      fault,
 		Outcome:    Answered,
 		RetryAfter: retryAfter,
 		Remote:     true,

@@ -170,20 +170,22 @@ func TestEnded(t *testing.T) {
 func TestFromPeer(t *testing.T) {
 	is := is.New(t)
 	data := []byte(`{"left":3}`)
-	e := FromPeer(9, "no stock", time.Second, data, false)
+	e := FromPeer(9, "no stock", "shop.no-stock", time.Second, data, false)
 	clear(data) // the frame's buffer, which is used again
 	is.Equal(e.Code, FailedPrecondition)
 	is.Equal(e.Message, "no stock")
+	is.Equal(e.Fault, "shop.no-stock")
+	is.Equal(e.With(NotSent).Broken().Fault, "shop.no-stock")
 	is.Equal(e.RetryAfter, time.Second)
 	is.Equal(e.Outcome, Answered)
 	is.Equal(string(e.Data), `{"left":3}`)
 	is.True(e.Remote)
 
-	e = FromPeer(0, "", 0, []byte{}, true)
+	e = FromPeer(0, "", "", 0, []byte{}, true)
 	is.Equal(e.Code, Unknown) // 0 would read as no error at all
 	is.Equal(e.Outcome, NotSent)
 	is.True(e.Data == nil)
-	is.Equal(FromPeer(-1<<63, "", 0, nil, false).Code, Code(-1<<63))
+	is.Equal(FromPeer(-1<<63, "", "", 0, nil, false).Code, Code(-1<<63))
 }
 
 func TestClip(t *testing.T) {

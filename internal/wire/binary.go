@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -51,6 +52,9 @@ const maxFields = 72
 func BinarySize(f *Frame) int {
 	// Repairing a message that is not UTF-8 turns one byte into three.
 	n := maxFields + len(f.Method) + 3*len(f.Message) + len(f.Payload)
+	if f.Fault != "" {
+		n += 2*binary.MaxVarintLen32 + len(metaFault) + len(f.Fault)
+	}
 	for k, v := range f.Meta {
 		n += 2*binary.MaxVarintLen32 + len(k) + len(v)
 	}
@@ -60,7 +64,7 @@ func BinarySize(f *Frame) int {
 // AppendBinary appends f's binary encoding (PROTOCOL.md section 6) to dst and
 // returns the extended slice. FROM_CALLER is set on CALL, CANCEL and END
 // whatever f.Flags says, and COUNTED by type. It does not allocate when dst
-// has room, and is safe for concurrent use.
+// has room, unless f names a fault, and is safe for concurrent use.
 //
 // It fails with ErrTooLarge when the body, the method name or the metadata is
 // over its limit, and with ErrNotEncodable when a decoder would have to refuse
@@ -100,10 +104,27 @@ func checkBinary(f *Frame) error {
 			return err
 		}
 	}
+	if f.Type == Fail {
+		if err := checkFault(f); err != nil {
+			return err
+		}
+		return checkMeta(f.failMeta())
+	}
 	if f.Type.hasMeta() {
 		return checkMeta(f.Meta)
 	}
 	return nil
+}
+
+// failMeta is the metadata of a binary FAIL, with the name of its fault.
+func (f *Frame) failMeta() map[string]string {
+	if f.Fault == "" {
+		return f.Meta
+	}
+	meta := make(map[string]string, len(f.Meta)+1)
+	maps.Copy(meta, f.Meta)
+	meta[metaFault] = f.Fault
+	return meta
 }
 
 // needsID reports whether frames of type t name a call. In CREDIT and CHUNK 0
@@ -182,7 +203,7 @@ func appendBody(dst []byte, f *Frame) []byte {
 		// must not cost the error.
 		dst = appendLenString(dst, strings.ToValidUTF8(f.Message, "\uFFFD"))
 		dst = binary.AppendUvarint(dst, f.RetryAfter)
-		dst = appendMeta(dst, f.Meta)
+		dst = appendMeta(dst, f.failMeta())
 	case Item:
 		dst = binary.AppendUvarint(dst, f.ID)
 		dst = appendFlag(dst, f.Flags&History != 0, itemHistory)

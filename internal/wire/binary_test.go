@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -247,4 +248,56 @@ func TestType_String(t *testing.T) {
 	is.Equal(AuthOK.String(), "AUTH_OK")
 	is.Equal(Chunk.String(), "CHUNK")
 	is.Equal(numTypes.String(), "UNKNOWN")
+}
+
+// The name of a fault does not mix with a program's metadata.
+func TestFault_metadata(t *testing.T) {
+	is := is.New(t)
+	out := Frame{Type: Fail, ID: 1, Code: 9, Fault: "f", Meta: map[string]string{metaFault: "another"}}
+	data, err := AppendBinary(nil, &out)
+	is.NoErr(err)
+	is.True(len(data) <= BinarySize(&out))
+	var in Frame
+	_, err = DecodeBinary(data, &in, nil)
+	is.NoErr(err)
+	is.Equal(in.Fault, "f")
+	is.Equal(in.Meta, nil)
+
+	long := strings.Repeat("f", MaxMethod+1)
+	for _, meta := range []map[string]string{nil, {"k": "v"}} {
+		with := map[string]string{metaFault: long}
+		maps.Copy(with, meta)
+		data, err = AppendBinary(nil, &Frame{Type: Fail, ID: 1, Meta: with})
+		is.NoErr(err)
+		_, err = DecodeBinary(data, &in, nil)
+		is.NoErr(err)
+		is.Equal(in.Fault, "") // a longer one is none
+		is.True(maps.Equal(in.Meta, meta))
+	}
+	for _, f := range []Frame{{Fault: long}, {Fault: "\xff"}, {Fault: "f", Meta: bigMeta(MaxMeta)}} {
+		f.Type, f.ID = Fail, 1
+		_, err = AppendBinary(nil, &f)
+		is.True(err != nil)
+		if f.Meta == nil {
+			_, err = AppendJSON(nil, &f, false)
+			is.True(err != nil)
+		}
+	}
+	fits := Frame{Type: Fail, ID: 1, Fault: long[1:], Meta: bigMeta(MaxMeta - MaxFault)}
+	_, err = AppendBinary(nil, &fits)
+	is.NoErr(err)
+}
+
+// What strangers mean by a fault is none of ours.
+func TestFault_strangers(t *testing.T) {
+	is := is.New(t)
+	for text, want := range map[string]string{`"a\u0062"`: "ab", `{}`: "", `null`: "", `7`: "", `"` + strings.Repeat("x", 256) + `"`: ""} {
+		for _, hello := range []bool{false, true} {
+			r := Reader{Hello: hello}
+			frames, _, err := r.Read([]byte(`{"jsonrpc":"2.0","id":1,"error":{"code":9,"message":"m","fault":` + text + `}}`))
+			is.NoErr(err)
+			is.Equal(frames[0].Type, Fail)
+			is.Equal(frames[0].Fault, want)
+		}
+	}
 }

@@ -118,7 +118,7 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 		f.Code = b.int("code")
 		f.Message = strings.ToValidUTF8(string(b.bytes("message")), "\uFFFD")
 		f.RetryAfter = b.uint("retry after")
-		f.Meta = b.meta()
+		f.Meta, f.Fault = b.failMeta()
 	case Item:
 		f.ID = b.id()
 		if b.flags(itemHistory) != 0 {
@@ -134,6 +134,18 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 	if len(b.rest) > 0 {
 		f.Payload = b.rest
 	}
+}
+
+// failMeta takes the name of a FAIL's fault out of its metadata.
+func (b *body) failMeta() (meta map[string]string, fault string) {
+	meta = b.meta()
+	if name, ok := meta[metaFault]; ok {
+		fault = faultName(name)
+		if delete(meta, metaFault); len(meta) == 0 {
+			meta = nil
+		}
+	}
+	return meta, fault
 }
 
 func (b *body) fail(bad string) {

@@ -109,6 +109,7 @@ type Frame struct {
 
 	Code       int64  // FAIL: typedrpc's own code, translated for JSON-RPC by its encoding
 	Message    string // FAIL
+	Fault      string // FAIL: the name of the declared error that Payload belongs to; "": none
 	RetryAfter uint64 // FAIL: milliseconds, 0: no hint
 
 	Position uint64 // PING, ACK: counted frames received so far
@@ -122,9 +123,16 @@ type Frame struct {
 // sent again is older.
 const MetaAge = "idempotency-age"
 
+// metaFault is the metadata of a binary FAIL that names its fault: those who know
+// none read on behind it. Frame.Meta never has it.
+const metaFault = "rpc.fault"
+
+// MaxFault is what the name of a fault takes of a FAIL's metadata at most.
+const MaxFault = len(metaFault) + MaxMethod
+
 // Limits of the wire that hold for everybody (PROTOCOL.md section 4).
 const (
-	MaxMethod   = 255       // bytes in a method name
+	MaxMethod   = 255       // bytes in a method name, and in a fault's
 	MaxMeta     = 16 << 10  // bytes in all keys and values of a frame's metadata
 	MaxBatch    = 1024      // elements in a JSON-RPC array
 	MaxDepth    = 64        // default nesting of JSON
@@ -173,6 +181,17 @@ func checkMeta(meta map[string]string) error {
 	}
 	if size > MaxMeta {
 		return fmt.Errorf("%w: %d bytes of metadata", ErrTooLarge, size)
+	}
+	return nil
+}
+
+// checkFault does for a fault what checkMethod does for names.
+func checkFault(f *Frame) error {
+	if f.Fault == "" {
+		return nil
+	}
+	if err := checkMethod(f.Fault); err != nil {
+		return fmt.Errorf("fault: %w", err)
 	}
 	return nil
 }

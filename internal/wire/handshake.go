@@ -66,7 +66,7 @@ type AuthBody struct {
 
 // AuthOKBody is the body of AUTH_OK, which also refuses a HELLO:
 //
-//	{"reply":…,"expires":60000,"error":{"code":16,"message":"…","data":…,"retryAfter":…}}
+//	{"reply":…,"expires":60000,"error":{"code":16,"message":"…","data":…,"fault":"…","retryAfter":…}}
 type AuthOKBody struct {
 	Reply   []byte     // raw JSON, nil: none
 	Expires uint64     // milliseconds from now, 0: never
@@ -79,6 +79,7 @@ type ErrorBody struct {
 	Code       int64
 	Message    string
 	Data       []byte // raw JSON, nil: none
+	Fault      string // the name of the declared error that it is; "": none
 	RetryAfter uint64 // milliseconds, 0: no hint
 }
 
@@ -139,6 +140,7 @@ func (b *AuthOKBody) Append(dst []byte) []byte {
 		inner.dst = strconv.AppendInt(inner.dst, b.Error.Code, 10)
 		inner.string("message", b.Error.Message)
 		inner.raw("data", b.Error.Data)
+		inner.string("fault", b.Error.Fault)
 		inner.uint("retryAfter", b.Error.RetryAfter)
 		w.dst = inner.end()
 	}

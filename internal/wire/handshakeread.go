@@ -141,6 +141,9 @@ func parseErrorBody(data []byte) (*ErrorBody, error) {
 			if !isNull(value) { // which many JSON writers mean by nothing
 				b.Data = value
 			}
+		case "fault":
+			b.Fault, err = stringMember(key, value)
+			b.Fault = faultName(b.Fault)
 		case "retryAfter":
 			b.RetryAfter, err = uintMember(key, value)
 		}

@@ -182,13 +182,23 @@ var samples = []sample{
 		frame:  Frame{Type: numTypes, Flags: More | FromCaller},
 		binary: "\x71\x00\x00\x00",
 	},
+	{
+		name: "FAIL of a fault",
+		frame: Frame{
+			Type: Fail, ID: 7, Code: 9, Message: "sold out", Fault: "shop.no-stock",
+			Meta: map[string]string{"a": "1"}, Payload: []byte(`{"left":0}`),
+		},
+		binary: "\x8a\x34\x00\x00\x07\x00\x12\x08sold out\x00\x02\x01a\x011\x09rpc.fault\x0dshop.no-stock" + `{"left":0}`,
+		json:   `{"jsonrpc":"2.0","id":7,"error":{"code":9,"message":"sold out","data":{"left":0},"fault":"shop.no-stock"},"meta":{"a":"1"}}`,
+		plain:  `{"jsonrpc":"2.0","id":7,"error":{"code":9,"message":"sold out","data":{"left":0},"fault":"shop.no-stock"}}`,
+	},
 }
 
 func equal(a, b *Frame) bool {
 	return a.Type == b.Type && a.Flags == b.Flags && a.Kind == b.Kind && a.ID == b.ID &&
 		bytes.Equal(a.RawID, b.RawID) && a.Method == b.Method && a.TimeLeft == b.TimeLeft &&
 		maps.Equal(a.Meta, b.Meta) && bytes.Equal(a.Payload, b.Payload) && a.Code == b.Code &&
-		a.Message == b.Message && a.RetryAfter == b.RetryAfter && a.Position == b.Position &&
+		a.Message == b.Message && a.Fault == b.Fault && a.RetryAfter == b.RetryAfter && a.Position == b.Position &&
 		a.Items == b.Items && a.Window == b.Window && a.Dropped == b.Dropped
 }
 

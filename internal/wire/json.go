@@ -21,7 +21,7 @@ const (
 	reservedPrefix   = "rpc."            // JSON-RPC 2.0 section 4 keeps it for extensions
 	methodCancelLSP  = "$/cancelRequest" // what plain clients use, after the Language Server Protocol
 	maxSafeID        = uint64(1)<<53 - 1 // the largest integer that every JSON reader keeps exact
-	maxJSONFields    = 224               // more than all member names and integers of one frame take
+	maxJSONFields    = 240               // more than all member names and integers of one frame take
 	codeParse        = -32700            // JSON-RPC 2.0 section 5.1
 	codeInvalid      = -32600            //
 	codeNoMethod     = -32601            //
@@ -73,7 +73,7 @@ func isControl(method string) bool {
 // JSONSize returns an upper bound on the length of f's JSON encoding, cheaply.
 // Safe for concurrent use.
 func JSONSize(f *Frame) int {
-	n := maxJSONFields + len(f.RawID) + 6*(len(f.Method)+len(f.Message)) + len(f.Payload)
+	n := maxJSONFields + len(f.RawID) + 6*(len(f.Method)+len(f.Message)+len(f.Fault)) + len(f.Payload)
 	for k, v := range f.Meta {
 		n += len(`"":"",`) + 6*(len(k)+len(v))
 	}
@@ -155,6 +155,9 @@ func checkJSON(f *Frame, hello bool) error {
 			return fmt.Errorf("%w: method name %q is reserved", ErrNotEncodable, f.Method)
 		}
 	}
+	if err := checkFault(f); err != nil {
+		return err
+	}
 	if f.Type.hasMeta() {
 		return checkMeta(f.Meta)
 	}
@@ -217,6 +220,9 @@ func appendError(dst []byte, f *Frame, hello bool) []byte {
 	dst = AppendString(dst, f.Message)
 	if len(f.Payload) > 0 {
 		dst = appendRaw(dst, `,"data":`, f.Payload)
+	}
+	if f.Fault != "" {
+		dst = AppendString(append(dst, `,"fault":`...), f.Fault)
 	}
 	if !hello {
 		return append(dst, '}')

@@ -77,6 +77,10 @@ func setError(raw []byte, f *Frame) (bad string) {
 			if !isNull(value) {
 				f.Payload = value
 			}
+		case "fault": // strangers may mean something else by it
+			if isString(value) {
+				f.Fault = faultName(unquote(value))
+			}
 		case "retryAfter":
 			f.RetryAfter, ok = parseUint(value)
 		}
@@ -89,6 +93,14 @@ func setError(raw []byte, f *Frame) (bad string) {
 		return "invalid response: error is no object with an integer code and a string message"
 	}
 	return ""
+}
+
+// faultName is the name of a fault, "" where it is too long for one.
+func faultName(name string) string {
+	if len(name) > MaxMethod {
+		return ""
+	}
+	return name
 }
 
 func isCancel(method []byte) bool {

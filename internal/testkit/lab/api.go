@@ -13,7 +13,7 @@ type Shortage struct {
 	Hint string
 }
 
-var NoStock = typedrpc.NewFault[Shortage](typedrpc.FailedPrecondition, "not enough in stock")
+var NoStock = typedrpc.NewFault[Shortage]("shop.no-stock", typedrpc.FailedPrecondition)
 
 // TenantKey is the key of a value in contexts.
 type TenantKey struct{}

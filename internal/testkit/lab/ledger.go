@@ -22,7 +22,7 @@ var (
 	KeyHang  = typedrpc.NewMethod[int, int]("key.hang", typedrpc.Keyed)
 	KeyText  = typedrpc.NewMethod[string, string]("key.text", typedrpc.Keyed)
 	KeyLane  = typedrpc.NewMethod[int, int]("key.lane", typedrpc.Keyed, typedrpc.Serial)
-	KeyFault = typedrpc.NewFault[int](typedrpc.Aborted, "a fault of key.text")
+	KeyFault = typedrpc.NewFault[int]("key.fault", typedrpc.Aborted)
 )
 
 // Metadata of keyed calls.
@@ -76,7 +76,7 @@ func (l *Ledger) Register(mux *typedrpc.Mux) {
 		case s == "exit":
 			runtime.Goexit()
 		case s == "fault":
-			err := KeyFault.New(7)
+			err := KeyFault.Errorf(7, "a fault of key.text")
 			err.RetryAfter = time.Second
 			return "", err
 		case s == "foreign":
