@@ -62,6 +62,14 @@ func (t *target) intercepted() bool {
 	return len(t.opts.Interceptors) > 0 || len(t.conn.opts.interceptors) > 0
 }
 
+// failFast reports whether calls on conn do not wait for a link.
+func (t *target) failFast(conn *Conn) bool {
+	if t.opts.WithoutLink != LinkDefault {
+		return t.opts.WithoutLink == FailFast
+	}
+	return conn != nil && conn.opts.failFast
+}
+
 func (t *target) policy(s *spec) *RetryPolicy {
 	switch {
 	case t.opts.Retry != nil:
@@ -266,7 +274,7 @@ func (cl *outcall) recycle() {
 func (t *target) prepare(cl *outcall, ctx context.Context, s *spec) {
 	cl.target, cl.spec, cl.policy = *t, s, t.policy(s)
 	cl.Above, cl.Conn, cl.Ctx, cl.Decl, cl.Key = cl, t.conn.e, ctx, &s.decl, t.key
-	cl.FailFast, cl.Roams = t.opts.FailFast, t.pick != nil
+	cl.FailFast, cl.Roams = t.failFast(t.conn), t.pick != nil
 	cl.Resends = engine.MaxResends
 	if cl.Retries = cl.policy != nil; cl.Retries {
 		cl.Resends = cl.policy.Attempts - 1
@@ -283,7 +291,7 @@ func (cl *outcall) begin(body *buf.Buf, meta Metadata) {
 
 // send queues a notification.
 func (t *target) send(ctx context.Context, s *spec, body *buf.Buf, meta Metadata) *Error {
-	_, err := t.conn.e.Notify(ctx, &s.decl, body, meta, engine.NotifyOptions{FailFast: t.opts.FailFast})
+	_, err := t.conn.e.Notify(ctx, &s.decl, body, meta, engine.NotifyOptions{FailFast: t.failFast(t.conn)})
 	return up(err, t.conn.codec)
 }
 

@@ -46,6 +46,7 @@ type options struct {
 	mapError     func(ctx context.Context, err error) *Error
 	interceptors []Interceptor
 	retry        *RetryPolicy
+	failFast     bool // what calls do that do not say
 }
 
 // Err returns nil while the connection lives and then why it ended: an *Error.

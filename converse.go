@@ -324,7 +324,7 @@ var errNotRestartable = Errorf(Unavailable, "the stream broke off, and its decla
 // reopens reports whether a restartable stream that broke off can be opened
 // again: the connection heals, or there may be another one.
 func (t *target) reopens() bool {
-	return t != nil && !t.opts.FailFast && (t.pick != nil || t.conn.e.Heals())
+	return t != nil && !t.failFast(t.conn) && (t.pick != nil || t.conn.e.Heals())
 }
 
 // reason is why a stream could not be opened again: when the connection has

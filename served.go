@@ -111,6 +111,7 @@ func (o owner) Next(cl *engine.Call, n int, failed *status.Error) (e *engine.Con
 	if refused != nil {
 		return nil, lower(refused)
 	}
+	cl.FailFast = oc.target.failFast(conn)
 	return conn.e, nil
 }
 

@@ -147,11 +147,12 @@ func (s SignIn[Creds, Reply]) Present(fn func(ctx context.Context) (Creds, error
 // lets everybody in, and Internal if it cannot be decoded.
 func (s SignIn[Creds, Reply]) Reply(c *Conn) (Reply, error) {
 	var reply, none Reply
+	if c == nil || c.e == nil {
+		return none, refuse(InvalidArgument, noConn)
+	}
 	var data []byte
-	if c != nil {
-		if d, ok := c.keeper.(*client.Client); ok {
-			data = d.Welcome()
-		}
+	if d, ok := c.keeper.(*client.Client); ok {
+		data = d.Welcome()
 	}
 	if data == nil {
 		return none, Errorf(FailedPrecondition, "the server sent no reply to credentials")

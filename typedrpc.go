@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -33,10 +34,9 @@ type CallOptions struct {
 	// Reply receives the metadata that came back, also with an error. Calls
 	// that run at the same time need a Reply each.
 	Reply *Metadata
-	// FailFast makes a call fail with Unavailable, NotSent, when there is no
-	// link at the moment, instead of waiting for one, and keeps it from
-	// being sent again when its link is lost.
-	FailFast bool
+	// WithoutLink says what becomes of the call while there is no link. Its
+	// zero value is what the connection says, see DialOptions.WithoutLink.
+	WithoutLink LinkPolicy
 	// Retry goes before the method's and the connection's policy.
 	Retry *RetryPolicy
 	// Interceptors wrap the call inside those of the connection.
@@ -46,6 +46,30 @@ type CallOptions struct {
 	Key Key
 
 	fault *Error // what is wrong with the options: the call's error
+}
+
+// A LinkPolicy says what becomes of calls, streams and notifications while there is
+// no link. Its zero value is LinkDefault.
+type LinkPolicy uint8
+
+const (
+	// LinkDefault is what is said further up: of a call what its connection
+	// says, of a connection WaitForLink.
+	LinkDefault LinkPolicy = iota
+	// WaitForLink makes a call wait for a link as long as its context allows.
+	// One that has waited for ten seconds, and has no deadline, is logged.
+	WaitForLink
+	// FailFast makes a call fail with Unavailable, NotSent, when there is no
+	// link at the moment, and keeps it from being sent again when its session
+	// is lost.
+	FailFast
+)
+
+func (p LinkPolicy) check() error {
+	if p > FailFast {
+		return fmt.Errorf("WithoutLink %d is no LinkPolicy", p)
+	}
+	return nil
 }
 
 func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptions {
@@ -60,7 +84,12 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 	if more.Reply != nil {
 		o.Reply = more.Reply
 	}
-	o.FailFast = o.FailFast || more.FailFast
+	if more.WithoutLink != LinkDefault {
+		o.WithoutLink = more.WithoutLink
+	}
+	if err := more.WithoutLink.check(); err != nil {
+		o.fault = refuse(InvalidArgument, "CallOptions.%w", err)
+	}
 	if more.Key != (Key{}) {
 		o.Key = more.Key
 	}
@@ -87,7 +116,7 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 //
 // When ctx ends, Call returns at once and the handler's context ends soon
 // after. ctx's deadline travels with the call. Without a link the call waits
-// for one as long as ctx allows, see CallOptions.FailFast. Calls may be made by
+// for one as long as ctx allows, see LinkPolicy. Calls may be made by
 // any number of goroutines at once, also by handlers on the connection that
 // they serve: such a call never waits for what could be waiting for it, but
 // fails with ResourceExhausted or FailedPrecondition.
@@ -305,7 +334,7 @@ func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool)
 	case err != nil:
 		return false, err
 	case noWait && !t.intercepted():
-		busy, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.opts.FailFast})
+		busy, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.failFast(t.conn)})
 		if e != nil {
 			return busy, up(e, t.conn.codec)
 		}

@@ -44,6 +44,7 @@ type Client struct {
 
 	mu       sync.Mutex
 	state    Change
+	why      error    // the last link, or attempt, ended
 	changes  []Change // not told yet
 	telling  bool
 	min, max time.Duration    // window that the server gave for coming back
@@ -103,7 +104,7 @@ func New(ctx context.Context, o Options, owner engine.Owner) (*Client, error) {
 	var bits [16]byte
 	rand.Read(bits[:]) // never fails
 	d.client = hex.EncodeToString(bits[:])
-	d.o.Config.Heals = true
+	d.o.Config.Heals, d.o.Config.Lacks = true, d.lacks
 	d.conn = engine.New(context.WithoutCancel(ctx), &d.o.Config, session.Binary, owner, d)
 	context.AfterFunc(d.conn.Context(), o.Config.Detached.Stop)
 	d.ctx, d.stop = context.WithCancel(context.Background())

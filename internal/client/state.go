@@ -30,6 +30,17 @@ func (d *Client) State() State {
 	return d.state.State
 }
 
+// lacks says what the connection waits for while it has no link, and why the last
+// one, or the last attempt, ended.
+func (d *Client) lacks() (what string, why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state.State == Waiting {
+		return "the next attempt to connect, in " + time.Until(d.state.Next).Round(time.Millisecond).String(), d.why
+	}
+	return "an answer of " + d.state.URL, d.why
+}
+
 // change publishes a state. OnState is called on a goroutine that lives while
 // there is something to tell, so that it may use, and close, the connection.
 func (d *Client) change(s Change) {
@@ -40,6 +51,12 @@ func (d *Client) change(s Change) {
 
 func (d *Client) changeLocked(s Change) {
 	d.state = s
+	switch s.State {
+	case Waiting:
+		d.why = s.Err
+	case Connected:
+		d.why = nil
+	}
 	if d.o.OnState == nil {
 		return
 	}

@@ -185,7 +185,7 @@ func TestSignIn_zeroAndNil(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(reply, "hello")
 	_, err = zero.Reply(nil)
-	is.True(errors.Is(err, typedrpc.FailedPrecondition))
+	is.True(errors.Is(err, typedrpc.InvalidArgument))
 	for want, f := range map[string]func(){
 		"typedrpc: SignIn.Verify: the function is nil":  func() { zero.Verify(nil) },
 		"typedrpc: SignIn.Present: the function is nil": func() { zero.Present(nil) },

@@ -47,6 +47,8 @@ type Call struct {
 	failed   *status.Error // … the last one with this
 	resends  int           // after the loss of a session
 	counted  int           // bytes of the connection's account
+	told     uint32        // the last outage in which it was logged that it waits …
+	began    time.Time     // … which is since then; zero: it had a link
 
 	// the result, written before ready is signalled
 	ready chan struct{} // capacity 1 for Call, closed for a future

@@ -34,12 +34,13 @@ type Conn struct {
 	peer   peer             // what its other end announced …
 	bounds                  // … and of it what is read without the lock
 
-	outgoing // our calls, and the notifications' window
-	incoming // the peer's calls
-	outbox   // what waits for the writer
-	parts    // messages of which parts have come
-	sums     // bytes of all streams together
-	life     // how the connection ends
+	outgoing        // our calls, and the notifications' window
+	incoming        // the peer's calls
+	outbox          // what waits for the writer
+	parts           // messages of which parts have come
+	sums            // bytes of all streams together
+	life            // how the connection ends
+	outage   outage // while there is no link
 	lane     *lane
 
 	account flow.Account // of the server's ledger; has a lock of its own
@@ -55,6 +56,9 @@ type Config struct {
 	Intern   func(name []byte) string
 	Heals    bool // dialled: it outlives its sessions
 	Posted   bool // not a connection at all: one HTTP POST
+	// Lacks says what a connection without a link waits for, and what ended the
+	// last one, or the last attempt. nil: nobody is told.
+	Lacks func() (what string, why error)
 }
 
 // New makes a connection whose contexts derive from base. It has no session yet,

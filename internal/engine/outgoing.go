@@ -113,6 +113,7 @@ func (c *Conn) start(cl *Call) *status.Error {
 	}
 	cl.counted = counted
 	c.account.Force(counted)
+	c.waitsLocked(cl)
 	c.unlockAndWake()
 	return nil
 }

@@ -115,5 +115,6 @@ func (c *Conn) abandonCallsLocked() (t taken) {
 		t.notSent = append(t.notSent, it.call)
 	}
 	c.slots, c.held = 0, 0
+	c.outage.backLocked() // nothing waits any more
 	return t
 }

@@ -46,7 +46,11 @@ func (c *Conn) LinkUp(sess *session.Session) {
 	if c.sess == sess && c.drained != nil {
 		sess.GoAway(c.bye)
 	}
-	c.linkLocked(c.linkedLocked())
+	linked := c.linkedLocked()
+	c.linkLocked(linked)
+	if linked {
+		c.outage.backLocked()
+	}
 	c.checkIdleLocked()
 }
 
@@ -79,6 +83,7 @@ func (c *Conn) LinkDown() {
 		it = next
 	}
 	refused := c.admitLocked()
+	c.outLocked()
 	c.checkIdleLocked()
 	c.mu.Unlock()
 	refused.settleEach()
@@ -137,6 +142,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.creditors = nil
 	c.dropLaneLocked()
 	failed := c.interruptLocked(c.config.Heals && !c.closing)
+	c.outLocked()
 	c.movedLocked()
 	c.checkIdleLocked()
 	c.mu.Unlock()
