@@ -87,7 +87,7 @@ type Options struct {
 	// Credentials asks the program for credentials, as they travel; size is what
 	// they were before they were wrapped. nil: there are none.
 	Credentials func(ctx context.Context) (creds []byte, size int, err error)
-	// Reply unwraps the server's reply to them.
+	// Reply unwraps the server's reply to them, and the data of its refusal.
 	Reply func(raw []byte) ([]byte, error)
 	// Chosen is told the subprotocol that the first handshake chose, before
 	// anything of the peer is handled.

@@ -197,14 +197,21 @@ func (d *Client) serve(carrier *session.Carrier, keepAlive time.Duration, resume
 
 // Refused is called by the reader when the server refused the HELLO.
 func (d *Client) Refused(b *wire.ErrorBody) {
-	e := refusedBy(b)
+	e := d.refusedBy(b)
 	d.mu.Lock()
 	d.refused = e
 	d.mu.Unlock()
 }
 
-func refusedBy(b *wire.ErrorBody) *status.Error {
-	return status.FromPeer(b.Code, b.Message, b.Fault, flow.Hint(b.RetryAfter), b.Data, true)
+// refusedBy is the error that an answer to credentials says. What its data cannot be
+// is none, and then it is of no fault.
+func (d *Client) refusedBy(b *wire.ErrorBody) *status.Error {
+	fault := b.Fault
+	data, err := d.o.Reply(b.Data)
+	if err != nil {
+		data, fault = nil, ""
+	}
+	return status.FromPeer(b.Code, b.Message, fault, flow.Hint(b.RetryAfter), data, true)
 }
 
 // refusedError is what the server said instead of WELCOME.

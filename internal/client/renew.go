@@ -132,7 +132,7 @@ func (d *Client) AuthOK(b wire.AuthOKBody) error {
 		return engine.ProtocolError("AUTH_OK without AUTH")
 	}
 	if b.Error != nil {
-		e := refusedBy(b.Error)
+		e := d.refusedBy(b.Error)
 		e.Outcome = status.Answered
 		d.settle(true, e)
 		return nil

@@ -210,6 +210,9 @@ func TestAuthenticate_otherCodec(t *testing.T) {
 
 	_, err = lab.Over{}.Dial(t, srv, &typedrpc.DialOptions{SignIn: as("banned"), Codecs: []typedrpc.Codec{hexed{}}})
 	is.True(errors.Is(err, typedrpc.PermissionDenied))
+	s, ok := banned.From(err)
+	is.True(ok)
+	is.Equal(s.Hint, "rules")
 }
 
 func TestCredentials_fail(t *testing.T) {
@@ -267,7 +270,7 @@ func TestIdentity_contextEnds(t *testing.T) {
 	})
 }
 
-// What Authenticate was given did not end with a plain peer.
+// What the function was given did not end with a plain peer.
 func TestAuthenticate_contextEndsWithThePeer(t *testing.T) {
 	for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
 		synctest.Test(t, func(t *testing.T) {
@@ -283,7 +286,7 @@ func TestAuthenticate_contextEndsWithThePeer(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(time.Hour)
 			if got.Err() == nil {
-				t.Errorf("dialect %v: Authenticate's context has not ended an hour after the connection did", d)
+				t.Errorf("dialect %v: the function's context has not ended an hour after the connection did", d)
 			}
 		})
 	}
@@ -307,7 +310,7 @@ func TestCredentials_panic(t *testing.T) {
 
 var sign = typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
 
-// An Identity's context that derived from Authenticate's ended with the
+// An Identity's context that derived from the function's ended with the
 // authentication, and with it the connection.
 func TestIdentity_contextOfAuthenticateLivesOn(t *testing.T) {
 	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
