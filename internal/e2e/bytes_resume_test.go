@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/matryer/is"
 
@@ -69,17 +70,23 @@ func TestTransfer_goesOn(t *testing.T) {
 		_, err := transfer.Send(ctx, c, up, 10, unsized{source()}, sending(10)) // of unknown length
 		is.NoErr(err)
 		is.Equal(sent[:2], []int64{10, -1})
+		synctest.Wait() // the handler before has returned
 		_, err = transfer.Send(ctx, c, up, 10, source(), sending(11))
 		is.True(errors.Is(err, typedrpc.FailedPrecondition))
 		is.True(strings.Contains(err.Error(), "begins at byte 11, and 10 bytes are here"))
+		synctest.Wait()                                       // the handler before has returned
 		_, err = transfer.Send(ctx, c, up, 10, source(), nil) // which does not know of it
 		is.True(errors.Is(err, typedrpc.FailedPrecondition))
+		synctest.Wait() // the handler before has returned
 		_, err = transfer.Send(ctx, c, up, 0, strings.NewReader("abc"), sending(4))
 		is.True(errors.Is(err, typedrpc.FailedPrecondition) || errors.Is(err, typedrpc.DataLoss) || errors.Is(err, typedrpc.InvalidArgument))
+		synctest.Wait() // the handler before has returned
 		_, err = transfer.Receive(ctx, c, down, 10, receiving(iotest.ErrReader(io.ErrClosedPipe)))
 		is.True(errors.Is(err, io.ErrClosedPipe))
+		synctest.Wait() // the handler before has returned
 		_, err = transfer.Receive(ctx, c, down, 10, receiving(&idleReader{}))
 		is.True(errors.Is(err, io.ErrNoProgress))
+		synctest.Wait() // the handler before has returned
 		r, err := transfer.Receive(ctx, c, down, 10, receiving(strings.NewReader("not those!")))
 		is.NoErr(err)
 		_, err = io.ReadAll(r)
