@@ -1,17 +1,14 @@
 package typedrpc_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"log"
-	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 
 	"github.com/typedrpc/typedrpc"
 )
@@ -53,73 +50,6 @@ func Example_askEveryClient() {
 	slices.SortFunc(all, func(a, b Status) int { return a.Busy - b.Busy })
 	fmt.Println(all, err)
 	// Output: [{ant 0} {bee 10} {cat 20}] <nil>
-}
-
-// A file goes from a client to a handler of the server, which answers when its
-// checksum was right.
-func ExampleUpload() {
-	type File struct {
-		Name string `json:"name"`
-	}
-	put := typedrpc.NewClientStream[File, typedrpc.Bytes, string]("files.put")
-
-	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, put, func(ctx context.Context, f File, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-		r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{MaxBytes: 1 << 20})
-		if err != nil {
-			return "", err
-		}
-		var stored bytes.Buffer
-		if _, err := io.Copy(&stored, r); err != nil {
-			return "", err // what came may be incomplete
-		}
-		return fmt.Sprintf("%s has %d of %d bytes, SHA-256 %.4x…", f.Name, stored.Len(), r.Total(), r.Sum()), nil
-	})
-	conn, stop := exampleConnect(mux, nil)
-	defer stop()
-
-	source := strings.NewReader(strings.Repeat("All work and no play. ", 4000))
-	receipt, err := typedrpc.Upload(context.Background(), conn, put, File{"draft.txt"}, source, &typedrpc.TransferOptions{
-		Progress: func(done, total int64) { fmt.Printf("sent %d of %d bytes\n", done, total) },
-	})
-	fmt.Println(receipt, err)
-	// Output:
-	// sent 0 of 88000 bytes
-	// sent 32000 of 88000 bytes
-	// sent 64000 of 88000 bytes
-	// sent 88000 of 88000 bytes
-	// draft.txt has 88000 of 88000 bytes, SHA-256 40bf871d… <nil>
-}
-
-// A download is an io.Reader, whose io.EOF says that the checksum was right.
-func ExampleDownload() {
-	get := typedrpc.NewServerStream[string, typedrpc.Bytes]("files.get")
-
-	mux := typedrpc.NewMux()
-	files := map[string]string{"hello.txt": "Hello, world!"}
-	typedrpc.Handle(mux, get, func(ctx context.Context, name string, send func(typedrpc.Bytes) error) error {
-		text, ok := files[name]
-		if !ok {
-			return typedrpc.Errorf(typedrpc.NotFound, "no file %q", name)
-		}
-		return typedrpc.SendReader(send, strings.NewReader(text), nil)
-	})
-	conn, stop := exampleConnect(mux, nil)
-	defer stop()
-
-	for _, name := range []string{"hello.txt", "bye.txt"} {
-		r, err := typedrpc.Download(context.Background(), conn, get, name, nil)
-		if err != nil {
-			fmt.Println(err)
-			continue
-		}
-		defer r.Close()
-		text, err := io.ReadAll(r)
-		fmt.Printf("%s %v, of %d bytes\n", text, err, r.Total())
-	}
-	// Output:
-	// Hello, world! <nil>, of 13 bytes
-	// not found: no file "bye.txt"
 }
 
 // Pay must not run twice, and its caller must be able to try again.
@@ -341,135 +271,4 @@ func ExampleRequest_OnItem() {
 	// 5 <nil>
 	// 4 <nil>
 	// 0 resource exhausted: two items are enough (may have run)
-}
-
-type message struct{ From, Text string }
-
-// chat is declared in a package that server and clients import.
-var chat = typedrpc.NewTopic[message]("chat", typedrpc.History(100, 0))
-
-// A room with a history: whoever comes late reads what was said before.
-func ExampleTopic() {
-	hub := typedrpc.NewHub(nil)
-	defer hub.Close()
-	mux := typedrpc.NewMux()
-	typedrpc.HandleTopic(mux, hub, chat, func(ctx context.Context, room string) error {
-		if room != "lobby" {
-			return typedrpc.Errorf(typedrpc.PermissionDenied, "the room %q is private", room)
-		}
-		return nil
-	})
-	hs := httptest.NewServer(&typedrpc.Server{Mux: mux})
-	defer hs.Close()
-
-	ctx := context.Background()
-	conn, err := typedrpc.Dial(ctx, hs.URL, nil)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer conn.Close()
-
-	typedrpc.Publish(ctx, hub, chat, "lobby", message{"ann", "is anybody here?"})
-	for e, err := range typedrpc.Subscribe(ctx, conn, chat, "lobby") {
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
-		fmt.Println(e.Value.From, "says:", e.Value.Text, e.History)
-		if !e.History {
-			break
-		}
-		typedrpc.Publish(ctx, hub, chat, "lobby", message{"bob", "yes"})
-	}
-	for _, err := range typedrpc.Subscribe(ctx, conn, chat, "office") {
-		fmt.Println(err)
-	}
-	// Output:
-	// ann says: is anybody here? true
-	// bob says: yes false
-	// permission denied: the room "office" is private
-}
-
-// After a gap the history comes again, and what is new since then. Here sessions
-// end with their links.
-func ExampleTopic_Restartable() {
-	hub := typedrpc.NewHub(nil)
-	defer hub.Close()
-	mux := typedrpc.NewMux()
-	typedrpc.HandleTopic(mux, hub, chat, nil)
-	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{Limits: typedrpc.Limits{Grace: -1}})
-	defer stop()
-
-	ctx := context.Background()
-	typedrpc.Publish(ctx, hub, chat, "lobby", message{"ann", "hello"})
-	for e, err := range typedrpc.Subscribe(ctx, conn, chat.Restartable(), "lobby") {
-		if errors.Is(err, typedrpc.Gap) {
-			fmt.Println("gap")
-			typedrpc.Publish(ctx, hub, chat, "lobby", message{"bob", "where are you?"})
-			continue
-		}
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
-		fmt.Println(e.Value.From, "says:", e.Value.Text, e.Missed)
-		if e.Value.From == "bob" {
-			break
-		}
-		if e.Missed == 0 {
-			conn.Reconnect() // as if the network had failed
-		}
-	}
-	// Output:
-	// ann says: hello 0
-	// gap
-	// ann says: hello -1
-	// bob says: where are you? 0
-}
-
-func ExamplePresence() {
-	hub := typedrpc.NewHub(nil)
-	defer hub.Close()
-	mux := typedrpc.NewMux()
-	typedrpc.HandleTopic(mux, hub, chat, nil)
-	login := typedrpc.NewSignIn[string, typedrpc.Empty]()
-	hs := httptest.NewServer(&typedrpc.Server{Mux: mux, SignIn: login.Verify(trustEverybody)})
-	defer hs.Close()
-
-	ctx := context.Background()
-	dial := func(name string) *typedrpc.Conn {
-		conn, err := typedrpc.Dial(ctx, hs.URL, &typedrpc.DialOptions{
-			SignIn: login.Present(func(context.Context) (string, error) { return name, nil }),
-		})
-		if err != nil {
-			panic(err)
-		}
-		return conn
-	}
-	ann, bob := dial("ann"), dial("bob")
-	defer ann.Close()
-	go func() {
-		for range typedrpc.Subscribe(ctx, bob, chat, "lobby") {
-		}
-	}()
-	for m, err := range typedrpc.Presence(ctx, ann, chat, "lobby") {
-		switch {
-		case err != nil:
-			fmt.Println(err)
-			return
-		case m.Left:
-			fmt.Println(m.Subject, "left")
-			return
-		}
-		fmt.Println(m.Subject, "is here")
-		bob.Close()
-	}
-	// Output:
-	// bob is here
-	// bob left
-}
-
-func trustEverybody(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, typedrpc.Empty, error) {
-	return typedrpc.Identity{Subject: *name}, typedrpc.Empty{}, nil
 }

@@ -2,6 +2,7 @@
 //
 //   - Pair connects a server and a client in memory, without sockets, HTTP or
 //     WebSocket: for tests of handlers.
+//   - Context is the context of a handler, for tests that call it as a function.
 //   - Network runs the real http.Server, WebSocket and Dial over connections in
 //     memory whose bytes it delays, loses, and cuts off: for tests of what
 //     happens when the network fails. Its hosts have names, and can be stopped

@@ -16,6 +16,8 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 var (
@@ -23,9 +25,9 @@ var (
 	gapUp    = typedrpc.NewClientStream[typedrpc.Empty, int, int]("gap.up")
 	gapWait  = typedrpc.NewClientStream[typedrpc.Empty, int, int]("gap.wait")
 	gapBoth  = typedrpc.NewBidiStream[string, int, int]("gap.both")
-	gapFetch = typedrpc.NewServerStream[typedrpc.Empty, typedrpc.Bytes]("gap.fetch")
-	gapStore = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, typedrpc.Empty]("gap.store")
-	gapTopic = typedrpc.NewTopic[string]("gap.topic")
+	gapFetch = transfer.NewDownload[typedrpc.Empty]("gap.fetch")
+	gapStore = transfer.NewUpload[typedrpc.Empty, typedrpc.Empty]("gap.store")
+	gapTopic = topic.New[string]("gap.topic", topic.WithPresence)
 )
 
 // gapMux has handlers that send one item and wait, and tell what their streams
@@ -70,14 +72,11 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		ended <- err
 		return err
 	})
-	typedrpc.Handle(mux, gapFetch, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
-		return typedrpc.SendReader(send, io.MultiReader(strings.NewReader("begin"), never{}), nil)
+	typedrpc.Handle(mux, gapFetch, func(_ context.Context, _ typedrpc.Empty, w *transfer.Writer) error {
+		return w.Send(io.MultiReader(strings.NewReader("begin"), never{}), nil)
 	})
-	typedrpc.Handle(mux, gapStore, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (typedrpc.Empty, error) {
-		r, err := typedrpc.NewReader(items, nil)
-		if err == nil {
-			_, err = io.Copy(io.Discard, r)
-		}
+	typedrpc.Handle(mux, gapStore, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (typedrpc.Empty, error) {
+		_, err := io.Copy(io.Discard, r)
 		ended <- err
 		return typedrpc.Empty{}, err
 	})
@@ -132,7 +131,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return err
 	},
 	"Subscribe": func(ctx context.Context, c typedrpc.Caller) error {
-		for _, err := range typedrpc.Subscribe(ctx, c, gapTopic, "") {
+		for _, err := range topic.Subscribe(ctx, c, gapTopic, "") {
 			if err != nil {
 				return err
 			}
@@ -140,7 +139,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return nil
 	},
 	"Presence": func(ctx context.Context, c typedrpc.Caller) error {
-		for _, err := range typedrpc.Presence(ctx, c, gapTopic, "") {
+		for _, err := range topic.Watch(ctx, c, gapTopic, "") {
 			if err != nil {
 				return err
 			}
@@ -148,7 +147,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return nil
 	},
 	"Download": func(ctx context.Context, c typedrpc.Caller) error {
-		r, err := typedrpc.Download(ctx, c, gapFetch, typedrpc.Empty{}, nil)
+		r, err := transfer.Receive(ctx, c, gapFetch, typedrpc.Empty{}, nil)
 		if err != nil {
 			return err
 		}
@@ -156,7 +155,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return err
 	},
 	"Upload": func(ctx context.Context, c typedrpc.Caller) error {
-		_, err := typedrpc.Upload(ctx, c, gapStore, typedrpc.Empty{}, never{}, nil)
+		_, err := transfer.Send(ctx, c, gapStore, typedrpc.Empty{}, never{}, nil)
 		return err
 	},
 	"Receive, intercepted": func(ctx context.Context, c typedrpc.Caller) error {
@@ -188,9 +187,9 @@ func gapTown(t *testing.T, d typedrpc.Dialect, ended chan error) (*lab.Town, *la
 	t.Helper()
 	l := lab.New()
 	l.Mux = gapMux(ended)
-	hub := typedrpc.NewHub(nil)
+	hub := new(topic.Hub)
 	t.Cleanup(func() { hub.Close() })
-	typedrpc.HandleTopic(l.Mux, hub, gapTopic, nil)
+	topic.Handle(l.Mux, hub, gapTopic, topic.Everybody)
 	w := &lab.Town{Srv: l.Server}
 	c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady, Mux: gapMux(ended)})
 	t.Cleanup(func() { c.Close() })

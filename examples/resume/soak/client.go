@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // work are the things that clients do, one after another.
@@ -124,7 +126,7 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"upload": func(ctx context.Context, c *typedrpc.Conn) error {
 		text := strings.Repeat("upload ", rand.IntN(40_000))
-		got, err := typedrpc.Upload(ctx, c, Put, typedrpc.Empty{}, strings.NewReader(text), nil)
+		got, err := transfer.Send(ctx, c, Put, typedrpc.Empty{}, strings.NewReader(text), nil)
 		if err == nil && got != fmt.Sprintf("%x", sha256.Sum256([]byte(text))) {
 			return wrong("the upload's checksum is another one")
 		}
@@ -132,7 +134,7 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"download": func(ctx context.Context, c *typedrpc.Conn) error {
 		size := rand.IntN(300_000)
-		r, err := typedrpc.Download(ctx, c, Get, size, nil)
+		r, err := transfer.Receive(ctx, c, Get, size, nil)
 		if err != nil {
 			return err
 		}
@@ -148,14 +150,14 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 		return err
 	},
 	"subscribe": func(ctx context.Context, c *typedrpc.Conn) error {
-		topic, left := Room, rand.IntN(50)
+		tp, left := Room, rand.IntN(50)
 		if left%2 == 0 {
-			topic = Bulletin
+			tp = Bulletin
 		}
 		if left%3 == 0 {
-			topic = topic.Restartable()
+			tp = BulletinOn
 		}
-		for _, err := range typedrpc.Subscribe(ctx, c, topic, key()) {
+		for _, err := range topic.Subscribe(ctx, c, tp, key()) {
 			if left%3 == 0 && errors.Is(err, typedrpc.Gap) {
 				continue
 			}
@@ -170,7 +172,7 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"presence": func(ctx context.Context, c *typedrpc.Conn) error {
 		left := rand.IntN(20)
-		for _, err := range typedrpc.Presence(ctx, c, Room, key()) {
+		for _, err := range topic.Watch(ctx, c, Room, key()) {
 			if err != nil {
 				return err
 			}

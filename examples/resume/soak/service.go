@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // Job is a call's request: some text, which comes back, and what to do before.
@@ -35,11 +37,13 @@ var (
 	Count    = typedrpc.NewServerStream[int, int]("count")
 	Sum      = typedrpc.NewClientStream[typedrpc.Empty, int, int]("sum")
 	Echo     = typedrpc.NewBidiStream[typedrpc.Empty, int, int]("echo")
-	Put      = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, string]("put")
-	Get      = typedrpc.NewServerStream[int, typedrpc.Bytes]("get")
+	Put      = transfer.NewUpload[typedrpc.Empty, string]("put")
+	Get      = transfer.NewDownload[int]("get")
 	Say      = typedrpc.NewMethod[string, typedrpc.Empty]("say")
-	Room     = typedrpc.NewTopic[string]("room", typedrpc.History(20, time.Minute), typedrpc.Slow(typedrpc.DropOldest))
-	Bulletin = typedrpc.NewTopic[string]("bulletin", typedrpc.Slow(typedrpc.LatestOnly))
+	Room     = topic.New[string]("room", topic.History(20, time.Minute), topic.DropOldest, topic.WithPresence)
+	Bulletin = topic.New[string]("bulletin", topic.LatestOnly)
+	// BulletinOn is the same for a loop that goes on.
+	BulletinOn = topic.New[string](Bulletin.Name(), topic.LatestOnly, topic.Restartable)
 )
 
 // Keyed calls are numbered, and each may run once.
@@ -60,7 +64,7 @@ const keys = 8
 
 func key() string { return fmt.Sprint("k", rand.IntN(keys)) }
 
-func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
+func serviceMux(hub *topic.Hub) *typedrpc.Mux {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Do, do)
 	typedrpc.Handle(mux, Repeat, do)
@@ -112,25 +116,21 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 			}
 		}
 	})
-	typedrpc.Handle(mux, Put, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-		r, err := typedrpc.NewReader(items, nil)
-		if err != nil {
-			return "", err
-		}
+	typedrpc.Handle(mux, Put, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
 		h := sha256.New()
 		if _, err := io.Copy(h, r); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("%x", h.Sum(nil)), nil
 	})
-	typedrpc.Handle(mux, Get, func(_ context.Context, size int, send func(typedrpc.Bytes) error) error {
-		return typedrpc.SendReader(send, strings.NewReader(strings.Repeat("x", size)), nil)
+	typedrpc.Handle(mux, Get, func(_ context.Context, size int, w *transfer.Writer) error {
+		return w.Send(strings.NewReader(strings.Repeat("x", size)), nil)
 	})
-	typedrpc.HandleTopic(mux, hub, Room, nil)
-	typedrpc.HandleTopic(mux, hub, Bulletin, nil)
+	topic.Handle(mux, hub, Room, topic.Everybody)
+	topic.Handle(mux, hub, Bulletin, topic.Everybody)
 	typedrpc.Handle(mux, Say, func(ctx context.Context, text string) (typedrpc.Empty, error) {
 		k := key()
-		return typedrpc.Empty{}, errors.Join(typedrpc.Publish(ctx, hub, Room, k, text), typedrpc.Publish(ctx, hub, Bulletin, k, text))
+		return typedrpc.Empty{}, errors.Join(topic.Publish(ctx, hub, Room, k, text), topic.Publish(ctx, hub, Bulletin, k, text))
 	})
 	return mux
 }

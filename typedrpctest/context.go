@@ -1,0 +1,55 @@
+package typedrpctest
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/typedrpc/typedrpc"
+)
+
+var (
+	tested   = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("typedrpctest.context")
+	identify = typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
+)
+
+// Context returns the context of a handler whose call came with metadata from a
+// client with an identity, so that a handler can be tested as a function:
+//
+//	price, err := shop.Price(typedrpctest.Context(t, typedrpc.Identity{Subject: "ann"}, nil), "plums")
+//
+// RequestFrom and ConnFrom find a request and a connection in it, which are real;
+// the client at the other end has no handlers. It ends with the test, or id's.
+func Context(t testing.TB, id typedrpc.Identity, metadata typedrpc.Metadata) context.Context {
+	t.Helper()
+	var mux typedrpc.Mux
+	begun, over := make(chan context.Context, 1), make(chan struct{})
+	typedrpc.Handle(&mux, tested, func(ctx context.Context, e typedrpc.Empty) (typedrpc.Empty, error) {
+		begun <- ctx
+		<-over
+		return e, nil
+	})
+	srv := &typedrpc.Server{Mux: &mux, SignIn: identify.Verify(
+		func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
+			return id, typedrpc.Empty{}, nil
+		},
+	)}
+	client, _, err := Dial(srv, nil)
+	if err != nil {
+		t.Fatalf("typedrpctest.Context: %v", err)
+	}
+	call := typedrpc.Go(context.Background(), client.With(typedrpc.CallOptions{Metadata: metadata}), tested, typedrpc.Empty{})
+	t.Cleanup(func() {
+		close(over)
+		<-call.Done()
+		client.Close()
+	})
+	select {
+	case ctx := <-begun:
+		return ctx
+	case <-call.Done():
+		_, err := call.Await(context.Background())
+		t.Fatalf("typedrpctest.Context: %v", err)
+		return nil
+	}
+}
