@@ -147,8 +147,8 @@ func (f callTrait) stream(s *spec) { f(s) }
 func (f anyTrait) method(s *spec)       { f(s) }
 func (f anyTrait) stream(s *spec)       { f(s) }
 func (f anyTrait) notification(s *spec) { f(s) }
-func (f anyTrait) TopicTrait()          {}
 func (f anyTrait) signIn(s *spec)       { f(s) }
+func (f anyTrait) TopicTrait()          {}
 
 // Idempotent says that running the method twice is the same as running it
 // once. Calls in flight when a connection is lost are then made again. A method is

@@ -57,6 +57,7 @@ type decl struct{ *spec }
 
 func (d decl) Engine() *engine.Decl     { return &d.spec.decl }
 func (d decl) Listed() bool             { return len(d.params) > 0 }
+func (d decl) Tagged(as seam.Decl)      { d.tags = as.(decl).tags }
 func (d decl) Check(c seam.Codec) error { return d.check(c) }
 
 func (d decl) Encode(c seam.Codec, dst []byte, v any) ([]byte, error) { return d.encode(c, dst, v) }

@@ -144,8 +144,9 @@ func Members[T any](h *Hub, t Topic[T], key string) ([]Member, error) {
 
 // Remove ends what a subject has of a key of t at this hub: its subscriptions, and
 // where it Watches. They fail with reason; nil: PermissionDenied. It returns how many
-// there were. A client may subscribe again, if the function that Handle was given
-// allows it. "" are those without a subject.
+// there were. One that was allowed and is only beginning is not among them, and a
+// client may subscribe again: have the function that Handle was given refuse it, before
+// Remove is called. "" are those without a subject.
 func Remove[T any](h *Hub, t Topic[T], key, subject string, reason error) (int, error) {
 	x, d, err := both(h, t)
 	if err != nil {

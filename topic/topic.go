@@ -65,7 +65,7 @@ func New[T any](name string, traits ...Trait) Topic[T] {
 			t.apply(d)
 		case flag:
 			t.apply(d)
-		case typedrpc.Trait:
+		case typedrpc.RequestTrait:
 			below = append(below, t)
 		default:
 			d.refuse("%T is none of the traits there are", t)
@@ -76,6 +76,7 @@ func New[T any](name string, traits ...Trait) Topic[T] {
 	}
 	d.items = seam.Declared(typedrpc.NewServerStream[string, T](name, below...))
 	d.presence = seam.Declared(typedrpc.NewServerStream[string, string](name + presenceSuffix))
+	d.presence.Tagged(d.items) // by which interceptors decide who may
 	if d.items.Listed() {
 		d.refuse("its request is a key, which has no members for Params to name")
 	}
@@ -112,7 +113,7 @@ func unsent(code typedrpc.Code, format string, args ...any) error {
 	return e
 }
 
-// A Trait is a fact about a topic: one of this package, or a typedrpc.Trait, such as
+// A Trait is a fact about a topic: one of this package, or a typedrpc.RequestTrait, such as
 // typedrpc.MaxSize.
 type Trait interface {
 	// TopicTrait does nothing: it makes a type a trait.
@@ -130,14 +131,14 @@ const (
 	// Disconnect ends the subscription with ResourceExhausted. It is the default:
 	// subscribing again is easy, and nobody overlooks the error as one overlooks a
 	// message that is missing.
-	Disconnect = Policy(hub.Disconnect)
+	Disconnect Policy = iota
 	// DropOldest drops the messages that have waited longest.
-	DropOldest = Policy(hub.DropOldest)
+	DropOldest
 	// DropNewest drops what does not fit any more.
-	DropNewest = Policy(hub.DropNewest)
+	DropNewest
 	// LatestOnly queues one message: each new one takes the place of the one before.
 	// It is for states, such as prices, of which only the last counts.
-	LatestOnly = Policy(hub.LatestOnly)
+	LatestOnly
 )
 
 // TopicTrait makes it a Trait.
@@ -155,7 +156,7 @@ func (p Policy) apply(d *declared) {
 	if p > LatestOnly {
 		d.refuse("%v is none of the policies", p)
 	}
-	d.decide(p.String(), hub.Do(p), 0)
+	d.decide(p.String(), hub.Do(p), 0) // which are in the same order
 }
 
 // decide gives the topic its policy.

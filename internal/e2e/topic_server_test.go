@@ -60,6 +60,32 @@ func TestTopic_access(t *testing.T) {
 	})
 }
 
+// Who is told of the tags of a topic sees them where somebody wants its presence, too.
+func TestTopic_tags(t *testing.T) {
+	type level int
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		var hub topic.Hub
+		defer hub.Close()
+		mux := typedrpc.NewMux(func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+			if l, _ := typedrpc.TagOf[level](r); l > 3 {
+				return nil, typedrpc.PermissionDenied
+			}
+			return next(ctx, r)
+		})
+		secret := topic.New[string]("test.secret", topic.WithPresence, typedrpc.Tag(level(5)))
+		topic.Handle(mux, &hub, secret, topic.Everybody)
+		srv := lab.TopicServer(func(*typedrpc.Mux) {})
+		srv.Mux = mux
+		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
+		e, p := lab.SubscribeTo(t.Context(), c, secret, "x", nil), lab.PresenceOf(t.Context(), c, secret, "x")
+		<-e.Done
+		<-p.Done
+		is.Equal(typedrpc.CodeOf(e.Err), typedrpc.PermissionDenied)
+		is.Equal(typedrpc.CodeOf(p.Err), typedrpc.PermissionDenied)
+	})
+}
+
 // Without WithPresence nobody is listed: a client of the declaration is told before
 // it asks, another one by the server, and the broker carries nothing of it.
 func TestTopic_withoutPresence(t *testing.T) {

@@ -24,6 +24,8 @@ type Decl interface {
 	Engine() *engine.Decl
 	// Listed reports whether it names its request's members, see typedrpc.Params.
 	Listed() bool
+	// Tagged gives it the tags of another one, see typedrpc.Tag.
+	Tagged(as Decl)
 	// Check asks a codec whether it can carry the declaration's types.
 	Check(c Codec) error
 	// Encode appends the message that v points to; Decode reads one into what v
