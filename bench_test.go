@@ -21,6 +21,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // The benchmarks measure whole round trips with client and server in one
@@ -373,8 +374,8 @@ func (fixedItems) Decode(data []byte, v any) error {
 var (
 	benchItems = typedrpc.NewServerStream[int, streamItem]("bench.items")
 	benchUp    = typedrpc.NewClientStream[typedrpc.Empty, streamItem, int]("bench.up")
-	benchGet   = typedrpc.NewServerStream[int, typedrpc.Bytes]("bench.get")
-	benchPut   = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, int]("bench.put")
+	benchGet   = transfer.NewDownload[int]("bench.get")
+	benchPut   = transfer.NewUpload[typedrpc.Empty, int]("bench.put")
 )
 
 func streamMux() *typedrpc.Mux {
@@ -398,14 +399,10 @@ func streamMux() *typedrpc.Mux {
 		}
 		return n, nil
 	})
-	typedrpc.Handle(mux, benchGet, func(ctx context.Context, n int, send func(typedrpc.Bytes) error) error {
-		return typedrpc.SendReader(send, bytes.NewReader(benchData[:n]), nil)
+	typedrpc.Handle(mux, benchGet, func(ctx context.Context, n int, w *transfer.Writer) error {
+		return w.Send(bytes.NewReader(benchData[:n]), nil)
 	})
-	typedrpc.Handle(mux, benchPut, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (int, error) {
-		r, err := typedrpc.NewReader(items, nil)
-		if err != nil {
-			return 0, err
-		}
+	typedrpc.Handle(mux, benchPut, func(ctx context.Context, _ typedrpc.Empty, r *transfer.Reader) (int, error) {
 		n, err := io.Copy(io.Discard, r)
 		return int(n), err
 	})
@@ -538,12 +535,12 @@ func BenchmarkBlocking(b *testing.B) {
 				}
 				bulk.Go(func() {
 					for ctx.Err() == nil {
-						typedrpc.Upload(ctx, c, benchPut, typedrpc.Empty{}, bytes.NewReader(benchData[:]), nil)
+						transfer.Send(ctx, c, benchPut, typedrpc.Empty{}, bytes.NewReader(benchData[:]), nil)
 					}
 				})
 				bulk.Go(func() {
 					for ctx.Err() == nil {
-						if r, err := typedrpc.Download(ctx, c, benchGet, len(benchData), nil); err == nil {
+						if r, err := transfer.Receive(ctx, c, benchGet, len(benchData), nil); err == nil {
 							io.Copy(io.Discard, r)
 							r.Close()
 						}

@@ -88,13 +88,7 @@ func (jsonCodec) Check(v any) error {
 // binary dialect, and as base64 in a string in the JSON-RPC dialect. As a
 // request, response or notification it is the codec's like any other type.
 //
-// Upload, Download, NewReader and SendReader transfer a file, or whatever an
-// io.Reader reads, as items of this type. The first byte of each item says what
-// follows:
-//
-//	0  the first item: the number of bytes to come, 8 bytes, big endian; or nothing, if it is unknown
-//	1  data, any number of items
-//	2  the last item: the SHA-256 of all data, 32 bytes
+// Package transfer carries files as items of this type.
 type Bytes []byte
 
 // append appends the item's payload.

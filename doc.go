@@ -66,7 +66,7 @@
 // returns a [Stream] for both directions. The items of one direction keep their
 // order; the two directions, and different streams, have none between them. The
 // end comes after all items: nil for a good one, the handler's error for
-// another. [Upload] and [Download] carry an io.Reader over a stream.
+// another. Package transfer carries files over streams.
 //
 // # Topics
 //

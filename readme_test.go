@@ -47,9 +47,10 @@ const documentPrelude = `var (
 // documentPackages are what fragments may import, by name.
 var documentPackages = map[string]string{
 	"context": "context", "errors": "errors", "fmt": "fmt", "log": "log", "slog": "log/slog",
-	"iter": "iter", "slices": "slices",
+	"io": "io", "iter": "iter", "os": "os", "slices": "slices", "strings": "strings",
 	"http": "net/http", "testing": "testing", "synctest": "testing/synctest", "time": "time",
 	"typedrpc": "github.com/typedrpc/typedrpc", "typedrpctest": "github.com/typedrpc/typedrpc/typedrpctest",
+	"transfer": "github.com/typedrpc/typedrpc/transfer",
 }
 
 // block is one fenced block of a Markdown document.

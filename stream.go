@@ -78,7 +78,7 @@ func NewBidiStream[Req, Up, Down any](name string, traits ...StreamTrait) BidiSt
 // share. It panics if next is nil.
 //
 // See Receive for what the loop sees of it. Only Receive restarts streams;
-// Download ends with the gap. For the handler each opening is a stream of its
+// transfer.Receive ends with the gap. For the handler each opening is a stream of its
 // own. The two declarations have one name, are the same to Handle,
 // and may both be called.
 func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req) ServerStream[Req, Item] {

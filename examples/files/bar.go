@@ -17,10 +17,11 @@ type bar struct {
 	began    time.Time
 	shown    time.Time // when the terminal's line was written
 	tenths   int64     // that were shown elsewhere
+	from     int64     // bytes that were there before
 }
 
 func newBar(w io.Writer, label string) *bar {
-	b := &bar{w: w, label: label, began: time.Now()}
+	b := &bar{w: w, label: label, began: time.Now(), from: -1}
 	if f, ok := w.(*os.File); ok {
 		info, err := f.Stat()
 		b.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
@@ -28,9 +29,12 @@ func newBar(w io.Writer, label string) *bar {
 	return b
 }
 
-// progress is a TransferOptions.Progress.
+// progress is the Progress of a SendOptions or ReceiveOptions.
 func (b *bar) progress(done, total int64) {
 	now := time.Now()
+	if b.from < 0 {
+		b.from = done
+	}
 	switch {
 	case b.terminal:
 		if now.Sub(b.shown) < 50*time.Millisecond && done != total {
@@ -47,7 +51,7 @@ func (b *bar) progress(done, total int64) {
 // text is what there is to say.
 func (b *bar) text(now time.Time, done, total int64) string {
 	const width = 20
-	speed := size(int64(float64(done) / max(now.Sub(b.began).Seconds(), 1e-3)))
+	speed := size(int64(float64(done-max(b.from, 0)) / max(now.Sub(b.began).Seconds(), 1e-3)))
 	if total <= 0 {
 		return fmt.Sprintf("%s, %s/s", size(done), speed)
 	}

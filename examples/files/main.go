@@ -11,13 +11,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 const usage = `usage: files [flags]                 a demonstration: server and client in one process
@@ -108,7 +108,7 @@ func put(ctx context.Context, w io.Writer, c *typedrpc.Conn, path string) error 
 	defer f.Close()
 	name := filepath.Base(path)
 	b := newBar(w, "put "+name)
-	receipt, err := typedrpc.Upload(ctx, c, Put, name, f, &typedrpc.TransferOptions{Progress: b.progress})
+	receipt, err := transfer.Send(ctx, c, Put, name, f, &transfer.SendOptions{Progress: b.progress})
 	b.end()
 	if err != nil {
 		return err
@@ -117,28 +117,49 @@ func put(ctx context.Context, w io.Writer, c *typedrpc.Conn, path string) error 
 	return nil
 }
 
-// get downloads a file to dest, which must not exist.
+// get downloads a file to dest, which must not exist. What came of one that broke off
+// is in dest with ".part" behind it, and is not sent again.
 func get(ctx context.Context, w io.Writer, c *typedrpc.Conn, name, dest string) (err error) {
-	b := newBar(w, "get "+name)
-	r, err := typedrpc.Download(ctx, c, Get, name, &typedrpc.TransferOptions{Progress: b.progress})
+	if _, err := os.Lstat(dest); err == nil {
+		return fmt.Errorf("%s is there already", dest)
+	}
+	f, err := os.OpenFile(dest+".part", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
+	keep := false
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil && !keep {
+			os.Remove(f.Name())
+		}
+	}()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	b := newBar(w, "get "+name)
+	r, err := transfer.Receive(ctx, c, Get, Fetch{name, info.Size()}, &transfer.ReceiveOptions{Prefix: f, Progress: b.progress})
+	if err != nil {
+		keep = info.Size() > 0 && interrupted(err)
+		return err
+	}
 	defer r.Close()
-	f, err := os.OpenFile(dest, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already", dest)
-	} else if err != nil {
-		return err
-	}
-	n, err := io.Copy(f, r) // nil only if the checksum was right
+	_, err = io.Copy(f, r) // nil only if the checksum of all of it was right
 	b.end()
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(dest)
+	if err != nil {
+		keep = interrupted(err)
 		return err
 	}
-	fmt.Fprintf(w, "fetched %s: %d bytes, SHA-256 %x\n", name, n, r.Sum())
+	if err := os.Rename(f.Name(), dest); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "fetched %s: %d bytes, SHA-256 %x\n", name, r.Total(), r.Sum())
 	return nil
+}
+
+// interrupted says that what came before err is good, and can be gone on with.
+func interrupted(err error) bool {
+	return errors.Is(err, typedrpc.Gap) || errors.Is(err, typedrpc.Unavailable) || errors.Is(err, context.Canceled) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // demo uploads a file to a server of its own and downloads it again.
@@ -178,11 +199,20 @@ func demo(ctx context.Context, w io.Writer, size int64) error {
 		}
 		fmt.Fprintf(w, "is it the same file? %t\n", same)
 
-		fmt.Fprintln(w, "\n3. What the server refuses.")
+		fmt.Fprintln(w, "\n3. Go on with a download that broke off.")
+		again := filepath.Join(dir, "again.mp4")
+		if err := part(holiday, again+".part", size/2); err != nil {
+			return err
+		}
+		if err := get(ctx, w, c, "holiday.mp4", again); err != nil {
+			return err
+		}
+
+		fmt.Fprintln(w, "\n4. What the server refuses.")
 		fmt.Fprintln(w, "a name that is taken:", put(ctx, io.Discard, c, holiday))
 		fmt.Fprintln(w, "a file that is too large:", put(ctx, io.Discard, c, film))
-		fmt.Fprintln(w, "a path:", get(ctx, io.Discard, c, "../film.mp4", back))
-		fmt.Fprintln(w, "a file that is not there:", get(ctx, io.Discard, c, "film.mp4", back))
+		fmt.Fprintln(w, "a path:", get(ctx, io.Discard, c, "../film.mp4", film+".back"))
+		fmt.Fprintln(w, "a file that is not there:", get(ctx, io.Discard, c, "film.mp4", film+".back"))
 		return ctx.Err()
 	})
 }
@@ -195,6 +225,21 @@ func generate(path string, n int64) error {
 	}
 	_, err = io.CopyN(f, rand.Reader, n)
 	return errors.Join(err, f.Close())
+}
+
+// part copies the first n bytes of a file.
+func part(from, to string, n int64) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(out, in, n)
+	return errors.Join(err, out.Close())
 }
 
 // equal compares the checksums of two files.

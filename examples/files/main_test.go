@@ -18,6 +18,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 func TestRun_demo(t *testing.T) {
@@ -34,6 +35,8 @@ func TestRun_demo(t *testing.T) {
 		"get holiday.mp4 [####################] 100 % of 3.0 MB",
 		"fetched holiday.mp4: 3000000 bytes, SHA-256 ",
 		"is it the same file? true",
+		"get holiday.mp4 [############........]  60 % of 3.0 MB",
+		"fetched holiday.mp4: 3000000 bytes, SHA-256 ",
 		`a name that is taken: already exists: there is a file "holiday.mp4" already`,
 		"a file that is too large: resource exhausted: ",
 		"a path: invalid argument: ",
@@ -131,18 +134,18 @@ func TestStore_names(t *testing.T) {
 	is.NoErr(os.Mkdir(filepath.Join(dir, "folder"), 0o755))
 	is.NoErr(os.Symlink("/etc/passwd", filepath.Join(dir, "passwd")))
 	for _, name := range []string{"", ".", "..", "../up", "a/b", "/etc/passwd", `a\b`, "C:x", ".hidden", "a\nb", "a\x00b", "\x1b[31m", strings.Repeat("x", 201)} {
-		_, err := typedrpc.Upload(t.Context(), c, Put, name, strings.NewReader("x"), nil)
+		_, err := transfer.Send(t.Context(), c, Put, name, strings.NewReader("x"), nil)
 		is.True(errors.Is(err, typedrpc.InvalidArgument)) // put
-		_, err = typedrpc.Download(t.Context(), c, Get, name, nil)
+		_, err = transfer.Receive(t.Context(), c, Get, Fetch{Name: name}, nil)
 		is.True(errors.Is(err, typedrpc.InvalidArgument)) // get
 	}
 	for _, name := range []string{"folder", "passwd"} {
-		_, err := typedrpc.Upload(t.Context(), c, Put, name, strings.NewReader("x"), nil)
+		_, err := transfer.Send(t.Context(), c, Put, name, strings.NewReader("x"), nil)
 		is.True(errors.Is(err, typedrpc.AlreadyExists))
-		_, err = typedrpc.Download(t.Context(), c, Get, name, nil)
+		_, err = transfer.Receive(t.Context(), c, Get, Fetch{Name: name}, nil)
 		is.True(err != nil) // no way out of the directory
 	}
-	receipt, err := typedrpc.Upload(t.Context(), c, Put, "größe 1.txt", strings.NewReader("x"), nil)
+	receipt, err := transfer.Send(t.Context(), c, Put, "größe 1.txt", strings.NewReader("x"), nil)
 	is.NoErr(err)
 	is.Equal(receipt.Bytes, int64(1))
 }
@@ -150,8 +153,9 @@ func TestStore_names(t *testing.T) {
 func TestStore_keepsNothingOfWhatFails(t *testing.T) {
 	is := is.New(t)
 	dir, c := serveDir(t, 100_000)
-	put := func(items ...typedrpc.Bytes) error {
-		_, err := typedrpc.SendAll(t.Context(), c, Put, "x", typedrpc.Items(slices.Values(items)))
+	items := typedrpc.NewClientStream[string, typedrpc.Bytes, Receipt](Put.Name()) // what it is on the wire
+	put := func(all ...typedrpc.Bytes) error {
+		_, err := typedrpc.SendAll(t.Context(), c, items, "x", typedrpc.Items(slices.Values(all)))
 		return err
 	}
 	is.True(errors.Is(put(), typedrpc.DataLoss))
@@ -164,11 +168,11 @@ func TestStore_keepsNothingOfWhatFails(t *testing.T) {
 			item[0] = 1
 		}
 	}
-	_, err := typedrpc.SendAll(t.Context(), c, Put, "x", endless)
+	_, err := typedrpc.SendAll(t.Context(), c, items, "x", endless)
 	is.True(errors.Is(err, typedrpc.ResourceExhausted))
 
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err = typedrpc.Upload(ctx, c, Put, "x", source(func(p []byte) (int, error) { cancel(); return len(p), nil }), nil)
+	_, err = transfer.Send(ctx, c, Put, "x", source(func(p []byte) (int, error) { cancel(); return len(p), nil }), nil)
 	is.True(errors.Is(err, context.Canceled))
 
 	deadline := time.Now().Add(10 * time.Second) // the last handler may still be at it
@@ -191,7 +195,7 @@ func TestStore_race(t *testing.T) {
 	ended := make(chan error, 2)
 	for _, r := range []io.Reader{r1, r2} {
 		go func() {
-			_, err := typedrpc.Upload(t.Context(), c, Put, "x", r, nil)
+			_, err := transfer.Send(t.Context(), c, Put, "x", r, nil)
 			ended <- err
 		}()
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"net"
 	"net/http"
 	"os"
@@ -17,21 +16,29 @@ import (
 	"unicode"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // What client and server share.
 
-// Receipt says what was stored.
-type Receipt struct {
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
-}
+type (
+	// Receipt says what was stored.
+	Receipt struct {
+		Bytes  int64  `json:"bytes"`
+		SHA256 string `json:"sha256"`
+	}
+	// Fetch asks for a file, of which the first Offset bytes are there already.
+	Fetch struct {
+		Name   string `json:"name"`
+		Offset int64  `json:"offset,omitempty"`
+	}
+)
 
 var (
 	// Put stores a file under a name that is not taken.
-	Put = typedrpc.NewClientStream[string, typedrpc.Bytes, Receipt]("files.put")
+	Put = transfer.NewUpload[string, Receipt]("files.put")
 	// Get sends the file with a name.
-	Get = typedrpc.NewServerStream[string, typedrpc.Bytes]("files.get")
+	Get = transfer.NewDownload[Fetch]("files.get")
 )
 
 // store keeps files in one directory.
@@ -40,12 +47,11 @@ type store struct {
 	max  int64    // bytes of a file
 }
 
-func (s *store) put(_ context.Context, name string, items iter.Seq2[typedrpc.Bytes, error]) (Receipt, error) {
+func (s *store) put(_ context.Context, name string, r *transfer.Reader) (Receipt, error) {
 	if err := s.vacant(name); err != nil {
 		return Receipt{}, err // before anything was sent
 	}
-	r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{MaxBytes: s.max})
-	if err != nil {
+	if err := r.Begin(&transfer.ReceiveOptions{MaxBytes: s.max}); err != nil {
 		return Receipt{}, err
 	}
 	partial := ".partial-" + rand.Text()
@@ -67,7 +73,8 @@ func (s *store) put(_ context.Context, name string, items iter.Seq2[typedrpc.Byt
 	return Receipt{n, hex.EncodeToString(r.Sum())}, nil
 }
 
-func (s *store) get(_ context.Context, name string, send func(typedrpc.Bytes) error) error {
+func (s *store) get(_ context.Context, want Fetch, w *transfer.Writer) error {
+	name := want.Name
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -83,7 +90,7 @@ func (s *store) get(_ context.Context, name string, send func(typedrpc.Bytes) er
 		return err
 	}
 	defer f.Close()
-	return typedrpc.SendReader(send, f, nil)
+	return w.Send(f, &transfer.SendOptions{Offset: want.Offset})
 }
 
 // vacant says why nothing can be stored under name.

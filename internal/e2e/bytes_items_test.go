@@ -17,6 +17,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // What is in each item of a transfer, by its first byte.
@@ -28,10 +29,19 @@ const (
 	pieceSize = 32_000 // bytes in an item, by default
 )
 
+// itemsPut and itemsGet are the streams that bytesPut and bytesGet are on the wire.
+var (
+	itemsPut = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, string](bytesPut.Name())
+	itemsGet = typedrpc.NewServerStream[int, typedrpc.Bytes](bytesGet.Name())
+)
+
 // head, data and end are items as any peer may write them.
 func head(total uint64) typedrpc.Bytes {
 	return binary.BigEndian.AppendUint64(typedrpc.Bytes{partHead}, total)
 }
+
+// headFrom is the head of one that goes on at a byte.
+func headFrom(total, at uint64) typedrpc.Bytes { return binary.BigEndian.AppendUint64(head(total), at) }
 
 func data(text string) typedrpc.Bytes { return append(typedrpc.Bytes{partData}, text...) }
 
@@ -55,6 +65,9 @@ var badTransfers = map[string]struct {
 	"empty item first":  {[]typedrpc.Bytes{{}}, typedrpc.InvalidArgument, "does not begin"},
 	"empty item":        {[]typedrpc.Bytes{head(3), {}}, typedrpc.InvalidArgument, "is empty"},
 	"short head":        {[]typedrpc.Bytes{head(3)[:8]}, typedrpc.InvalidArgument, "head has 8 bytes"},
+	"begins elsewhere":  {[]typedrpc.Bytes{headFrom(5, 2)}, typedrpc.FailedPrecondition, "begins at byte 2, and 0 bytes are here"},
+	"offset too large":  {[]typedrpc.Bytes{headFrom(5, 6)}, typedrpc.InvalidArgument, "announces 5 bytes, from 6 on"},
+	"offset, negative":  {[]typedrpc.Bytes{headFrom(1<<64-1, 1<<63)}, typedrpc.InvalidArgument, "from 9223372036854775808 on"},
 	"negative":          {[]typedrpc.Bytes{head(1 << 63)}, typedrpc.InvalidArgument, "announces 9223372036854775808 bytes"},
 	"two heads":         {[]typedrpc.Bytes{head(3), head(3)}, typedrpc.InvalidArgument, "kind 0"},
 	"unknown kind":      {[]typedrpc.Bytes{head(3), {3}}, typedrpc.InvalidArgument, "kind 3"},
@@ -66,14 +79,7 @@ var badTransfers = map[string]struct {
 func TestTransfer_malformed(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		limit := &typedrpc.TransferOptions{MaxBytes: 1000}
-		receive := func(items iter.Seq2[typedrpc.Bytes, error]) error {
-			r, err := typedrpc.NewReader(items, limit)
-			if err == nil {
-				_, err = io.Copy(io.Discard, r)
-			}
-			return err
-		}
+		limit := &transfer.ReceiveOptions{MaxBytes: 1000}
 		names := slices.Collect(func(yield func(string) bool) {
 			for name := range badTransfers {
 				if !yield(name) {
@@ -82,10 +88,14 @@ func TestTransfer_malformed(t *testing.T) {
 			}
 		})
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-			return "", receive(items)
+		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+			err := r.Begin(limit)
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+			}
+			return "", err
 		})
-		typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, itemsGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
 			for _, item := range badTransfers[names[n]].items {
 				if err := send(item); err != nil {
 					return err
@@ -97,11 +107,11 @@ func TestTransfer_malformed(t *testing.T) {
 		defer c.Close()
 		for i, name := range names {
 			test := badTransfers[name]
-			_, err := typedrpc.SendAll(t.Context(), c, bytesPut, typedrpc.Empty{}, typedrpc.Items(slices.Values(test.items)))
+			_, err := typedrpc.SendAll(t.Context(), c, itemsPut, typedrpc.Empty{}, typedrpc.Items(slices.Values(test.items)))
 			is.Equal(typedrpc.CodeOf(err), test.code)         // up
 			is.True(strings.Contains(err.Error(), test.text)) // up, says why
 
-			r, err := typedrpc.Download(t.Context(), c, bytesGet, i, limit)
+			r, err := transfer.Receive(t.Context(), c, bytesGet, i, limit)
 			if err == nil {
 				_, err = io.Copy(io.Discard, r)
 			}
@@ -123,15 +133,15 @@ func TestDownload_itemAfterTheEnd(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesGet, func(_ context.Context, _ int, send func(typedrpc.Bytes) error) error {
-			if err := typedrpc.SendReader(send, strings.NewReader("abc"), nil); err != nil {
+		typedrpc.Handle(mux, itemsGet, func(_ context.Context, _ int, send func(typedrpc.Bytes) error) error {
+			if err := transfer.NewWriter(send).Send(strings.NewReader("abc"), nil); err != nil {
 				return err
 			}
 			return send(data("d"))
 		})
 		c, s := bytesPair(t, d, mux)
 		defer c.Close()
-		r, err := typedrpc.Download(t.Context(), c, bytesGet, 0, nil)
+		r, err := transfer.Receive(t.Context(), c, bytesGet, 0, nil)
 		is.NoErr(err)
 		_, err = io.ReadAll(r)
 		is.True(errors.Is(err, typedrpc.Internal))
@@ -150,7 +160,7 @@ func TestBytes_payload(t *testing.T) {
 				return next(ctx, r)
 			}
 			mux := typedrpc.NewMux(watch)
-			typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+			typedrpc.Handle(mux, itemsPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 				var all []byte
 				for item, err := range items {
 					if err != nil {
@@ -162,7 +172,7 @@ func TestBytes_payload(t *testing.T) {
 			})
 			c, _ := bytesPair(t, d, mux)
 			defer c.Close()
-			answer, err := typedrpc.SendAll(t.Context(), c, bytesPut, typedrpc.Empty{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{{0, 0xff, '?'}, nil})))
+			answer, err := typedrpc.SendAll(t.Context(), c, itemsPut, typedrpc.Empty{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{{0, 0xff, '?'}, nil})))
 			is.NoErr(err)
 			is.Equal(answer, "00ff3f")
 			is.Equal(seen, []string{want, map[typedrpc.Dialect]string{typedrpc.Binary: "", typedrpc.Text: `""`}[d]})
@@ -184,11 +194,11 @@ func TestForward_bytesToTheOtherDialect(t *testing.T) {
 		c, _ := bytesPair(t, typedrpc.Binary, proxy)
 		defer c.Close()
 		for _, item := range []string{"plain", `""},"id":1,"x":{}`} {
-			_, err := typedrpc.SendAll(t.Context(), c, bytesPut, typedrpc.Empty{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{typedrpc.Bytes(item)})))
+			_, err := typedrpc.SendAll(t.Context(), c, itemsPut, typedrpc.Empty{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{typedrpc.Bytes(item)})))
 			is.True(errors.Is(err, typedrpc.InvalidArgument))
 			is.True(strings.Contains(err.Error(), "cannot forward"))
 		}
-		_, err := typedrpc.Upload(t.Context(), backend, bytesPut, typedrpc.Empty{}, strings.NewReader("x"), nil)
+		_, err := transfer.Send(t.Context(), backend, bytesPut, typedrpc.Empty{}, strings.NewReader("x"), nil)
 		is.NoErr(err) // the link is well
 	})
 }
@@ -243,7 +253,8 @@ func FuzzBytes(f *testing.F) {
 			}
 		}
 		last := int64(-1)
-		r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{MaxBytes: 500, Progress: func(done, total int64) {
+		r := transfer.NewReader(items)
+		err := r.Begin(&transfer.ReceiveOptions{MaxBytes: 500, Progress: func(done, total int64) {
 			is.True(done >= last)
 			last = done
 		}})

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"net/http/httptest"
@@ -23,12 +22,13 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/transfer"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 var (
-	bytesPut  = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, string]("bytes.put")
-	bytesGet  = typedrpc.NewServerStream[int, typedrpc.Bytes]("bytes.get")
+	bytesPut  = transfer.NewUpload[typedrpc.Empty, string]("bytes.put")
+	bytesGet  = transfer.NewDownload[int]("bytes.get")
 	bytesBoth = typedrpc.NewBidiStream[typedrpc.Empty, typedrpc.Bytes, typedrpc.Bytes]("bytes.both")
 )
 
@@ -45,19 +45,15 @@ func hashOf(p []byte) string { return fmt.Sprintf("%x", sha256.Sum256(p)) }
 // noise as often as it is asked.
 func bytesMux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-		r, err := typedrpc.NewReader(items, nil)
-		if err != nil {
-			return "", err
-		}
+	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
 		p, err := io.ReadAll(r)
 		if err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("%d %x %s", r.Total(), r.Sum(), hashOf(p)), nil
 	})
-	typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
-		return typedrpc.SendReader(send, bytes.NewReader(noise(n)), nil)
+	typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, w *transfer.Writer) error {
+		return w.Send(bytes.NewReader(noise(n)), nil)
 	})
 	return mux
 }
@@ -83,10 +79,10 @@ func TestUpload(t *testing.T) {
 		for _, n := range []int{0, 1, pieceSize - 1, pieceSize, pieceSize + 1, 5_000_000} {
 			data := noise(n)
 			for _, conn := range []*typedrpc.Conn{c, s} {
-				answer, err := typedrpc.Upload(t.Context(), conn, bytesPut, typedrpc.Empty{}, bytes.NewReader(data), nil)
+				answer, err := transfer.Send(t.Context(), conn, bytesPut, typedrpc.Empty{}, bytes.NewReader(data), nil)
 				is.NoErr(err)
 				is.Equal(answer, fmt.Sprintf("%d %s %[2]s", n, hashOf(data)))
-				answer, err = typedrpc.Upload(t.Context(), conn, bytesPut, typedrpc.Empty{}, unsized{bytes.NewReader(data)}, nil)
+				answer, err = transfer.Send(t.Context(), conn, bytesPut, typedrpc.Empty{}, unsized{bytes.NewReader(data)}, nil)
 				is.NoErr(err)
 				is.Equal(answer, fmt.Sprintf("-1 %s %[1]s", hashOf(data)))
 			}
@@ -113,7 +109,7 @@ func TestDownload(t *testing.T) {
 		for _, n := range []int{0, 1, pieceSize, 5_000_000} {
 			data := noise(n)
 			for _, conn := range []*typedrpc.Conn{c, s} {
-				r, err := typedrpc.Download(t.Context(), conn, bytesGet, n, nil)
+				r, err := transfer.Receive(t.Context(), conn, bytesGet, n, nil)
 				is.NoErr(err)
 				is.Equal(r.Total(), int64(n))
 				got, err := io.ReadAll(iotest.HalfReader(r))
@@ -124,7 +120,7 @@ func TestDownload(t *testing.T) {
 				is.Equal(err, io.EOF) // again
 				is.NoErr(r.Close())
 
-				r, err = typedrpc.Download(t.Context(), conn, bytesGet, n, nil)
+				r, err = transfer.Receive(t.Context(), conn, bytesGet, n, nil)
 				is.NoErr(err)
 				var all bytes.Buffer
 				k, err := io.Copy(&all, r) // by WriteTo
@@ -144,14 +140,15 @@ func TestTransfer_overBidiStream(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, bytesBoth, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[typedrpc.Bytes, typedrpc.Bytes]) error {
 			for {
-				r, err := typedrpc.NewReader(s.All(), nil)
+				r := transfer.NewReader(s.All())
+				err := r.Begin(nil)
 				if errors.Is(err, io.ErrUnexpectedEOF) {
 					return nil // no more
 				}
 				if err != nil {
 					return err
 				}
-				if err := typedrpc.SendReader(s.Send, r, &typedrpc.TransferOptions{Total: r.Total()}); err != nil {
+				if err := transfer.NewWriter(s.Send).Send(r, &transfer.SendOptions{Total: r.Total()}); err != nil {
 					return err
 				}
 			}
@@ -163,10 +160,8 @@ func TestTransfer_overBidiStream(t *testing.T) {
 		defer s.Cancel()
 		for _, n := range []int{10, 100_000, 1} {
 			sent := make(chan error, 1)
-			go func() { sent <- typedrpc.SendReader(s.Send, bytes.NewReader(noise(n)), nil) }()
-			r, err := typedrpc.NewReader(s.All(), nil)
-			is.NoErr(err)
-			p, err := io.ReadAll(r)
+			go func() { sent <- transfer.NewWriter(s.Send).Send(bytes.NewReader(noise(n)), nil) }()
+			p, err := io.ReadAll(transfer.NewReader(s.All()))
 			is.NoErr(err)
 			is.NoErr(<-sent)
 			is.True(bytes.Equal(p, noise(n)))
@@ -182,33 +177,32 @@ func TestTransfer_progress(t *testing.T) {
 		is := is.New(t)
 		var seen []int64 // by the handler, done and total in turn
 		mux := bytesMux()
-		far := typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, typedrpc.Empty]("far")
-		typedrpc.Handle(mux, far, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (typedrpc.Empty, error) {
-			r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{Progress: func(done, total int64) { seen = append(seen, done, total) }})
-			if err != nil {
+		far := transfer.NewUpload[typedrpc.Empty, typedrpc.Empty]("far")
+		typedrpc.Handle(mux, far, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (typedrpc.Empty, error) {
+			if err := r.Begin(&transfer.ReceiveOptions{Progress: func(done, total int64) { seen = append(seen, done, total) }}); err != nil {
 				return typedrpc.Empty{}, err
 			}
-			_, err = io.Copy(io.Discard, r)
+			_, err := io.Copy(io.Discard, r)
 			return typedrpc.Empty{}, err
 		})
 		c, _ := bytesPair(t, d, mux)
 		defer c.Close()
 
 		var sent []int64
-		o := &typedrpc.TransferOptions{PieceSize: 100, Progress: func(done, total int64) { sent = append(sent, done, total) }}
-		_, err := typedrpc.Upload(t.Context(), c, far, typedrpc.Empty{}, bytes.NewReader(noise(250)), o)
+		o := &transfer.SendOptions{PieceSize: 100, Progress: func(done, total int64) { sent = append(sent, done, total) }}
+		_, err := transfer.Send(t.Context(), c, far, typedrpc.Empty{}, bytes.NewReader(noise(250)), o)
 		is.NoErr(err)
 		is.Equal(sent, []int64{0, 250, 100, 250, 200, 250, 250, 250})
 		is.Equal(seen, sent)
 
 		sent, seen = nil, nil
-		_, err = typedrpc.Upload(t.Context(), c, far, typedrpc.Empty{}, unsized{bytes.NewReader(noise(100))}, o)
+		_, err = transfer.Send(t.Context(), c, far, typedrpc.Empty{}, unsized{bytes.NewReader(noise(100))}, o)
 		is.NoErr(err)
 		is.Equal(sent, []int64{0, -1, 100, -1})
 		is.Equal(seen, sent)
 
 		sent, seen = nil, nil
-		_, err = typedrpc.Upload(t.Context(), c, far, typedrpc.Empty{}, strings.NewReader(""), o)
+		_, err = transfer.Send(t.Context(), c, far, typedrpc.Empty{}, strings.NewReader(""), o)
 		is.NoErr(err)
 		is.Equal(sent, []int64{0, 0}) // a bar has something to show
 		is.Equal(seen, sent)
@@ -224,27 +218,24 @@ func TestTransfer_sourceFails(t *testing.T) {
 		}
 		received, sent := make(chan error, 1), make(chan error, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesPut, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-			r, err := typedrpc.NewReader(items, nil)
-			if err == nil {
-				_, err = io.Copy(io.Discard, r)
-			}
+		typedrpc.Handle(mux, bytesPut, func(ctx context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+			_, err := io.Copy(io.Discard, r)
 			received <- err
 			return "", err
 		})
-		typedrpc.Handle(mux, bytesGet, func(_ context.Context, _ int, send func(typedrpc.Bytes) error) error {
-			err := typedrpc.SendReader(send, broken(), nil)
+		typedrpc.Handle(mux, bytesGet, func(_ context.Context, _ int, w *transfer.Writer) error {
+			err := w.Send(broken(), nil)
 			sent <- err
 			return typedrpc.Errorf(typedrpc.DataLoss, "cannot read: %w", err)
 		})
 		c, s := bytesPair(t, d, mux)
 		defer c.Close()
 
-		_, err := typedrpc.Upload(t.Context(), c, bytesPut, typedrpc.Empty{}, broken(), nil)
+		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, broken(), nil)
 		is.True(errors.Is(err, failure))
 		is.True(errors.Is(<-received, typedrpc.Canceled))
 
-		r, err := typedrpc.Download(t.Context(), c, bytesGet, 0, nil)
+		r, err := transfer.Receive(t.Context(), c, bytesGet, 0, nil)
 		is.NoErr(err)
 		n, err := io.Copy(io.Discard, r)
 		is.Equal(n, int64(100_000)) // all that was sent before
@@ -260,11 +251,11 @@ func TestTransfer_totalIsWrong(t *testing.T) {
 		c, _ := bytesPair(t, d, bytesMux())
 		defer c.Close()
 		for _, total := range []int64{99, 101} {
-			_, err := typedrpc.Upload(t.Context(), c, bytesPut, typedrpc.Empty{}, bytes.NewReader(noise(100)), &typedrpc.TransferOptions{Total: total})
+			_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, bytes.NewReader(noise(100)), &transfer.SendOptions{Total: total})
 			is.True(errors.Is(err, typedrpc.DataLoss)) // the sender sees it itself
 			is.True(strings.Contains(err.Error(), fmt.Sprintf("than the %d bytes", total)))
 		}
-		_, err := typedrpc.Upload(t.Context(), c, bytesPut, typedrpc.Empty{}, strings.NewReader(""), &typedrpc.TransferOptions{PieceSize: -1})
+		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, strings.NewReader(""), &transfer.SendOptions{PieceSize: -1})
 		is.True(errors.Is(err, typedrpc.InvalidArgument))
 	})
 }
@@ -273,20 +264,20 @@ func TestDownload_handlerRefuses(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
+		typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, w *transfer.Writer) error {
 			if n == 0 {
 				return typedrpc.NotFound
 			}
-			if err := typedrpc.SendReader(send, bytes.NewReader(noise(n)), nil); err != nil {
+			if err := w.Send(bytes.NewReader(noise(n)), nil); err != nil {
 				return err
 			}
 			return typedrpc.Aborted // after all of it
 		})
 		c, s := bytesPair(t, d, mux)
 		defer c.Close()
-		_, err := typedrpc.Download(t.Context(), c, bytesGet, 0, nil)
+		_, err := transfer.Receive(t.Context(), c, bytesGet, 0, nil)
 		is.True(errors.Is(err, typedrpc.NotFound)) // at once
-		r, err := typedrpc.Download(t.Context(), c, bytesGet, 10, nil)
+		r, err := transfer.Receive(t.Context(), c, bytesGet, 10, nil)
 		is.NoErr(err)
 		p, err := io.ReadAll(r)
 		is.Equal(len(p), 10)
@@ -300,15 +291,15 @@ func TestDownload_leftEarly(t *testing.T) {
 		is := is.New(t)
 		ended := make(chan error, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesGet, func(ctx context.Context, _ int, send func(typedrpc.Bytes) error) error {
-			err := typedrpc.SendReader(send, rand.NewChaCha8([32]byte{}), nil) // for ever
+		typedrpc.Handle(mux, bytesGet, func(ctx context.Context, _ int, w *transfer.Writer) error {
+			err := w.Send(rand.NewChaCha8([32]byte{}), nil) // for ever
 			ended <- errors.Join(err, ctx.Err())
 			return err
 		})
 		c, s := bytesPair(t, d, mux)
 		defer c.Close()
 
-		r, err := typedrpc.Download(t.Context(), c, bytesGet, 0, nil)
+		r, err := transfer.Receive(t.Context(), c, bytesGet, 0, nil)
 		is.NoErr(err)
 		_, err = io.ReadFull(r, make([]byte, 100_000))
 		is.NoErr(err)
@@ -319,14 +310,14 @@ func TestDownload_leftEarly(t *testing.T) {
 		is.True(errors.Is(err, typedrpc.Canceled))
 
 		ctx, cancel := context.WithCancel(t.Context())
-		r, err = typedrpc.Download(ctx, c, bytesGet, 0, nil)
+		r, err = transfer.Receive(ctx, c, bytesGet, 0, nil)
 		is.NoErr(err)
 		cancel()
 		_, err = io.Copy(io.Discard, r)
 		is.True(errors.Is(err, context.Canceled))
 		is.True(errors.Is(<-ended, context.Canceled))
 
-		r, err = typedrpc.Download(t.Context(), c, bytesGet, 0, &typedrpc.TransferOptions{MaxBytes: 50_000})
+		r, err = transfer.Receive(t.Context(), c, bytesGet, 0, &transfer.ReceiveOptions{MaxBytes: 50_000})
 		is.NoErr(err)
 		n, err := io.Copy(io.Discard, r)
 		is.True(n <= 50_000)
@@ -340,20 +331,19 @@ func TestUpload_answeredEarly(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-			r, err := typedrpc.NewReader(items, &typedrpc.TransferOptions{MaxBytes: 1000})
-			if err != nil {
+		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+			if err := r.Begin(&transfer.ReceiveOptions{MaxBytes: 1000}); err != nil {
 				return "", err
 			}
-			_, err = io.Copy(io.Discard, r)
+			_, err := io.Copy(io.Discard, r)
 			return "", err
 		})
 		c, s := bytesPair(t, d, mux)
 		defer c.Close()
-		_, err := typedrpc.Upload(t.Context(), c, bytesPut, typedrpc.Empty{}, rand.NewChaCha8([32]byte{}), nil) // for ever
+		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, rand.NewChaCha8([32]byte{}), nil) // for ever
 		is.True(errors.Is(err, typedrpc.ResourceExhausted))
 		source := bytes.NewReader(noise(5_000_000))
-		_, err = typedrpc.Upload(t.Context(), c, bytesPut, typedrpc.Empty{}, source, nil)
+		_, err = transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, source, nil)
 		is.True(errors.Is(err, typedrpc.ResourceExhausted)) // its total said so
 		is.True(strings.Contains(err.Error(), "5000000 bytes"))
 		is.True(source.Len() > 4_000_000)
@@ -364,15 +354,12 @@ func TestUpload_answeredEarly(t *testing.T) {
 // BenchmarkTransfer moves bytes over loopback, both ends in this process.
 func BenchmarkTransfer(b *testing.B) {
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-		r, err := typedrpc.NewReader(items, nil)
-		if err == nil {
-			_, err = io.Copy(io.Discard, r)
-		}
+	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+		_, err := io.Copy(io.Discard, r)
 		return "", err
 	})
-	typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, send func(typedrpc.Bytes) error) error {
-		return typedrpc.SendReader(send, io.LimitReader(zeros{}, int64(n)), nil)
+	typedrpc.Handle(mux, bytesGet, func(_ context.Context, n int, w *transfer.Writer) error {
+		return w.Send(io.LimitReader(zeros{}, int64(n)), nil)
 	})
 	hs := httptest.NewServer(&typedrpc.Server{Mux: mux})
 	defer hs.Close()
@@ -387,7 +374,7 @@ func BenchmarkTransfer(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := typedrpc.Upload(b.Context(), c, bytesPut, typedrpc.Empty{}, io.LimitReader(zeros{}, size), nil); err != nil {
+				if _, err := transfer.Send(b.Context(), c, bytesPut, typedrpc.Empty{}, io.LimitReader(zeros{}, size), nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -396,7 +383,7 @@ func BenchmarkTransfer(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				r, err := typedrpc.Download(b.Context(), c, bytesGet, size, nil)
+				r, err := transfer.Receive(b.Context(), c, bytesGet, size, nil)
 				if err == nil {
 					_, err = io.Copy(io.Discard, r)
 				}
@@ -420,7 +407,7 @@ func TestUpload_totalOfTheSource(t *testing.T) {
 	defer c.Close()
 	total := func(r io.Reader) int64 {
 		var said []int64
-		_, err := typedrpc.Upload(t.Context(), c, bytesPut, typedrpc.Empty{}, r, &typedrpc.TransferOptions{Progress: func(_, total int64) {
+		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, r, &transfer.SendOptions{Progress: func(_, total int64) {
 			said = append(said, total)
 		}})
 		is.NoErr(err)
@@ -466,24 +453,20 @@ func (i *idleReader) Read(p []byte) (int, error) {
 // A source that returned nothing and no error was read again for ever, also
 // when nobody wanted it any more.
 func TestTransfer_sourceWithoutProgress(t *testing.T) {
-	up := typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, int]("test.up")
-	down := typedrpc.NewServerStream[typedrpc.Empty, typedrpc.Bytes]("test.down")
+	up := transfer.NewUpload[typedrpc.Empty, int]("test.up")
+	down := transfer.NewDownload[typedrpc.Empty]("test.down")
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		ctx := t.Context()
 		mux := typedrpc.NewMux()
 		received, sent := make(chan error, 1), make(chan error, 1)
-		typedrpc.Handle(mux, up, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (int, error) {
-			r, err := typedrpc.NewReader(items, nil)
-			var n int64
-			if err == nil {
-				n, err = io.Copy(io.Discard, r)
-			}
+		typedrpc.Handle(mux, up, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (int, error) {
+			n, err := io.Copy(io.Discard, r)
 			received <- err
 			return int(n), err
 		})
-		typedrpc.Handle(mux, down, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
-			err := typedrpc.SendReader(send, &idleReader{}, nil)
+		typedrpc.Handle(mux, down, func(_ context.Context, _ typedrpc.Empty, w *transfer.Writer) error {
+			err := w.Send(&idleReader{}, nil)
 			sent <- err
 			return err
 		})
@@ -491,11 +474,11 @@ func TestTransfer_sourceWithoutProgress(t *testing.T) {
 		is.NoErr(err)
 		defer c.Close()
 
-		_, err = typedrpc.Upload(ctx, c, up, typedrpc.Empty{}, &idleReader{}, nil)
+		_, err = transfer.Send(ctx, c, up, typedrpc.Empty{}, &idleReader{}, nil)
 		is.True(errors.Is(err, io.ErrNoProgress))
 		is.True(<-received != nil)
 
-		r, err := typedrpc.Download(ctx, c, down, typedrpc.Empty{}, nil)
+		r, err := transfer.Receive(ctx, c, down, typedrpc.Empty{}, nil)
 		if err == nil { // its head has come
 			_, err = io.Copy(io.Discard, r)
 		}
@@ -504,7 +487,7 @@ func TestTransfer_sourceWithoutProgress(t *testing.T) {
 
 		// One that is idle now and then is none of those.
 		data := noise(300_000)
-		n, err := typedrpc.Upload(ctx, c, up, typedrpc.Empty{}, &idleReader{r: bytes.NewReader(data), times: 20}, nil)
+		n, err := transfer.Send(ctx, c, up, typedrpc.Empty{}, &idleReader{r: bytes.NewReader(data), times: 20}, nil)
 		is.NoErr(err)
 		is.NoErr(<-received)
 		is.Equal(n, len(data))

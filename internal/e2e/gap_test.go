@@ -16,6 +16,7 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 var (
@@ -23,8 +24,8 @@ var (
 	gapUp    = typedrpc.NewClientStream[typedrpc.Empty, int, int]("gap.up")
 	gapWait  = typedrpc.NewClientStream[typedrpc.Empty, int, int]("gap.wait")
 	gapBoth  = typedrpc.NewBidiStream[string, int, int]("gap.both")
-	gapFetch = typedrpc.NewServerStream[typedrpc.Empty, typedrpc.Bytes]("gap.fetch")
-	gapStore = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, typedrpc.Empty]("gap.store")
+	gapFetch = transfer.NewDownload[typedrpc.Empty]("gap.fetch")
+	gapStore = transfer.NewUpload[typedrpc.Empty, typedrpc.Empty]("gap.store")
 	gapTopic = typedrpc.NewTopic[string]("gap.topic")
 )
 
@@ -70,14 +71,11 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		ended <- err
 		return err
 	})
-	typedrpc.Handle(mux, gapFetch, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
-		return typedrpc.SendReader(send, io.MultiReader(strings.NewReader("begin"), never{}), nil)
+	typedrpc.Handle(mux, gapFetch, func(_ context.Context, _ typedrpc.Empty, w *transfer.Writer) error {
+		return w.Send(io.MultiReader(strings.NewReader("begin"), never{}), nil)
 	})
-	typedrpc.Handle(mux, gapStore, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (typedrpc.Empty, error) {
-		r, err := typedrpc.NewReader(items, nil)
-		if err == nil {
-			_, err = io.Copy(io.Discard, r)
-		}
+	typedrpc.Handle(mux, gapStore, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (typedrpc.Empty, error) {
+		_, err := io.Copy(io.Discard, r)
 		ended <- err
 		return typedrpc.Empty{}, err
 	})
@@ -148,7 +146,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return nil
 	},
 	"Download": func(ctx context.Context, c typedrpc.Caller) error {
-		r, err := typedrpc.Download(ctx, c, gapFetch, typedrpc.Empty{}, nil)
+		r, err := transfer.Receive(ctx, c, gapFetch, typedrpc.Empty{}, nil)
 		if err != nil {
 			return err
 		}
@@ -156,7 +154,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return err
 	},
 	"Upload": func(ctx context.Context, c typedrpc.Caller) error {
-		_, err := typedrpc.Upload(ctx, c, gapStore, typedrpc.Empty{}, never{}, nil)
+		_, err := transfer.Send(ctx, c, gapStore, typedrpc.Empty{}, never{}, nil)
 		return err
 	},
 	"Receive, intercepted": func(ctx context.Context, c typedrpc.Caller) error {

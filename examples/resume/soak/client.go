@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // work are the things that clients do, one after another.
@@ -124,7 +125,7 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"upload": func(ctx context.Context, c *typedrpc.Conn) error {
 		text := strings.Repeat("upload ", rand.IntN(40_000))
-		got, err := typedrpc.Upload(ctx, c, Put, typedrpc.Empty{}, strings.NewReader(text), nil)
+		got, err := transfer.Send(ctx, c, Put, typedrpc.Empty{}, strings.NewReader(text), nil)
 		if err == nil && got != fmt.Sprintf("%x", sha256.Sum256([]byte(text))) {
 			return wrong("the upload's checksum is another one")
 		}
@@ -132,7 +133,7 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"download": func(ctx context.Context, c *typedrpc.Conn) error {
 		size := rand.IntN(300_000)
-		r, err := typedrpc.Download(ctx, c, Get, size, nil)
+		r, err := transfer.Receive(ctx, c, Get, size, nil)
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // Job is a call's request: some text, which comes back, and what to do before.
@@ -35,8 +36,8 @@ var (
 	Count    = typedrpc.NewServerStream[int, int]("count")
 	Sum      = typedrpc.NewClientStream[typedrpc.Empty, int, int]("sum")
 	Echo     = typedrpc.NewBidiStream[typedrpc.Empty, int, int]("echo")
-	Put      = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, string]("put")
-	Get      = typedrpc.NewServerStream[int, typedrpc.Bytes]("get")
+	Put      = transfer.NewUpload[typedrpc.Empty, string]("put")
+	Get      = transfer.NewDownload[int]("get")
 	Say      = typedrpc.NewMethod[string, typedrpc.Empty]("say")
 	Room     = typedrpc.NewTopic[string]("room", typedrpc.History(20, time.Minute), typedrpc.Slow(typedrpc.DropOldest))
 	Bulletin = typedrpc.NewTopic[string]("bulletin", typedrpc.Slow(typedrpc.LatestOnly))
@@ -112,19 +113,15 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 			}
 		}
 	})
-	typedrpc.Handle(mux, Put, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
-		r, err := typedrpc.NewReader(items, nil)
-		if err != nil {
-			return "", err
-		}
+	typedrpc.Handle(mux, Put, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
 		h := sha256.New()
 		if _, err := io.Copy(h, r); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("%x", h.Sum(nil)), nil
 	})
-	typedrpc.Handle(mux, Get, func(_ context.Context, size int, send func(typedrpc.Bytes) error) error {
-		return typedrpc.SendReader(send, strings.NewReader(strings.Repeat("x", size)), nil)
+	typedrpc.Handle(mux, Get, func(_ context.Context, size int, w *transfer.Writer) error {
+		return w.Send(strings.NewReader(strings.Repeat("x", size)), nil)
 	})
 	typedrpc.HandleTopic(mux, hub, Room, nil)
 	typedrpc.HandleTopic(mux, hub, Bulletin, nil)
