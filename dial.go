@@ -343,19 +343,6 @@ func init() {
 		return in != nil && in.Ordered()
 	}
 	hook.Server = func(srv any) hook.ServerSums { return hook.ServerSums(srv.(*Server).s.Load().Snapshot()) }
-	hook.Hub = func(h any) hook.HubSums {
-		s := h.(*Hub).h.Snapshot()
-		sums := hook.HubSums{Rooms: s.Rooms, Idle: s.Idle, Watched: s.Watched, Announcing: s.Announcing, Channels: s.Channels}
-		for _, a := range s.Accounts {
-			sums.Accounts = append(sums.Accounts, hook.AccountSums(a))
-		}
-		return sums
-	}
-	hook.Room = func(h any, topic, key string) hook.RoomSums { return hook.RoomSums(h.(*Hub).h.Room(topic, key)) }
-	hook.Present = func(h any, topic, key string, by int, subjects ...string) {
-		h.(*Hub).h.Present(topic, key, by, subjects...)
-	}
-	hook.Deliver = func(h any, topic, key string, msg []byte) { h.(*Hub).h.Deliver(topic, key, msg) }
 	hook.Replay = func(cache any) hook.ReplaySums { return hook.ReplaySums(cache.(*ReplayCache).cache.Snapshot()) }
 }
 

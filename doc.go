@@ -70,12 +70,10 @@
 //
 // # Topics
 //
-// A [Topic] is published to by the server, on a [Hub], and subscribed to by
-// clients, by key: a room of a chat, a ticker's symbol. [Subscribe] ranges over
-// its events, [Presence] over who is subscribed. How much history a new
-// subscriber gets, and what happens to one that is slow, belongs to the
-// declaration: [History], [Slow]. An event is encoded once, however many
-// subscribe. A [Broker] carries topics between servers.
+// A topic is published to by the server, and subscribed to by clients, by key: a
+// room of a chat, a ticker's symbol. How much history a new subscriber gets, and
+// what happens to one that is slow, belongs to the declaration. An event is encoded
+// once, however many subscribe. See package topic.
 //
 // # Order and concurrency
 //
@@ -171,9 +169,9 @@
 // Streams in flight end, for both sides, with an error that is a [Gap]: items may
 // be missing. So do those that a peer which shuts down ends. Only the program
 // knows from where to go on. Its declaration can say it, with
-// [ServerStream.Restartable] or [Topic.Restartable]: then [Receive], [Subscribe]
-// and [Presence] open the stream again on the next session, and the gap is one
-// pair of the loop, which goes on if it continues:
+// [ServerStream.Restartable]: then [Receive] opens the stream again on the next
+// session, and the gap is one pair of the loop, which goes on if it continues. Topics
+// have a trait for it.
 //
 //	type PricesRequest struct{ After int }
 //	type Price struct{ Seq, Cents int }

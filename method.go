@@ -92,7 +92,6 @@ type spec struct {
 	pool       sync.Pool
 	check      func(Codec) error
 	up, down   sync.Pool // of what streams encode and decode, *Up and *Down
-	topic      *topicTraits
 	tags       []any
 
 	decl engine.Decl // all that the engine knows of it
@@ -110,7 +109,8 @@ type Trait interface {
 type RequestTrait interface {
 	CallTrait
 	NotificationTrait
-	topic(*spec)
+	// TopicTrait does nothing: it makes the trait one that package topic takes.
+	TopicTrait()
 }
 
 // A CallTrait is a fact about a method or a stream.
@@ -147,8 +147,8 @@ func (f callTrait) stream(s *spec) { f(s) }
 func (f anyTrait) method(s *spec)       { f(s) }
 func (f anyTrait) stream(s *spec)       { f(s) }
 func (f anyTrait) notification(s *spec) { f(s) }
-func (f anyTrait) topic(s *spec)        { f(s) }
 func (f anyTrait) signIn(s *spec)       { f(s) }
+func (f anyTrait) TopicTrait()          {}
 
 // Idempotent says that running the method twice is the same as running it
 // once. Calls in flight when a connection is lost are then made again. A method is

@@ -2,16 +2,25 @@ package typedrpc
 
 import (
 	"context"
+	"io"
 
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/seam"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // What packages topic and transfer use of this one, see package seam.
 func init() {
+	seam.Declared = func(stream any) seam.Decl { return decl{stream.(interface{ untyped() *spec }).untyped()} }
 	seam.Open = func(ctx context.Context, caller, stream, req any) (func(any) error, func(), error) {
-		c, s, err := called(caller, stream)
-		if err != nil {
-			return nil, nil, err
+		s := stream.(interface{ untyped() *spec }).untyped()
+		c, _ := caller.(Caller)
+		if c == nil {
+			return nil, nil, errNoCaller
+		}
+		if s == nil {
+			return nil, nil, refuse(InvalidArgument, "the declaration was not made by a function, such as NewDownload")
 		}
 		x, err := open(ctx, c, s, req)
 		if err != nil {
@@ -19,19 +28,82 @@ func init() {
 		}
 		return func(item any) error { _, err := x.recv(item, nil); return err }, (&Stream[Empty, Empty]{x: x}).Cancel, nil
 	}
+	seam.Serve = func(mux any, d seam.Decl, begin func(context.Context, *engine.Stream, string) (engine.Resumer, error)) {
+		m, s := mux.(*Mux), d.(decl).spec
+		m.add(&entry{spec: s, serve: serveResumed(s, begin, len(m.interceptors) > 0)})
+	}
+	seam.Follow = func(ctx context.Context, caller any, d seam.Decl, restarts bool, key string, item any,
+		each func(engine.Item, bool) (bool, error), fail func(error) bool) {
+		c, _ := caller.(Caller)
+		if c == nil {
+			fail(errNoCaller)
+			return
+		}
+		l := loop{caller: c, spec: d.(decl).spec, restarts: restarts}
+		l.run(ctx, func(bool) any { return &key }, func(x face) (Raw, error) { return nil, l.follow(x, item, each) }, fail)
+	}
+	seam.Conn = func(c *engine.Conn) any { return connOf(c) }
+	seam.Lift = func(err error) error { return lift(err, nil) }
+	seam.Lower = func(err error) *status.Error { return lower(asError(err)) }
+	seam.Down = down
 }
+
+var errNoCaller = refuse(InvalidArgument, "the Caller is nil")
 
 func (s ServerStream[Req, Item]) untyped() *spec { return s.spec }
 
-// called is whom a stream is called at, and which.
-func called(caller, stream any) (Caller, *spec, error) {
-	c, _ := caller.(Caller)
-	s := stream.(interface{ untyped() *spec }).untyped()
-	switch {
-	case c == nil:
-		return nil, nil, refuse(InvalidArgument, "the Caller is nil")
-	case s == nil:
-		return nil, nil, refuse(InvalidArgument, "the declaration was not made by a function, such as NewDownload")
+// decl is a declaration as package topic knows it.
+type decl struct{ *spec }
+
+func (d decl) Engine() *engine.Decl     { return &d.spec.decl }
+func (d decl) Listed() bool             { return len(d.params) > 0 }
+func (d decl) Tagged(as seam.Decl)      { d.tags = as.(decl).tags }
+func (d decl) Check(c seam.Codec) error { return d.check(c) }
+
+func (d decl) Encode(c seam.Codec, dst []byte, v any) ([]byte, error) { return d.encode(c, dst, v) }
+
+func (d decl) Decode(c seam.Codec, data []byte, v any) error { return d.decode(c, data, v) }
+
+// serveResumed is the handler of a stream whose request is a string. It returns when
+// what begin has begun rests, unless interceptors wait for its end.
+func serveResumed(s *spec, begin func(context.Context, *engine.Stream, string) (engine.Resumer, error), wrapped bool) func(context.Context, *Request) (*buf.Buf, error) {
+	return func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var key string
+		if err := r.decode(s, &key); err != nil {
+			return nil, err
+		}
+		h, err := begin(ctx, r.stream, key)
+		switch {
+		case err != nil:
+		case wrapped:
+			err = r.stream.Attend(ctx, h)
+		default:
+			r.stream.Entrust(h)
+			err = h.Resume(ctx)
+		}
+		return nil, lift(err, r.Conn.codec)
 	}
-	return c, s, nil
+}
+
+// follow receives the items of one opening of a loop.
+func (l *loop) follow(x face, item any, each func(about engine.Item, afterGap bool) (bool, error)) error {
+	for {
+		if l.left {
+			return errLeft
+		}
+		about, err := x.recv(item, nil)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		afterGap := l.came()
+		l.left = true
+		stay, err := each(about, afterGap)
+		l.left = !stay && err == nil
+		if err != nil {
+			return err
+		}
+	}
 }

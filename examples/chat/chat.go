@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // What the page and the server have in common.
@@ -47,14 +48,14 @@ var (
 	// Room has the messages, by room. Somebody on a bad line wants to know
 	// what is being said now, and that something is missing before it: hence
 	// DropOldest, and not Disconnect or WaitAtMost.
-	Room = typedrpc.NewTopic[Message]("chat.room",
-		typedrpc.History(50, 24*time.Hour), typedrpc.Slow(typedrpc.DropOldest))
+	Room = topic.New[Message]("chat.room",
+		topic.History(50, 24*time.Hour), topic.DropOldest, topic.WithPresence)
 
 	// Type says that its sender is typing in a room, and Typing tells the
 	// names to the others. A page says it every few seconds and forgets it as
 	// soon: so there is nothing to take back, and an old notice is worthless.
 	Type   = typedrpc.NewNotification[string]("chat.type")
-	Typing = typedrpc.NewTopic[string]("chat.typing", typedrpc.Slow(typedrpc.LatestOnly))
+	Typing = topic.New[string]("chat.typing", topic.LatestOnly)
 )
 
 const (
@@ -66,11 +67,11 @@ var rooms = []string{"lobby", "go", "music", "cooking"}
 
 // newMux returns the chat's procedures. All that it keeps is in the hub: who is
 // where, and the last messages of each room.
-func newMux(hub *typedrpc.Hub) *typedrpc.Mux {
+func newMux(hub *topic.Hub) *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	mayEnter := func(_ context.Context, room string) error { return checkRoom(room) }
-	typedrpc.HandleTopic(mux, hub, Room, mayEnter)
-	typedrpc.HandleTopic(mux, hub, Typing, mayEnter)
+	mayEnter := func(_ context.Context, a topic.Access) error { return checkRoom(a.Key) }
+	topic.Handle(mux, hub, Room, mayEnter)
+	topic.Handle(mux, hub, Typing, mayEnter)
 
 	typedrpc.Handle(mux, Say, func(ctx context.Context, d Draft) (string, error) {
 		if err := checkRoom(d.Room); err != nil {
@@ -86,13 +87,13 @@ func newMux(hub *typedrpc.Hub) *typedrpc.Mux {
 			return "", e
 		}
 		m := Message{ID: rand.Text(), From: who.name, Text: d.Text, At: time.Now().UTC().Truncate(time.Millisecond)}
-		return m.ID, typedrpc.Publish(ctx, hub, Room, d.Room, m)
+		return m.ID, topic.Publish(ctx, hub, Room, d.Room, m)
 	})
 
 	typedrpc.Handle(mux, Type, func(ctx context.Context, room string) error {
 		who := guestFrom(ctx)
 		if checkRoom(room) == nil && who.types.take() == 0 {
-			typedrpc.Publish(ctx, hub, Typing, room, who.name) // if it fails, nobody misses it
+			topic.Publish(ctx, hub, Typing, room, who.name) // if it fails, nobody misses it
 		}
 		return nil
 	})

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 //go:embed web
@@ -25,13 +26,13 @@ var web embed.FS
 
 // chat is a server of one chat.
 type chat struct {
-	hub    *typedrpc.Hub
+	hub    *topic.Hub
 	rpc    *typedrpc.Server
 	routes http.Handler // the page at / and the procedures at /rpc
 }
 
 func newChat(log *slog.Logger) (*chat, error) {
-	hub := typedrpc.NewHub(nil)
+	hub := new(topic.Hub)
 	rpc := &typedrpc.Server{
 		Mux:          newMux(hub),
 		SignIn:       SignIn.Verify(signIn),

@@ -20,6 +20,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -93,8 +94,8 @@ func TestChat(t *testing.T) {
 	is.NoErr(err)
 	is.Equal(welcome.Rooms[0], "lobby")
 
-	present := follow(t, typedrpc.Presence(ctx, ada, Room, "lobby"))
-	atAda := follow(t, typedrpc.Subscribe(ctx, ada, Room, "lobby"))
+	present := follow(t, topic.Watch(ctx, ada, Room, "lobby"))
+	atAda := follow(t, topic.Subscribe(ctx, ada, Room, "lobby"))
 	first := say(t, ada, "lobby", "is anybody there?")
 	is.Equal(atAda().Value.ID, first)
 	is.Equal(present().Subject, "ada")
@@ -102,19 +103,19 @@ func TestChat(t *testing.T) {
 	t.Run("who comes late has the history", func(t *testing.T) {
 		is := is.New(t)
 		bobs, leave := context.WithCancel(ctx)
-		atBob := follow(t, typedrpc.Subscribe(bobs, bob, Room, "lobby"))
+		atBob := follow(t, topic.Subscribe(bobs, bob, Room, "lobby"))
 		e := atBob()
 		is.True(e.History)
 		is.Equal(e.Value.ID, first)
 		is.Equal(e.Value.From, "ada")
 		is.Equal(e.Value.Text, "is anybody there?")
 		is.True(time.Since(e.Value.At) < time.Minute)
-		is.Equal(present(), typedrpc.Member{Subject: "bob"})
+		is.Equal(present(), topic.Member{Subject: "bob"})
 
 		for i := range 4 { // both see both, in one order
 			text := fmt.Sprint("message ", i)
 			say(t, []*typedrpc.Conn{bob, ada}[i%2], "lobby", text)
-			for _, next := range []func() typedrpc.Event[Message]{atAda, atBob} {
+			for _, next := range []func() topic.Event[Message]{atAda, atBob} {
 				e := next()
 				is.Equal(e.Value.Text, text)
 				is.Equal(e.Value.From, []string{"bob", "ada"}[i%2])
@@ -122,7 +123,7 @@ func TestChat(t *testing.T) {
 			}
 		}
 		leave()
-		is.Equal(present(), typedrpc.Member{Subject: "bob", Left: true})
+		is.Equal(present(), topic.Member{Subject: "bob", Left: true})
 	})
 	t.Run("two calls at once keep their order", func(t *testing.T) {
 		is := is.New(t)
@@ -145,13 +146,13 @@ func TestChat(t *testing.T) {
 	t.Run("a name leaves with its last page", func(t *testing.T) {
 		is := is.New(t)
 		one, two := enter(t, url, "eve"), enter(t, url, "eve")
-		follow(t, typedrpc.Subscribe(ctx, one, Room, "lobby"))()
-		is.Equal(present(), typedrpc.Member{Subject: "eve"})
-		follow(t, typedrpc.Subscribe(ctx, two, Room, "lobby"))()
+		follow(t, topic.Subscribe(ctx, one, Room, "lobby"))()
+		is.Equal(present(), topic.Member{Subject: "eve"})
+		follow(t, topic.Subscribe(ctx, two, Room, "lobby"))()
 		is.NoErr(one.Close())
 		say(t, two, "lobby", "still here")
 		is.NoErr(two.Close())
-		is.Equal(present(), typedrpc.Member{Subject: "eve", Left: true}) // and not before
+		is.Equal(present(), topic.Member{Subject: "eve", Left: true}) // and not before
 	})
 }
 
@@ -159,9 +160,9 @@ func TestTyping(t *testing.T) {
 	is := is.New(t)
 	url, ctx := serve(t), timeout(t)
 	ada, bob := enter(t, url, "ada"), enter(t, url, "bob")
-	notices := make(chan typedrpc.Event[string])
+	notices := make(chan topic.Event[string])
 	go func() {
-		for e, err := range typedrpc.Subscribe(ctx, ada, Typing, "lobby") {
+		for e, err := range topic.Subscribe(ctx, ada, Typing, "lobby") {
 			if err != nil {
 				return
 			}
@@ -222,17 +223,17 @@ func TestRooms(t *testing.T) {
 			_, err := typedrpc.Call(ctx, ada, Say, Draft{room, "hello"})
 			if ok {
 				is.NoErr(err)
-				follow(t, typedrpc.Subscribe(ctx, ada, Room, room))()
+				follow(t, topic.Subscribe(ctx, ada, Room, room))()
 				return
 			}
 			is.True(errors.Is(err, typedrpc.InvalidArgument))
-			for _, err := range typedrpc.Subscribe(ctx, ada, Room, room) {
+			for _, err := range topic.Subscribe(ctx, ada, Room, room) {
 				is.True(errors.Is(err, typedrpc.InvalidArgument))
 			}
-			for _, err := range typedrpc.Presence(ctx, ada, Room, room) {
+			for _, err := range topic.Watch(ctx, ada, Room, room) {
 				is.True(errors.Is(err, typedrpc.InvalidArgument))
 			}
-			for _, err := range typedrpc.Subscribe(ctx, ada, Typing, room) {
+			for _, err := range topic.Subscribe(ctx, ada, Typing, room) {
 				is.True(errors.Is(err, typedrpc.InvalidArgument))
 			}
 		})
@@ -379,7 +380,7 @@ func TestRun(t *testing.T) {
 
 	ada := enter(t, strings.TrimSuffix(url, "/"), "ada")
 	say(t, ada, "lobby", "hello")
-	subscription := typedrpc.Subscribe(timeout(t), ada, Room, "lobby")
+	subscription := topic.Subscribe(timeout(t), ada, Room, "lobby")
 	began := time.Now()
 	for e, err := range subscription {
 		if err != nil { // the server does not wait for subscribers

@@ -20,6 +20,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // nastyBroker is to a networked broker what the worst day is to a network: it
@@ -156,11 +157,11 @@ func (c *nastyClient) Close() error {
 }
 
 // nastyHubs are two hubs over one nasty broker, each with a server.
-func nastyHubs(register func(*typedrpc.Mux, *typedrpc.Hub)) (hubs [2]*typedrpc.Hub, brokers [2]*nastyClient, servers [2]*typedrpc.Server) {
+func nastyHubs(register func(*typedrpc.Mux, *topic.Hub)) (hubs [2]*topic.Hub, brokers [2]*nastyClient, servers [2]*typedrpc.Server) {
 	b := &nastyBroker{}
 	for i := range hubs {
 		brokers[i] = b.client()
-		hubs[i] = typedrpc.NewHub(&typedrpc.HubOptions{Broker: brokers[i]})
+		hubs[i] = &topic.Hub{Broker: brokers[i]}
 		servers[i] = lab.TopicServer(func(m *typedrpc.Mux) { register(m, hubs[i]) })
 	}
 	return
@@ -170,11 +171,11 @@ func TestBroker_hubsShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hubs, brokers, servers := nastyHubs(func(m *typedrpc.Mux, h *typedrpc.Hub) { typedrpc.HandleTopic(m, h, lab.TopicNews, nil) })
+		hubs, brokers, servers := nastyHubs(func(m *typedrpc.Mux, h *topic.Hub) { topic.Handle(m, h, lab.TopicNews, topic.Everybody) })
 		type received struct {
 			hub int
 			key string
-			e   *lab.Events[typedrpc.Event[string]]
+			e   *lab.Events[topic.Event[string]]
 		}
 		var all []received
 		for i := range hubs {
@@ -186,7 +187,7 @@ func TestBroker_hubsShare(t *testing.T) {
 		time.Sleep(time.Second)
 		for n := range 100 {
 			for _, key := range []string{"x", "y", "z"} {
-				is.NoErr(typedrpc.Publish(ctx, hubs[n%2], lab.TopicNews, key, fmt.Sprint(key, n)))
+				is.NoErr(topic.Publish(ctx, hubs[n%2], lab.TopicNews, key, fmt.Sprint(key, n)))
 			}
 		}
 		time.Sleep(time.Minute)
@@ -194,17 +195,17 @@ func TestBroker_hubsShare(t *testing.T) {
 			got := r.e.Take()
 			is.Equal(len(got), 100)
 			for n, e := range got {
-				is.Equal(e, typedrpc.Event[string]{Value: fmt.Sprint(r.key, n)})
+				is.Equal(e, topic.Event[string]{Value: fmt.Sprint(r.key, n)})
 			}
 		}
 
 		// One hub's connection drops: its subscribers are told, nobody else.
 		brokers[0].drop()
-		is.Equal(typedrpc.CodeOf(typedrpc.Publish(ctx, hubs[0], lab.TopicNews, "x", "never")), typedrpc.Unavailable)
-		is.NoErr(typedrpc.Publish(ctx, hubs[1], lab.TopicNews, "x", "lost"))
+		is.Equal(typedrpc.CodeOf(topic.Publish(ctx, hubs[0], lab.TopicNews, "x", "never")), typedrpc.Unavailable)
+		is.NoErr(topic.Publish(ctx, hubs[1], lab.TopicNews, "x", "lost"))
 		brokers[0].back()
-		is.NoErr(typedrpc.Publish(ctx, hubs[1], lab.TopicNews, "x", "found"))
-		is.NoErr(typedrpc.Publish(ctx, hubs[1], lab.TopicNews, "x", "after"))
+		is.NoErr(topic.Publish(ctx, hubs[1], lab.TopicNews, "x", "found"))
+		is.NoErr(topic.Publish(ctx, hubs[1], lab.TopicNews, "x", "after"))
 		time.Sleep(time.Second)
 		for _, r := range all {
 			got := r.e.Take()
@@ -212,9 +213,9 @@ func TestBroker_hubsShare(t *testing.T) {
 			case r.key != "x":
 				is.Equal(len(got), 0)
 			case r.hub == 0:
-				is.Equal(got, []typedrpc.Event[string]{{Value: "found", Missed: -1}, {Value: "after"}})
+				is.Equal(got, []topic.Event[string]{{Value: "found", Missed: -1}, {Value: "after"}})
 			default:
-				is.Equal(got, []typedrpc.Event[string]{{Value: "lost"}, {Value: "found"}, {Value: "after"}})
+				is.Equal(got, []topic.Event[string]{{Value: "lost"}, {Value: "found"}, {Value: "after"}})
 			}
 		}
 		for _, h := range hubs {
@@ -238,10 +239,10 @@ func TestBroker_cannotSubscribe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hubs, brokers, servers := nastyHubs(func(m *typedrpc.Mux, h *typedrpc.Hub) { typedrpc.HandleTopic(m, h, lab.TopicChat, nil) })
+		hubs, brokers, servers := nastyHubs(func(m *typedrpc.Mux, h *topic.Hub) { topic.Handle(m, h, lab.TopicChat, topic.Everybody) })
 		c := lab.TopicDial(t, servers[0], "ann", typedrpc.DialOptions{})
 		brokers[0].drop()
-		var all []*lab.Events[typedrpc.Event[string]]
+		var all []*lab.Events[topic.Event[string]]
 		for range 10 {
 			all = append(all, lab.SubscribeTo(ctx, c, lab.TopicChat, "x", nil))
 		}
@@ -251,7 +252,7 @@ func TestBroker_cannotSubscribe(t *testing.T) {
 		}
 		synctest.Wait()
 		is.NoErr(lab.Vacated(hubs[0]))
-		is.Equal(typedrpc.CodeOf(typedrpc.Publish(ctx, hubs[0], lab.TopicChat, "x", "?")), typedrpc.Unavailable)
+		is.Equal(typedrpc.CodeOf(topic.Publish(ctx, hubs[0], lab.TopicChat, "x", "?")), typedrpc.Unavailable)
 
 		brokers[0].back()
 		first := lab.SubscribeTo(ctx, c, lab.TopicChat, "x", nil)
@@ -260,7 +261,7 @@ func TestBroker_cannotSubscribe(t *testing.T) {
 		synctest.Wait()
 		first.Leave()
 		time.Sleep(time.Second)
-		is.NoErr(typedrpc.Publish(ctx, hubs[1], lab.TopicChat, "x", "hello"))
+		is.NoErr(topic.Publish(ctx, hubs[1], lab.TopicChat, "x", "hello"))
 		time.Sleep(time.Second)
 		is.Equal(len(second.Take()), 1)
 		second.Leave()
@@ -274,14 +275,14 @@ func TestBroker_presence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hubs, brokers, servers := nastyHubs(func(m *typedrpc.Mux, h *typedrpc.Hub) { typedrpc.HandleTopic(m, h, lab.TopicNews, nil) })
+		hubs, brokers, servers := nastyHubs(func(m *typedrpc.Mux, h *topic.Hub) { topic.Handle(m, h, lab.TopicNews, topic.Everybody) })
 		ann, bob := lab.TopicDial(t, servers[0], "ann", typedrpc.DialOptions{}), lab.TopicDial(t, servers[1], "bob", typedrpc.DialOptions{})
 		annToo := lab.TopicDial(t, servers[1], "ann", typedrpc.DialOptions{})
-		come := func(c *typedrpc.Conn) *lab.Events[typedrpc.Event[string]] {
+		come := func(c *typedrpc.Conn) *lab.Events[topic.Event[string]] {
 			return lab.SubscribeTo(ctx, c, lab.TopicNews, "x", nil)
 		}
 		here := map[string]bool{}
-		var p *lab.Events[typedrpc.Member]
+		var p *lab.Events[topic.Member]
 		now := func() string {
 			time.Sleep(time.Second)
 			for _, m := range p.Take() {
@@ -371,9 +372,9 @@ func TestBroker_presenceWhereTwoHubsWatch(t *testing.T) {
 	for _, later := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second} {
 		testkit.Bubble(t, fmt.Sprint(later, " later"), func(t *testing.T, is *is.I) {
 			ctx := t.Context()
-			hubs, _, servers := nastyHubs(func(m *typedrpc.Mux, h *typedrpc.Hub) { typedrpc.HandleTopic(m, h, lab.TopicNews, nil) })
+			hubs, _, servers := nastyHubs(func(m *typedrpc.Mux, h *topic.Hub) { topic.Handle(m, h, lab.TopicNews, topic.Everybody) })
 			var conns [2]*typedrpc.Conn
-			var look [2]*lab.Events[typedrpc.Member]
+			var look [2]*lab.Events[topic.Member]
 			for i := range hubs {
 				defer hubs[i].Close()
 				conns[i] = lab.TopicDial(t, servers[i], fmt.Sprint("user", i), typedrpc.DialOptions{})
@@ -387,13 +388,13 @@ func TestBroker_presenceWhereTwoHubsWatch(t *testing.T) {
 				s := lab.SubscribeTo(ctx, c, lab.TopicNews, "x", nil)
 				time.Sleep(time.Minute)
 				for _, p := range look {
-					is.Equal(p.Take(), []typedrpc.Member{{Subject: who}})
+					is.Equal(p.Take(), []topic.Member{{Subject: who}})
 				}
 				time.Sleep(5 * time.Minute)
 				s.Leave()
 				time.Sleep(time.Minute)
 				for _, p := range look {
-					is.Equal(p.Take(), []typedrpc.Member{{Subject: who, Left: true}})
+					is.Equal(p.Take(), []topic.Member{{Subject: who, Left: true}})
 				}
 			}
 			for _, p := range look {
@@ -413,17 +414,17 @@ func TestBroker_historyOfWhatComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hubs, _, servers := nastyHubs(func(m *typedrpc.Mux, h *typedrpc.Hub) { typedrpc.HandleTopic(m, h, lab.TopicChat, nil) })
+		hubs, _, servers := nastyHubs(func(m *typedrpc.Mux, h *topic.Hub) { topic.Handle(m, h, lab.TopicChat, topic.Everybody) })
 		for _, h := range hubs {
 			defer h.Close()
 		}
 		for _, v := range []string{"a", "b", "c"} {
-			is.NoErr(typedrpc.Publish(ctx, hubs[0], lab.TopicChat, "x", v))
+			is.NoErr(topic.Publish(ctx, hubs[0], lab.TopicChat, "x", v))
 			time.Sleep(time.Second)
 		}
 		s := lab.SubscribeTo(ctx, lab.TopicDial(t, servers[0], "ann", typedrpc.DialOptions{}), lab.TopicChat, "x", nil)
 		time.Sleep(time.Second)
-		is.Equal(s.Take(), []typedrpc.Event[string]{{Value: "a", History: true}, {Value: "b", History: true}, {Value: "c", History: true}})
+		is.Equal(s.Take(), []topic.Event[string]{{Value: "a", History: true}, {Value: "b", History: true}, {Value: "c", History: true}})
 		s.Leave()
 		synctest.Wait()
 		is.NoErr(lab.Vacated(hubs[0]))
@@ -449,9 +450,9 @@ func (b *stuckBroker) Close() error {
 	return b.nastyClient.Close()
 }
 
-func newStuckHub() (*typedrpc.Hub, *typedrpc.Server) {
-	hub := typedrpc.NewHub(&typedrpc.HubOptions{Broker: &stuckBroker{nastyClient: (&nastyBroker{}).client()}})
-	return hub, lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+func newStuckHub() (*topic.Hub, *typedrpc.Server) {
+	hub := &topic.Hub{Broker: &stuckBroker{nastyClient: (&nastyBroker{}).client()}}
+	return hub, lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 }
 
 // Close had the broker closed, which waited for a notice that was being
@@ -510,13 +511,13 @@ func TestHub_brokerPanicsOnANotice(t *testing.T) {
 		log.SetOutput(&logged)
 		defer log.SetOutput(old)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(&typedrpc.HubOptions{Broker: panicBroker{(&nastyBroker{}).client()}})
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+		hub := &topic.Hub{Broker: panicBroker{(&nastyBroker{}).client()}}
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 		s := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{}), lab.TopicNews, "x", nil)
 		time.Sleep(time.Second)
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "x", "hello"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "x", "hello"))
 		time.Sleep(time.Second)
-		is.Equal(s.Take(), []typedrpc.Event[string]{{Value: "hello"}})
+		is.Equal(s.Take(), []topic.Event[string]{{Value: "hello"}})
 		s.Leave()
 		synctest.Wait()
 		is.NoErr(lab.Vacated(hub))

@@ -16,6 +16,7 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/transfer"
 )
 
@@ -26,7 +27,7 @@ var (
 	gapBoth  = typedrpc.NewBidiStream[string, int, int]("gap.both")
 	gapFetch = transfer.NewDownload[typedrpc.Empty]("gap.fetch")
 	gapStore = transfer.NewUpload[typedrpc.Empty, typedrpc.Empty]("gap.store")
-	gapTopic = typedrpc.NewTopic[string]("gap.topic")
+	gapTopic = topic.New[string]("gap.topic", topic.WithPresence)
 )
 
 // gapMux has handlers that send one item and wait, and tell what their streams
@@ -130,7 +131,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return err
 	},
 	"Subscribe": func(ctx context.Context, c typedrpc.Caller) error {
-		for _, err := range typedrpc.Subscribe(ctx, c, gapTopic, "") {
+		for _, err := range topic.Subscribe(ctx, c, gapTopic, "") {
 			if err != nil {
 				return err
 			}
@@ -138,7 +139,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return nil
 	},
 	"Presence": func(ctx context.Context, c typedrpc.Caller) error {
-		for _, err := range typedrpc.Presence(ctx, c, gapTopic, "") {
+		for _, err := range topic.Watch(ctx, c, gapTopic, "") {
 			if err != nil {
 				return err
 			}
@@ -186,9 +187,9 @@ func gapTown(t *testing.T, d typedrpc.Dialect, ended chan error) (*lab.Town, *la
 	t.Helper()
 	l := lab.New()
 	l.Mux = gapMux(ended)
-	hub := typedrpc.NewHub(nil)
+	hub := new(topic.Hub)
 	t.Cleanup(func() { hub.Close() })
-	typedrpc.HandleTopic(l.Mux, hub, gapTopic, nil)
+	topic.Handle(l.Mux, hub, gapTopic, topic.Everybody)
 	w := &lab.Town{Srv: l.Server}
 	c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady, Mux: gapMux(ended)})
 	t.Cleanup(func() { c.Close() })

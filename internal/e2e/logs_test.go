@@ -18,6 +18,7 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // lines of a log, each of which has to be short. All of them are told apart from
@@ -193,8 +194,8 @@ func TestLogs_hub(t *testing.T) {
 		old := log.Writer()
 		log.SetOutput(&logged)
 		defer log.SetOutput(old)
-		hub := typedrpc.NewHub(&typedrpc.HubOptions{Broker: panicBroker{(&nastyBroker{}).client()}})
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+		hub := &topic.Hub{Broker: panicBroker{(&nastyBroker{}).client()}}
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
 		for i := range 15 {
 			s := lab.SubscribeTo(t.Context(), c, lab.TopicNews, fmt.Sprint(i), nil)

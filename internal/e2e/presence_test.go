@@ -15,6 +15,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 func TestTopic_presence(t *testing.T) {
@@ -22,29 +23,29 @@ func TestTopic_presence(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
 			ctx := t.Context()
-			hub := typedrpc.NewHub(nil)
-			srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+			hub := new(topic.Hub)
+			srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 			o := typedrpc.DialOptions{Dialect: d}
 			ann, ann2, bob := lab.TopicDial(t, srv, "ann", o), lab.TopicDial(t, srv, "ann", o), lab.TopicDial(t, srv, "bob", o)
 			nobody := lab.TopicDial(t, srv, "", o)
 			one := lab.SubscribeTo(ctx, ann, lab.TopicNews, "x", nil)
 			synctest.Wait()
 			p := lab.PresenceOf(ctx, bob, lab.TopicNews, "x")
-			is.Equal(p.Take(), []typedrpc.Member{{Subject: "ann", History: true}})
+			is.Equal(p.Take(), []topic.Member{{Subject: "ann", History: true}})
 			two := lab.SubscribeTo(ctx, ann2, lab.TopicNews, "x", nil)
 			three := lab.SubscribeTo(ctx, ann, lab.TopicNews, "x", nil)
 			is.Equal(len(p.Take()), 0)
 			lab.SubscribeTo(ctx, bob, lab.TopicNews, "x", nil)
-			is.Equal(p.Take(), []typedrpc.Member{{Subject: "bob"}})
+			is.Equal(p.Take(), []topic.Member{{Subject: "bob"}})
 			lab.SubscribeTo(ctx, nobody, lab.TopicNews, "x", nil)
-			is.Equal(p.Take(), []typedrpc.Member{{Subject: ""}})
+			is.Equal(p.Take(), []topic.Member{{Subject: ""}})
 			one.Leave()
 			two.Leave()
 			is.Equal(len(p.Take()), 0)
 			three.Leave()
-			is.Equal(p.Take(), []typedrpc.Member{{Subject: "ann", Left: true}})
+			is.Equal(p.Take(), []topic.Member{{Subject: "ann", Left: true}})
 			nobody.Close()
-			is.Equal(p.Take(), []typedrpc.Member{{Subject: "", Left: true}})
+			is.Equal(p.Take(), []topic.Member{{Subject: "", Left: true}})
 			bob.Close()
 			<-p.Done
 			synctest.Wait()
@@ -58,12 +59,12 @@ func TestTopic_presenceCoalesces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(nil)
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+		hub := new(topic.Hub)
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
 		gate := make(chan struct{})
-		p := lab.Gather(ctx, gate, func(ctx context.Context) func(func(typedrpc.Member, error) bool) {
-			return typedrpc.Presence(ctx, c, lab.TopicNews, "x")
+		p := lab.Gather(ctx, gate, func(ctx context.Context) func(func(topic.Member, error) bool) {
+			return topic.Watch(ctx, c, lab.TopicNews, "x")
 		})
 		synctest.Wait()
 		change := func(who string, by int) { hook.Present(hub, "test.news", "x", by, who) }
@@ -94,20 +95,20 @@ func TestTopic_presenceTooSlow(t *testing.T) {
 	for readers, lost := range map[int]bool{1: false, 30: true} {
 		testkit.Bubble(t, fmt.Sprint(readers), func(t *testing.T, is *is.I) {
 			ctx := t.Context()
-			hub := typedrpc.NewHub(nil)
+			hub := new(topic.Hub)
 			defer hub.Close()
-			srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+			srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 			c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 1000}})
 			gate, by := make(chan struct{}), 1
 			var names []string
 			for i := range 200 {
 				names = append(names, fmt.Sprint("guest ", i))
 			}
-			var all []*lab.Events[typedrpc.Member]
+			var all []*lab.Events[topic.Member]
 			for i := range 30 {
 				if i < readers {
-					all = append(all, lab.Gather(ctx, gate, func(ctx context.Context) func(func(typedrpc.Member, error) bool) {
-						return typedrpc.Presence(ctx, c, lab.TopicNews, "x")
+					all = append(all, lab.Gather(ctx, gate, func(ctx context.Context) func(func(topic.Member, error) bool) {
+						return topic.Watch(ctx, c, lab.TopicNews, "x")
 					}))
 				}
 				synctest.Wait()
@@ -152,10 +153,10 @@ func TestTopic_presenceTooSlow(t *testing.T) {
 func TestTopic_presenceWithoutCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		defer hub.Close()
 		mux := typedrpc.NewMux()
-		typedrpc.HandleTopic(mux, hub, lab.TopicNews, nil)
+		topic.Handle(mux, hub, lab.TopicNews, topic.Everybody)
 		p, _ := lab.RawClient(t, typedrpc.Binary, &typedrpc.Server{Mux: mux})
 		call := wire.Frame{Type: wire.Call, ID: 1, Kind: wire.ServerStream, Method: "test.news", Payload: []byte(`"x"`)}
 		is.NoErr(p.Send(call))

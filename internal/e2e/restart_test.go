@@ -16,6 +16,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // numbers asks for those after After.
@@ -32,8 +33,8 @@ var (
 	numbersOnce = typedrpc.NewServerStream[numbers, int]("restart.numbers")
 	numbersOn   = numbersOnce.Restartable(numbers.behind)
 	numbersFor  = typedrpc.NewServerStream[numbers, int]("restart.numbers.minute", typedrpc.Timeout(time.Minute)).Restartable(numbers.behind)
-	newsOn      = lab.TopicNews.Restartable()
-	chatOn      = lab.TopicChat.Restartable()
+	newsOn      = topic.New[string](lab.TopicNews.Name(), topic.WithPresence, topic.Restartable)
+	chatOn      = topic.New[string](lab.TopicChat.Name(), topic.History(3, 0), topic.WithPresence, topic.Restartable)
 )
 
 // counter handles streams of numbers, and can stop in them.

@@ -13,10 +13,11 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // told is an event without its type.
-func told(e typedrpc.Event[string]) string {
+func told(e topic.Event[string]) string {
 	s := e.Value
 	if e.Missed != 0 {
 		s += fmt.Sprint(" ", e.Missed)
@@ -27,9 +28,9 @@ func told(e typedrpc.Event[string]) string {
 	return s
 }
 
-func hearEvents(ctx context.Context, c typedrpc.Caller, tp typedrpc.Topic[string], key string) *heard {
+func hearEvents(ctx context.Context, c typedrpc.Caller, tp topic.Topic[string], key string) *heard {
 	return hear(func(yield func(string, error) bool) {
-		for e, err := range typedrpc.Subscribe(ctx, c, tp, key) {
+		for e, err := range topic.Subscribe(ctx, c, tp, key) {
 			if !yield(told(e), err) {
 				return
 			}
@@ -38,11 +39,11 @@ func hearEvents(ctx context.Context, c typedrpc.Caller, tp typedrpc.Topic[string
 }
 
 // topical is a town with the topics, and one client.
-func topical(t *testing.T, d typedrpc.Dialect, hub *typedrpc.Hub) (*lab.Town, *typedrpc.Conn) {
+func topical(t *testing.T, d typedrpc.Dialect, hub *topic.Hub) (*lab.Town, *typedrpc.Conn) {
 	t.Helper()
 	srv := lab.TopicServer(func(mux *typedrpc.Mux) {
-		typedrpc.HandleTopic(mux, hub, lab.TopicNews, nil)
-		typedrpc.HandleTopic(mux, hub, chatOn, nil) // either declaration will do
+		topic.Handle(mux, hub, lab.TopicNews, topic.Everybody)
+		topic.Handle(mux, hub, lab.TopicChat, topic.Everybody)
 	})
 	w := &lab.Town{Srv: srv}
 	return w, dialAs(t, w, d, "me")
@@ -60,23 +61,23 @@ func dialAs(t *testing.T, w *lab.Town, d typedrpc.Dialect, who string) *typedrpc
 func TestRestart_subscription(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		w, c := topical(t, d, hub)
 		once, on := hearEvents(t.Context(), c, lab.TopicNews, "a"), hearEvents(t.Context(), c, newsOn, "a")
 		synctest.Wait()
-		is.NoErr(typedrpc.Publish(t.Context(), hub, newsOn, "a", "one"))
+		is.NoErr(topic.Publish(t.Context(), hub, newsOn, "a", "one"))
 		is.Equal(once.take(), []string{"one"})
 		is.Equal(on.take(), []string{"one"})
 		w.Cable().Cut()
-		is.NoErr(typedrpc.Publish(t.Context(), hub, lab.TopicNews, "a", "two"))
+		is.NoErr(topic.Publish(t.Context(), hub, lab.TopicNews, "a", "two"))
 		is.Equal(once.take(), []string{"gap", "unavailable"}) // a loop that goes on is told that it will not
 		is.True(once.over())
 		is.Equal(on.take(), []string{"gap"})
 		time.Sleep(time.Minute)
-		is.NoErr(typedrpc.Publish(t.Context(), hub, lab.TopicNews, "b", "of another key"))
+		is.NoErr(topic.Publish(t.Context(), hub, lab.TopicNews, "b", "of another key"))
 		is.Equal(on.take(), nil)
-		is.NoErr(typedrpc.Publish(t.Context(), hub, lab.TopicNews, "a", "three"))
-		is.NoErr(typedrpc.Publish(t.Context(), hub, lab.TopicNews, "a", "four"))
+		is.NoErr(topic.Publish(t.Context(), hub, lab.TopicNews, "a", "three"))
+		is.NoErr(topic.Publish(t.Context(), hub, lab.TopicNews, "a", "four"))
 		is.Equal(on.take(), []string{"three -1", "four"})
 		is.NoErr(c.Close())
 		is.Equal(on.take(), []string{"unavailable"})
@@ -89,10 +90,10 @@ func TestRestart_subscription(t *testing.T) {
 func TestRestart_subscriptionWithHistory(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		w, c := topical(t, d, hub)
 		for _, s := range []string{"one", "two"} {
-			is.NoErr(typedrpc.Publish(t.Context(), hub, lab.TopicChat, "a", s))
+			is.NoErr(topic.Publish(t.Context(), hub, lab.TopicChat, "a", s))
 		}
 		h := hearEvents(t.Context(), c, chatOn, "a")
 		is.Equal(h.take(), []string{"one again", "two again"})
@@ -100,11 +101,11 @@ func TestRestart_subscriptionWithHistory(t *testing.T) {
 		is.Equal(h.take(), []string{"gap", "one -1 again", "two again"})
 		w.Cable().Cut()
 		for _, s := range []string{"three", "four", "five", "six"} {
-			is.NoErr(typedrpc.Publish(t.Context(), hub, lab.TopicChat, "a", s))
+			is.NoErr(topic.Publish(t.Context(), hub, lab.TopicChat, "a", s))
 		}
 		time.Sleep(time.Minute)
 		is.Equal(h.take(), []string{"gap", "four -1 again", "five again", "six again"})
-		is.NoErr(typedrpc.Publish(t.Context(), hub, lab.TopicChat, "a", "seven"))
+		is.NoErr(topic.Publish(t.Context(), hub, lab.TopicChat, "a", "seven"))
 		is.Equal(h.take(), []string{"seven"})
 		is.NoErr(c.Close())
 		is.True(h.over())
@@ -116,7 +117,7 @@ func TestRestart_subscriptionWithHistory(t *testing.T) {
 func TestRestart_subscriptionsThatEnd(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		_, c := topical(t, d, hub)
 		h := hearEvents(t.Context(), c, newsOn, "a")
 		synctest.Wait()
@@ -130,7 +131,7 @@ func TestRestart_subscriptionsThatEnd(t *testing.T) {
 func TestRestart_subscriptionLeftAtTheGap(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		w, c := topical(t, d, hub)
 		sub := lab.SubscribeTo(t.Context(), c, newsOn, "a", nil) // returns on every error
 		synctest.Wait()
@@ -147,14 +148,14 @@ func TestRestart_subscriptionLeftAtTheGap(t *testing.T) {
 func TestRestart_presence(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		w, c := topical(t, d, hub)
 		mine := w.Cable()
 		ann, bob := dialAs(t, w, d, "ann"), dialAs(t, w, d, "bob")
 		lab.SubscribeTo(t.Context(), ann, lab.TopicNews, "a", nil)
 		lab.SubscribeTo(t.Context(), bob, lab.TopicNews, "a", nil)
 		synctest.Wait()
-		h := hear(typedrpc.Presence(t.Context(), c, newsOn, "a"))
+		h := hear(topic.Watch(t.Context(), c, newsOn, "a"))
 		got := h.take()
 		slices.Sort(got)
 		is.Equal(got, []string{"{ann false true}", "{bob false true}"})
@@ -173,10 +174,7 @@ func TestRestart_presence(t *testing.T) {
 func TestRestart_declarations(t *testing.T) {
 	is := is.New(t)
 	is.Equal(numbersOn.Name(), numbersOnce.Name())
-	is.Equal(newsOn.Name(), lab.TopicNews.Name())
-	is.True(numbersOn != numbersOnce) // they are comparable, as they were
-	is.True(newsOn != lab.TopicNews)
-	is.True(newsOn == lab.TopicNews.Restartable())
+	is.True(numbersOn != numbersOnce) // they are comparable
 	func() {
 		defer func() { is.True(recover() != nil) }()
 		numbersOnce.Restartable(nil)

@@ -15,6 +15,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // held is what lives on the heap and in stacks, when nothing moves any more.
@@ -80,7 +81,7 @@ func streamsOf(t *testing.T, srv *typedrpc.Server, method string, key func(conn,
 // may depend on how many members there are, but for what a window holds; and none
 // has a goroutine while it has nothing to send, or no room for it.
 func TestTopic_costs(t *testing.T) {
-	topic := typedrpc.NewTopic[string]("test.cost")
+	tp := topic.New[string]("test.cost", topic.WithPresence)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	one := func(int, int) string { return "x" }
@@ -102,9 +103,9 @@ func TestTopic_costs(t *testing.T) {
 			if test.members > 0 {
 				conns, each = testkit.Crowd(10, 2, 1), testkit.Crowd(1000, 500, 100)
 			}
-			mux, hub := typedrpc.NewMux(), typedrpc.NewHub(nil)
+			mux, hub := typedrpc.NewMux(), new(topic.Hub)
 			defer hub.Close()
-			typedrpc.HandleTopic(mux, hub, topic, nil)
+			topic.Handle(mux, hub, tp, topic.Everybody)
 			srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 			defer srv.Shutdown(gone)
 			if test.members > 0 {

@@ -16,22 +16,23 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // TestTopic_slowHasNoGoroutine: a subscriber whose window is spent, and whose
 // history and queue wait for it, is only woken when there is room.
 func TestTopic_slowHasNoGoroutine(t *testing.T) {
-	topic := typedrpc.NewTopic[string]("test.rest", typedrpc.History(20, 0))
+	tp := topic.New[string]("test.rest", topic.History(20, 0))
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		defer hub.Close()
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, topic, nil) })
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tp, topic.Everybody) })
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 1000}})
 		publish := func(from, to int) {
 			for i := from; i < to; i++ {
-				is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", fmt.Sprintf("%0300d", i)))
+				is.NoErr(topic.Publish(ctx, hub, tp, "x", fmt.Sprintf("%0300d", i)))
 			}
 		}
 		publish(0, 20)
@@ -39,10 +40,10 @@ func TestTopic_slowHasNoGoroutine(t *testing.T) {
 		synctest.Wait()
 		before := runtime.NumGoroutine()
 		gate := make(chan struct{})
-		var all []*lab.Events[typedrpc.Event[string]]
+		var all []*lab.Events[topic.Event[string]]
 		const clients = 50 // each has its goroutine at this side
 		for range clients {
-			all = append(all, lab.SubscribeTo(ctx, c, topic, "x", gate))
+			all = append(all, lab.SubscribeTo(ctx, c, tp, "x", gate))
 		}
 		synctest.Wait()
 		publish(20, 40)
@@ -58,7 +59,7 @@ func TestTopic_slowHasNoGoroutine(t *testing.T) {
 			got := s.Take()
 			is.Equal(len(got), 40) // nothing lost, and nothing twice
 			for i, e := range got {
-				is.Equal(e, typedrpc.Event[string]{Value: fmt.Sprintf("%0300d", i), History: i < 20})
+				is.Equal(e, topic.Event[string]{Value: fmt.Sprintf("%0300d", i), History: i < 20})
 			}
 			s.Leave()
 		}
@@ -74,10 +75,10 @@ func TestTopic_slowHasNoGoroutine(t *testing.T) {
 func TestTopic_deadlineOfOneAtRest(t *testing.T) {
 	for _, method := range []string{"test.news", "test.news.presence"} {
 		testkit.Bubble(t, method, func(t *testing.T, is *is.I) {
-			hub := typedrpc.NewHub(nil)
+			hub := new(topic.Hub)
 			defer hub.Close()
 			mux := typedrpc.NewMux()
-			typedrpc.HandleTopic(mux, hub, typedrpc.NewTopic[string]("test.news"), nil)
+			topic.Handle(mux, hub, topic.New[string]("test.news", topic.WithPresence), topic.Everybody)
 			srv := &typedrpc.Server{Mux: mux}
 			p, err := testkit.Join(srv, testkit.BinaryProtocol)
 			is.NoErr(err)
@@ -104,7 +105,7 @@ func TestTopic_interceptorSeesItsWholeLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		defer hub.Close()
 		var began, ended []string
 		mux := typedrpc.NewMux(func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
@@ -115,15 +116,15 @@ func TestTopic_interceptorSeesItsWholeLife(t *testing.T) {
 			ended = append(ended, fmt.Sprint(r.Method, " ", typedrpc.CodeOf(err)))
 			return raw, err
 		})
-		topic := typedrpc.NewTopic[string]("test.wrapped")
-		typedrpc.HandleTopic(mux, hub, topic, nil)
+		tp := topic.New[string]("test.wrapped", topic.WithPresence)
+		topic.Handle(mux, hub, tp, topic.Everybody)
 		srv := lab.TopicServer(func(*typedrpc.Mux) {})
 		srv.Mux = mux
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
-		s := lab.SubscribeTo(ctx, c, topic, "x", nil)
+		s := lab.SubscribeTo(ctx, c, tp, "x", nil)
 		synctest.Wait()
 		for i := range 10 {
-			is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", fmt.Sprint(i)))
+			is.NoErr(topic.Publish(ctx, hub, tp, "x", fmt.Sprint(i)))
 			synctest.Wait()
 		}
 		is.Equal(len(s.Take()), 10)
@@ -132,7 +133,7 @@ func TestTopic_interceptorSeesItsWholeLife(t *testing.T) {
 		s.Leave()
 		synctest.Wait()
 		is.Equal(ended, []string{fmt.Sprint("test.wrapped ", typedrpc.Canceled)})
-		p := lab.PresenceOf(ctx, c, topic, "x")
+		p := lab.PresenceOf(ctx, c, tp, "x")
 		time.Sleep(2 * time.Hour)
 		<-p.Done
 		is.Equal(ended[1], fmt.Sprint("test.wrapped.presence ", typedrpc.DeadlineExceeded))

@@ -14,6 +14,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // uncomparableCodec panics when one is compared with another.
@@ -30,21 +31,21 @@ func TestTopic_codecsThatCannotBeCompared(t *testing.T) {
 	for name, codec := range map[string]typedrpc.Codec{"subscribers": nil, "hub and subscribers": odd} {
 		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
 			ctx := t.Context()
-			hub := typedrpc.NewHub(&typedrpc.HubOptions{Codec: codec})
+			hub := &topic.Hub{Codec: codec}
 			defer hub.Close()
-			srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicChat, nil) }, odd, typedrpc.JSON)
-			var all []*lab.Events[typedrpc.Event[string]]
+			srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicChat, topic.Everybody) }, odd, typedrpc.JSON)
+			var all []*lab.Events[topic.Event[string]]
 			for _, c := range []typedrpc.Codec{odd, odd, typedrpc.JSON} {
 				all = append(all, lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Codecs: []typedrpc.Codec{c}}), lab.TopicChat, "x", nil))
 			}
 			synctest.Wait()
-			is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "x", "hello"))
+			is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "x", "hello"))
 			for _, e := range all {
-				is.Equal(e.Take(), []typedrpc.Event[string]{{Value: "hello"}})
+				is.Equal(e.Take(), []topic.Event[string]{{Value: "hello"}})
 				e.Leave()
 			}
 			late := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "bob", typedrpc.DialOptions{Codecs: []typedrpc.Codec{odd}}), lab.TopicChat, "x", nil)
-			is.Equal(late.Take(), []typedrpc.Event[string]{{Value: "hello", History: true}})
+			is.Equal(late.Take(), []topic.Event[string]{{Value: "hello", History: true}})
 			late.Leave()
 		})
 	}
@@ -55,18 +56,18 @@ func TestTopic_codecsThatCannotBeCompared(t *testing.T) {
 // never given a message again, or ended for being slow, with nothing in its
 // queue and an open window.
 func TestTopic_neighbourOfAStalledSubscription(t *testing.T) {
-	for name, policy := range map[string]typedrpc.SlowPolicy{
-		"drop newest": typedrpc.DropNewest, "drop oldest": typedrpc.DropOldest, "latest only": typedrpc.LatestOnly, "wait": typedrpc.WaitAtMost(5 * time.Second),
+	for name, policy := range map[string]topic.Trait{
+		"drop newest": topic.DropNewest, "drop oldest": topic.DropOldest, "latest only": topic.LatestOnly, "wait": topic.WaitAtMost(5 * time.Second),
 	} {
-		stalled := typedrpc.NewTopic[string]("test.stalled", typedrpc.Slow(typedrpc.DropNewest.Within(1<<20)))
-		topic := typedrpc.NewTopic[string]("test.neighbour", typedrpc.Slow(policy))
+		stalled := topic.New[string]("test.stalled", topic.DropNewest, topic.MaxQueued(1<<20))
+		tp := topic.New[string]("test.neighbour", policy)
 		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
 			ctx := t.Context()
-			hub := typedrpc.NewHub(nil)
+			hub := new(topic.Hub)
 			defer hub.Close()
 			srv := lab.TopicServer(func(m *typedrpc.Mux) {
-				typedrpc.HandleTopic(m, hub, stalled, nil)
-				typedrpc.HandleTopic(m, hub, topic, nil)
+				topic.Handle(m, hub, stalled, topic.Everybody)
+				topic.Handle(m, hub, tp, topic.Everybody)
 			})
 			srv.Limits.MaxBuffered = 64 << 10
 			c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 2000}})
@@ -77,17 +78,17 @@ func TestTopic_neighbourOfAStalledSubscription(t *testing.T) {
 				if i < 200 {
 					v = fmt.Sprintf("%0400d", i)
 				}
-				is.NoErr(typedrpc.Publish(ctx, hub, stalled, "x", v))
+				is.NoErr(topic.Publish(ctx, hub, stalled, "x", v))
 				synctest.Wait()
 			}
 			accounts := hook.Hub(hub).Accounts
 			is.Equal(len(accounts), 1)
 			is.True(accounts[0].Used+testkit.MessageOverhead+3 > accounts[0].Max)
 
-			f := lab.SubscribeTo(ctx, c, topic, "x", nil)
+			f := lab.SubscribeTo(ctx, c, tp, "x", nil)
 			synctest.Wait()
 			for i := range 10 { // more than the window at once
-				is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", fmt.Sprintf("%0400d", i)))
+				is.NoErr(topic.Publish(ctx, hub, tp, "x", fmt.Sprintf("%0400d", i)))
 			}
 			time.Sleep(time.Minute)
 			got := f.Take()
@@ -100,7 +101,7 @@ func TestTopic_neighbourOfAStalledSubscription(t *testing.T) {
 				told += e.Missed
 			}
 			for i := range 10 {
-				is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", fmt.Sprint(i)))
+				is.NoErr(topic.Publish(ctx, hub, tp, "x", fmt.Sprint(i)))
 				time.Sleep(time.Minute)
 				got := f.Take()
 				is.Equal(len(got), 1)
@@ -121,23 +122,23 @@ func TestTopic_neighbourOfAStalledSubscription(t *testing.T) {
 // A history that is not sent to its end, whatever ends it, gives its bytes of
 // the server's budget back.
 func TestTopic_leavingInTheMiddleOfHistory(t *testing.T) {
-	topic := typedrpc.NewTopic[string]("test.long", typedrpc.History(50, 0))
+	tp := topic.New[string]("test.long", topic.History(50, 0))
 	for how, code := range map[string]typedrpc.Code{
 		"break": 0, "cancel": typedrpc.Canceled, "deadline": typedrpc.DeadlineExceeded, "close": typedrpc.Unavailable, "hub": typedrpc.Unavailable, "shutdown": typedrpc.Unavailable,
 	} {
 		testkit.Bubble(t, how, func(t *testing.T, is *is.I) {
-			hub := typedrpc.NewHub(nil)
+			hub := new(topic.Hub)
 			defer hub.Close()
-			srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, topic, nil) })
+			srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tp, topic.Everybody) })
 			for i := range 50 {
-				is.NoErr(typedrpc.Publish(t.Context(), hub, topic, "x", fmt.Sprintf("%0300d", i)))
+				is.NoErr(topic.Publish(t.Context(), hub, tp, "x", fmt.Sprintf("%0300d", i)))
 			}
 			c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 1000}})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
 			gate, left := make(chan struct{}), make(chan error, 1)
 			go func() {
-				for _, err := range typedrpc.Subscribe(ctx, c, topic, "x") {
+				for _, err := range topic.Subscribe(ctx, c, tp, "x") {
 					if err != nil {
 						left <- err
 						return
@@ -151,7 +152,7 @@ func TestTopic_leavingInTheMiddleOfHistory(t *testing.T) {
 			}()
 			synctest.Wait()
 			is.True(hook.Server(srv).Budget > 40*(300+testkit.MessageOverhead)) // most of it waits
-			is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", "behind it"))
+			is.NoErr(topic.Publish(ctx, hub, tp, "x", "behind it"))
 			switch how {
 			case "cancel":
 				cancel()
@@ -188,21 +189,25 @@ func TestTopic_leavingInTheMiddleOfHistory(t *testing.T) {
 // Every policy tells in the right place how many messages are missing, in the
 // middle of a history too.
 func TestTopic_missedIsExact(t *testing.T) {
-	for name, policy := range map[string]typedrpc.SlowPolicy{"drop oldest": typedrpc.DropOldest, "drop newest": typedrpc.DropNewest, "latest only": typedrpc.LatestOnly} {
-		topic := typedrpc.NewTopic[string]("test.exact", typedrpc.History(5, 0), typedrpc.Slow(policy.Within(2000)))
+	for name, policy := range map[string]topic.Trait{"drop oldest": topic.DropOldest, "drop newest": topic.DropNewest, "latest only": topic.LatestOnly} {
+		traits := []topic.Trait{topic.History(5, 0), policy}
+		if policy != topic.LatestOnly {
+			traits = append(traits, topic.MaxQueued(2000))
+		}
+		tp := topic.New[string]("test.exact", traits...)
 		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
 			ctx := t.Context()
-			hub := typedrpc.NewHub(nil)
+			hub := new(topic.Hub)
 			defer hub.Close()
-			srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, topic, nil) })
+			srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tp, topic.Everybody) })
 			publish := func(from, to int) {
 				for i := from; i < to; i++ {
-					is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", fmt.Sprintf("%0300d", i)))
+					is.NoErr(topic.Publish(ctx, hub, tp, "x", fmt.Sprintf("%0300d", i)))
 				}
 			}
 			publish(0, 10)
 			gate := make(chan struct{})
-			s := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 1000}}), topic, "x", gate)
+			s := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 1000}}), tp, "x", gate)
 			synctest.Wait()
 			publish(10, 100)
 			close(gate)
@@ -233,19 +238,19 @@ func TestTopic_shutdownEndsSubscriptions(t *testing.T) {
 	for _, d := range topicDialects {
 		testkit.Bubble(t, fmt.Sprint(d), func(t *testing.T, is *is.I) {
 			ctx := t.Context()
-			hub := typedrpc.NewHub(nil)
+			hub := new(topic.Hub)
 			defer hub.Close()
-			srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+			srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 			c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Dialect: d})
 			s, p := lab.SubscribeTo(ctx, c, lab.TopicNews, "x", nil), lab.PresenceOf(ctx, c, lab.TopicNews, "x")
 			synctest.Wait()
-			is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "x", "last"))
+			is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "x", "last"))
 			short, stop := context.WithTimeout(ctx, time.Minute)
 			defer stop()
 			is.NoErr(srv.Shutdown(short))
 			<-s.Done
 			<-p.Done
-			is.Equal(s.Take(), []typedrpc.Event[string]{{Value: "last"}})
+			is.Equal(s.Take(), []topic.Event[string]{{Value: "last"}})
 			is.Equal(typedrpc.CodeOf(s.Err), typedrpc.Unavailable)
 			is.Equal(typedrpc.CodeOf(p.Err), typedrpc.Unavailable)
 			synctest.Wait()
@@ -260,20 +265,20 @@ func TestTopic_waitAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		topic := typedrpc.NewTopic[string]("test.wait", typedrpc.Slow(typedrpc.WaitAtMost(time.Minute).Within(992)))
-		hub := typedrpc.NewHub(nil)
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, topic, nil) })
+		tp := topic.New[string]("test.wait", topic.WaitAtMost(time.Minute), topic.MaxQueued(992))
+		hub := new(topic.Hub)
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tp, topic.Everybody) })
 		gate := make(chan struct{})
-		slow := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 992}}), topic, "x", gate)
+		slow := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 992}}), tp, "x", gate)
 		bob := lab.TopicDial(t, srv, "bob", typedrpc.DialOptions{})
-		fast, other := lab.SubscribeTo(ctx, bob, topic, "x", nil), lab.SubscribeTo(ctx, bob, topic, "y", nil)
+		fast, other := lab.SubscribeTo(ctx, bob, tp, "x", nil), lab.SubscribeTo(ctx, bob, tp, "y", nil)
 		synctest.Wait()
 		published := make(chan time.Duration)
 		var n int
 		go func() {
 			for {
 				began := time.Now()
-				if err := typedrpc.Publish(ctx, hub, topic, "x", fmt.Sprintf("%0430d", n)); err != nil {
+				if err := topic.Publish(ctx, hub, tp, "x", fmt.Sprintf("%0430d", n)); err != nil {
 					close(published)
 					return
 				}
@@ -286,7 +291,7 @@ func TestTopic_waitAtMost(t *testing.T) {
 		}
 		synctest.Wait()
 		is.Equal(len(fast.Take()), 6) // also the one whose publisher waits
-		is.NoErr(typedrpc.Publish(ctx, hub, topic, "y", "meanwhile"))
+		is.NoErr(topic.Publish(ctx, hub, tp, "y", "meanwhile"))
 		is.Equal(len(other.Take()), 1)
 		time.Sleep(30 * time.Second)
 		for range 4 {
@@ -313,27 +318,27 @@ func TestTopic_connectionBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		topic := typedrpc.NewTopic[string]("test.bound", typedrpc.Slow(typedrpc.DropOldest.Within(1<<20)))
-		hub := typedrpc.NewHub(nil)
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, topic, nil) })
+		tp := topic.New[string]("test.bound", topic.DropOldest, topic.MaxQueued(1<<20))
+		hub := new(topic.Hub)
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tp, topic.Everybody) })
 		srv.Limits.MaxBuffered = 64 << 10
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Limits: typedrpc.Limits{Window: 1000}})
 		gate := make(chan struct{})
-		var all []*lab.Events[typedrpc.Event[string]]
+		var all []*lab.Events[topic.Event[string]]
 		for range 8 {
-			all = append(all, lab.SubscribeTo(ctx, c, topic, "x", gate))
+			all = append(all, lab.SubscribeTo(ctx, c, tp, "x", gate))
 		}
 		synctest.Wait()
 		used := func() int64 { return hook.Hub(hub).Accounts[0].Used }
 		for i := range 1000 {
-			is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", fmt.Sprintf("%0998d", i)))
+			is.NoErr(topic.Publish(ctx, hub, tp, "x", fmt.Sprintf("%0998d", i)))
 			is.True(used() <= 64<<10)
 		}
 		is.True(used() > 60<<10)
 		close(gate)
 		synctest.Wait()
 		is.Equal(used(), int64(0))
-		is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", "last"))
+		is.NoErr(topic.Publish(ctx, hub, tp, "x", "last"))
 		for _, e := range all {
 			got, lost := e.Take(), 0
 			for _, e := range got {

@@ -15,6 +15,7 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -26,25 +27,25 @@ func TestTopic_publishSubscribe(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				ctx := t.Context()
-				hub := typedrpc.NewHub(nil)
-				srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+				hub := new(topic.Hub)
+				srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 				a, b := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Dialect: d}), lab.TopicDial(t, srv, "bob", typedrpc.DialOptions{Dialect: d})
 				one, two := lab.SubscribeTo(ctx, a, lab.TopicNews, "x", nil), lab.SubscribeTo(ctx, b, lab.TopicNews, "x", nil)
 				other := lab.SubscribeTo(ctx, b, lab.TopicNews, "", nil)
 				synctest.Wait()
 				for i := range 100 {
-					is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "x", fmt.Sprint(i)))
+					is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "x", fmt.Sprint(i)))
 				}
-				is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "", "alone"))
-				is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "nobody", "?"))
-				for _, e := range []*lab.Events[typedrpc.Event[string]]{one, two} {
+				is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "", "alone"))
+				is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "nobody", "?"))
+				for _, e := range []*lab.Events[topic.Event[string]]{one, two} {
 					got := e.Take()
 					is.Equal(len(got), 100)
 					for i, v := range got {
-						is.Equal(v, typedrpc.Event[string]{Value: fmt.Sprint(i)})
+						is.Equal(v, topic.Event[string]{Value: fmt.Sprint(i)})
 					}
 				}
-				is.Equal(other.Take(), []typedrpc.Event[string]{{Value: "alone"}})
+				is.Equal(other.Take(), []topic.Event[string]{{Value: "alone"}})
 				is.Equal(typedrpc.CodeOf(one.Leave()), typedrpc.Canceled)
 				two.Leave()
 				a.Close()
@@ -63,8 +64,8 @@ func TestTopic_publishSubscribe(t *testing.T) {
 func TestTopic_leave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		hub := typedrpc.NewHub(nil)
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicNews, nil) })
+		hub := new(topic.Hub)
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicNews, topic.Everybody) })
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
 		for _, how := range []string{"break", "panic", "return", "context", "deadline"} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -74,7 +75,7 @@ func TestTopic_leave(t *testing.T) {
 					recover()
 					left <- nil
 				}()
-				for _, err := range typedrpc.Subscribe(ctx, c, lab.TopicNews, "x") {
+				for _, err := range topic.Subscribe(ctx, c, lab.TopicNews, "x") {
 					switch {
 					case err != nil:
 						left <- err
@@ -91,7 +92,7 @@ func TestTopic_leave(t *testing.T) {
 				}
 			}()
 			synctest.Wait()
-			is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "x", "first"))
+			is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "x", "first"))
 			synctest.Wait()
 			if how == "context" {
 				cancel()
@@ -115,9 +116,10 @@ func TestTopic_allow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		srv := lab.TopicServer(func(m *typedrpc.Mux) {
-			typedrpc.HandleTopic(m, hub, lab.TopicNews, func(ctx context.Context, key string) error {
+			topic.Handle(m, hub, lab.TopicNews, func(ctx context.Context, a topic.Access) error {
+				key := a.Key
 				switch key {
 				case "panic":
 					panic("boom")
@@ -138,13 +140,13 @@ func TestTopic_allow(t *testing.T) {
 			<-p.Done
 			is.Equal(typedrpc.CodeOf(p.Err), want)
 		}
-		is.Equal(typedrpc.CodeOf(typedrpc.Publish(ctx, hub, lab.TopicNews, "\xff", "")), typedrpc.InvalidArgument)
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, strings.Repeat("k", 255), ""))
+		is.Equal(typedrpc.CodeOf(topic.Publish(ctx, hub, lab.TopicNews, "\xff", "")), typedrpc.InvalidArgument)
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, strings.Repeat("k", 255), ""))
 		e := lab.SubscribeTo(ctx, c, lab.TopicNews, "ann", nil)
 		synctest.Wait()
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "ann", "hello"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "ann", "hello"))
 		is.Equal(len(e.Take()), 1)
-		is.Equal(typedrpc.CodeOf(typedrpc.Publish(ctx, hub, lab.TopicNews, strings.Repeat("k", 256), "")), typedrpc.InvalidArgument)
+		is.Equal(typedrpc.CodeOf(topic.Publish(ctx, hub, lab.TopicNews, strings.Repeat("k", 256), "")), typedrpc.InvalidArgument)
 		e.Leave()
 		synctest.Wait()
 		is.NoErr(lab.Vacated(hub))
@@ -152,17 +154,17 @@ func TestTopic_allow(t *testing.T) {
 }
 
 func TestTopic_history(t *testing.T) {
-	recent := typedrpc.NewTopic[string]("test.recent", typedrpc.History(0, time.Minute))
+	recent := topic.New[string]("test.recent", topic.History(0, time.Minute))
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(&typedrpc.HubOptions{IdleKeys: 2, HistoryBytes: 1000})
+		hub := &topic.Hub{IdleKeys: 2, HistoryBytes: 1000}
 		srv := lab.TopicServer(func(m *typedrpc.Mux) {
-			typedrpc.HandleTopic(m, hub, lab.TopicChat, nil)
-			typedrpc.HandleTopic(m, hub, recent, nil)
+			topic.Handle(m, hub, lab.TopicChat, topic.Everybody)
+			topic.Handle(m, hub, recent, topic.Everybody)
 		})
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
-		values := func(es []typedrpc.Event[string]) (all string) {
+		values := func(es []topic.Event[string]) (all string) {
 			for _, e := range es {
 				all += e.Value
 				if e.History {
@@ -175,11 +177,11 @@ func TestTopic_history(t *testing.T) {
 			return all
 		}
 		for _, v := range []string{"a", "b", "c", "d"} {
-			is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "x", v))
+			is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "x", v))
 		}
 		e := lab.SubscribeTo(ctx, c, lab.TopicChat, "x", nil)
 		is.Equal(values(e.Take()), "b!c!d!")
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "x", "e"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "x", "e"))
 		is.Equal(values(e.Take()), "e")
 		e.Leave()
 		synctest.Wait()
@@ -188,7 +190,7 @@ func TestTopic_history(t *testing.T) {
 		hook.Deliver(hub, "test.chat", "x", nil)
 		e = lab.SubscribeTo(ctx, c, lab.TopicChat, "x", nil)
 		is.Equal(values(e.Take()), "c!d!e!")
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "x", "f"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "x", "f"))
 		is.Equal(values(e.Take()), "f-1")
 		e.Leave()
 		e = lab.SubscribeTo(ctx, c, lab.TopicChat, "x", nil)
@@ -197,9 +199,9 @@ func TestTopic_history(t *testing.T) {
 		synctest.Wait()
 
 		// The key that was not used for longest goes.
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "y", "y"))
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "x", "g"))
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "z", "z"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "y", "y"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "x", "g"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "z", "z"))
 		is.Equal(hook.Hub(hub).Rooms, 2)
 		for key, want := range map[string]string{"x": "e!f!-1g!", "z": "z!"} {
 			e = lab.SubscribeTo(ctx, c, lab.TopicChat, key, nil)
@@ -210,15 +212,15 @@ func TestTopic_history(t *testing.T) {
 		is.NoErr(lab.Vacated(hub))
 
 		// By age, and by bytes.
-		is.NoErr(typedrpc.Publish(ctx, hub, recent, "x", "old"))
+		is.NoErr(topic.Publish(ctx, hub, recent, "x", "old"))
 		time.Sleep(40 * time.Second)
-		is.NoErr(typedrpc.Publish(ctx, hub, recent, "x", "new"))
+		is.NoErr(topic.Publish(ctx, hub, recent, "x", "new"))
 		time.Sleep(30 * time.Second)
 		e = lab.SubscribeTo(ctx, c, recent, "x", nil)
 		is.Equal(values(e.Take()), "new!")
 		time.Sleep(40 * time.Second)
 		for range 10 {
-			is.NoErr(typedrpc.Publish(ctx, hub, recent, "x", strings.Repeat("v", 200)))
+			is.NoErr(topic.Publish(ctx, hub, recent, "x", strings.Repeat("v", 200)))
 		}
 		is.Equal(len(e.Take()), 10)
 		e.Leave()
@@ -238,11 +240,11 @@ func TestTopic_history(t *testing.T) {
 // TestTopic_historyWhilePublishing subscribes again and again while others
 // publish: from the first message on none is missing and none is there twice.
 func TestTopic_historyWhilePublishing(t *testing.T) {
-	tally := typedrpc.NewTopic[int]("test.tally", typedrpc.History(50, 0), typedrpc.Slow(typedrpc.WaitAtMost(time.Minute)))
+	tally := topic.New[int]("test.tally", topic.History(50, 0), topic.WaitAtMost(time.Minute))
 	is := is.New(t)
 	ctx := t.Context()
-	hub := typedrpc.NewHub(nil)
-	srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, tally, nil) })
+	hub := new(topic.Hub)
+	srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tally, topic.Everybody) })
 	c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
 	stop := make(chan struct{})
 	published := make(chan error, 1)
@@ -254,7 +256,7 @@ func TestTopic_historyWhilePublishing(t *testing.T) {
 				return
 			default:
 			}
-			if err := typedrpc.Publish(ctx, hub, tally, "x", n); err != nil {
+			if err := topic.Publish(ctx, hub, tally, "x", n); err != nil {
 				published <- err
 				return
 			}
@@ -262,7 +264,7 @@ func TestTopic_historyWhilePublishing(t *testing.T) {
 	}()
 	for range 30 {
 		got, live, next := 0, 0, -1
-		for e, err := range typedrpc.Subscribe(ctx, c, tally, "x") {
+		for e, err := range topic.Subscribe(ctx, c, tally, "x") {
 			is.NoErr(err)
 			if next < 0 {
 				next = e.Value
@@ -312,16 +314,16 @@ func (c countingCodec) Decode(data []byte, v any) error {
 type tally struct{ N int }
 
 func TestTopic_encodedOnce(t *testing.T) {
-	topic := typedrpc.NewTopic[tally]("test.once", typedrpc.History(10, 0))
+	tp := topic.New[tally]("test.once", topic.History(10, 0))
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
 		var hubs, others, decoded, n atomic.Int64
 		mine := countingCodec{typedrpc.JSON, "mine", &hubs, &decoded}
 		other := countingCodec{typedrpc.JSON, "other", &others, &n}
-		hub := typedrpc.NewHub(&typedrpc.HubOptions{Codec: mine})
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, topic, nil) }, mine, other, typedrpc.JSON)
-		var all []*lab.Events[typedrpc.Event[tally]]
+		hub := &topic.Hub{Codec: mine}
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tp, topic.Everybody) }, mine, other, typedrpc.JSON)
+		var all []*lab.Events[topic.Event[tally]]
 		for _, o := range []typedrpc.DialOptions{
 			{Codecs: []typedrpc.Codec{mine}}, {Codecs: []typedrpc.Codec{mine}}, {Codecs: []typedrpc.Codec{other}}, {Codecs: []typedrpc.Codec{other}},
 			{Codecs: []typedrpc.Codec{typedrpc.JSON}}, {Dialect: typedrpc.Text}, {Dialect: typedrpc.Text},
@@ -329,20 +331,20 @@ func TestTopic_encodedOnce(t *testing.T) {
 			o.Limits.KeepAlive = time.Hour
 			c := lab.TopicDial(t, srv, "ann", o)
 			for range 5 {
-				all = append(all, lab.SubscribeTo(ctx, c, topic, "x", nil))
+				all = append(all, lab.SubscribeTo(ctx, c, tp, "x", nil))
 			}
 		}
 		synctest.Wait()
 		for i := range 3 {
-			is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", tally{i}))
+			is.NoErr(topic.Publish(ctx, hub, tp, "x", tally{i}))
 		}
 		for _, e := range all {
-			is.Equal(e.Take(), []typedrpc.Event[tally]{{Value: tally{0}}, {Value: tally{1}}, {Value: tally{2}}})
+			is.Equal(e.Take(), []topic.Event[tally]{{Value: tally{0}}, {Value: tally{1}}, {Value: tally{2}}})
 		}
 		is.Equal(hubs.Load(), int64(3))
 		is.Equal(others.Load(), int64(3))
 		is.Equal(decoded.Load(), int64(3*10+3*2)) // by ten subscribers, and for two other codecs
-		late := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "bob", typedrpc.DialOptions{Codecs: []typedrpc.Codec{other}}), topic, "x", nil)
+		late := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "bob", typedrpc.DialOptions{Codecs: []typedrpc.Codec{other}}), tp, "x", nil)
 		is.Equal(len(late.Take()), 3)
 		is.Equal(others.Load(), int64(3)) // the history too
 		is.NoErr(hub.Close())
@@ -351,27 +353,27 @@ func TestTopic_encodedOnce(t *testing.T) {
 
 // TestTopic_unfit publishes what some subscribers cannot be given.
 func TestTopic_unfit(t *testing.T) {
-	raw := typedrpc.NewTopic[typedrpc.Raw]("test.raw")
+	raw := topic.New[typedrpc.Raw]("test.raw")
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(nil)
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, raw, nil) })
+		hub := new(topic.Hub)
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, raw, topic.Everybody) })
 		big := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{}), raw, "x", nil)
 		small := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "bob", typedrpc.DialOptions{Limits: typedrpc.Limits{MaxMessage: 100}}), raw, "x", nil)
 		flat := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "cat", typedrpc.DialOptions{Dialect: typedrpc.Text, Limits: typedrpc.Limits{MaxDepth: 5}}), raw, "x", nil)
 		synctest.Wait()
 		for _, v := range []string{`"` + strings.Repeat("v", 100) + `"`, `[[[[[[1]]]]]]`, `1`} {
-			is.NoErr(typedrpc.Publish(ctx, hub, raw, "x", typedrpc.Raw(v)))
+			is.NoErr(topic.Publish(ctx, hub, raw, "x", typedrpc.Raw(v)))
 		}
-		is.Equal(typedrpc.CodeOf(typedrpc.Publish(ctx, hub, raw, "x", typedrpc.Raw("{"))), typedrpc.InvalidArgument)
+		is.Equal(typedrpc.CodeOf(topic.Publish(ctx, hub, raw, "x", typedrpc.Raw("{"))), typedrpc.InvalidArgument)
 		is.Equal(len(big.Take()), 3)
 		got := small.Take()
 		is.Equal(len(got), 2)
 		is.Equal(got[0].Missed, 1)
 		got = flat.Take()
 		is.Equal(len(got), 2)
-		is.Equal(got[1], typedrpc.Event[typedrpc.Raw]{Value: typedrpc.Raw("1"), Missed: 1})
+		is.Equal(got[1], topic.Event[typedrpc.Raw]{Value: typedrpc.Raw("1"), Missed: 1})
 		is.NoErr(hub.Close())
 	})
 }
@@ -380,21 +382,21 @@ func TestTopic_unfit(t *testing.T) {
 // the hub's codec may make of it what they can, others miss it, and the log
 // tells, here into the topic itself.
 func TestTopic_undecodable(t *testing.T) {
-	topic := typedrpc.NewTopic[tally]("test.undecodable")
+	tp := topic.New[tally]("test.undecodable")
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
 		var n atomic.Int64
 		other := countingCodec{typedrpc.JSON, "other", &n, &n}
-		hub := typedrpc.NewHub(nil)
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, topic, nil) }, other)
+		hub := new(topic.Hub)
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, tp, topic.Everybody) }, other)
 		srv.Logger = slog.New(publishingLog{slog.DiscardHandler, func() error {
-			return typedrpc.Publish(ctx, hub, topic, "x", tally{1})
+			return topic.Publish(ctx, hub, tp, "x", tally{1})
 		}})
-		e := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Codecs: []typedrpc.Codec{other}}), topic, "x", nil)
+		e := lab.SubscribeTo(ctx, lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{Codecs: []typedrpc.Codec{other}}), tp, "x", nil)
 		synctest.Wait()
 		hook.Deliver(hub, "test.undecodable", "x", []byte("junk"))
-		is.Equal(e.Take(), []typedrpc.Event[tally]{{Value: tally{1}, Missed: 1}})
+		is.Equal(e.Take(), []topic.Event[tally]{{Value: tally{1}, Missed: 1}})
 		is.NoErr(hub.Close())
 	})
 }
@@ -412,7 +414,7 @@ func TestTopic_hooksSeeItems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(nil)
+		hub := new(topic.Hub)
 		var seen []string
 		mux := typedrpc.NewMux(func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 			r.OnItem(func(item typedrpc.Raw, sent bool) error {
@@ -424,14 +426,14 @@ func TestTopic_hooksSeeItems(t *testing.T) {
 			})
 			return next(ctx, r)
 		})
-		typedrpc.HandleTopic(mux, hub, lab.TopicNews, nil)
+		topic.Handle(mux, hub, lab.TopicNews, topic.Everybody)
 		c, _, err := typedrpctest.Dial(&typedrpc.Server{Mux: mux}, nil)
 		is.NoErr(err)
 		defer c.Close()
 		e := lab.SubscribeTo(ctx, c, lab.TopicNews, "x", nil)
 		synctest.Wait()
 		for _, v := range []string{"a", "b", "stop", "c"} {
-			is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicNews, "x", v))
+			is.NoErr(topic.Publish(ctx, hub, lab.TopicNews, "x", v))
 		}
 		<-e.Done
 		is.Equal(len(e.Got), 2)
@@ -446,13 +448,13 @@ func TestTopic_close(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := typedrpc.NewHub(nil)
-		srv := lab.TopicServer(func(m *typedrpc.Mux) { typedrpc.HandleTopic(m, hub, lab.TopicChat, nil) })
+		hub := new(topic.Hub)
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, lab.TopicChat, topic.Everybody) })
 		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
 		e, p := lab.SubscribeTo(ctx, c, lab.TopicChat, "x", nil), lab.PresenceOf(ctx, c, lab.TopicChat, "x")
 		synctest.Wait()
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "x", "last"))
-		is.NoErr(typedrpc.Publish(ctx, hub, lab.TopicChat, "idle", "last"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "x", "last"))
+		is.NoErr(topic.Publish(ctx, hub, lab.TopicChat, "idle", "last"))
 		is.NoErr(hub.Close())
 		is.NoErr(hub.Close())
 		<-e.Done
@@ -460,7 +462,7 @@ func TestTopic_close(t *testing.T) {
 		is.Equal(len(e.Got), 1) // what was published before still comes
 		is.Equal(typedrpc.CodeOf(e.Err), typedrpc.Unavailable)
 		is.Equal(typedrpc.CodeOf(p.Err), typedrpc.Unavailable)
-		is.Equal(typedrpc.CodeOf(typedrpc.Publish(ctx, hub, lab.TopicChat, "x", "no")), typedrpc.Unavailable)
+		is.Equal(typedrpc.CodeOf(topic.Publish(ctx, hub, lab.TopicChat, "x", "no")), typedrpc.Unavailable)
 		e = lab.SubscribeTo(ctx, c, lab.TopicChat, "x", nil)
 		<-e.Done
 		is.Equal(typedrpc.CodeOf(e.Err), typedrpc.Unavailable)
@@ -471,28 +473,96 @@ func TestTopic_close(t *testing.T) {
 }
 
 func TestTopic_declarations(t *testing.T) {
-	hub := typedrpc.NewHub(nil)
+	hub := new(topic.Hub)
 	for name, declare := range map[string]func(){
-		"history without bounds": func() { typedrpc.NewTopic[int]("m", typedrpc.History(0, 0)) },
-		"negative history":       func() { typedrpc.NewTopic[int]("m", typedrpc.History(-1, 0)) },
-		"bytes":                  func() { typedrpc.NewTopic[typedrpc.Bytes]("m") },
-		"no wait":                func() { typedrpc.NewTopic[int]("m", typedrpc.Slow(typedrpc.WaitAtMost(0))) },
-		"no bytes":               func() { typedrpc.NewTopic[int]("m", typedrpc.Slow(typedrpc.DropNewest.Within(0))) },
-		"long name":              func() { typedrpc.NewTopic[int](strings.Repeat("m", 247)) },
-		"no hub":                 func() { typedrpc.HandleTopic(typedrpc.NewMux(), nil, lab.TopicNews, nil) },
-		"no topic":               func() { typedrpc.HandleTopic(typedrpc.NewMux(), hub, typedrpc.Topic[int]{}, nil) },
-		"codec":                  func() { typedrpc.HandleTopic(typedrpc.NewMux(), hub, typedrpc.NewTopic[chan int]("m"), nil) },
+		"history without bounds": func() { topic.New[int]("m", topic.History(0, 0)) },
+		"negative history":       func() { topic.New[int]("m", topic.History(-1, 0)) },
+		"two histories":          func() { topic.New[int]("m", topic.History(1, 0), topic.History(0, time.Second)) },
+		"bytes":                  func() { topic.New[typedrpc.Bytes]("m") },
+		"no wait":                func() { topic.New[int]("m", topic.WaitAtMost(0)) },
+		"no bytes":               func() { topic.New[int]("m", topic.DropNewest, topic.MaxQueued(0)) },
+		"two bounds":             func() { topic.New[int]("m", topic.MaxQueued(1), topic.MaxQueued(2)) },
+		"a bound for one":        func() { topic.New[int]("m", topic.MaxQueued(1), topic.LatestOnly) },
+		"two policies":           func() { topic.New[int]("m", topic.Disconnect, topic.DropOldest) },
+		"a policy and a wait":    func() { topic.New[int]("m", topic.WaitAtMost(1), topic.LatestOnly) },
+		"no policy":              func() { topic.New[int]("m", topic.Policy(4)) },
+		"nil trait":              func() { topic.New[int]("m", nil) },
+		"strange trait":          func() { topic.New[int]("m", strangeTrait{}) },
+		"params":                 func() { topic.New[int]("m", typedrpc.Params("key")) },
+		"long name":              func() { topic.New[int](strings.Repeat("m", 247)) },
+		"no mux":                 func() { topic.Handle(nil, hub, lab.TopicNews, topic.Everybody) },
+		"no hub":                 func() { topic.Handle(typedrpc.NewMux(), nil, lab.TopicNews, topic.Everybody) },
+		"no topic":               func() { topic.Handle(typedrpc.NewMux(), hub, topic.Topic[int]{}, topic.Everybody) },
+		"codec":                  func() { topic.Handle(typedrpc.NewMux(), hub, topic.New[chan int]("m"), topic.Everybody) },
+		"hub's fields":           func() { topic.Handle(typedrpc.NewMux(), &topic.Hub{IdleKeys: -1}, lab.TopicNews, topic.Everybody) },
 		"twice": func() {
 			m := typedrpc.NewMux()
-			typedrpc.HandleTopic(m, hub, lab.TopicNews, nil)
-			typedrpc.HandleTopic(m, hub, lab.TopicNews, nil)
+			topic.Handle(m, hub, lab.TopicNews, topic.Everybody)
+			topic.Handle(m, hub, lab.TopicNews, topic.Everybody)
 		},
-		"options": func() { typedrpc.NewHub(&typedrpc.HubOptions{IdleKeys: -1}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
-			defer func() { is.True(recover() != nil) }()
+			defer func() {
+				text, ok := recover().(string)
+				is.True(ok && strings.HasPrefix(text, "typedrpc: ")) // a sentence
+			}()
 			declare()
 		})
 	}
+}
+
+// strangeTrait says that it is a trait, and is none.
+type strangeTrait struct{}
+
+func (strangeTrait) TopicTrait() {}
+
+// Traits of the root hold for topics.
+func TestTopic_traitsOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		small := topic.New[*tally]("test.small", typedrpc.MaxSize(20), typedrpc.Alloc[tally](), topic.DropOldest)
+		hub := new(topic.Hub)
+		defer hub.Close()
+		srv := lab.TopicServer(func(m *typedrpc.Mux) { topic.Handle(m, hub, small, topic.Everybody) })
+		e := lab.SubscribeTo(t.Context(), lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{}), small, "x", nil)
+		synctest.Wait()
+		is.NoErr(topic.Publish(t.Context(), hub, small, "x", &tally{7}))
+		is.Equal(e.Take()[0].Value.N, 7)
+		is.True(topic.Publish(t.Context(), hub, small, "x", nil) != nil) // which Alloc makes an error
+		is.Equal(typedrpc.CodeOf(topic.Publish(t.Context(), hub, small, "x", &tally{1 << 60})), typedrpc.ResourceExhausted)
+	})
+}
+
+// Zero values and nil are errors, and no panics.
+func TestTopic_zeroValues(t *testing.T) {
+	is := is.New(t)
+	ctx := t.Context()
+	bad := &topic.Hub{MaxHistory: -1}
+	last := func(seq func(func(topic.Event[string], error) bool)) (err error) {
+		for _, err = range seq {
+		}
+		return err
+	}
+	for want, hub := range map[typedrpc.Code]*topic.Hub{typedrpc.InvalidArgument: nil, typedrpc.FailedPrecondition: bad} {
+		is.Equal(typedrpc.CodeOf(topic.Publish(ctx, hub, lab.TopicNews, "x", "")), want)
+		is.Equal(typedrpc.CodeOf(last(topic.Listen(ctx, hub, lab.TopicNews, "x"))), want)
+		_, err := topic.Members(hub, lab.TopicNews, "x")
+		is.Equal(typedrpc.CodeOf(err), want)
+		_, err = topic.Remove(hub, lab.TopicNews, "x", "ann", nil)
+		is.Equal(typedrpc.CodeOf(err), want)
+		is.Equal(typedrpc.CodeOf(hub.Close()), want)
+	}
+	var hub topic.Hub
+	var none topic.Topic[string]
+	is.Equal(none.Name(), "")
+	is.Equal(typedrpc.CodeOf(topic.Publish(ctx, &hub, none, "x", "")), typedrpc.InvalidArgument)
+	is.Equal(typedrpc.CodeOf(last(topic.Listen(ctx, &hub, none, "x"))), typedrpc.InvalidArgument)
+	is.Equal(typedrpc.CodeOf(last(topic.Subscribe(ctx, nil, none, "x"))), typedrpc.InvalidArgument)
+	is.Equal(typedrpc.CodeOf(last(topic.Subscribe(ctx, nil, lab.TopicNews, "x"))), typedrpc.InvalidArgument)
+	for _, err := range topic.Watch(ctx, nil, none, "x") {
+		is.Equal(typedrpc.CodeOf(err), typedrpc.InvalidArgument)
+	}
+	is.NoErr(hub.Close()) // one that was never used
+	is.Equal(typedrpc.CodeOf(topic.Publish(ctx, &hub, lab.TopicNews, "x", "")), typedrpc.Unavailable)
 }

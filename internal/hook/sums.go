@@ -104,7 +104,7 @@ type ServerSums struct {
 	Detached  int   // handlers of keyed calls whose sessions were lost
 }
 
-// Hub returns the sums of a *typedrpc.Hub.
+// Hub returns the sums of a *topic.Hub.
 var Hub func(hub any) HubSums
 
 // HubSums are what a hub holds.
@@ -122,7 +122,7 @@ type AccountSums struct {
 	Used, Max int64
 }
 
-// Room returns the sums of one key of a *typedrpc.Hub's topic. They are zero if
+// Room returns the sums of one key of a *topic.Hub's topic. They are zero if
 // there is no such room.
 var Room func(hub any, topic, key string) RoomSums
 

@@ -109,7 +109,7 @@ func (h *Hub) Publish(ctx context.Context, t *Topic, key string, msg []byte) err
 	if limit := t.Decl.Limit(flow.MaxMessageCeiling); len(msg) > limit {
 		return status.Errorf(status.ResourceExhausted, "a message of %q has %d bytes, at most %d can be published", t.Decl.Name, len(msg), limit)
 	}
-	if t.remembers() { // what is published here is remembered here, whoever has subscribed
+	if t.Remembers() { // what is published here is remembered here, whoever has subscribed
 		r, err := h.enter(t, key)
 		if err != nil {
 			return err

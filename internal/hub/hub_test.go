@@ -15,7 +15,9 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-func topic(name string, last int) *Topic { return &Topic{Decl: &engine.Decl{Name: name}, Last: last} }
+func topic(name string, last int) *Topic {
+	return &Topic{Decl: &engine.Decl{Name: name}, Last: last, Presence: true}
+}
 
 func codeOf(err error) status.Code {
 	var e *status.Error

@@ -24,6 +24,8 @@ type onlooker struct {
 	x     *engine.Stream
 	room  *room
 	coder *Coder
+	// subject is whose stream it is.
+	subject string
 
 	unsent   *member // what the stream had no room for; the handler's alone
 	waits    int     // its place in room.waiting, from 1; 0: it does not wait for news
@@ -58,7 +60,7 @@ func (h *Hub) Watch(ctx context.Context, x *engine.Stream, t *Topic, key string,
 	if err != nil {
 		return nil, err
 	}
-	w := &onlooker{x: x, room: r, coder: p.Coder}
+	w := &onlooker{x: x, room: r, coder: p.Coder, subject: p.Subject}
 	begun := false
 	defer func() {
 		if !begun {

@@ -15,9 +15,21 @@ type Topic struct {
 	Policy Policy
 	Last   int           // history: messages; 0: no such bound
 	Recent time.Duration // history: age; 0: no such bound
+	// Presence says that those who subscribe are told to those who ask, at other
+	// hubs too.
+	Presence bool
 }
 
-func (t *Topic) remembers() bool { return t.Last > 0 || t.Recent > 0 }
+// Remembers reports whether it has a history.
+func (t *Topic) Remembers() bool { return t.Last > 0 || t.Recent > 0 }
+
+// lag is a new subscriber's, if publishers wait for those of the topic.
+func (t *Topic) lag() *lag {
+	if t.Policy.Do != WaitAtMost {
+		return nil
+	}
+	return &lag{space: make(chan struct{}, 1)}
+}
 
 // Policy says what becomes of a subscriber that is slower than others publish.
 type Policy struct {
@@ -84,7 +96,7 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 	// Who waits for room for the first one is woken when there is, unless there is
 	// a smaller one now.
 	if s.observed || s.queue.Front().cost() < int(s.tried) {
-		s.x.Wake()
+		s.wake()
 	}
 	return true
 }
@@ -118,7 +130,7 @@ func (s *subscriber) await(e *encoding) {
 		case <-timer.C:
 			s.end(s.tooSlow())
 			return
-		case <-s.x.Gone():
+		case <-s.gone():
 			return
 		}
 	}
@@ -126,7 +138,7 @@ func (s *subscriber) await(e *encoding) {
 
 func (s *subscriber) tooSlow() *status.Error {
 	return status.Errorf(status.ResourceExhausted, "this subscriber of %q was too slow: more than %s were waiting for it, or more than its connection may have waiting; "+
-		"receive in a loop that does nothing slow, subscribe again to go on, or declare the topic with another SlowPolicy",
+		"receive in a loop that does nothing slow, subscribe again to go on, or declare the topic with another policy",
 		s.room.topic.Decl.Name, byteCount(s.most()))
 }
 

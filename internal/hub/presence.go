@@ -58,16 +58,19 @@ type node struct {
 }
 
 func (p *presence) init(r *room) {
-	if r.hub.shared {
+	if r.shares() {
 		p.feed.init(r.hub.broker, presenceChannelOf(r.topic, r.key), r.noticed)
 	}
 	p.here = map[string]int{}
 	p.asked = time.Now() // others may be watching already
 }
 
+// shares reports whether other hubs may ask who is here.
+func (r *room) shares() bool { return r.hub.shared && r.topic.Presence }
+
 // openPresence subscribes to the room's presence channel, if others use it.
 func (r *room) openPresence(ctx context.Context) error {
-	if !r.hub.shared {
+	if !r.shares() {
 		return nil
 	}
 	return r.presence.feed.open(ctx)
@@ -85,7 +88,7 @@ func (r *room) presentLocked(subject string, by int) {
 	if !r.elsewhereLocked(subject, nil) {
 		r.tellLocked(subject, by > 0)
 	}
-	if r.hub.shared && time.Since(r.asked) < presencePatience {
+	if r.shares() && time.Since(r.asked) < presencePatience {
 		if r.changed == nil {
 			r.changed = map[string]struct{}{}
 		}

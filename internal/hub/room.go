@@ -89,7 +89,7 @@ func (r *room) deliver(msg []byte) {
 		return
 	}
 	m := newMessage(r.hub.options.Codec, bytes.Clone(msg))
-	if r.topic.remembers() {
+	if r.topic.Remembers() {
 		r.hub.forgetFor(r, m.size())
 	}
 	for _, b := range r.giveAll(m) {
@@ -130,7 +130,7 @@ func (r *room) lose() {
 }
 
 func (r *room) rememberLocked(m *message) {
-	if r.topic.remembers() && !r.gone {
+	if r.topic.Remembers() && !r.gone {
 		m.kept = &r.hub.history
 		m.kept.Add(m.size())
 		p := remembered{msg: m, at: time.Now()}
@@ -199,7 +199,9 @@ func (r *room) join(s *subscriber) error {
 	}
 	s.place = int32(len(r.subs))
 	r.subs = append(r.subs, s)
-	r.presentLocked(s.peer.Subject, 1)
+	if s.local == nil {
+		r.presentLocked(s.peer.Subject, 1)
+	}
 	return nil
 }
 
@@ -218,5 +220,7 @@ func (r *room) leave(s *subscriber) {
 	if cap(r.subs) > 64 && last < cap(r.subs)/4 {
 		r.subs = slices.Clone(r.subs)
 	}
-	r.presentLocked(s.peer.Subject, -1)
+	if s.local == nil {
+		r.presentLocked(s.peer.Subject, -1)
+	}
 }

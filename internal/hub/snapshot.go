@@ -54,7 +54,11 @@ func (h *Hub) Room(topic, key string) RoomSnapshot {
 	}
 	for _, sub := range r.subs {
 		sub.mu.Lock()
-		s.Held = append(s.Held, sub.bytes+sub.x.Uncredited())
+		held := sub.bytes
+		if sub.local == nil {
+			held += sub.x.Uncredited()
+		}
+		s.Held = append(s.Held, held)
 		sub.mu.Unlock()
 	}
 	return s

@@ -39,7 +39,8 @@ type Coder struct {
 // something to send for which there is room.
 type subscriber struct {
 	// fixed
-	x        *engine.Stream
+	x        *engine.Stream // nil: it is a listener's
+	local    *Listener      // whose it is; nil: a stream's
 	room     *room
 	peer     Peer
 	account  *account
@@ -93,10 +94,7 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 	if err != nil {
 		return nil, err
 	}
-	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), observed: x.Watched(), place: -1}
-	if t.Policy.Do == WaitAtMost {
-		s.lag = &lag{space: make(chan struct{}, 1)}
-	}
+	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), lag: t.lag(), observed: x.Watched(), place: -1}
 	begun := false
 	defer func() {
 		if !begun {
@@ -267,18 +265,41 @@ func (s *subscriber) freeLocked(q queued) {
 	}
 }
 
-// end ends the subscription with e.
-func (s *subscriber) end(e *status.Error) {
+// end ends the subscription with e, and reports whether it had not ended yet.
+func (s *subscriber) end(e *status.Error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endLocked(e)
+	return s.endLocked(e)
 }
 
-func (s *subscriber) endLocked(e *status.Error) {
-	if !s.over {
-		s.over = true
+func (s *subscriber) endLocked(e *status.Error) bool {
+	if s.over {
+		return false
+	}
+	s.over = true
+	if s.local != nil {
+		s.local.fail(e)
+	} else {
 		s.x.Fail(e)
 	}
+	return true
+}
+
+// wake has whoever sends or takes what is in the queue look at it.
+func (s *subscriber) wake() {
+	if s.local != nil {
+		s.local.wake()
+	} else {
+		s.x.Wake()
+	}
+}
+
+// gone is closed when nobody receives any more.
+func (s *subscriber) gone() <-chan struct{} {
+	if s.local != nil {
+		return s.local.gone
+	}
+	return s.x.Gone()
 }
 
 // drop gives back what the subscriber holds, when it is over.

@@ -3,10 +3,65 @@
 // import: hence any for its types. They hold no state.
 package seam
 
-import "context"
+import (
+	"context"
+
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// Codec is a typedrpc.Codec.
+type Codec interface {
+	Name() string
+	Append(dst []byte, v any) ([]byte, error)
+	Decode(data []byte, v any) error
+	Check(v any) error
+}
+
+// Decl is a declaration without its types.
+type Decl interface {
+	// Engine is what the engine knows of it.
+	Engine() *engine.Decl
+	// Listed reports whether it names its request's members, see typedrpc.Params.
+	Listed() bool
+	// Tagged gives it the tags of another one, see typedrpc.Tag.
+	Tagged(as Decl)
+	// Check asks a codec whether it can carry the declaration's types.
+	Check(c Codec) error
+	// Encode appends the message that v points to; Decode reads one into what v
+	// points to.
+	Encode(c Codec, dst []byte, v any) ([]byte, error)
+	Decode(c Codec, data []byte, v any) error
+}
+
+// Declared is the declaration of a typedrpc.ServerStream.
+var Declared func(stream any) Decl
 
 // Open calls a server stream, with req, which points to the request. recv reads an
 // item into what it points to, and returns io.EOF after the last; one goroutine at
 // a time calls it. cancel leaves the stream; any goroutine may call it at any time.
-// caller is a typedrpc.Caller, stream a typedrpc.ServerStream.
+// caller is a typedrpc.Caller; stream a typedrpc.ServerStream.
 var Open func(ctx context.Context, caller, stream, req any) (recv func(item any) error, cancel func(), err error)
+
+// Serve registers a handler of a server stream whose request is a string. begin
+// begins the stream; what it returns goes on with it, without a goroutine while it
+// rests, unless interceptors wait for the stream's end. mux is a *typedrpc.Mux.
+var Serve func(mux any, d Decl, begin func(ctx context.Context, x *engine.Stream, key string) (engine.Resumer, error))
+
+// Follow loops over a server stream whose request is key, as typedrpc.Receive does.
+// Each item is read into item, which points to a zero value, and told to each, which
+// reports whether the loop goes on, or fails it. fail tells an error, and reports
+// whether the loop's body stays for what comes after a gap.
+var Follow func(ctx context.Context, caller any, d Decl, restarts bool, key string, item any,
+	each func(about engine.Item, afterGap bool) (stay bool, err error), fail func(error) bool)
+
+// Conn is the *typedrpc.Conn whose engine c is.
+var Conn func(c *engine.Conn) any
+
+// Lift is an error of the layers below as programs see it, Lower a program's as
+// those see it, and Down the same for one that need not be a *typedrpc.Error.
+var (
+	Lift  func(err error) error
+	Lower func(err error) *status.Error
+	Down  func(err error) error
+)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/transfer"
 )
 
@@ -149,14 +150,14 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 		return err
 	},
 	"subscribe": func(ctx context.Context, c *typedrpc.Conn) error {
-		topic, left := Room, rand.IntN(50)
+		tp, left := Room, rand.IntN(50)
 		if left%2 == 0 {
-			topic = Bulletin
+			tp = Bulletin
 		}
 		if left%3 == 0 {
-			topic = topic.Restartable()
+			tp = BulletinOn
 		}
-		for _, err := range typedrpc.Subscribe(ctx, c, topic, key()) {
+		for _, err := range topic.Subscribe(ctx, c, tp, key()) {
 			if left%3 == 0 && errors.Is(err, typedrpc.Gap) {
 				continue
 			}
@@ -171,7 +172,7 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"presence": func(ctx context.Context, c *typedrpc.Conn) error {
 		left := rand.IntN(20)
-		for _, err := range typedrpc.Presence(ctx, c, Room, key()) {
+		for _, err := range topic.Watch(ctx, c, Room, key()) {
 			if err != nil {
 				return err
 			}

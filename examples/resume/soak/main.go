@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -139,7 +140,7 @@ func run(ctx context.Context, o options, w io.Writer) error {
 
 // serve starts the server and the proxies. end ends them.
 func (s *soak) serve(o options) (end func() error, err error) {
-	hub := typedrpc.NewHub(nil)
+	hub := new(topic.Hub)
 	s.server = &typedrpc.Server{
 		Mux: serviceMux(hub), Limits: s.limits, Compress: true, Logger: s.logger,
 		SignIn:  SignIn.Verify(signIn),

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/transfer"
 )
 
@@ -39,8 +40,10 @@ var (
 	Put      = transfer.NewUpload[typedrpc.Empty, string]("put")
 	Get      = transfer.NewDownload[int]("get")
 	Say      = typedrpc.NewMethod[string, typedrpc.Empty]("say")
-	Room     = typedrpc.NewTopic[string]("room", typedrpc.History(20, time.Minute), typedrpc.Slow(typedrpc.DropOldest))
-	Bulletin = typedrpc.NewTopic[string]("bulletin", typedrpc.Slow(typedrpc.LatestOnly))
+	Room     = topic.New[string]("room", topic.History(20, time.Minute), topic.DropOldest, topic.WithPresence)
+	Bulletin = topic.New[string]("bulletin", topic.LatestOnly)
+	// BulletinOn is the same for a loop that goes on.
+	BulletinOn = topic.New[string](Bulletin.Name(), topic.LatestOnly, topic.Restartable)
 )
 
 // Keyed calls are numbered, and each may run once.
@@ -61,7 +64,7 @@ const keys = 8
 
 func key() string { return fmt.Sprint("k", rand.IntN(keys)) }
 
-func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
+func serviceMux(hub *topic.Hub) *typedrpc.Mux {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Do, do)
 	typedrpc.Handle(mux, Repeat, do)
@@ -123,11 +126,11 @@ func serviceMux(hub *typedrpc.Hub) *typedrpc.Mux {
 	typedrpc.Handle(mux, Get, func(_ context.Context, size int, w *transfer.Writer) error {
 		return w.Send(strings.NewReader(strings.Repeat("x", size)), nil)
 	})
-	typedrpc.HandleTopic(mux, hub, Room, nil)
-	typedrpc.HandleTopic(mux, hub, Bulletin, nil)
+	topic.Handle(mux, hub, Room, topic.Everybody)
+	topic.Handle(mux, hub, Bulletin, topic.Everybody)
 	typedrpc.Handle(mux, Say, func(ctx context.Context, text string) (typedrpc.Empty, error) {
 		k := key()
-		return typedrpc.Empty{}, errors.Join(typedrpc.Publish(ctx, hub, Room, k, text), typedrpc.Publish(ctx, hub, Bulletin, k, text))
+		return typedrpc.Empty{}, errors.Join(topic.Publish(ctx, hub, Room, k, text), topic.Publish(ctx, hub, Bulletin, k, text))
 	})
 	return mux
 }

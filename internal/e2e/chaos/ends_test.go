@@ -17,6 +17,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // What the server of TestEnds_nothingIsKept offers.
@@ -29,13 +30,13 @@ var (
 	endsNote  = typedrpc.NewNotification[string]("ends.note")
 	endsDown  = typedrpc.NewServerStream[int, string]("ends.down")
 	endsBoth  = typedrpc.NewBidiStream[int, string, string]("ends.both")
-	endsNews  = typedrpc.NewTopic[string]("ends.news", typedrpc.History(5, 0))
+	endsNews  = topic.New[string]("ends.news", topic.History(5, 0))
 )
 
 // ending is one server whose connections are ended in the middle of everything.
 type ending struct {
 	srv *typedrpc.Server
-	hub *typedrpc.Hub
+	hub *topic.Hub
 }
 
 // pause is what a handler takes. Some do not look at their context.
@@ -53,7 +54,7 @@ func (d *ending) pause(ctx context.Context) error {
 }
 
 func newEnding() *ending {
-	d := &ending{hub: typedrpc.NewHub(nil)}
+	d := &ending{hub: new(topic.Hub)}
 	mux := typedrpc.NewMux()
 	slow := func(ctx context.Context, s string) (string, error) { return s, d.pause(ctx) }
 	typedrpc.Handle(mux, endsEcho, slow)
@@ -81,7 +82,7 @@ func newEnding() *ending {
 		}
 		return nil
 	})
-	typedrpc.HandleTopic(mux, d.hub, endsNews, nil)
+	topic.Handle(mux, d.hub, endsNews, topic.Everybody)
 	d.srv = &typedrpc.Server{
 		Mux: mux, Logger: slog.New(slog.DiscardHandler), MaxMemory: 2 << 20,
 		Limits: typedrpc.Limits{MaxBuffered: 256 << 10, MaxUnacked: 128 << 10, Grace: 5 * time.Second},
@@ -129,13 +130,13 @@ func (d *ending) act(ctx context.Context, c *typedrpc.Conn) {
 			_, err = s.Recv()
 		}
 	case 8:
-		for range typedrpc.Subscribe(ctx, c, endsNews, "k") {
+		for range topic.Subscribe(ctx, c, endsNews, "k") {
 			if rand.IntN(10) == 0 {
 				break
 			}
 		}
 	case 9:
-		typedrpc.Publish(ctx, d.hub, endsNews, "k", text[:min(len(text), 5000)])
+		topic.Publish(ctx, d.hub, endsNews, "k", text[:min(len(text), 5000)])
 	}
 }
 

@@ -16,13 +16,14 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 var (
 	lossHang  = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("loss.hang")
 	lossEcho  = typedrpc.NewBidiStream[typedrpc.Empty, int, int]("loss.echo")
-	lossTopic = typedrpc.NewTopic[int]("loss.topic")
+	lossTopic = topic.New[int]("loss.topic")
 	lossCount = typedrpc.NewNotification[[2]int]("loss.count") // the connection's number, and its own
 )
 
@@ -44,7 +45,7 @@ var inFlightBothWays = []string{
 type scenery struct {
 	*stage
 	srv *typedrpc.Server
-	hub *typedrpc.Hub
+	hub *topic.Hub
 
 	mu     sync.Mutex
 	actors map[string]*actor
@@ -77,10 +78,10 @@ func newScenery(t *testing.T, srv *typedrpc.Server) *scenery {
 	t.Helper()
 	sc := &scenery{
 		stage: newStage(t, typedrpctest.Conditions{Latency: time.Millisecond}), srv: srv,
-		hub: typedrpc.NewHub(nil), actors: map[string]*actor{},
+		hub: new(topic.Hub), actors: map[string]*actor{},
 	}
 	mux := typedrpc.NewMux()
-	typedrpc.HandleTopic(mux, sc.hub, lossTopic, nil)
+	topic.Handle(mux, sc.hub, lossTopic, topic.Everybody)
 	typedrpc.Handle(mux, lossNote, func(ctx context.Context, m chaosMessage) error {
 		a := actorOf(ctx)
 		a.mu.Lock()
@@ -195,7 +196,7 @@ func (sc *scenery) actor(name string, o typedrpc.DialOptions) *actor {
 	a.begin(a.conn, "client")
 	go func() {
 		var err error
-		for _, err = range typedrpc.Subscribe(context.Background(), a.conn, lossTopic, "key") {
+		for _, err = range topic.Subscribe(context.Background(), a.conn, lossTopic, "key") {
 			if err != nil {
 				break
 			}

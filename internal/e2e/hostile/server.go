@@ -20,6 +20,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // stats are what a server says of itself. The rest is seen from outside.
@@ -65,7 +66,7 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	logged := &counter{}
-	s := &service{hub: typedrpc.NewHub(&typedrpc.HubOptions{IdleKeys: 16})}
+	s := &service{hub: &topic.Hub{IdleKeys: 16}}
 	srv := &typedrpc.Server{
 		Mux: s.mux(), MaxMemory: *budget, MaxKept: *kept, Compress: *compress,
 		// So short that what it keeps is gone in five seconds.

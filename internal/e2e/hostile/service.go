@@ -12,6 +12,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // What the server offers.
@@ -34,8 +35,8 @@ var (
 	streamTalk   = typedrpc.NewBidiStream[string, string, string]("talk")   // an echo
 	streamDeaf   = typedrpc.NewClientStream[string, string, string]("deaf") // receives nothing
 	streamPour   = typedrpc.NewServerStream[int, string]("pour")            // items of so many bytes, for ever
-	topicNews    = typedrpc.NewTopic[string]("news")
-	topicPast    = typedrpc.NewTopic[string]("past", typedrpc.History(1000, 0))
+	topicNews    = topic.New[string]("news", topic.WithPresence)
+	topicPast    = topic.New[string]("past", topic.History(1000, 0), topic.WithPresence)
 	signIn       = typedrpc.NewSignIn[signInRequest, typedrpc.Empty]() // what authenticates
 	errForeign   = errors.New("the reason, which is the log's alone")
 	errNoAccess  = typedrpc.Errorf(typedrpc.Unauthenticated, "nobody knows you")
@@ -64,7 +65,7 @@ type signInRequest struct {
 
 // service is the handlers.
 type service struct {
-	hub   *typedrpc.Hub
+	hub   *topic.Hub
 	noted atomic.Int64
 }
 
@@ -147,8 +148,8 @@ func (s *service) streams(mux *typedrpc.Mux) {
 }
 
 func (s *service) topics(mux *typedrpc.Mux) {
-	typedrpc.HandleTopic(mux, s.hub, topicNews, nil)
-	typedrpc.HandleTopic(mux, s.hub, topicPast, nil)
+	topic.Handle(mux, s.hub, topicNews, topic.Everybody)
+	topic.Handle(mux, s.hub, topicPast, topic.Everybody)
 	typedrpc.Handle(mux, methodCrowd, func(_ context.Context, r crowdRequest) (typedrpc.Empty, error) {
 		names := make([]string, r.Count)
 		for i := range names {
@@ -158,12 +159,12 @@ func (s *service) topics(mux *typedrpc.Mux) {
 		return typedrpc.Empty{}, nil
 	})
 	typedrpc.Handle(mux, methodSpread, func(ctx context.Context, r spreadRequest) (typedrpc.Empty, error) {
-		topic := topicNews
+		tp := topicNews
 		if r.Topic == topicPast.Name() {
-			topic = topicPast
+			tp = topicPast
 		}
 		for range r.Count {
-			if err := typedrpc.Publish(ctx, s.hub, topic, r.Key, text(r.Bytes)); err != nil {
+			if err := topic.Publish(ctx, s.hub, tp, r.Key, text(r.Bytes)); err != nil {
 				return typedrpc.Empty{}, err
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -57,20 +58,20 @@ func newAudience(size int) *audience {
 }
 
 var (
-	benchTopic  = typedrpc.NewTopic[numbered]("bench.topic")
+	benchTopic  = topic.New[numbered]("bench.topic")
 	benchNotice = typedrpc.NewNotification[numbered]("bench.notice")
 )
 
 // benchSubscribe subscribes each of conns per times and waits until the hub
 // has them all.
-func benchSubscribe(b *testing.B, hub *typedrpc.Hub, conns []*typedrpc.Conn, per int, a *audience) {
+func benchSubscribe(b *testing.B, hub *topic.Hub, conns []*typedrpc.Conn, per int, a *audience) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	b.Cleanup(func() { cancel(); wg.Wait() })
 	for _, c := range conns {
 		for range per {
 			wg.Go(func() {
-				for _, err := range typedrpc.Subscribe(ctx, c, benchTopic, "x") {
+				for _, err := range topic.Subscribe(ctx, c, benchTopic, "x") {
 					if err != nil {
 						if ctx.Err() == nil {
 							b.Error(err)
@@ -88,13 +89,13 @@ func benchSubscribe(b *testing.B, hub *typedrpc.Hub, conns []*typedrpc.Conn, per
 	}
 }
 
-func benchPublish(b *testing.B, hub *typedrpc.Hub, a *audience, encoded *atomic.Int64) {
+func benchPublish(b *testing.B, hub *topic.Hub, a *audience, encoded *atomic.Int64) {
 	ctx := context.Background()
 	v := numbered{1, 64}
 	publish := func() time.Duration {
 		began := time.Now()
 		a.begin()
-		if err := typedrpc.Publish(ctx, hub, benchTopic, "x", v); err != nil {
+		if err := topic.Publish(ctx, hub, benchTopic, "x", v); err != nil {
 			b.Fatal(err)
 		}
 		took := time.Since(began)
@@ -123,9 +124,9 @@ func BenchmarkTopic_memory(b *testing.B) {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			var encoded atomic.Int64
 			codec := onceCodec{encoded: &encoded}
-			hub := typedrpc.NewHub(&typedrpc.HubOptions{Codec: codec})
+			hub := &topic.Hub{Codec: codec}
 			mux := typedrpc.NewMux()
-			typedrpc.HandleTopic(mux, hub, benchTopic, nil)
+			topic.Handle(mux, hub, benchTopic, topic.Everybody)
 			srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{codec}, Limits: typedrpc.Limits{KeepAlive: time.Hour}}
 			a := newAudience(10_000)
 			var all []*typedrpc.Conn
@@ -149,9 +150,9 @@ func BenchmarkTopic_websocket(b *testing.B) {
 	const conns = 2000
 	var encoded atomic.Int64
 	codec := onceCodec{encoded: &encoded}
-	hub := typedrpc.NewHub(&typedrpc.HubOptions{Codec: codec})
+	hub := &topic.Hub{Codec: codec}
 	mux, a := typedrpc.NewMux(), newAudience(conns)
-	typedrpc.HandleTopic(mux, hub, benchTopic, nil)
+	topic.Handle(mux, hub, benchTopic, topic.Everybody)
 	client := typedrpc.NewMux()
 	typedrpc.Handle(client, benchNotice, func(context.Context, numbered) error { a.reached(); return nil })
 	srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{codec}, Limits: typedrpc.Limits{KeepAlive: time.Hour}}

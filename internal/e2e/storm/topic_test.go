@@ -14,6 +14,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -55,9 +56,9 @@ const (
 	stormWait = time.Second
 )
 
-var stormPolicies = map[string]typedrpc.SlowPolicy{
-	"disconnect": typedrpc.Disconnect, "dropOldest": typedrpc.DropOldest, "dropNewest": typedrpc.DropNewest,
-	"latestOnly": typedrpc.LatestOnly, "waitAtMost": typedrpc.WaitAtMost(stormWait),
+var stormPolicies = map[string]topic.Trait{
+	"disconnect": topic.Disconnect, "dropOldest": topic.DropOldest, "dropNewest": topic.DropNewest,
+	"latestOnly": topic.LatestOnly, "waitAtMost": topic.WaitAtMost(stormWait),
 }
 
 // stormRound is how much a storm publishes before it waits for the readers.
@@ -73,21 +74,27 @@ func stormRounds() int { return testkit.Crowd(400, 100, 40) }
 func TestTopic_storm(t *testing.T) {
 	for name, policy := range stormPolicies {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { storm(t, name, policy.Within(stormCap)) })
+			synctest.Test(t, func(t *testing.T) {
+				traits := []topic.Trait{policy}
+				if name != "latestOnly" {
+					traits = append(traits, topic.MaxQueued(stormCap))
+				}
+				storm(t, name, traits)
+			})
 		})
 	}
 }
 
-func storm(t *testing.T, name string, policy typedrpc.SlowPolicy) {
+func storm(t *testing.T, name string, traits []topic.Trait) {
 	const readers = 199
 	rounds := stormRounds()
 	items := rounds * stormRound
 	is := is.New(t)
 	ctx := t.Context()
-	topic := typedrpc.NewTopic[numbered]("storm", typedrpc.Slow(policy))
-	hub := typedrpc.NewHub(&typedrpc.HubOptions{Codec: plainCodec{}})
+	tp := topic.New[numbered]("storm", traits...)
+	hub := &topic.Hub{Codec: plainCodec{}}
 	mux := typedrpc.NewMux()
-	typedrpc.HandleTopic(mux, hub, topic, nil)
+	topic.Handle(mux, hub, tp, topic.Everybody)
 	srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{plainCodec{}}}
 	var conns []*typedrpc.Conn
 	for range 4 {
@@ -97,7 +104,7 @@ func storm(t *testing.T, name string, policy typedrpc.SlowPolicy) {
 		conns = append(conns, c)
 	}
 	gate := make(chan struct{})
-	stalled := lab.SubscribeTo(ctx, conns[0], topic, "x", gate)
+	stalled := lab.SubscribeTo(ctx, conns[0], tp, "x", gate)
 	synctest.Wait()
 
 	failed := make([]error, readers)
@@ -105,7 +112,7 @@ func storm(t *testing.T, name string, policy typedrpc.SlowPolicy) {
 	for i := range readers {
 		all.Go(func() {
 			next := 0
-			for e, err := range typedrpc.Subscribe(ctx, conns[i%len(conns)], topic, "x") {
+			for e, err := range topic.Subscribe(ctx, conns[i%len(conns)], tp, "x") {
 				if err == nil && (e.Value.N != next || e.Missed != 0) {
 					err = fmt.Errorf("got %d with %d missed, want %d", e.Value.N, e.Missed, next)
 				}
@@ -123,7 +130,7 @@ func storm(t *testing.T, name string, policy typedrpc.SlowPolicy) {
 	began, most := time.Now(), 0
 	for n := range rounds {
 		for i := range stormRound {
-			is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", numbered{n*stormRound + i, 1 << 10}))
+			is.NoErr(topic.Publish(ctx, hub, tp, "x", numbered{n*stormRound + i, 1 << 10}))
 			if held := hook.Room(hub, "storm", "x").Held; len(held) == readers+1 { // the stalled one is there, and the first
 				most = max(most, held[0])
 			}
@@ -162,7 +169,7 @@ func storm(t *testing.T, name string, policy typedrpc.SlowPolicy) {
 		is.True(got <= 62)
 	case "dropNewest":
 		is.Equal(lost, 0)
-		is.NoErr(typedrpc.Publish(ctx, hub, topic, "x", numbered{items, 8}))
+		is.NoErr(topic.Publish(ctx, hub, tp, "x", numbered{items, 8}))
 		synctest.Wait()
 		last := stalled.Got[len(stalled.Got)-1]
 		is.Equal(last.Value.N, items)

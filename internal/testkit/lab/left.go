@@ -9,6 +9,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // leftovers are sums that should be zero and are not.
@@ -85,7 +86,7 @@ func Settled(t *testing.T, conns ...*typedrpc.Conn) {
 
 // Vacated says whether nothing is left on a hub but what it keeps for its
 // history.
-func Vacated(h *typedrpc.Hub) error {
+func Vacated(h *topic.Hub) error {
 	s := hook.Hub(h)
 	switch {
 	case s.Rooms != s.Idle || len(s.Accounts) > 0 || s.Watched > 0 || s.Announcing:

@@ -9,12 +9,13 @@ import (
 	"testing/synctest"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 var (
-	TopicNews = typedrpc.NewTopic[string]("test.news")
-	TopicChat = typedrpc.NewTopic[string]("test.chat", typedrpc.History(3, 0))
+	TopicNews = topic.New[string]("test.news", topic.WithPresence)
+	TopicChat = topic.New[string]("test.chat", topic.History(3, 0), topic.WithPresence)
 )
 
 // TopicServer is a server that serves topics over pipes; authentication makes
@@ -76,15 +77,15 @@ func Gather[E any](ctx context.Context, gate chan struct{}, seq func(context.Con
 	return e
 }
 
-func SubscribeTo[T any](ctx context.Context, c typedrpc.Caller, tp typedrpc.Topic[T], key string, gate chan struct{}) *Events[typedrpc.Event[T]] {
-	return Gather(ctx, gate, func(ctx context.Context) func(func(typedrpc.Event[T], error) bool) {
-		return typedrpc.Subscribe(ctx, c, tp, key)
+func SubscribeTo[T any](ctx context.Context, c typedrpc.Caller, tp topic.Topic[T], key string, gate chan struct{}) *Events[topic.Event[T]] {
+	return Gather(ctx, gate, func(ctx context.Context) func(func(topic.Event[T], error) bool) {
+		return topic.Subscribe(ctx, c, tp, key)
 	})
 }
 
-func PresenceOf[T any](ctx context.Context, c typedrpc.Caller, tp typedrpc.Topic[T], key string) *Events[typedrpc.Member] {
-	return Gather(ctx, nil, func(ctx context.Context) func(func(typedrpc.Member, error) bool) {
-		return typedrpc.Presence(ctx, c, tp, key)
+func PresenceOf[T any](ctx context.Context, c typedrpc.Caller, tp topic.Topic[T], key string) *Events[topic.Member] {
+	return Gather(ctx, nil, func(ctx context.Context) func(func(topic.Member, error) bool) {
+		return topic.Watch(ctx, c, tp, key)
 	})
 }
 

@@ -1,0 +1,124 @@
+package topic
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/hub"
+	"github.com/typedrpc/typedrpc/internal/jsoncodec"
+	"github.com/typedrpc/typedrpc/internal/seam"
+	"github.com/typedrpc/typedrpc/internal/session"
+)
+
+// Access is what a peer asks for.
+type Access struct {
+	Key  string
+	What What
+	// History says that messages from before the subscription are among them.
+	History bool
+}
+
+// What says what of a key is asked for.
+type What uint8
+
+const (
+	Messages What = iota + 1 // to subscribe
+	Presence                 // to watch who subscribes
+)
+
+// String returns "messages" or "presence".
+func (w What) String() string {
+	switch w {
+	case Messages:
+		return "messages"
+	case Presence:
+		return "presence"
+	}
+	return fmt.Sprintf("What(%d)", uint8(w))
+}
+
+// Everybody allows everything that is asked for, for Handle.
+func Everybody(context.Context, Access) error { return nil }
+
+// Handle lets mux's peers subscribe to t and, if it has WithPresence, watch who does.
+// allow is asked for each, in the handler's context, and refuses it with an error; nil
+// refuses everybody, with PermissionDenied, and Everybody nobody. A key is a string of
+// at most 255 bytes of UTF-8, and may be empty. Several muxes may share a hub. A
+// subscription that has nothing to send has no goroutine, unless interceptors of mux
+// wait for its end. It panics like typedrpc.Handle, if the hub's fields are wrong, and
+// if its codec cannot carry T.
+func Handle[T any](mux *typedrpc.Mux, h *Hub, t Topic[T], allow func(ctx context.Context, a Access) error) {
+	x, d, err := both(h, t)
+	switch {
+	case mux == nil:
+		panic("typedrpc: topic.Handle: the Mux is nil")
+	case err != nil:
+		panic("typedrpc: topic.Handle: " + err.Error())
+	}
+	d.handle(mux, x, h.codec, allow)
+}
+
+func (d *declared) handle(mux *typedrpc.Mux, x *hub.Hub, codec typedrpc.Codec, allow func(context.Context, Access) error) {
+	if err := d.items.Check(codec); err != nil {
+		panic(err.Error())
+	}
+	if allow == nil {
+		allow = func(context.Context, Access) error {
+			return typedrpc.Errorf(typedrpc.PermissionDenied, "nobody may subscribe to %q: topic.Handle was given no function that allows it, such as topic.Everybody", d.name)
+		}
+	}
+	coder := d.coder(codec)
+	serve := func(s seam.Decl, a Access, begin func(context.Context, *engine.Stream, *hub.Topic, string, hub.Peer) (engine.Resumer, error)) {
+		seam.Serve(mux, s, func(ctx context.Context, stream *engine.Stream, key string) (engine.Resumer, error) {
+			if err := hub.CheckKey(key); err != nil {
+				return nil, err
+			}
+			a := a
+			a.Key = key
+			if err := allow(ctx, a); err != nil {
+				return nil, err
+			}
+			return begin(ctx, stream, &d.hub, key, d.peer(stream, coder))
+		})
+	}
+	serve(d.items, Access{What: Messages, History: d.hub.Remembers()}, x.Subscribe)
+	if d.hub.Presence {
+		serve(d.presence, Access{What: Presence}, x.Watch)
+		return
+	}
+	seam.Serve(mux, d.presence, func(context.Context, *engine.Stream, string) (engine.Resumer, error) {
+		return nil, typedrpc.Errorf(typedrpc.Unimplemented, "who subscribes to %q is not told: it is declared without topic.WithPresence", d.name)
+	})
+}
+
+// peer is what a hub knows of a subscriber's connection.
+func (d *declared) peer(x *engine.Stream, coder *hub.Coder) hub.Peer {
+	e := x.Conn()
+	c, limits := seam.Conn(e).(*typedrpc.Conn), e.Peer()
+	return hub.Peer{
+		Subject: c.Identity().Subject, Codec: c.Codec().Name(), Text: e.Dialect() != session.Binary,
+		Depth: int16(min(limits.Depth, jsoncodec.RawDepth)),
+		Limit: int32(d.hub.Decl.Limit(int(min(limits.Message, flow.MaxMessageCeiling)))),
+		Coder: coder,
+	}
+}
+
+// coder encodes what a topic's subscribers get.
+func (d *declared) coder(hubs typedrpc.Codec) *hub.Coder {
+	codecOf := func(c *engine.Conn) typedrpc.Codec { return seam.Conn(c).(*typedrpc.Conn).Codec() }
+	return &hub.Coder{
+		Recode: func(c *engine.Conn, msg []byte) ([]byte, error) {
+			v := d.pool.New()
+			if err := d.items.Decode(hubs, msg, v); err != nil {
+				return nil, err
+			}
+			return d.items.Encode(codecOf(c), nil, v)
+		},
+		Name: func(c *engine.Conn, dst []byte, name string) ([]byte, error) {
+			return d.presence.Encode(codecOf(c), dst, &name)
+		},
+	}
+}
