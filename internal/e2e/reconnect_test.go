@@ -564,7 +564,7 @@ func TestReconnect_whileCalling(t *testing.T) {
 						for ctx.Err() == nil {
 							typedrpc.Call(ctx, c, lab.Echo, 1)
 							typedrpc.Notify(ctx, c, lab.Note, 1)
-							c.Codec()
+							_ = c.Codec()
 							time.Sleep(time.Microsecond)
 						}
 					})

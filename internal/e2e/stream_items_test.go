@@ -22,7 +22,10 @@ func TestReceive_leaving(t *testing.T) {
 		const endless = 1 << 40
 		leave := map[string]func(ctx context.Context, cancel func()) error{
 			"break": func(ctx context.Context, _ func()) error {
-				for v := range typedrpc.Receive(ctx, s.c, countTo, endless) {
+				for v, err := range typedrpc.Receive(ctx, s.c, countTo, endless) {
+					if err != nil {
+						return err
+					}
 					if v == 10 {
 						break
 					}
@@ -30,7 +33,10 @@ func TestReceive_leaving(t *testing.T) {
 				return nil
 			},
 			"return": func(ctx context.Context, _ func()) error {
-				for v := range typedrpc.Receive(ctx, s.c, countTo, endless) {
+				for v, err := range typedrpc.Receive(ctx, s.c, countTo, endless) {
+					if err != nil {
+						return err
+					}
 					if v == 10 {
 						return nil
 					}
@@ -43,7 +49,10 @@ func TestReceive_leaving(t *testing.T) {
 						err = fmt.Errorf("recovered %v", p)
 					}
 				}()
-				for v := range typedrpc.Receive(ctx, s.c, countTo, endless) {
+				for v, err := range typedrpc.Receive(ctx, s.c, countTo, endless) {
+					if err != nil {
+						return err
+					}
 					if v == 10 {
 						panic("of the body")
 					}

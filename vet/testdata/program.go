@@ -1,0 +1,48 @@
+// What a program over the real library must not have, and may: for TestGoVet.
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/typedrpc/typedrpc"
+)
+
+var (
+	count = typedrpc.NewServerStream[int, int]("count", typedrpc.Timeout(time.Hour))
+	total = typedrpc.NewClientStream[int, int, int]("total")
+	chat  = typedrpc.NewBidiStream[int, int, int]("chat")
+)
+
+func main() {
+	ctx := context.Background()
+	mux := typedrpc.NewMux()
+	mux.Group()                                                // want
+	typedrpc.Timeout(time.Hour)                                // want
+	count.Restartable(func(n int, last *int) int { return n }) // want
+	typedrpc.Handle(mux, total, func(ctx context.Context, n int, items iter.Seq2[int, error]) (int, error) {
+		for item := range items { // want
+			n += item
+		}
+		return n, nil
+	})
+	conn, err := typedrpc.Dial(ctx, "ws://localhost", &typedrpc.DialOptions{Mux: mux})
+	if err != nil {
+		return
+	}
+	conn.With(typedrpc.CallOptions{})                      // want
+	for n := range typedrpc.Receive(ctx, conn, count, 1) { // want
+		fmt.Println(n)
+	}
+	_, err = typedrpc.Open(ctx, conn, chat, 1) // want
+	stream, err := typedrpc.Open(ctx, conn, chat, 1)
+	if err != nil {
+		return
+	}
+	for n, err := range stream.All() {
+		fmt.Println(n, err)
+	}
+	conn.Close()
+}

@@ -1,0 +1,81 @@
+// Package typedrpc has what the analyzers ask of the real one.
+package typedrpc
+
+import (
+	"context"
+	"iter"
+)
+
+type (
+	spec        struct{}
+	CallTrait   interface{ MethodTrait }
+	MethodTrait interface{ method(*spec) }
+	callTrait   func(*spec)
+	own         struct{}
+
+	Caller      interface{ caller() }
+	CallOptions struct{}
+	Conn        struct{}
+	Interceptor func(ctx context.Context) error
+	Mux         struct{}
+	State       int
+	Handler     struct{}
+
+	Method[Req, Resp any]             struct{}
+	ServerStream[Req, Item any]       struct{}
+	ClientStream[Req, Item, Resp any] struct{}
+	BidiStream[Req, Up, Down any]     struct{}
+	Stream[Out, In any]               struct{}
+	Future[T any]                     struct{}
+	Handled[F any]                    interface{ Handler(fn F) Handler }
+)
+
+func (callTrait) method(*spec) {}
+func (own) method(*spec)       {}
+
+func Timeout(seconds int) CallTrait { return callTrait(nil) }
+func Own() own                      { return own{} }
+
+func Dial(ctx context.Context, url string) (*Conn, error) { return nil, nil }
+func (c *Conn) With(o CallOptions) Caller                 { return c }
+func (c *Conn) State() State                              { return 0 }
+func (c *Conn) Close() error                              { return nil }
+func (c *Conn) Reconnect()                                {}
+func (c *Conn) caller()                                   {}
+
+func NewMux() *Mux                            { return nil }
+func (m *Mux) Group(f ...Interceptor) *Mux    { return m }
+func Handle[F any](m *Mux, d Handled[F], f F) {}
+
+func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Resp] {
+	return Method[Req, Resp]{}
+}
+func (Method[Req, Resp]) Handler(f func(context.Context, Req) (Resp, error)) Handler {
+	return Handler{}
+}
+func (s ServerStream[Req, Item]) Restartable(next func(Req, *Item) Req) ServerStream[Req, Item] {
+	return s
+}
+func (ClientStream[Req, Item, Resp]) Handler(f func(context.Context, Req, iter.Seq2[Item, error]) (Resp, error)) Handler {
+	return Handler{}
+}
+
+func Call[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req Req) (r Resp, err error) {
+	return
+}
+func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req Req) *Future[Resp] {
+	return nil
+}
+func (f *Future[T]) Cancel() {}
+
+func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, Item], req Req) iter.Seq2[Item, error] {
+	return nil
+}
+func Open[Req, Up, Down any](ctx context.Context, c Caller, s BidiStream[Req, Up, Down], req Req) (*Stream[Up, Down], error) {
+	return nil, nil
+}
+func (s *Stream[Out, In]) All() iter.Seq2[In, error] { return nil }
+func (s *Stream[Out, In]) Cancel()                   {}
+
+func Items[T any](seq iter.Seq[T]) iter.Seq2[T, error] { return nil }
+func (c *Conn) Pairs() iter.Seq2[string, int]          { return nil }
