@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 var (
@@ -36,7 +38,13 @@ func main() {
 	for n := range typedrpc.Receive(ctx, conn, count, 1) { // want
 		fmt.Println(n)
 	}
-	_, err = typedrpc.Open(ctx, conn, chat, 1) // want
+	_, err = typedrpc.Open(ctx, conn, chat, 1)                                    // want
+	topic.MaxQueued(1 << 20)                                                      // want
+	topic.New[string]("news")                                                     // want
+	transfer.NewUpload[int, int]("up")                                            // want
+	for text := range topic.Subscribe(ctx, conn, topic.New[string]("news"), "") { // want
+		fmt.Println(text)
+	}
 	stream, err := typedrpc.Open(ctx, conn, chat, 1)
 	if err != nil {
 		return

@@ -11,7 +11,7 @@ var (
 	conn   *typedrpc.Conn
 	add    typedrpc.Method[int, int]
 	prices = typedrpc.ServerStream[int, int]{}.Restartable(next)
-	news   = topic.New[string]("news", topic.History(1)).Restartable()
+	news   = topic.New[string]("news", topic.History(1))
 )
 
 func next(n int, last *int) int { return n }
@@ -26,7 +26,6 @@ func wrong(ctx context.Context, mux *typedrpc.Mux) {
 	topic.New[string]("news")               // want `the result of topic.New is dropped`
 	typedrpc.NewMux()                       // want `the result of typedrpc.NewMux is dropped`
 	prices.Restartable(next)                // want `the result of ServerStream.Restartable is dropped`
-	news.Restartable()                      // want `the result of Topic.Restartable is dropped`
 	(conn.With(typedrpc.CallOptions{}))     // want `the result of Conn.With is dropped`
 	mux.Group(nil)                          // want `the result of Mux.Group is dropped`
 	add.Handler(sum)                        // want `the result of Method.Handler is dropped`

@@ -15,7 +15,6 @@ type (
 )
 
 func New[T any](name string, traits ...Trait) Topic[T]                              { return Topic[T]{} }
-func (t Topic[T]) Restartable() Topic[T]                                            { return t }
 func History(n int) Trait                                                           { return nil }
 func Publish[T any](ctx context.Context, h *Hub, t Topic[T], key string, v T) error { return nil }
 func Subscribe[T any](ctx context.Context, c typedrpc.Caller, t Topic[T], key string) iter.Seq2[T, error] {
