@@ -108,16 +108,15 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 	return c.engine().Shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
 }
 
-// State returns what the connection is doing. One that a server accepted is
-// Connected, Waiting for its client to come back, or Closed.
+// State returns what the connection is doing: StateClosed from when its Context has
+// ended. One that a server accepted is connected, or waits for its client to come
+// back.
 func (c *Conn) State() State {
-	if d, ok := c.made().keeper.(*client.Client); ok {
-		return State(d.State())
-	}
-	select {
-	case <-c.e.Done():
+	if c.engine().Context().Err() != nil {
 		return StateClosed
-	default:
+	}
+	if d, ok := c.keeper.(*client.Client); ok {
+		return State(d.State())
 	}
 	if c.e.Linked() || c.e.Posted() {
 		return StateConnected
