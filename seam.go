@@ -14,15 +14,8 @@ import (
 func init() {
 	seam.Declared = func(stream any) seam.Decl { return decl{stream.(interface{ untyped() *spec }).untyped()} }
 	seam.Open = func(ctx context.Context, caller, stream, req any) (func(any) error, func(), error) {
-		s := stream.(interface{ untyped() *spec }).untyped()
-		c, _ := caller.(Caller)
-		if c == nil {
-			return nil, nil, errNoCaller
-		}
-		if s == nil {
-			return nil, nil, refuse(InvalidArgument, "the declaration was not made by a function, such as NewDownload")
-		}
-		x, err := open(ctx, c, s, req)
+		c, _ := caller.(Caller) // what is nil, open refuses
+		x, err := open(ctx, c, stream.(interface{ untyped() *spec }).untyped(), req)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -34,11 +27,7 @@ func init() {
 	}
 	seam.Follow = func(ctx context.Context, caller any, d seam.Decl, restarts bool, key string, item any,
 		each func(engine.Item, bool) (bool, error), fail func(error) bool) {
-		c, _ := caller.(Caller)
-		if c == nil {
-			fail(errNoCaller)
-			return
-		}
+		c, _ := caller.(Caller) // what is nil, the loop refuses
 		l := loop{caller: c, spec: d.(decl).spec, restarts: restarts}
 		l.run(ctx, func(bool) any { return &key }, func(x face) (Raw, error) { return nil, l.follow(x, item, each) }, fail)
 	}
@@ -47,8 +36,6 @@ func init() {
 	seam.Lower = func(err error) *status.Error { return lower(asError(err)) }
 	seam.Down = down
 }
-
-var errNoCaller = refuse(InvalidArgument, "the Caller is nil")
 
 func (s ServerStream[Req, Item]) untyped() *spec { return s.spec }
 
