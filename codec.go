@@ -44,7 +44,7 @@ func checkCodec(c Codec) error {
 	return nil
 }
 
-// JSON is the default codec and the one of the JSON-RPC dialect. It is
+// JSON is the default Codec and the one of the dialects Text and JSONRPC. It is
 // encoding/json, except that scalars, strings, byte slices, Empty, Raw and
 // types with AppendJSON([]byte) ([]byte, error) and UnmarshalJSON([]byte) error
 // are handled without reflection. Like encoding/json it ignores unknown

@@ -18,7 +18,7 @@
 //		return mux
 //	}
 //
-// A [Server] is an [net/http.Handler]; [Dial] makes a client's connection:
+// A [Server] is an http.Handler; [Dial] makes a client's connection:
 //
 //	http.Handle("/rpc", &typedrpc.Server{Mux: handlers()})
 //
@@ -130,7 +130,7 @@
 // [Errorf], or a [Fault], which is a declared error with a name and typed data. The first
 // *Error or Code that the returned error wraps is the one that is sent, without
 // what is wrapped around it. Any other error crosses as Internal with a fixed
-// text and is logged in full; an [ErrorMapper] can change that. A handler that
+// text and is logged in full; Server.MapError can change that. A handler that
 // passes on the error of a call that it made passes on that call's code and
 // message.
 //

@@ -27,7 +27,7 @@ type Code int64
 const (
 	OK                 Code = 0  // no error
 	Canceled           Code = 1  // the caller gave up
-	Unknown            Code = 2  // an error from a system with fewer words
+	Unknown            Code = 2  // an error without a better code
 	InvalidArgument    Code = 3  // the request makes no sense, whatever the state
 	DeadlineExceeded   Code = 4  // the deadline passed first
 	NotFound           Code = 5  // what was asked for does not exist
@@ -35,13 +35,13 @@ const (
 	PermissionDenied   Code = 7  // the caller is known, and may not
 	ResourceExhausted  Code = 8  // a limit or quota is spent
 	FailedPrecondition Code = 9  // the state does not allow it; do not retry as it is
-	Aborted            Code = 10 // a conflict; retry from further up
+	Aborted            Code = 10 // a conflict; retry the whole operation
 	OutOfRange         Code = 11 // past the end of something
 	Unimplemented      Code = 12 // no such method here
 	Internal           Code = 13 // a defect
 	Unavailable        Code = 14 // no connection, or a server going away; retry
 	DataLoss           Code = 15 // unrecoverable loss
-	Unauthenticated    Code = 16 // who are you?
+	Unauthenticated    Code = 16 // no valid credentials
 )
 
 // String is the code in words, or "code 1234" for an application's own.
@@ -97,7 +97,7 @@ func outcomeOf(o status.Outcome) Outcome {
 // after the items that had arrived.
 //
 // All other ends are no gaps, because somebody meant them: the handler's error,
-// a deadline, a cancellation, Close and Shutdown by this side. Nor is the end of
+// a deadline, a cancellation, Conn.Close and Conn.Shutdown by this side. Nor is the end of
 // a stream that never left. That an error is a Gap does not cross the wire, when
 // a handler returns it; its code and its text do.
 //

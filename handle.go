@@ -30,7 +30,7 @@ type Handler struct {
 // it runs.
 //
 // fn's context ends when the caller gives up, when the time that the caller gave
-// has passed, and when the connection is gone (but see Keyed); ConnFrom and
+// has passed, and when its session is over (but see Keyed); ConnFrom and
 // RequestFrom find the connection and the request in it. If the request's type, or
 // a pointer to it, has a method Validate() error, it is called first and its error
 // answers the call, as InvalidArgument unless it is an *Error. A panic in fn fails

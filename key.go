@@ -46,7 +46,7 @@ import (
 // handlers see, and which Forward passes on; metadata of the call's own by
 // these names is refused. Without a key, as from most JSON-RPC peers, a call
 // just runs. Peers that have no cache, such as plain JSON-RPC servers, get keyed
-// calls once.
+// calls once. Keyed is a MethodTrait.
 const Keyed = keyedTrait(true)
 
 type keyedTrait bool

@@ -97,15 +97,15 @@ type spec struct {
 	decl engine.Decl // all that the engine knows of it
 }
 
-// A Trait is a fact about a declaration that belongs to it, whatever its kind: a
-// method, a notification, a stream, a topic, a sign-in.
+// A Trait is a fact about a declaration that belongs to it, whatever its kind: every
+// declaration takes it, a sign-in too.
 type Trait interface {
 	RequestTrait
 	SignInTrait
 }
 
 // A RequestTrait is a fact about whatever has a name that a peer calls or notifies:
-// a method, a notification, a stream, a topic.
+// every declaration takes it but a sign-in.
 type RequestTrait interface {
 	CallTrait
 	NotificationTrait
@@ -113,7 +113,8 @@ type RequestTrait interface {
 	TopicTrait()
 }
 
-// A CallTrait is a fact about a method or a stream.
+// A CallTrait is a fact about a method or a stream: NewMethod and those of streams
+// take it.
 type CallTrait interface {
 	MethodTrait
 	StreamTrait
@@ -151,8 +152,8 @@ func (f anyTrait) signIn(s *spec)       { f(s) }
 func (f anyTrait) TopicTrait()          {}
 
 // Idempotent says that running the method twice is the same as running it
-// once. Calls in flight when a connection is lost are then made again. A method is
-// Idempotent or Keyed, and not both.
+// once. Calls in flight when a session is lost are then made again. A method is
+// Idempotent or Keyed, and not both. It is a MethodTrait.
 const Idempotent = idempotent(true)
 
 type idempotent bool
@@ -162,7 +163,7 @@ func (i idempotent) method(s *spec) { s.idempotent = bool(i) }
 // Serial makes a connection's calls of the method run one after another, in
 // the order in which they arrived, on one lane with its notifications and all
 // its other Serial methods. A Serial stream has the lane for as long as its
-// handler runs.
+// handler runs. It is a CallTrait.
 const Serial = serial(true)
 
 type serial bool

@@ -310,7 +310,7 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 // ctx ends first, the rest is closed at once and ctx's error returned. Call it
 // before http.Server.Shutdown, which knows nothing of upgraded connections. A
 // Server that was shut down stays so.
-func (s *Server) Shutdown(ctx context.Context) (err error) {
+func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.Check(); err != nil {
 		return err
 	}

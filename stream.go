@@ -106,7 +106,7 @@ func (s BidiStream[Req, Up, Down]) Name() string { return s.spec.nameOf() }
 // returning: nil for a good end, or an error, which the caller gets after all
 // items that were sent before it. send may be called by several goroutines;
 // the order of its returns is the order of the items. When the caller leaves,
-// its time is over or the connection is gone, ctx ends and send returns an
+// its time or its session is over, ctx ends and send returns an
 // error.
 func (s ServerStream[Req, Item]) Handler(fn func(ctx context.Context, req Req, send func(Item) error) error) Handler {
 	if s.spec.needs(fn != nil) == nil {
@@ -295,7 +295,7 @@ func Items[T any](seq iter.Seq[T]) iter.Seq2[T, error] {
 // Open calls a bidirectional stream. It returns when the call is on its way,
 // not when it was accepted: that the handler refused is what Recv says. ctx
 // lives as long as the stream: when it ends, the stream does. The caller must
-// receive until an error, Close the stream, or end ctx; otherwise the stream
+// receive until an error, Cancel the stream, or end ctx; otherwise the stream
 // lives as long as its connection.
 func Open[Req, Up, Down any](ctx context.Context, c Caller, s BidiStream[Req, Up, Down], req Req) (*Stream[Up, Down], error) {
 	x, err := open(ctx, c, s.spec, &req)
@@ -349,7 +349,7 @@ func (s *Stream[Out, In]) All() iter.Seq2[In, error] {
 // it only keeps this side from sending: there the end is its return.
 func (s *Stream[Out, In]) CloseSend() { s.face().x.CloseSend() }
 
-// Close ends this side: what has not been sent or received is dropped, and Send
+// Cancel ends this side: what has not been sent or received is dropped, and Send
 // and Recv return Canceled. On the caller's side the handler's context ends; a
 // stream that has ended already just gives up its memory. It does not wait.
 func (s *Stream[Out, In]) Cancel() {

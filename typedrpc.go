@@ -53,8 +53,7 @@ type CallOptions struct {
 type LinkPolicy uint8
 
 const (
-	// LinkDefault is what is said further up: of a call what its connection
-	// says, of a connection WaitForLink.
+	// LinkDefault leaves it to the connection, which by default is WaitForLink.
 	LinkDefault LinkPolicy = iota
 	// WaitForLink makes a call wait for a link as long as its context allows.
 	// One that has waited for ten seconds, and has no deadline, is logged.
@@ -151,8 +150,8 @@ func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req R
 // Notify sends a notification. It returns when the notification is queued, in
 // the order in which calls of Notify return; it waits, with ctx, while the
 // peer's handlers are behind by more than the window that it announced.
-// Nothing tells whether a handler ran: a notification in flight when a link is
-// lost may be lost too. One that has not left waits for the next link.
+// Nothing tells whether a handler ran: a notification in flight when a session
+// is lost may be lost too. One that has not left waits for the next link.
 func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error {
 	t, err := aim(ctx, c, n.spec, "NewNotification")
 	if err == nil {
