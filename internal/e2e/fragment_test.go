@@ -463,6 +463,7 @@ func TestFragments_underWayWithinThePeersBudget(t *testing.T) {
 		for id := uint64(1); id <= 5; id++ {
 			is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: id, Method: sized.Name(), Payload: []byte(strconv.Itoa(sizes[id]))}))
 		}
+		synctest.Wait() // all replies are there, before any is read
 		underWay, most := map[uint64]bool{}, 0
 		for done := 0; done < len(sizes); {
 			f, err := p.Next()
