@@ -132,7 +132,7 @@ func TestTopic_costs(t *testing.T) {
 			more, all := runtime.NumGoroutine()-n, conns*each
 			h, s = (h-heap)/all, (s-stacks)/all
 			t.Logf("%d bytes each: %d on the heap, %d of stacks; %d counted; %d goroutines more", h+s, h, s, int(hook.Server(srv).Budget)/all, more)
-			is.True(more < 10*conns)                                        // those of the connections
+			is.True(testkit.Race || more < 10*conns)                        // those of the connections; under the race detector lists take long to be written
 			is.True(testkit.Race || all < 5000 || h+max(s, 0) <= test.most) // a few share too little of what is there once
 		})
 	}
