@@ -50,7 +50,8 @@ type Server struct {
 	// replies, items, notifications, what is not acknowledged, messages and POSTs
 	// of which parts have come, subscriptions, calls back. docs/limits.md lists all
 	// of it. From half of it on the share of each connection is an eighth of what
-	// is free, and at least a mebibyte: what passes that is refused with
+	// is free below three quarters, and at least a mebibyte, or sixteen for small
+	// calls (less of less than 256 MiB): what passes that is refused with
 	// ResourceExhausted, a call NotSent, windows do not grow, and only 64 KiB wait
 	// for the socket of a client before its handlers wait. From nine sixteenths of
 	// it on whoever holds the most is closed, with code 4413 and a line in the log:

@@ -142,7 +142,7 @@ func (a *Account) Used() int64 {
 func (a *Account) Pressed() bool { return a != nil && a.ledger.Pressed() }
 
 // Close gives everything back, for good: what is taken and given later counts
-// nothing. It returns what had not been given back.
+// nothing. It returns what had not been given back, or was still to be served.
 func (a *Account) Close() (left int64) {
 	if a == nil || a.ledger == nil {
 		return 0
@@ -153,7 +153,7 @@ func (a *Account) Close() (left int64) {
 		return 0
 	}
 	a.closed = true
-	left = a.used.Load()
+	left = a.used.Load() + max(a.serves, -a.serves)
 	a.ledger.drew(-a.drawn.Swap(0))
 	a.ledger.leave(a)
 	return left
