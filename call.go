@@ -116,8 +116,8 @@ func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
 	if t.intercepted() {
 		r := &Request{Method: s.name, Kind: KindMethod, Outgoing: true, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
 		raw, err := t.do(ctx, s, r)
-		if t.opts.Reply != nil {
-			*t.opts.Reply = r.Reply
+		if t.opts.ReplyMetadata != nil {
+			*t.opts.ReplyMetadata = r.ReplyMetadata
 		}
 		if err != nil {
 			return asError(err)
@@ -125,8 +125,8 @@ func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
 		return t.decode(s, raw, resp)
 	}
 	answer, meta, err := t.exchange(ctx, s, body, t.opts.Metadata)
-	if t.opts.Reply != nil {
-		*t.opts.Reply = meta
+	if t.opts.ReplyMetadata != nil {
+		*t.opts.ReplyMetadata = meta
 	}
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 			return nil, nil
 		}
 		answer, meta, err := t.exchange(ctx, s, body, maps.Clone(r.Metadata))
-		r.Reply = meta
+		r.ReplyMetadata = meta
 		if err != nil {
 			return nil, err
 		}
@@ -277,7 +277,7 @@ func (t *target) prepare(cl *outcall, ctx context.Context, s *spec) {
 	cl.FailFast, cl.Roams = t.failFast(t.conn), t.pick != nil
 	cl.Resends = engine.MaxResends
 	if cl.Retries = cl.policy != nil; cl.Retries {
-		cl.Resends = cl.policy.Attempts - 1
+		cl.Resends = cl.policy.MaxAttempts - 1
 	}
 }
 

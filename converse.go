@@ -91,8 +91,8 @@ func converse(ctx context.Context, c Caller, s *spec, req any, use func(face) (R
 		return nil, nil, err
 	}
 	raw, failed := t.converse(ctx, s, r, use)
-	if t.opts.Reply != nil {
-		*t.opts.Reply = r.Reply
+	if t.opts.ReplyMetadata != nil {
+		*t.opts.ReplyMetadata = r.ReplyMetadata
 	}
 	if failed != nil {
 		return t, nil, asError(failed)
@@ -137,7 +137,7 @@ func (t *target) converse(ctx context.Context, s *spec, r *Request, use func(fac
 		}
 		defer func() {
 			x.x.Leave()
-			r.Reply = x.x.Meta()
+			r.ReplyMetadata = x.x.Meta()
 		}()
 		return use(x)
 	})
@@ -166,7 +166,7 @@ func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (face
 	cl.policy, cl.Retries, cl.Resends = nil, false, engine.MaxResends // what has been sent and received cannot be taken back
 	o := engine.OpenOptions{Held: held, Inspector: looks{r}, Stop: stop}
 	if !t.intercepted() {
-		o.Reply = (*map[string]string)(t.opts.Reply)
+		o.Reply = (*map[string]string)(t.opts.ReplyMetadata)
 	}
 	x, failed := cl.Open(body, meta, o)
 	if failed != nil {
@@ -213,8 +213,8 @@ func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- 
 			t.conn.logPanic("typedrpc: interceptor panicked", r.Method, p)
 			failure = Errorf(Internal, status.InternalText).with(MayHaveRun)
 		}
-		if t.opts.Reply != nil {
-			*t.opts.Reply = r.Reply
+		if t.opts.ReplyMetadata != nil {
+			*t.opts.ReplyMetadata = r.ReplyMetadata
 		}
 		if x.x != nil {
 			var e *status.Error
@@ -239,9 +239,9 @@ func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- 
 		x = o
 		opened <- o
 		<-o.x.Done()
-		r.Reply = o.x.Meta()
-		if t.opts.Reply != nil {
-			*t.opts.Reply = r.Reply
+		r.ReplyMetadata = o.x.Meta()
+		if t.opts.ReplyMetadata != nil {
+			*t.opts.ReplyMetadata = r.ReplyMetadata
 		}
 		if err := o.x.Err(); err != nil {
 			return nil, up(err, t.conn.codec)

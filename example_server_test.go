@@ -205,7 +205,7 @@ func ExampleCallOptions() {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Greet, func(ctx context.Context, name string) (string, error) {
 		r := typedrpc.RequestFrom(ctx)
-		r.Reply.Set("served-by", "example")
+		r.ReplyMetadata.Set("served-by", "example")
 		if r.Metadata.Get("language") == "de" {
 			return "Hallo, " + name + "!", nil
 		}
@@ -216,8 +216,8 @@ func ExampleCallOptions() {
 
 	var reply typedrpc.Metadata
 	german := conn.With(typedrpc.CallOptions{
-		Metadata: typedrpc.Metadata{"language": "de"},
-		Reply:    &reply,
+		Metadata:      typedrpc.Metadata{"language": "de"},
+		ReplyMetadata: &reply,
 	})
 	fmt.Println(typedrpc.Call(context.Background(), german, Greet, "Ada"))
 	fmt.Println(reply.Get("served-by"))

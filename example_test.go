@@ -437,8 +437,8 @@ func ExampleRetryPolicy() {
 	})
 	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{
 		OutgoingRetry: &typedrpc.RetryPolicy{
-			Attempts: 4,
-			Backoff:  typedrpc.Backoff{Min: time.Millisecond},
+			MaxAttempts: 4,
+			Backoff:     typedrpc.Backoff{Min: time.Millisecond},
 		},
 	})
 	defer stop()

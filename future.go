@@ -79,8 +79,8 @@ type pending struct {
 func (p *pending) take(v any) error {
 	cl := p.call
 	body, meta, err := cl.Result()
-	if cl.target.opts.Reply != nil {
-		*cl.target.opts.Reply = meta
+	if cl.target.opts.ReplyMetadata != nil {
+		*cl.target.opts.ReplyMetadata = meta
 	}
 	if err != nil {
 		return up(err, cl.codec())
@@ -167,10 +167,10 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 		raw, err := t.doSafely(ctx, s, r)
 		returned = true
 		if err != nil {
-			cl.Settle(nil, r.Reply, lower(asError(err)))
+			cl.Settle(nil, r.ReplyMetadata, lower(asError(err)))
 			return
 		}
-		cl.Settle(buf.Copy(raw), r.Reply, nil) // it may be an interceptor's cache
+		cl.Settle(buf.Copy(raw), r.ReplyMetadata, nil) // it may be an interceptor's cache
 	}()
 }
 

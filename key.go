@@ -229,7 +229,7 @@ func (s *served) refuse(r *Request, err error) error {
 	e := up(below, r.Conn.codec)
 	switch {
 	case below == replay.ErrForgotten:
-		r.Reply.Set(replay.MetaOutcome, replay.OutcomeUnknown)
+		r.ReplyMetadata.Set(replay.MetaOutcome, replay.OutcomeUnknown)
 	case s != nil:
 		s.Note(e)
 	}
@@ -276,7 +276,7 @@ func once(serve func(context.Context, *Request) (*buf.Buf, error)) func(context.
 func runOnce(ctx context.Context, cache *replay.Cache, run *replay.Run, r *Request, serve func(context.Context, *Request) (*buf.Buf, error)) (*buf.Buf, error) {
 	a := replay.Answer{Err: &status.Error{Code: status.Internal, Message: status.InternalText}} // unless it returns
 	defer func() {
-		a.Meta = maps.Clone(r.Reply)
+		a.Meta = maps.Clone(r.ReplyMetadata)
 		cache.End(run, a)
 	}()
 	body, err := serve(ctx, r)
@@ -304,7 +304,7 @@ func (c *Conn) flatten(ctx context.Context, err error) (e *status.Error) {
 // give makes the answer that of a repeat.
 func give(a *replay.Answer, r *Request) (*buf.Buf, error) {
 	for k, v := range a.Meta {
-		r.Reply.Set(k, v)
+		r.ReplyMetadata.Set(k, v)
 	}
 	if a.Err != nil {
 		return nil, up(a.Err, r.Conn.codec)

@@ -207,7 +207,7 @@ func TestREADME_defaults(t *testing.T) {
 		"| `KeepAlive` | " + seconds(l.KeepAlive) + " |",
 		"| `WriteTimeout` | " + seconds(l.WriteTimeout) + " |",
 		fmt.Sprintf("| %d ms to %s, factor %v, full jitter, starts over after %s of a link |", b.Min.Milliseconds(), seconds(b.Max), b.Factor, seconds(client.Lived)),
-		fmt.Sprintf("with a policy %d attempts, for `Unavailable`", p.Attempts),
+		fmt.Sprintf("with a policy %d attempts, for `Unavailable`", p.MaxAttempts),
 		"| `Close` | flushes for " + seconds(engine.ClosePatience) + " |",
 		"| typed data of an error, and its text | " + kibibytes(engine.MaxErrorData) + ", " + kibibytes(status.MaxText) + " |",
 	} {
@@ -216,7 +216,7 @@ func TestREADME_defaults(t *testing.T) {
 		}
 	}
 	is.True(strings.Contains(string(text), "(`MaxPlainConns`) | "+thousands(defaultPlainConns)+" |"))
-	is.True(strings.Contains(string(text), "(`RetryWindow`) | "+seconds(defaultRetryWindow)+" |"))
+	is.True(strings.Contains(string(text), "(`ReconnectSpread`) | "+seconds(defaultReconnectSpread)+" |"))
 }
 
 func mebibytes(n int) string         { return fmt.Sprintf("%d MiB", n>>20) }

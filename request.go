@@ -54,9 +54,9 @@ type Request struct {
 	Payload Raw
 	// Metadata came with the request; an outgoing interceptor may change it.
 	Metadata Metadata
-	// Reply is the metadata that goes back with the response or the error. A
+	// ReplyMetadata is the metadata that goes back with the response or the error. A
 	// handler sets it; on the caller's side it is filled in when next returns.
-	Reply Metadata
+	ReplyMetadata Metadata
 
 	spec   *spec // nil for names that nobody registered
 	stream *engine.Stream
@@ -112,7 +112,7 @@ func (r *Request) face() face { return face{r.stream, r.Conn, r.spec} }
 type RawHandler func(ctx context.Context, r *Request) (Raw, error)
 
 // Forward makes the same call on c: method, payload, metadata, and the time
-// left in ctx. The callee's reply metadata is put into r.Reply. It is what a
+// left in ctx. The callee's reply metadata is put into r.ReplyMetadata. It is what a
 // proxy's fallback handler does. It refuses with FailedPrecondition a
 // connection whose codec is another than the one r's payload is in. A
 // notification is forwarded as a notification.
@@ -150,11 +150,11 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	default:
 		raw, failed = t.converse(ctx, s, out, r.forward)
 	}
-	for k, v := range out.Reply {
-		r.Reply.Set(k, v)
+	for k, v := range out.ReplyMetadata {
+		r.ReplyMetadata.Set(k, v)
 	}
 	if t.key != nil && OutcomeOf(failed) == MayHaveRun {
-		r.Reply.Set(replay.MetaOutcome, replay.OutcomeUnknown)
+		r.ReplyMetadata.Set(replay.MetaOutcome, replay.OutcomeUnknown)
 	}
 	return raw, failed
 }

@@ -32,9 +32,9 @@ type Backoff struct {
 // Without any, calls are not repeated, except as DialOptions says about lost
 // connections.
 type RetryPolicy struct {
-	// Attempts is how often a call is made at most, the first included.
+	// MaxAttempts is how often a call is made at most, the first included.
 	// Default 4.
-	Attempts int
+	MaxAttempts int
 	// Backoff is the wait between attempts. A longer RetryAfter of the peer is
 	// respected. A call whose deadline would pass during the wait fails at once.
 	Backoff Backoff
@@ -54,7 +54,7 @@ type RetryPolicy struct {
 const defaultAttempts = 4
 
 func (p RetryPolicy) check() error {
-	if p.Attempts < 0 {
+	if p.MaxAttempts < 0 {
 		return fmt.Errorf("RetryPolicy: Attempts must not be negative")
 	}
 	return flow.Backoff(p.Backoff).Check()
@@ -62,8 +62,8 @@ func (p RetryPolicy) check() error {
 
 // ready returns p with its defaults.
 func (p RetryPolicy) ready() *RetryPolicy {
-	if p.Attempts == 0 {
-		p.Attempts = defaultAttempts
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = defaultAttempts
 	}
 	if p.Codes == nil {
 		p.Codes = []Code{Unavailable}
@@ -78,7 +78,7 @@ func (p RetryPolicy) ready() *RetryPolicy {
 // returns how long to wait.
 func (p *RetryPolicy) next(err *status.Error, attempt int, idempotent bool) (time.Duration, bool) {
 	switch {
-	case p == nil || attempt >= p.Attempts:
+	case p == nil || attempt >= p.MaxAttempts:
 		return 0, false
 	case err.Outcome != status.NotSent && !idempotent:
 		return 0, false

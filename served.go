@@ -70,7 +70,7 @@ func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
 	if err == engine.ErrRests {
 		s.req.Payload = nil
 	}
-	return body, s.req.Reply, err
+	return body, s.req.ReplyMetadata, err
 }
 
 func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
@@ -88,7 +88,7 @@ func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
 	if s.refusedBy(err) {
 		f.Flags |= wire.NotRun
 	}
-	f.Meta = s.req.Reply // which MapError may have set
+	f.Meta = s.req.ReplyMetadata // which MapError may have set
 	return f
 }
 

@@ -86,9 +86,9 @@ type Server struct {
 	// Compress accepts permessage-deflate without context takeover. Default
 	// off. The message limit holds for the decompressed message.
 	Compress bool
-	// RetryWindow is how long after a Shutdown the clients are asked to
+	// ReconnectSpread is how long after a Shutdown the clients are asked to
 	// spread their coming back over. Default 2 s.
-	RetryWindow time.Duration
+	ReconnectSpread time.Duration
 	// OnConnect is called for every connection once it is open, on a
 	// goroutine of its own: calls of the client may run already.
 	OnConnect func(*Conn)
@@ -132,8 +132,8 @@ func (s *Server) Check() error {
 }
 
 const (
-	defaultPlainConns  = 1024
-	defaultRetryWindow = 2 * time.Second
+	defaultPlainConns      = 1024
+	defaultReconnectSpread = 2 * time.Second
 )
 
 func (s *Server) configure() error {
@@ -141,8 +141,8 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	if s.MaxPlainConns < 0 || s.RetryWindow < 0 || s.MaxMemory < 0 || s.MaxKept < 0 || s.MaxKeptBytes < 0 {
-		return errors.New("typedrpc: Server.MaxPlainConns, MaxMemory, MaxKept, MaxKeptBytes and RetryWindow must not be negative")
+	if s.MaxPlainConns < 0 || s.ReconnectSpread < 0 || s.MaxMemory < 0 || s.MaxKept < 0 || s.MaxKeptBytes < 0 {
+		return errors.New("typedrpc: Server.MaxPlainConns, MaxMemory, MaxKept, MaxKeptBytes and ReconnectSpread must not be negative")
 	}
 	if err := checkInterceptors("Server.OutgoingInterceptors", s.OutgoingInterceptors); err != nil {
 		return err
@@ -159,7 +159,7 @@ func (s *Server) configure() error {
 			Detached: replay.NewDetached(limits.MaxCalls),
 		},
 		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,
-		MaxPlain: cmp.Or(s.MaxPlainConns, defaultPlainConns), RetryWindow: cmp.Or(s.RetryWindow, defaultRetryWindow),
+		MaxPlain: cmp.Or(s.MaxPlainConns, defaultPlainConns), ReconnectSpread: cmp.Or(s.ReconnectSpread, defaultReconnectSpread),
 		MaxKept: cmp.Or(s.MaxKept, 10_000), MaxKeptBytes: cmp.Or(s.MaxKeptBytes, 256<<20),
 		BeginRate: float64(max(cmp.Or(s.BeginRate, 1000), 0)),
 		Down:      down, Up: func(err error) error { return lift(err, nil) },
@@ -306,7 +306,7 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 
 // Shutdown ends the server gracefully, in this order: new connections are
 // refused; clients are told to begin nothing new and to come back spread over
-// RetryWindow; calls in flight, both ways, finish; connections close, with code
+// ReconnectSpread; calls in flight, both ways, finish; connections close, with code
 // 1012. A client whose link breaks meanwhile may come back for its answers. When
 // ctx ends first, the rest is closed at once and ctx's error returned. Call it
 // before http.Server.Shutdown, which knows nothing of upgraded connections. A

@@ -31,9 +31,9 @@ type Caller interface {
 type CallOptions struct {
 	// Metadata travels with the request.
 	Metadata Metadata
-	// Reply receives the metadata that came back, also with an error. Calls
-	// that run at the same time need a Reply each.
-	Reply *Metadata
+	// ReplyMetadata receives the metadata that came back, also with an error. Calls
+	// that run at the same time need a ReplyMetadata each.
+	ReplyMetadata *Metadata
 	// WithoutLink says what becomes of the call while there is no link. Its
 	// zero value is what the connection says, see DialOptions.WithoutLink.
 	WithoutLink LinkPolicy
@@ -80,8 +80,8 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 		maps.Copy(merged, more.Metadata)
 		o.Metadata = merged
 	}
-	if more.Reply != nil {
-		o.Reply = more.Reply
+	if more.ReplyMetadata != nil {
+		o.ReplyMetadata = more.ReplyMetadata
 	}
 	if more.WithoutLink != LinkDefault {
 		o.WithoutLink = more.WithoutLink

@@ -444,7 +444,7 @@ func TestCall_metadata(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Ask, func(ctx context.Context, n int) (int, error) {
 			r := typedrpc.RequestFrom(ctx)
-			r.Reply.Set("echo", r.Metadata.Get("trace")+"/"+r.Metadata.Get("tenant"))
+			r.ReplyMetadata.Set("echo", r.Metadata.Get("trace")+"/"+r.Metadata.Get("tenant"))
 			if n < 0 {
 				return 0, typedrpc.NotFound
 			}
@@ -452,7 +452,7 @@ func TestCall_metadata(t *testing.T) {
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		var reply typedrpc.Metadata
-		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"trace": "t\"1\"", "tenant": "acme"}, Reply: &reply})
+		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"trace": "t\"1\"", "tenant": "acme"}, ReplyMetadata: &reply})
 		want, entries := typedrpc.Metadata{"echo": "t\"1\"/acme"}, 2
 		if o.Plain() {
 			want, entries = nil, 0 // it has no place for them
@@ -496,7 +496,7 @@ func TestMetadata_limits(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Ask, func(ctx context.Context, n int) (int, error) {
-			typedrpc.RequestFrom(ctx).Reply.Set("big", strings.Repeat("x", 17<<10))
+			typedrpc.RequestFrom(ctx).ReplyMetadata.Set("big", strings.Repeat("x", 17<<10))
 			return n, nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)

@@ -15,29 +15,29 @@ import (
 
 // Access is what a peer asks for.
 type Access struct {
-	Key  string
-	What What
+	Key    string
+	Action Action
 	// History says that messages from before the subscription are among them.
 	History bool
 }
 
-// What says what of a key is asked for.
-type What uint8
+// Action is what is asked for.
+type Action uint8
 
 const (
-	Messages What = iota + 1 // to subscribe
-	Presence                 // to watch who subscribes
+	ActionSubscribe Action = iota + 1 // Subscribe
+	ActionWatch                       // Watch
 )
 
-// String returns "messages" or "presence".
-func (w What) String() string {
-	switch w {
-	case Messages:
-		return "messages"
-	case Presence:
-		return "presence"
+// String returns "subscribe" or "watch".
+func (a Action) String() string {
+	switch a {
+	case ActionSubscribe:
+		return "subscribe"
+	case ActionWatch:
+		return "watch"
 	}
-	return fmt.Sprintf("What(%d)", uint8(w))
+	return fmt.Sprintf("Action(%d)", uint8(a))
 }
 
 // Everybody allows everything that is asked for, for Handle.
@@ -84,9 +84,9 @@ func (d *declared) handle(mux *typedrpc.Mux, x *hub.Hub, codec typedrpc.Codec, a
 			return begin(ctx, stream, &d.hub, key, d.peer(stream, coder))
 		})
 	}
-	serve(d.items, Access{What: Messages, History: d.hub.Remembers()}, x.Subscribe)
+	serve(d.items, Access{Action: ActionSubscribe, History: d.hub.Remembers()}, x.Subscribe)
 	if d.hub.Presence {
-		serve(d.presence, Access{What: Presence}, x.Watch)
+		serve(d.presence, Access{Action: ActionWatch}, x.Watch)
 		return
 	}
 	seam.Serve(mux, d.presence, func(context.Context, *engine.Stream, string) (engine.Resumer, error) {

@@ -25,12 +25,12 @@ type Hub struct {
 	// the bytes as they come, for others messages are encoded once more for each
 	// codec. nil: JSON.
 	Codec typedrpc.Codec
-	// HistoryBytes bounds what a topic with History keeps for one key, each message
+	// MaxKeyHistory bounds what a topic with History keeps for one key, each message
 	// counted with 64 bytes more. Default 256 KiB; one message fits always.
-	HistoryBytes int
-	// IdleKeys is for how many keys without subscribers a history is kept; beyond that
+	MaxKeyHistory int
+	// MaxIdleKeys is for how many keys without subscribers a history is kept; beyond that
 	// the one that was not used for longest is forgotten. Default 1,024.
-	IdleKeys int
+	MaxIdleKeys int
 	// MaxHistory bounds what the histories of all keys take together, each message
 	// counted with 320 bytes more, and again in each codec that it was given in. The
 	// histories without subscribers that were not used for longest are forgotten
@@ -54,14 +54,14 @@ func (h *Hub) use() (*hub.Hub, error) {
 }
 
 func (h *Hub) init() {
-	if h.HistoryBytes < 0 || h.IdleKeys < 0 || h.MaxHistory < 0 {
-		h.err = unsent(typedrpc.FailedPrecondition, "topic.Hub has HistoryBytes %d, IdleKeys %d and MaxHistory %d, they must not be negative", h.HistoryBytes, h.IdleKeys, h.MaxHistory)
+	if h.MaxKeyHistory < 0 || h.MaxIdleKeys < 0 || h.MaxHistory < 0 {
+		h.err = unsent(typedrpc.FailedPrecondition, "topic.Hub has MaxKeyHistory %d, MaxIdleKeys %d and MaxHistory %d, they must not be negative", h.MaxKeyHistory, h.MaxIdleKeys, h.MaxHistory)
 		return
 	}
 	if h.codec = h.Codec; h.codec == nil {
 		h.codec = typedrpc.JSON
 	}
-	o := hub.Options{Codec: h.codec.Name(), HistoryBytes: h.HistoryBytes, IdleKeys: h.IdleKeys, MaxHistory: h.MaxHistory}
+	o := hub.Options{Codec: h.codec.Name(), MaxKeyHistory: h.MaxKeyHistory, MaxIdleKeys: h.MaxIdleKeys, MaxHistory: h.MaxHistory}
 	if h.Broker != nil {
 		o.Broker = broker{h.Broker}
 	}

@@ -206,7 +206,7 @@ func MaxQueued(bytes int) Trait {
 // History gives a new subscriber the last n messages of its key, or those of the last
 // d, or what both allow, before the live ones, without a gap and without a repetition.
 // 0 is no bound of that kind; one is needed. A Hub keeps what it has heard since the
-// key was first used with it, up to Hub.HistoryBytes for each key, in memory.
+// key was first used with it, up to Hub.MaxKeyHistory for each key, in memory.
 func History(n int, d time.Duration) Trait {
 	return trait{func(t *declared) {
 		switch {

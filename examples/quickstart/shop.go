@@ -23,9 +23,9 @@ type shop struct {
 
 // open starts a shop.
 func open(addr string, mux *typedrpc.Mux) (*shop, error) {
-	// Clients of a server that shuts down come back within RetryWindow. Its
+	// Clients of a server that shuts down come back within ReconnectSpread. Its
 	// default spreads thousands of them over two seconds; here is only one.
-	rpc := &typedrpc.Server{Mux: mux, RetryWindow: 200 * time.Millisecond}
+	rpc := &typedrpc.Server{Mux: mux, ReconnectSpread: 200 * time.Millisecond}
 	if err := rpc.Check(); err != nil {
 		return nil, err
 	}

@@ -75,11 +75,11 @@ func TestBorder_replyOfMapError(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, borderCall, func(context.Context, int) (int, error) { return 0, errors.New("boom") })
 		client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux, MapError: func(ctx context.Context, _ error) *typedrpc.Error {
-			typedrpc.RequestFrom(ctx).Reply.Set("error-id", "42")
+			typedrpc.RequestFrom(ctx).ReplyMetadata.Set("error-id", "42")
 			return typedrpc.Errorf(typedrpc.Internal, "see error-id")
 		}}, nil)
 		var reply typedrpc.Metadata
-		_, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{Reply: &reply}), borderCall, 1)
+		_, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{ReplyMetadata: &reply}), borderCall, 1)
 		is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
 		is.Equal(reply.Get("error-id"), "42")
 	})

@@ -89,7 +89,7 @@ func TestPick_askedPerAttempt(t *testing.T) {
 				return a, nil
 			}
 			return b, nil
-		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 5, Backoff: typedrpc.Backoff{Min: 1, Max: 1}}})
+		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 5, Backoff: typedrpc.Backoff{Min: 1, Max: 1}}})
 		got, err := typedrpc.Call(t.Context(), pick, try, 6)
 		is.NoErr(err)
 		is.Equal(got, 6)

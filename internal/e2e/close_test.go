@@ -137,7 +137,7 @@ func TestShutdown_idleClientsComeBackSpreadOverTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		l.RetryWindow = 10 * time.Second
+		l.ReconnectSpread = 10 * time.Second
 		w := &lab.Town{Srv: l.Server}
 		var conns []*typedrpc.Conn
 		const n = 200

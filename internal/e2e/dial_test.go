@@ -21,7 +21,7 @@ func TestDial_badOptions(t *testing.T) {
 	for want, o := range map[string]*typedrpc.DialOptions{
 		"Limits.MaxCalls is -1":            {Limits: typedrpc.Limits{MaxCalls: -1}},
 		"DialOptions.Backoff: Min":         {Backoff: typedrpc.Backoff{Min: -1}},
-		"DialOptions.OutgoingRetry: Retry": {OutgoingRetry: &typedrpc.RetryPolicy{Attempts: -1}},
+		"DialOptions.OutgoingRetry: Retry": {OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: -1}},
 		"DialOptions.Dialect 7 is n":       {Dialect: 7},
 	} {
 		is := is.New(t)

@@ -135,7 +135,7 @@ func TestRetry_onRetry(t *testing.T) {
 	again := typedrpc.NewMethod[int, int]("ask", typedrpc.Idempotent)
 	c, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Logger: log.Logger()})
 	var told []string
-	policy := typedrpc.RetryPolicy{Attempts: 3, Backoff: typedrpc.Backoff{Min: 1, Max: 1}}
+	policy := typedrpc.RetryPolicy{MaxAttempts: 3, Backoff: typedrpc.Backoff{Min: 1, Max: 1}}
 	policy.OnRetry = func(ctx context.Context, method string, failed int, err error) {
 		is.NoErr(ctx.Err())
 		told = append(told, fmt.Sprint(method, " ", failed, " ", err))

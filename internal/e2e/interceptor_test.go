@@ -155,7 +155,7 @@ func TestInterceptor_changesMetadata(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux(func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 			raw, err := next(ctx, r)
-			r.Reply.Set("in", "yes")
+			r.ReplyMetadata.Set("in", "yes")
 			return raw, err
 		})
 		typedrpc.Handle(mux, lab.Shout, func(ctx context.Context, s string) (string, error) {
@@ -166,13 +166,13 @@ func TestInterceptor_changesMetadata(t *testing.T) {
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				r.Metadata.Set("token", "t0k")
 				raw, err := next(ctx, r)
-				seen = r.Reply.Get("in")
-				r.Reply.Set("out", "yes")
+				seen = r.ReplyMetadata.Get("in")
+				r.ReplyMetadata.Set("out", "yes")
 				return raw, err
 			},
 		}})
 		var reply typedrpc.Metadata
-		got, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{Reply: &reply}), lab.Shout, "")
+		got, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{ReplyMetadata: &reply}), lab.Shout, "")
 		is.NoErr(err)
 		is.Equal(got, "t0k")
 		is.Equal(seen, "yes")

@@ -236,7 +236,7 @@ func TestJSONRPC_timeoutAndMeta(t *testing.T) {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, lab.Shout, func(ctx context.Context, s string) (string, error) {
 		r := typedrpc.RequestFrom(ctx)
-		r.Reply.Set("not", "for you")
+		r.ReplyMetadata.Set("not", "for you")
 		_, timed := ctx.Deadline()
 		return fmt.Sprint(timed, r.Metadata.Get("k")), nil
 	})

@@ -104,7 +104,7 @@ func TestKeyed_policyRepeatsWithTheSameKey(t *testing.T) {
 			is.Equal(r.Metadata[lab.AgeHeader], "0")
 			return next(ctx, r)
 		}}
-		o.OutgoingRetry = &typedrpc.RetryPolicy{Attempts: 5, Backoff: typedrpc.Backoff{Min: time.Second, Max: time.Second, Factor: 1}}
+		o.OutgoingRetry = &typedrpc.RetryPolicy{MaxAttempts: 5, Backoff: typedrpc.Backoff{Min: time.Second, Max: time.Second, Factor: 1}}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
 		n, err := typedrpc.Call(t.Context(), c, lab.KeyAdd, 5)
 		is.NoErr(err)
@@ -137,7 +137,7 @@ func TestKeyed_repeatHasTheWholeAnswer(t *testing.T) {
 			var said string
 			for n := range 3 {
 				var reply typedrpc.Metadata
-				got, err := typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Key: k, Reply: &reply}), lab.KeyText, text)
+				got, err := typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Key: k, ReplyMetadata: &reply}), lab.KeyText, text)
 				if n == 0 {
 					first, said = err, got
 				}

@@ -55,7 +55,7 @@ func TestNewMethod_badTraits(t *testing.T) {
 		"MaxSize must be positive":   typedrpc.MaxSize(-1),
 		"name 1 is empty":            typedrpc.Params("a", ""),
 		`"a" is there twice`:         typedrpc.Params("a", "b", "a"),
-		"Attempts must not be":       typedrpc.Retry(typedrpc.RetryPolicy{Attempts: -1}),
+		"Attempts must not be":       typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: -1}),
 		"Backoff: Max 1s is below":   typedrpc.Retry(typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Min: time.Minute, Max: time.Second}}),
 		"Factor 0.5 must be at leas": typedrpc.Retry(typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Factor: 0.5}}),
 	} {
@@ -129,12 +129,12 @@ func TestHandleFallback_answers(t *testing.T) {
 				noted <- r.Method + string(r.Payload)
 				return nil, nil
 			}
-			r.Reply.Set("via", "fallback")
+			r.ReplyMetadata.Set("via", "fallback")
 			return r.Payload, nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		var reply typedrpc.Metadata
-		got, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{Reply: &reply}), typedrpc.NewMethod[lab.Pair, lab.Pair]("anything"), lab.Pair{A: 1, B: 2})
+		got, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{ReplyMetadata: &reply}), typedrpc.NewMethod[lab.Pair, lab.Pair]("anything"), lab.Pair{A: 1, B: 2})
 		is.NoErr(err)
 		is.Equal(got, lab.Pair{A: 1, B: 2})
 		if !o.Plain() {
@@ -215,7 +215,7 @@ func TestForward_calls(t *testing.T) {
 		backend := typedrpc.NewMux()
 		typedrpc.Handle(backend, lab.Sum, func(ctx context.Context, p lab.Pair) (lab.Total, error) {
 			r := typedrpc.RequestFrom(ctx)
-			r.Reply.Set("saw", r.Metadata.Get("from")+"+"+r.Metadata.Get("proxy"))
+			r.ReplyMetadata.Set("saw", r.Metadata.Get("from")+"+"+r.Metadata.Get("proxy"))
 			if p.A < 0 {
 				return lab.Total{}, lab.NoStock.Errorf(lab.Shortage{Left: 5}, "%d left", 5)
 			}
@@ -223,7 +223,7 @@ func TestForward_calls(t *testing.T) {
 		})
 		client := proxy(t, o, backend)
 		var reply typedrpc.Metadata
-		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"from": "client"}, Reply: &reply})
+		caller := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"from": "client"}, ReplyMetadata: &reply})
 		r, err := typedrpc.Call(t.Context(), caller, lab.Sum, lab.Pair{A: 1, B: 2})
 		is.NoErr(err)
 		is.Equal(r.Sum, 3)

@@ -54,7 +54,7 @@ func TestCall_outcomeAfterRetry(t *testing.T) {
 					}
 					return c, nil
 				})
-				err := call(t.Context(), pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 2}}), retryRead)
+				err := call(t.Context(), pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 2}}), retryRead)
 				is.Equal(asked, 2)
 				is.Equal(f.calls.Load(), int64(1))
 				is.Equal(lab.OutcomeOf(err), typedrpc.MayHaveRun)
@@ -120,7 +120,7 @@ func TestCall_outcomeWhenGivenUpAfterRefusals(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		patient := c.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Codes: []typedrpc.Code{typedrpc.ResourceExhausted}, Attempts: 1000, Backoff: typedrpc.Backoff{Min: time.Minute, Max: time.Minute}}})
+		patient := c.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Codes: []typedrpc.Code{typedrpc.ResourceExhausted}, MaxAttempts: 1000, Backoff: typedrpc.Backoff{Min: time.Minute, Max: time.Minute}}})
 		_, err := typedrpc.Call(ctx, patient, lab.Echo, 1)
 		is.Equal(lab.OutcomeOf(err), typedrpc.NotSent)
 		close(release)
@@ -183,7 +183,7 @@ func TestCallOptions_invalidRetry(t *testing.T) {
 		c := f.dial(t, nil)
 		defer c.Close()
 		picked := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return c, nil })
-		for _, p := range []typedrpc.RetryPolicy{{Attempts: -1}, {Backoff: typedrpc.Backoff{Min: -1}}, {Backoff: typedrpc.Backoff{Factor: 0.5}}, {Backoff: typedrpc.Backoff{Min: 2, Max: 1}}} {
+		for _, p := range []typedrpc.RetryPolicy{{MaxAttempts: -1}, {Backoff: typedrpc.Backoff{Min: -1}}, {Backoff: typedrpc.Backoff{Factor: 0.5}}, {Backoff: typedrpc.Backoff{Min: 2, Max: 1}}} {
 			for _, caller := range []typedrpc.Caller{c, picked, c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast})} {
 				bad := caller.With(typedrpc.CallOptions{Retry: &p}).With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast})
 				for _, call := range calling {
@@ -267,7 +267,7 @@ func TestRetry_giveUpRacesWithTheNextAttempt(t *testing.T) {
 		var turn atomic.Int64
 		pool := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) {
 			return conns[turn.Add(1)%int64(len(conns))], nil
-		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 1000, Backoff: typedrpc.Backoff{Min: 1, Max: 5}, Budget: &typedrpc.RetryBudget{Ratio: 1000, Burst: 100_000}}})
+		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 1000, Backoff: typedrpc.Backoff{Min: 1, Max: 5}, Budget: &typedrpc.RetryBudget{Ratio: 1000, Burst: 100_000}}})
 		var wg sync.WaitGroup
 		for g := range 8 {
 			rng := rand.New(rand.NewPCG(1, uint64(g)))

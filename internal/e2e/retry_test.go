@@ -71,7 +71,7 @@ func TestRetry_attemptsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{fails: 99, err: typedrpc.Errorf(typedrpc.Unavailable, "not now")}
-		c := f.dial(t, &typedrpc.RetryPolicy{Attempts: 3})
+		c := f.dial(t, &typedrpc.RetryPolicy{MaxAttempts: 3})
 		_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.Equal(lab.OutcomeOf(err), typedrpc.Answered)
@@ -119,7 +119,7 @@ func TestRetry_whatWasNotRunIsRepeated(t *testing.T) {
 		time.AfterFunc(5*time.Second, func() {
 			typedrpc.Handle(l.Mux, serves, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })
 		})
-		p := typedrpc.RetryPolicy{Attempts: 100, Codes: []typedrpc.Code{typedrpc.Unimplemented}, Backoff: lab.Steady, Budget: &typedrpc.RetryBudget{Ratio: -1, Burst: 100}}
+		p := typedrpc.RetryPolicy{MaxAttempts: 100, Codes: []typedrpc.Code{typedrpc.Unimplemented}, Backoff: lab.Steady, Budget: &typedrpc.RetryBudget{Ratio: -1, Burst: 100}}
 		_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &p}), serves, typedrpc.Empty{}) // no handler: NOT_RUN
 		is.NoErr(err)
 		is.NoErr(c.Close())
@@ -129,7 +129,7 @@ func TestRetry_whatWasNotRunIsRepeated(t *testing.T) {
 func TestRetry_mayHaveRunIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		w, l, c := lab.Reconnected(t, &typedrpc.DialOptions{OutgoingRetry: &typedrpc.RetryPolicy{Attempts: 10}})
+		w, l, c := lab.Reconnected(t, &typedrpc.DialOptions{OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: 10}})
 		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
 		synctest.Wait()
 		w.Cable().Cut()
@@ -146,7 +146,7 @@ func TestRetry_backoffAndJitter(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{fails: 1 << 40, err: typedrpc.Unavailable}
 		b := typedrpc.Backoff{Min: time.Second, Max: 8 * time.Second}
-		c := f.dial(t, &typedrpc.RetryPolicy{Attempts: 200, Backoff: b, Budget: &typedrpc.RetryBudget{Ratio: -1, Burst: 1000}})
+		c := f.dial(t, &typedrpc.RetryPolicy{MaxAttempts: 200, Backoff: b, Budget: &typedrpc.RetryBudget{Ratio: -1, Burst: 1000}})
 		_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
 		is.True(err != nil)
 		is.Equal(len(f.at), 200)
@@ -265,7 +265,7 @@ func TestRetry_budgetStopsAStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{fails: 1 << 40, err: typedrpc.Unavailable}
-		c := f.dial(t, &typedrpc.RetryPolicy{Attempts: 5})
+		c := f.dial(t, &typedrpc.RetryPolicy{MaxAttempts: 5})
 		const n = 1000
 		for range n {
 			_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
@@ -288,7 +288,7 @@ func TestRetry_policiesOfCallsShareABudget(t *testing.T) {
 			f.calls.Store(0)
 			const n = 500
 			for range n {
-				_, err := typedrpc.Call(t.Context(), caller.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 5}}), retryRead, typedrpc.Empty{})
+				_, err := typedrpc.Call(t.Context(), caller.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 5}}), retryRead, typedrpc.Empty{})
 				is.True(errors.Is(err, typedrpc.Unavailable))
 			}
 			is.True(f.calls.Load() <= n+n/10+10)
@@ -300,16 +300,16 @@ func TestRetry_policiesOfCallsShareABudget(t *testing.T) {
 func TestRetry_policyOfTheCallGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		own := typedrpc.NewMethod[typedrpc.Empty, int]("own", typedrpc.Idempotent, typedrpc.Retry(typedrpc.RetryPolicy{Attempts: 3}))
+		own := typedrpc.NewMethod[typedrpc.Empty, int]("own", typedrpc.Idempotent, typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: 3}))
 		f := &flaky{fails: 99, err: typedrpc.Unavailable}
 		l := lab.New()
 		typedrpc.Handle(l.Mux, own, f.handle)
-		c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{OutgoingRetry: &typedrpc.RetryPolicy{Attempts: 2}})
+		c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: 2}})
 		is.NoErr(err)
 		_, err = typedrpc.Call(t.Context(), c, own, typedrpc.Empty{})
 		is.True(err != nil)
 		is.Equal(f.calls.Swap(0), int64(3)) // the method's before the connection's
-		_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{Attempts: 4}}), own, typedrpc.Empty{})
+		_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 4}}), own, typedrpc.Empty{})
 		is.True(err != nil)
 		is.Equal(f.calls.Load(), int64(4)) // the call's before the method's
 		is.NoErr(c.Close())
@@ -375,7 +375,7 @@ func TestRetryBudget_bounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{err: typedrpc.Unavailable}
-		c := f.dial(t, &typedrpc.RetryPolicy{Attempts: 2, Backoff: typedrpc.Backoff{Min: 1, Max: 1}, Budget: &typedrpc.RetryBudget{Ratio: 0.5, Burst: 2}})
+		c := f.dial(t, &typedrpc.RetryPolicy{MaxAttempts: 2, Backoff: typedrpc.Backoff{Min: 1, Max: 1}, Budget: &typedrpc.RetryBudget{Ratio: 0.5, Burst: 2}})
 		defer c.Close()
 		// Each call earns half a retry.
 		retries := func(fails bool) int64 {
@@ -406,7 +406,7 @@ func TestRetryBudget_bounds(t *testing.T) {
 func TestRetry_nonsensePanics(t *testing.T) {
 	is := is.New(t)
 	for _, f := range []func(){
-		func() { typedrpc.NewMethod[int, int]("m", typedrpc.Retry(typedrpc.RetryPolicy{Attempts: -1})) },
+		func() { typedrpc.NewMethod[int, int]("m", typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: -1})) },
 		func() {
 			typedrpc.NewMethod[int, int]("m", typedrpc.Retry(typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Min: 2, Max: 1}}))
 		},
@@ -421,7 +421,7 @@ func TestRetry_nonsensePanics(t *testing.T) {
 func TestDial_nonsensePoliciesAreRefused(t *testing.T) {
 	is := is.New(t)
 	for _, o := range []*typedrpc.DialOptions{
-		{OutgoingRetry: &typedrpc.RetryPolicy{Attempts: -1}}, {Backoff: typedrpc.Backoff{Min: -1}}, {Backoff: typedrpc.Backoff{Factor: 0.5}}, {MaxAttempts: -1},
+		{OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: -1}}, {Backoff: typedrpc.Backoff{Min: -1}}, {Backoff: typedrpc.Backoff{Factor: 0.5}}, {MaxAttempts: -1},
 	} {
 		_, err := typedrpc.Dial(t.Context(), "ws://127.0.0.1:1/", o)
 		is.Equal(typedrpc.CodeOf(err), typedrpc.InvalidArgument)

@@ -293,15 +293,15 @@ func TestServer_check(t *testing.T) {
 	is.NoErr((&typedrpc.Server{}).Check())
 	is.NoErr((&typedrpc.Server{Origins: []string{"https://example.com", "http://localhost:3000"}}).Check())
 	for want, srv := range map[string]*typedrpc.Server{
-		"Limits.MaxMessage is -1":                                         {Limits: typedrpc.Limits{MaxMessage: -1}},
-		"Limits.MaxMessage is 16777216":                                   {Limits: typedrpc.Limits{MaxMessage: 16 << 20}},
-		"Limits.MaxDepth is 20000":                                        {Limits: typedrpc.Limits{MaxDepth: 20_000}},
-		"Limits.KeepAlive is negative":                                    {Limits: typedrpc.Limits{KeepAlive: -1}},
-		"MaxPlainConns, MaxMemory, MaxKept, MaxKeptBytes and RetryWindow": {MaxPlainConns: -1},
-		`"example.com" is no origin`:                                      {Origins: []string{"example.com"}},
-		`"https://a.com/" is no origin`:                                   {Origins: []string{"https://a.com/"}},
-		`"*" is no origin`:                                                {Origins: []string{"*"}},
-		"Server.OutgoingRetry: RetryPolicy: Atte":                         {OutgoingRetry: &typedrpc.RetryPolicy{Attempts: -1}},
+		"Limits.MaxMessage is -1":                                             {Limits: typedrpc.Limits{MaxMessage: -1}},
+		"Limits.MaxMessage is 16777216":                                       {Limits: typedrpc.Limits{MaxMessage: 16 << 20}},
+		"Limits.MaxDepth is 20000":                                            {Limits: typedrpc.Limits{MaxDepth: 20_000}},
+		"Limits.KeepAlive is negative":                                        {Limits: typedrpc.Limits{KeepAlive: -1}},
+		"MaxPlainConns, MaxMemory, MaxKept, MaxKeptBytes and ReconnectSpread": {MaxPlainConns: -1},
+		`"example.com" is no origin`:                                          {Origins: []string{"example.com"}},
+		`"https://a.com/" is no origin`:                                       {Origins: []string{"https://a.com/"}},
+		`"*" is no origin`:                                                    {Origins: []string{"*"}},
+		"Server.OutgoingRetry: RetryPolicy: Atte":                             {OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: -1}},
 	} {
 		t.Run(want, func(t *testing.T) {
 			is := is.New(t)

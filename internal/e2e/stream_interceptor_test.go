@@ -74,7 +74,7 @@ func TestForward_streams(t *testing.T) {
 		t.Run("metadata", func(t *testing.T) {
 			is := is.New(t)
 			var reply typedrpc.Metadata
-			c := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"say": "hi"}, Reply: &reply})
+			c := client.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"say": "hi"}, ReplyMetadata: &reply})
 			stream, err := typedrpc.Open(t.Context(), c, talk, "metadata")
 			is.NoErr(err)
 			_, err = stream.Recv()

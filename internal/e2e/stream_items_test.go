@@ -243,7 +243,7 @@ func TestStream_metadata(t *testing.T) {
 	overStreams(t, func(t *testing.T, s scene) {
 		is := is.New(t)
 		var reply typedrpc.Metadata
-		c := s.c.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"say": "moin ☃"}, Reply: &reply})
+		c := s.c.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"say": "moin ☃"}, ReplyMetadata: &reply})
 		stream, err := typedrpc.Open(t.Context(), c, talk, "metadata")
 		is.NoErr(err)
 		_, err = stream.Recv()

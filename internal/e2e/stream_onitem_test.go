@@ -117,13 +117,13 @@ func TestOpen_replyMetadata(t *testing.T) {
 	for name, more := range map[string][]typedrpc.Interceptor{"plain": nil, "intercepted": {pass}} {
 		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
 			mux := lab.Bidi(func(ctx context.Context, _ string, s *typedrpc.Stream[string, string]) error {
-				typedrpc.RequestFrom(ctx).Reply.Set("k", "v")
+				typedrpc.RequestFrom(ctx).ReplyMetadata.Set("k", "v")
 				return nil
 			})
 			c, s := lab.Joined(t, typedrpc.Binary, mux, typedrpc.Limits{})
 			for range 20 {
 				var reply typedrpc.Metadata
-				stream, err := typedrpc.Open(t.Context(), c.With(typedrpc.CallOptions{Reply: &reply, Interceptors: more}), lab.FlowBoth, "")
+				stream, err := typedrpc.Open(t.Context(), c.With(typedrpc.CallOptions{ReplyMetadata: &reply, Interceptors: more}), lab.FlowBoth, "")
 				is.NoErr(err)
 				_, err = stream.Recv()
 				is.Equal(err, io.EOF)

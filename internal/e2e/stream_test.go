@@ -167,8 +167,8 @@ func (sc *scene) mux() *typedrpc.Mux {
 			return ctx.Err()
 		case "metadata":
 			r := typedrpc.RequestFrom(ctx)
-			r.Reply.Set("kind", r.Kind.String())
-			r.Reply.Set("echo", r.Metadata.Get("say"))
+			r.ReplyMetadata.Set("kind", r.Kind.String())
+			r.ReplyMetadata.Set("echo", r.Metadata.Get("say"))
 			return nil
 		case "fail":
 			for i := range 3 {

@@ -29,7 +29,7 @@ func TestTopic_access(t *testing.T) {
 		var asked []topic.Access
 		allow := func(_ context.Context, a topic.Access) error {
 			asked = append(asked, a)
-			if a.What == topic.Presence {
+			if a.Action == topic.ActionWatch {
 				return typedrpc.PermissionDenied
 			}
 			return nil
@@ -49,8 +49,8 @@ func TestTopic_access(t *testing.T) {
 			err := e.Leave()
 			if tp != lab.TopicNews {
 				is.Equal(typedrpc.CodeOf(err), typedrpc.Canceled)
-				is.Equal(asked[0], topic.Access{Key: "x", What: topic.Messages, History: tp == lab.TopicChat})
-				is.Equal(asked[1], topic.Access{Key: "y", What: topic.Presence})
+				is.Equal(asked[0], topic.Access{Key: "x", Action: topic.ActionSubscribe, History: tp == lab.TopicChat})
+				is.Equal(asked[1], topic.Access{Key: "y", Action: topic.ActionWatch})
 				asked = nil
 				continue
 			}

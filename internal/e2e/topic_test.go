@@ -158,7 +158,7 @@ func TestTopic_history(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		ctx := t.Context()
-		hub := &topic.Hub{IdleKeys: 2, HistoryBytes: 1000}
+		hub := &topic.Hub{MaxIdleKeys: 2, MaxKeyHistory: 1000}
 		srv := lab.TopicServer(func(m *typedrpc.Mux) {
 			topic.Handle(m, hub, lab.TopicChat, topic.Everybody)
 			topic.Handle(m, hub, recent, topic.Everybody)
@@ -494,7 +494,7 @@ func TestTopic_declarations(t *testing.T) {
 		"no hub":                 func() { topic.Handle(typedrpc.NewMux(), nil, lab.TopicNews, topic.Everybody) },
 		"no topic":               func() { topic.Handle(typedrpc.NewMux(), hub, topic.Topic[int]{}, topic.Everybody) },
 		"codec":                  func() { topic.Handle(typedrpc.NewMux(), hub, topic.New[chan int]("m"), topic.Everybody) },
-		"hub's fields":           func() { topic.Handle(typedrpc.NewMux(), &topic.Hub{IdleKeys: -1}, lab.TopicNews, topic.Everybody) },
+		"hub's fields":           func() { topic.Handle(typedrpc.NewMux(), &topic.Hub{MaxIdleKeys: -1}, lab.TopicNews, topic.Everybody) },
 		"twice": func() {
 			m := typedrpc.NewMux()
 			topic.Handle(m, hub, lab.TopicNews, topic.Everybody)

@@ -44,17 +44,17 @@ type Hub struct {
 // Options are what a hub is made with. The zero value of every field is its
 // default.
 type Options struct {
-	Broker       Broker // the hub closes it; nil: the hub is alone
-	Codec        string // the name of what messages are encoded in on their way through the broker
-	HistoryBytes int    // of one key, each message counted with its overhead
-	IdleKeys     int    // keys without subscribers whose history is kept
-	MaxHistory   int64  // of all keys, with all that the messages take
+	Broker        Broker // the hub closes it; nil: the hub is alone
+	Codec         string // the name of what messages are encoded in on their way through the broker
+	MaxKeyHistory int    // of one key, each message counted with its overhead
+	MaxIdleKeys   int    // keys without subscribers whose history is kept
+	MaxHistory    int64  // of all keys, with all that the messages take
 }
 
 // New makes a hub.
 func New(o Options) *Hub {
-	o.HistoryBytes = cmp.Or(o.HistoryBytes, 256<<10)
-	o.IdleKeys = cmp.Or(o.IdleKeys, 1024)
+	o.MaxKeyHistory = cmp.Or(o.MaxKeyHistory, 256<<10)
+	o.MaxIdleKeys = cmp.Or(o.MaxIdleKeys, 1024)
 	o.MaxHistory = cmp.Or(o.MaxHistory, 64<<20)
 	h := &Hub{
 		broker: o.Broker, shared: o.Broker != nil, options: o,
@@ -197,7 +197,7 @@ func (h *Hub) exit(r *room) {
 			gone = r
 		default:
 			r.idle = h.idle.PushFront(r)
-			if h.idle.Len() > h.options.IdleKeys {
+			if h.idle.Len() > h.options.MaxIdleKeys {
 				gone = h.idle.Back().Value.(*room)
 			}
 		}

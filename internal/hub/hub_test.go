@@ -29,7 +29,7 @@ func codeOf(err error) status.Code {
 
 func TestHub_history(t *testing.T) {
 	is := is.New(t)
-	h := New(Options{Codec: "json", HistoryBytes: 300, IdleKeys: 2})
+	h := New(Options{Codec: "json", MaxKeyHistory: 300, MaxIdleKeys: 2})
 	chat := topic("chat", 3)
 	for i := range 5 {
 		is.NoErr(h.Publish(t.Context(), chat, "a", fmt.Append(nil, i)))

@@ -150,7 +150,7 @@ func (r *room) forgetLocked(now time.Time) {
 	for n := r.history.Len(); n > 0; n-- {
 		first := r.history.Front()
 		if (t.Last == 0 || n <= t.Last) && (t.Recent == 0 || now.Sub(first.at) < t.Recent) &&
-			(r.bytes <= r.hub.options.HistoryBytes && r.hub.history.Load() <= r.hub.options.MaxHistory || n == 1) {
+			(r.bytes <= r.hub.options.MaxKeyHistory && r.hub.history.Load() <= r.hub.options.MaxHistory || n == 1) {
 			return
 		}
 		r.forgetFirstLocked()

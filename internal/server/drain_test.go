@@ -32,7 +32,7 @@ func TestShutdown_drains(t *testing.T) {
 		is.NoErr(err)
 		bye, err := wire.ParseGoAway(f.Payload)
 		is.NoErr(err)
-		is.Equal(bye, wire.GoAwayBody{Reason: errDraining.Message, Max: 3000}) // RetryWindow
+		is.Equal(bye, wire.GoAwayBody{Reason: errDraining.Message, Max: 3000}) // ReconnectSpread
 		_, _, refused := knock(s, "")
 		is.Equal(refused.Status, http.StatusServiceUnavailable) // plain peers have nothing to come back for
 		is.Equal(refused.Header.Get("Retry-After"), "1")

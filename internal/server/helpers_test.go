@@ -72,7 +72,7 @@ func echoServer(t *testing.T, change func(*Options)) (s *Server, gate chan struc
 			Replays: replay.New(replay.Options{}), Detached: replay.NewDetached(limits.MaxCalls),
 			Intern: func(name []byte) string { return string(name) },
 		},
-		Codecs: []string{"json", "other"}, MaxPlain: 2, MaxKept: 10, MaxKeptBytes: 1 << 20, RetryWindow: 3 * time.Second,
+		Codecs: []string{"json", "other"}, MaxPlain: 2, MaxKept: 10, MaxKeptBytes: 1 << 20, ReconnectSpread: 3 * time.Second,
 		Refusal: func(e *status.Error, _ int) wire.ErrorBody {
 			return wire.ErrorBody{Code: int64(e.Code), Message: e.Message}
 		},

@@ -32,16 +32,16 @@ type Identity struct {
 
 // Options are what a server is made with. All defaults are filled in.
 type Options struct {
-	Config       engine.Config // of all connections; Dialect and Posted are the server's to set
-	Origins      []string      // besides the server's own
-	AnyOrigin    bool
-	Compress     bool
-	Codecs       []string // names; a codec's number is its place here, JSONCodec that of the JSON-RPC dialect's
-	MaxPlain     int
-	MaxKept      int
-	MaxKeptBytes int64
-	BeginRate    float64 // 0: any
-	RetryWindow  time.Duration
+	Config          engine.Config // of all connections; Dialect and Posted are the server's to set
+	Origins         []string      // besides the server's own
+	AnyOrigin       bool
+	Compress        bool
+	Codecs          []string // names; a codec's number is its place here, JSONCodec that of the JSON-RPC dialect's
+	MaxPlain        int
+	MaxKept         int
+	MaxKeptBytes    int64
+	BeginRate       float64 // 0: any
+	ReconnectSpread time.Duration
 
 	// Authenticate asks the program who a peer is. raw and the reply are as they
 	// travel; raw is nil where none were sent. nil: everybody may connect.
@@ -156,7 +156,7 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 		l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message})
 	}
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(engine.LastWords, s.kill) })()
-	bye := wire.GoAwayBody{Reason: errDraining.Message, Max: flow.Millis(s.o.RetryWindow)}
+	bye := wire.GoAwayBody{Reason: errDraining.Message, Max: flow.Millis(s.o.ReconnectSpread)}
 	var g errgroup.Group
 	for _, a := range conns {
 		g.Go(func() error { return a.conn.Shutdown(ctx, bye, session.CloseRestart) })

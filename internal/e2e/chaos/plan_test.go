@@ -160,7 +160,7 @@ func (y *chaosSide) mux() *typedrpc.Mux {
 			if n != strconv.Itoa(m.N) {
 				y.fail("call %d came with the metadata of %s", m.N, n)
 			}
-			r.Reply.Set("n", n)
+			r.ReplyMetadata.Set("n", n)
 		}
 		if m.Slow > 0 {
 			timer := time.NewTimer(time.Duration(m.Slow) * time.Millisecond)
@@ -269,7 +269,7 @@ func (y *chaosSide) call(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand, 
 	var opts typedrpc.CallOptions
 	switch kind := i % 16; {
 	case kind == 3:
-		opts.Metadata, opts.Reply = typedrpc.Metadata{"n": strconv.Itoa(i)}, new(typedrpc.Metadata)
+		opts.Metadata, opts.ReplyMetadata = typedrpc.Metadata{"n": strconv.Itoa(i)}, new(typedrpc.Metadata)
 	case kind == 5:
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 100*time.Hour)
@@ -304,8 +304,8 @@ func (y *chaosSide) call(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand, 
 	switch {
 	case err == nil && (got.N != i || got.Pad != m.Pad):
 		y.fail("call %d was answered with %d and %d bytes", i, got.N, len(got.Pad))
-	case err == nil && opts.Reply != nil && opts.Reply.Get("n") != strconv.Itoa(i):
-		y.fail("call %d was answered with metadata %v", i, *opts.Reply)
+	case err == nil && opts.ReplyMetadata != nil && opts.ReplyMetadata.Get("n") != strconv.Itoa(i):
+		y.fail("call %d was answered with metadata %v", i, *opts.ReplyMetadata)
 	case err == nil:
 	case may == 0 || !errors.Is(err, may):
 		y.fail("call %d: %v", i, err)

@@ -66,7 +66,7 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	logged := &counter{}
-	s := &service{hub: &topic.Hub{IdleKeys: 16}}
+	s := &service{hub: &topic.Hub{MaxIdleKeys: 16}}
 	srv := &typedrpc.Server{
 		Mux: s.mux(), MaxMemory: *budget, MaxKept: *kept, Compress: *compress,
 		// So short that what it keeps is gone in five seconds.

@@ -116,7 +116,7 @@ func TestHerd_restart(t *testing.T) {
 		const window = 2 * time.Second
 		serve := func() *typedrpc.Server {
 			l := lab.New()
-			l.RetryWindow, l.Limits.KeepAlive = window, time.Hour
+			l.ReconnectSpread, l.Limits.KeepAlive = window, time.Hour
 			return l.Server
 		}
 		old, next := serve(), serve()

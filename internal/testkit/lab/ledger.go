@@ -69,7 +69,7 @@ func (l *Ledger) Register(mux *typedrpc.Mux) {
 	})
 	typedrpc.Handle(mux, KeyText, func(ctx context.Context, s string) (string, error) {
 		n := l.Note(ctx, 1)
-		typedrpc.RequestFrom(ctx).Reply.Set("run", strconv.Itoa(n))
+		typedrpc.RequestFrom(ctx).ReplyMetadata.Set("run", strconv.Itoa(n))
 		switch {
 		case s == "panic":
 			panic("asked for")
