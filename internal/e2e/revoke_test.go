@@ -487,3 +487,64 @@ func TestRevoke_whileAccepted(t *testing.T) {
 		is.NoErr(l.Shutdown(t.Context()))
 	})
 }
+
+// An AUTH whose connection ends while it is checked is not answered with "accepted":
+// the client would believe that the server goes by it.
+func TestReauthenticate_connectionEndsMeanwhile(t *testing.T) {
+	for how, end := range map[string]func(r *revocable, c *typedrpc.Conn, over context.CancelFunc){
+		"revoked":        func(r *revocable, _ *typedrpc.Conn, _ context.CancelFunc) { r.Revoke("ann") },
+		"closed":         func(_ *revocable, c *typedrpc.Conn, _ context.CancelFunc) { c.Close() },
+		"identity's end": func(_ *revocable, c *typedrpc.Conn, over context.CancelFunc) { over(); <-c.Context().Done() },
+		"expired":        func(_ *revocable, c *typedrpc.Conn, _ context.CancelFunc) { <-c.Context().Done() },
+		"server shutdown": func(r *revocable, _ *typedrpc.Conn, _ context.CancelFunc) {
+			go r.Shutdown(context.Background())
+			synctest.Wait()
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+				for range 20 {
+					answeredAfter(t, d, end)
+				}
+			})
+		})
+	}
+}
+
+func answeredAfter(t *testing.T, d typedrpc.Dialect, end func(*revocable, *typedrpc.Conn, context.CancelFunc)) {
+	is := is.New(t)
+	r := newRevocable()
+	hold := make(chan struct{})
+	ctx, over := context.WithCancel(t.Context())
+	defer over()
+	r.On(func(_ context.Context, n int, id *typedrpc.Identity) error {
+		if n == 2 {
+			<-hold
+			return nil
+		}
+		id.Context, id.Expires = ctx, time.Now().Add(time.Minute)
+		return nil
+	})
+	p, err := testkit.Join(r.Server, []string{testkit.BinaryProtocol, testkit.HelloProtocol}[d])
+	is.NoErr(err)
+	h := testkit.HelloOf(1)
+	h.Credentials = []byte(`"ann"`)
+	is.NoErr(p.Send(wire.Frame{Type: wire.Hello, Payload: h.Append(nil)}))
+	a := wire.AuthBody{Credentials: []byte(`"ann"`)}
+	_, err = p.Until(wire.Welcome)
+	is.NoErr(err)
+	is.NoErr(p.Send(wire.Frame{Type: wire.Ack}))
+	is.NoErr(p.Send(wire.Frame{Type: wire.Auth, Payload: a.Append(nil)}))
+	synctest.Wait()
+	is.Equal(len(r.Seen()), 2) // it is being checked
+	code := make(chan bool, 1)
+	go func() {
+		_, err := p.Until(wire.AuthOK)
+		code <- err == nil
+		p.CloseCode()
+	}()
+	end(r, <-r.came, over)
+	close(hold)
+	is.Equal(<-code, false) // answered
+	is.NoErr(r.Shutdown(t.Context()))
+}

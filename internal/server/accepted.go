@@ -126,14 +126,15 @@ func (a *Accepted) Over(cause error) { go a.end(cause) }
 // identify takes what an authentication found: its expiry is the connection's
 // from now on, and so is its context's end. The context of the first one is also
 // what handlers' derive from. What came over a link other than the latest one is
-// nobody's; nil is none at all yet.
-func (a *Accepted) identify(g grant, r *http.Request, over *session.Carrier) {
+// nobody's, as is what comes when the session is over; it reports false for that.
+// A nil link is none at all yet.
+func (a *Accepted) identify(g grant, r *http.Request, over *session.Carrier) bool {
 	c := a.conn
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.over || over != nil && a.sess.Carrier() != over {
+	if a.over || over != nil && (a.sess.Carrier() != over || a.sess.Err() != nil) {
 		g.release(context.Canceled)
-		return
+		return false
 	}
 	id := g.id
 	a.identity.Store(&id)
@@ -158,6 +159,7 @@ func (a *Accepted) identify(g grant, r *http.Request, over *session.Carrier) {
 	if !g.id.Expires.IsZero() {
 		a.expire = time.AfterFunc(max(time.Until(g.id.Expires), 1), a.expired)
 	}
+	return true
 }
 
 // lastWords is the time that a connection has for what was ready to be sent when

@@ -65,11 +65,16 @@ func (a *Accepted) renewAll() {
 		r, req := a.renewals[0], a.request
 		a.renewals = a.renewals[1:]
 		a.mu.Unlock()
-		r.carrier.AuthOK(a.renewed(r, req))
+		if answer, ok := a.renewed(r, req); ok {
+			r.carrier.AuthOK(answer)
+		}
 	}
 }
 
-func (a *Accepted) renewed(r renewal, req *http.Request) wire.AuthOKBody {
+// renewed checks credentials, and makes the answer. It reports false if there is
+// none: the session ended meanwhile, Revoke did it or the old credentials' end, and
+// its link's end is what the client is told. "Accepted" would be the opposite.
+func (a *Accepted) renewed(r renewal, req *http.Request) (answer wire.AuthOKBody, ok bool) {
 	s := a.server
 	g, err := s.authenticateLink(r.carrier, req, a.codec, r.raw)
 	if was := a.Identity().Subject; err == nil && g.id.Subject != was {
@@ -80,8 +85,10 @@ func (a *Accepted) renewed(r renewal, req *http.Request) wire.AuthOKBody {
 		e, _, foreign := refusalOf(err)
 		s.logRefusal(req, err, foreign)
 		body := s.o.Refusal(e, a.codec)
-		return wire.AuthOKBody{Error: &body}
+		return wire.AuthOKBody{Error: &body}, true
 	}
-	a.identify(g, req, r.carrier)
-	return wire.AuthOKBody{Reply: g.reply, Expires: expiresIn(g.id)}
+	if !a.identify(g, req, r.carrier) {
+		return answer, false
+	}
+	return wire.AuthOKBody{Reply: g.reply, Expires: expiresIn(g.id)}, true
 }
