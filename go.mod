@@ -7,3 +7,5 @@ require (
 	github.com/matryer/is v1.4.1
 	golang.org/x/sync v0.24.0
 )
+
+ignore ./js/node_modules
