@@ -64,8 +64,8 @@ func (t *target) intercepted() bool {
 
 // failFast reports whether calls on conn do not wait for a link.
 func (t *target) failFast(conn *Conn) bool {
-	if t.opts.WithoutLink != LinkDefault {
-		return t.opts.WithoutLink == FailFast
+	if t.opts.FailFast || t.opts.WaitForLink {
+		return t.opts.FailFast
 	}
 	return conn != nil && conn.opts.failFast
 }

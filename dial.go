@@ -81,9 +81,9 @@ type DialOptions struct {
 	// connection is given up, those included whose link lived for less than ten
 	// seconds. Default 0: it is not given up.
 	MaxAttempts int
-	// WithoutLink says what calls do while there is no link that do not say so
-	// themselves. Default WaitForLink.
-	WithoutLink LinkPolicy
+	// FailFast makes calls fail while there is no link, but for those that say
+	// WaitForLink, see CallOptions. By default they wait.
+	FailFast bool
 	// OutgoingRetry is the policy of calls whose method has none. nil repeats
 	// nothing, except what is told at Dial.
 	OutgoingRetry *RetryPolicy
@@ -193,9 +193,6 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	if o.MaxAttempts < 0 {
 		return nil, errors.New("typedrpc: DialOptions.MaxAttempts must not be negative")
 	}
-	if err := o.WithoutLink.check(); err != nil {
-		return nil, fmt.Errorf("typedrpc: DialOptions.%w", err)
-	}
 	if err := flow.Backoff(o.Backoff).Check(); err != nil {
 		return nil, fmt.Errorf("typedrpc: DialOptions.%w", err)
 	}
@@ -212,7 +209,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	}
 	logger := o.Logger // of this moment
 	opts := &options{mux: o.Mux, logger: logs.New(func() *slog.Logger { return logger }), mapError: o.MapError, interceptors: slices.Clone(o.OutgoingInterceptors)}
-	opts.failFast = o.WithoutLink == FailFast
+	opts.failFast = o.FailFast
 	if o.OutgoingRetry != nil {
 		if err := o.OutgoingRetry.check(); err != nil {
 			return nil, fmt.Errorf("typedrpc: DialOptions.OutgoingRetry: %w", err)

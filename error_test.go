@@ -213,8 +213,8 @@ func TestFault_crosses(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		data := lab.Shortage{Left: 3, Hint: "come \"tomorrow\""}
-		client := failing(t, o, &typedrpc.Server{}, fmt.Errorf("order 7: %w", lab.NoStock.New(data)))
-		name := lab.AsError(t, lab.NoStock.New(data)).FaultName()
+		client := failing(t, o, &typedrpc.Server{}, fmt.Errorf("order 7: %w", lab.NoStock.Errorf(data, "")))
+		name := lab.AsError(t, lab.NoStock.Errorf(data, "")).FaultName()
 		for range 2 { // one error value may be returned often
 			_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 			got, ok := lab.NoStock.From(err)
@@ -228,7 +228,7 @@ func TestFault_crosses(t *testing.T) {
 
 func TestFault_from(t *testing.T) {
 	is := is.New(t)
-	local, ok := lab.NoStock.From(fmt.Errorf("x: %w", lab.NoStock.New(lab.Shortage{Left: 2})))
+	local, ok := lab.NoStock.From(fmt.Errorf("x: %w", lab.NoStock.Errorf(lab.Shortage{Left: 2}, "")))
 	is.True(ok) // made here, never sent
 	is.Equal(local.Left, 2)
 	for _, err := range []error{
@@ -237,7 +237,7 @@ func TestFault_from(t *testing.T) {
 		typedrpc.FailedPrecondition,
 		typedrpc.Errorf(typedrpc.FailedPrecondition, "shop.no-stock"), // the text alone
 		typedrpc.NewFault[lab.Shortage]("shop.none", typedrpc.FailedPrecondition).Errorf(lab.Shortage{}, "shop.no-stock"),
-		typedrpc.NewFault[int]("shop.no-stock", typedrpc.FailedPrecondition).New(1),
+		typedrpc.NewFault[int]("shop.no-stock", typedrpc.FailedPrecondition).Errorf(1, ""),
 	} {
 		_, ok := lab.NoStock.From(err)
 		is.True(!ok)
@@ -250,7 +250,7 @@ func TestFault_byName(t *testing.T) {
 		is := is.New(t)
 		newer := typedrpc.NewFault[lab.Shortage]("shop.no-stock", typedrpc.ResourceExhausted)
 		for want, err := range map[string]error{
-			"shop.no-stock": newer.New(lab.Shortage{Left: 3}),
+			"shop.no-stock": newer.Errorf(lab.Shortage{Left: 3}, ""),
 			"only 3 left.":  newer.Errorf(lab.Shortage{Left: 3}, "only %d left.", 3),
 		} {
 			_, err := typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{}, err), lab.Ask, 1)
@@ -272,7 +272,7 @@ func TestFault_null(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		maybe := typedrpc.NewFault[*int]("maybe", typedrpc.Aborted)
-		_, err := typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{}, maybe.New(nil)), lab.Ask, 1)
+		_, err := typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{}, maybe.Errorf(nil, "")), lab.Ask, 1)
 		n, ok := maybe.From(err)
 		is.True(ok)
 		is.True(n == nil)
@@ -294,7 +294,7 @@ func TestNewFault_panics(t *testing.T) {
 		"typedrpc: a fault needs a name":                                   func() { typedrpc.NewFault[int]("", typedrpc.Aborted) },
 		`typedrpc: fault name "a b" has white space or control characters`: func() { typedrpc.NewFault[int]("a b", typedrpc.Aborted) },
 		`typedrpc: fault "a" has the code OK, which is no error`:           func() { typedrpc.NewFault[int]("a", typedrpc.OK) },
-		"typedrpc: the Fault was not made by NewFault":                     func() { zero.New(1) },
+		"typedrpc: the Fault was not made by NewFault":                     func() { zero.Errorf(1, "") },
 	} {
 		func() {
 			defer func() { is.New(t).Equal(recover(), want) }()
@@ -307,7 +307,7 @@ func TestFault_undecodable(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		other := typedrpc.NewFault[string]("shop.no-stock", typedrpc.FailedPrecondition)
-		client := failing(t, o, &typedrpc.Server{}, other.New("text"))
+		client := failing(t, o, &typedrpc.Server{}, other.Errorf("text", ""))
 		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		_, ok := lab.NoStock.From(err)
 		is.True(!ok) // the same name with data of another type
@@ -320,7 +320,7 @@ func TestFault_unencodable(t *testing.T) {
 		is := is.New(t)
 		var log lab.Logs
 		bad := typedrpc.NewFault[func()]("bad", typedrpc.Aborted)
-		client := failing(t, o, &typedrpc.Server{Logger: log.Logger()}, bad.New(func() {}))
+		client := failing(t, o, &typedrpc.Server{Logger: log.Logger()}, bad.Errorf(func() {}, ""))
 		_, err := typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Internal))
 		is.True(log.Has("handler failed"))
@@ -354,7 +354,7 @@ func TestError_dataOutOfBounds(t *testing.T) {
 		is.True(log.Has("error data dropped"))
 
 		large := typedrpc.NewFault[string]("large", typedrpc.Aborted)
-		_, err = typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{Logger: log.Logger()}, large.New(string(big))), lab.Ask, 1)
+		_, err = typedrpc.Call(t.Context(), failing(t, o, &typedrpc.Server{Logger: log.Logger()}, large.Errorf(string(big), "")), lab.Ask, 1)
 		_, ok := large.From(err)
 		is.True(!ok) // its data is missing
 		is.True(errors.Is(err, typedrpc.Aborted))

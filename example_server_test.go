@@ -206,7 +206,7 @@ func ExampleCallOptions() {
 	typedrpc.Handle(mux, Greet, func(ctx context.Context, name string) (string, error) {
 		r := typedrpc.RequestFrom(ctx)
 		r.ReplyMetadata.Set("served-by", "example")
-		if r.Metadata.Get("language") == "de" {
+		if r.Metadata["language"] == "de" {
 			return "Hallo, " + name + "!", nil
 		}
 		return "Hello, " + name + "!", nil
@@ -220,7 +220,7 @@ func ExampleCallOptions() {
 		ReplyMetadata: &reply,
 	})
 	fmt.Println(typedrpc.Call(context.Background(), german, Greet, "Ada"))
-	fmt.Println(reply.Get("served-by"))
+	fmt.Println(reply["served-by"])
 	// Output:
 	// Hallo, Ada! <nil>
 	// example

@@ -286,7 +286,7 @@ func ExampleNewMux() {
 // A group of handlers has interceptors of its own.
 func ExampleMux_Group() {
 	members := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
-		if r.Metadata.Get("member") == "" {
+		if r.Metadata["member"] == "" {
 			return nil, typedrpc.Errorf(typedrpc.PermissionDenied, "%s is for members", r.Method)
 		}
 		return next(ctx, r)
@@ -312,7 +312,7 @@ func ExampleInterceptor() {
 	}
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, Greet, func(ctx context.Context, name string) (string, error) {
-		return "trace " + typedrpc.RequestFrom(ctx).Metadata.Get("trace"), nil
+		return "trace " + typedrpc.RequestFrom(ctx).Metadata["trace"], nil
 	})
 	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{traced}})
 	defer stop()

@@ -37,15 +37,16 @@ func NewFault[D any](name string, code Code) Fault[D] {
 // Name returns the fault's name.
 func (f Fault[D]) Name() string { return f.name }
 
-// New makes an error of this fault with data, which is encoded in the codec of
-// the connection that it crosses. Its text is the fault's name. It panics if f was
-// not made by NewFault.
-func (f Fault[D]) New(data D) *Error { return f.Errorf(data, "%s", f.name) }
-
-// Errorf is New with a text for people, formatted as by the function Errorf.
+// Errorf makes an error of this fault with data, which is encoded in the codec of the
+// connection that it crosses, and a text for people, formatted as by the function
+// Errorf; without one, "", the text is the fault's name. It panics if f was not made by
+// NewFault.
 func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
 	if f.name == "" {
 		panic("typedrpc: the Fault was not made by NewFault")
+	}
+	if format == "" {
+		format, args = "%s", []any{f.name}
 	}
 	e := Errorf(f.code, format, args...)
 	e.name, e.fault = f.name, &faultData[D]{data: data}

@@ -5,18 +5,24 @@ import (
 	"fmt"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/seam"
 )
 
 // Handled is a declaration whose handlers are functions of type F: a Method, a
-// Notification, a stream, or something that is made of one.
+// Notification, a stream, or one of package transfer. It is sealed.
 type Handled[F any] interface {
-	// Handler makes fn a handler of the declaration, for Handle.
-	Handler(fn F) Handler
+	// Name returns the declaration's name, "" of its zero value.
+	Name() string
+	handledBy[F]
 }
 
-// Handler is a function with the declaration that it is for. It is made by the
-// Handler method of a declaration; its zero value is none.
-type Handler struct {
+type (
+	declared[F any]  = seam.Declaration[F]
+	handledBy[F any] = seam.Handled[F]
+)
+
+// handler is a function with the declaration that it is for.
+type handler struct {
 	spec *spec
 	// serve decodes, runs and encodes; of a notification notify does that.
 	serve  func(ctx context.Context, r *Request) (*buf.Buf, error)
@@ -26,8 +32,7 @@ type Handler struct {
 // Handle registers fn for d on mux. It panics if the name is taken, because that
 // is a defect of the program and start-up is the time to see it; but a
 // notification may have several handlers, which run in the order of registration.
-// The type of fn is d's: see Method.Handler and its siblings, which also say when
-// it runs.
+// The type of fn is d's: see Method and its siblings, which also say when it runs.
 //
 // fn's context ends when the caller gives up, when the time that the caller gave
 // has passed, and when its session is over (but see Keyed); ConnFrom and
@@ -36,11 +41,11 @@ type Handler struct {
 // answers the call, as InvalidArgument unless it is an *Error. A panic in fn fails
 // the call with Internal and is logged with its stack.
 func Handle[F any](mux *Mux, d Handled[F], fn F) {
-	h := d.Handler(fn)
+	h, ok := seam.Handler(d, fn).(handler)
 	switch {
 	case mux == nil:
 		panic("typedrpc: Handle: the Mux is nil")
-	case h.spec == nil:
+	case !ok:
 		panic("typedrpc: Handle: the declaration was not made by a function, such as NewMethod")
 	}
 	e := &entry{spec: h.spec, serve: h.serve}
@@ -50,15 +55,10 @@ func Handle[F any](mux *Mux, d Handled[F], fn F) {
 	mux.add(e)
 }
 
-// Handler makes fn a handler of m, for Handle. Calls run concurrently, each on its
-// own goroutine, unless m is Serial. A peer may also notify a method: then fn runs
-// like a notification's handler, and its response is dropped.
-func (m Method[Req, Resp]) Handler(fn func(context.Context, Req) (Resp, error)) Handler {
-	if m.spec.needs(fn != nil) == nil {
-		return Handler{}
-	}
-	spec, validate := m.spec, validatorOf[Req]()
-	return Handler{spec: spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+func methodHandler[Req, Resp any](spec *spec, fn func(context.Context, Req) (Resp, error)) any {
+	spec.needs(fn != nil)
+	validate := validatorOf[Req]()
+	return handler{spec: spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		p := spec.pool.Get().(*pair[Req, Resp])
 		defer func() { *p = pair[Req, Resp]{}; spec.pool.Put(p) }()
 		if err := r.decode(spec, &p.req); err != nil {
@@ -77,17 +77,10 @@ func (m Method[Req, Resp]) Handler(fn func(context.Context, Req) (Resp, error)) 
 	}}
 }
 
-// Handler makes fn a handler of n, for Handle. All notifications of a connection are
-// handled one after another in the order of arrival, on one goroutine, which is
-// also the lane of Serial methods: a slow handler delays those behind it and
-// in time the sender, so hand long work to another goroutine. An error reaches
-// nobody but the interceptors and the log.
-func (n Notification[T]) Handler(fn func(context.Context, T) error) Handler {
-	if n.spec.needs(fn != nil) == nil {
-		return Handler{}
-	}
-	spec, validate := n.spec, validatorOf[T]()
-	return Handler{spec: spec, notify: func(ctx context.Context, r *Request) (Raw, error) {
+func notificationHandler[T any](spec *spec, fn func(context.Context, T) error) any {
+	spec.needs(fn != nil)
+	validate := validatorOf[T]()
+	return handler{spec: spec, notify: func(ctx context.Context, r *Request) (Raw, error) {
 		var v T
 		if err := r.accept(&v, validate); err != nil {
 			return nil, err
@@ -96,12 +89,52 @@ func (n Notification[T]) Handler(fn func(context.Context, T) error) Handler {
 	}}
 }
 
-// needs is s, and panics where the handler is missing.
-func (s *spec) needs(handler bool) *spec {
-	if s != nil && !handler {
+func serverStreamHandler[Req, Item any](s *spec, fn serverStreamFunc[Req, Item]) any {
+	s.needs(fn != nil)
+	validate := validatorOf[Req]()
+	return handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var req Req
+		if err := r.accept(&req, validate); err != nil {
+			return nil, err
+		}
+		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.face(), &s.down, item) })
+	}}
+}
+
+func clientStreamHandler[Req, Item, Resp any](s *spec, fn clientStreamFunc[Req, Item, Resp]) any {
+	s.needs(fn != nil)
+	validate, validateItem := validatorOf[Req](), validatorOf[Item]()
+	return handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var req Req
+		if err := r.accept(&req, validate); err != nil {
+			return nil, err
+		}
+		items := &Stream[Empty, Item]{x: r.face(), in: &s.up, validate: validateItem}
+		resp, err := fn(ctx, req, items.All())
+		if err != nil {
+			return nil, err
+		}
+		return r.encode(s, &resp)
+	}}
+}
+
+func bidiStreamHandler[Req, Up, Down any](s *spec, fn bidiStreamFunc[Req, Up, Down]) any {
+	s.needs(fn != nil)
+	validate, validateItem := validatorOf[Req](), validatorOf[Up]()
+	return handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+		var req Req
+		if err := r.accept(&req, validate); err != nil {
+			return nil, err
+		}
+		return nil, fn(ctx, req, &Stream[Down, Up]{x: r.face(), out: &s.down, in: &s.up, validate: validateItem})
+	}}
+}
+
+// needs panics where the handler is missing.
+func (s *spec) needs(handler bool) {
+	if !handler {
 		panic(fmt.Sprintf("typedrpc: %s %q: the handler is nil", s.kind, s.name))
 	}
-	return s
 }
 
 // validatorOf finds out once whether T validates itself. v is a *T.

@@ -7,12 +7,9 @@ import "github.com/typedrpc/typedrpc/internal/flow"
 // one message's keys and values together may have at most 16 KiB (PROTOCOL.md
 // section 4); a call with more fails with InvalidArgument, NotSent.
 //
-// A Metadata is not safe for concurrent use. Get, Set and Keys are what an
-// OpenTelemetry TextMapCarrier needs.
+// It is a map, and may be converted to others, such as OpenTelemetry's MapCarrier. It is
+// not safe for concurrent use.
 type Metadata map[string]string
-
-// Get returns the value of key, "" if there is none. A nil Metadata is empty.
-func (m Metadata) Get(key string) string { return m[key] }
 
 // Set sets key to value, making the map if there is none yet.
 func (m *Metadata) Set(key, value string) {
@@ -20,15 +17,6 @@ func (m *Metadata) Set(key, value string) {
 		*m = Metadata{}
 	}
 	(*m)[key] = value
-}
-
-// Keys returns the keys in no particular order.
-func (m Metadata) Keys() []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	return keys
 }
 
 // check refuses what the wire cannot carry.

@@ -1,6 +1,7 @@
 package typedrpc
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -29,11 +31,27 @@ type Raw []byte
 // Req and Resp may be any types that the connection's codec carries. An
 // interface type as Req needs a conversion at the call, because Go infers the
 // dynamic type.
-type Method[Req, Resp any] struct{ spec *spec }
+//
+// Its handlers are functions func(context.Context, Req) (Resp, error). Calls run
+// concurrently, each on its own goroutine, unless the method is Serial. A peer may
+// also notify a method: then its handler runs like a notification's, and the response
+// is dropped.
+type Method[Req, Resp any] struct {
+	declared[func(context.Context, Req) (Resp, error)]
+	spec *spec
+}
 
-// Notification declares a message without an answer. Handlers of one
-// connection's notifications run one after another in the order of arrival.
-type Notification[T any] struct{ spec *spec }
+// Notification declares a message without an answer.
+//
+// Its handlers are functions func(context.Context, T) error. All notifications of a
+// connection are handled one after another in the order of arrival, on one
+// goroutine, which is also the lane of Serial methods: a slow handler delays those
+// behind it and in time the sender, so hand long work to another goroutine. An error
+// reaches nobody but the interceptors and the log.
+type Notification[T any] struct {
+	declared[func(context.Context, T) error]
+	spec *spec
+}
 
 // NewMethod declares a method. It panics if the name is bad (empty, longer than
 // 255 bytes, not UTF-8, with white space or control characters, or beginning
@@ -47,27 +65,14 @@ func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Re
 		}
 		return checkType[Resp](s, c)
 	}
-	return Method[Req, Resp]{s}
+	return Method[Req, Resp]{seam.Declare(name, func(fn func(context.Context, Req) (Resp, error)) any { return methodHandler(s, fn) }), s}
 }
 
 // NewNotification declares a notification. It panics like NewMethod.
-func NewNotification[T any](name string, traits ...NotificationTrait) Notification[T] {
-	s := newSpec(name, KindNotification, traits, NotificationTrait.notification)
+func NewNotification[T any](name string, traits ...RequestTrait) Notification[T] {
+	s := newSpec(name, KindNotification, traits, RequestTrait.notification)
 	s.check = func(c Codec) error { return checkType[T](s, c) }
-	return Notification[T]{s}
-}
-
-// Name returns the method's name, "" for the zero Method.
-func (m Method[Req, Resp]) Name() string { return m.spec.nameOf() }
-
-// Name returns the notification's name, "" for the zero Notification.
-func (n Notification[T]) Name() string { return n.spec.nameOf() }
-
-func (s *spec) nameOf() string {
-	if s == nil {
-		return ""
-	}
-	return s.name
+	return Notification[T]{seam.Declare(name, func(fn func(context.Context, T) error) any { return notificationHandler(s, fn) }), s}
 }
 
 // pair is what one call decodes and encodes, kept per method, so that neither
@@ -97,41 +102,34 @@ type spec struct {
 	decl engine.Decl // all that the engine knows of it
 }
 
-// A Trait is a fact about a declaration that belongs to it, whatever its kind: every
-// declaration takes it, a sign-in too.
-type Trait interface {
-	RequestTrait
-	SignInTrait
+// A MethodTrait is a fact about a method: NewMethod takes it. Each of the four
+// interfaces of traits has those that follow in it: what is one of the last is one of
+// all.
+type MethodTrait interface{ method(*spec) }
+
+// A CallTrait is a fact about a method or a stream: NewMethod and those of streams
+// take it.
+type CallTrait interface {
+	MethodTrait
+	stream(*spec)
 }
 
 // A RequestTrait is a fact about whatever has a name that a peer calls or notifies:
 // every declaration takes it but a sign-in.
 type RequestTrait interface {
 	CallTrait
-	NotificationTrait
-	// TopicTrait does nothing: it makes the trait one that package topic takes.
-	TopicTrait()
+	notification(*spec)
+	topicTrait
 }
 
-// A CallTrait is a fact about a method or a stream: NewMethod and those of streams
-// take it.
-type CallTrait interface {
-	MethodTrait
-	StreamTrait
+// A Trait is a fact about any declaration: every one takes it, a sign-in too.
+type Trait interface {
+	RequestTrait
+	signIn(*spec)
 }
 
-// A MethodTrait is a fact about a method.
-type MethodTrait interface{ method(*spec) }
-
-// A StreamTrait is a fact about a server stream, a client stream or a
-// bidirectional one.
-type StreamTrait interface{ stream(*spec) }
-
-// A NotificationTrait is a fact about a notification.
-type NotificationTrait interface{ notification(*spec) }
-
-// A SignInTrait is a fact about a sign-in.
-type SignInTrait interface{ signIn(*spec) }
+// topicTrait makes a RequestTrait one that package topic takes, too.
+type topicTrait = seam.RequestTrait
 
 // methodTrait, callTrait and anyTrait are what applies to a spec of their kinds.
 type (
@@ -149,7 +147,8 @@ func (f anyTrait) method(s *spec)       { f(s) }
 func (f anyTrait) stream(s *spec)       { f(s) }
 func (f anyTrait) notification(s *spec) { f(s) }
 func (f anyTrait) signIn(s *spec)       { f(s) }
-func (f anyTrait) TopicTrait()          {}
+
+func (anyTrait) RequestTrait() {}
 
 // Idempotent says that running the method twice is the same as running it
 // once. Calls in flight when a session is lost are then made again. A method is

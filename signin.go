@@ -26,9 +26,9 @@ import (
 type SignIn[Creds, Reply any] struct{ spec *spec }
 
 // NewSignIn declares a sign-in. It panics if a trait does not apply.
-func NewSignIn[Creds, Reply any](traits ...SignInTrait) SignIn[Creds, Reply] {
+func NewSignIn[Creds, Reply any](traits ...Trait) SignIn[Creds, Reply] {
 	s := new(spec)
-	applyTraits(s, traits, SignInTrait.signIn)
+	applyTraits(s, traits, Trait.signIn)
 	return SignIn[Creds, Reply]{s.declared()}
 }
 

@@ -8,55 +8,90 @@ import (
 	"iter"
 	"sync"
 
-	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // ServerStream declares a call that is answered by any number of items: a
 // request there, items back. Like a Method it is declared once, in a package
 // that both sides import, and is safe for concurrent use.
+//
+// Its handlers are functions func(ctx context.Context, req Req, send func(Item) error)
+// error. They send items with send, which waits while the caller is behind by more
+// than its window, and end the stream by returning: nil for a good end, or an error,
+// which the caller gets after all items that were sent before it. send may be called
+// by several goroutines; the order of its returns is the order of the items. When the
+// caller leaves, its time or its session is over, ctx ends and send returns an error.
 type ServerStream[Req, Item any] struct {
+	declared[serverStreamFunc[Req, Item]]
 	spec *spec
 	next *func(Req, *Item) Req // not nil: restartable. A pointer keeps declarations comparable.
 }
 
 // ClientStream declares a call whose caller sends any number of items after
 // its request, and which is answered by one response.
-type ClientStream[Req, Item, Resp any] struct{ spec *spec }
+//
+// Its handlers are functions func(ctx context.Context, req Req, items
+// iter.Seq2[Item, error]) (Resp, error). items ranges over what the caller sends and
+// ends when the caller has sent all; its error, always the last pair, says that the
+// caller failed, left, or is gone. A handler may answer before items has ended: what
+// comes after that is dropped. An item whose type has a method Validate() error is
+// validated before the handler sees it.
+type ClientStream[Req, Item, Resp any] struct {
+	declared[clientStreamFunc[Req, Item, Resp]]
+	spec *spec
+}
 
 // BidiStream declares a call in which both sides send items, in any order, at
 // the same time: Up from the caller to the handler, Down from the handler to
 // the caller.
-type BidiStream[Req, Up, Down any] struct{ spec *spec }
+//
+// Its handlers are functions func(ctx context.Context, req Req, stream *Stream[Down,
+// Up]) error. They send and receive with the stream, in any order and from several
+// goroutines, and end it by returning: nil for a good end, or an error, which the
+// caller gets after all items that were sent before it. The stream is of no use after
+// that. An item whose type has a method Validate() error is validated before it is
+// received.
+type BidiStream[Req, Up, Down any] struct {
+	declared[bidiStreamFunc[Req, Up, Down]]
+	spec *spec
+}
+
+// What handles streams.
+type (
+	serverStreamFunc[Req, Item any]       = func(ctx context.Context, req Req, send func(Item) error) error
+	clientStreamFunc[Req, Item, Resp any] = func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)
+	bidiStreamFunc[Req, Up, Down any]     = func(ctx context.Context, req Req, stream *Stream[Down, Up]) error
+)
 
 // NewServerStream declares a server stream. It panics like NewMethod.
-func NewServerStream[Req, Item any](name string, traits ...StreamTrait) ServerStream[Req, Item] {
-	s := newSpec(name, KindServerStream, traits, StreamTrait.stream)
+func NewServerStream[Req, Item any](name string, traits ...CallTrait) ServerStream[Req, Item] {
+	s := newSpec(name, KindServerStream, traits, CallTrait.stream)
 	s.down.New = func() any { return new(Item) }
 	s.check = func(c Codec) error { return errors.Join(checkType[Req](s, c), checkType[Item](s, c)) }
-	return ServerStream[Req, Item]{spec: s}
+	return ServerStream[Req, Item]{seam.Declare(name, func(fn serverStreamFunc[Req, Item]) any { return serverStreamHandler(s, fn) }), s, nil}
 }
 
 // NewClientStream declares a client stream. It panics like NewMethod.
-func NewClientStream[Req, Item, Resp any](name string, traits ...StreamTrait) ClientStream[Req, Item, Resp] {
-	s := newSpec(name, KindClientStream, traits, StreamTrait.stream)
+func NewClientStream[Req, Item, Resp any](name string, traits ...CallTrait) ClientStream[Req, Item, Resp] {
+	s := newSpec(name, KindClientStream, traits, CallTrait.stream)
 	s.up.New = func() any { return new(Item) }
 	s.check = func(c Codec) error {
 		return errors.Join(checkType[Req](s, c), checkType[Item](s, c), checkType[Resp](s, c))
 	}
-	return ClientStream[Req, Item, Resp]{s}
+	return ClientStream[Req, Item, Resp]{seam.Declare(name, func(fn clientStreamFunc[Req, Item, Resp]) any { return clientStreamHandler(s, fn) }), s}
 }
 
 // NewBidiStream declares a bidirectional stream. It panics like NewMethod.
-func NewBidiStream[Req, Up, Down any](name string, traits ...StreamTrait) BidiStream[Req, Up, Down] {
-	s := newSpec(name, KindBidiStream, traits, StreamTrait.stream)
+func NewBidiStream[Req, Up, Down any](name string, traits ...CallTrait) BidiStream[Req, Up, Down] {
+	s := newSpec(name, KindBidiStream, traits, CallTrait.stream)
 	s.up.New = func() any { return new(Up) }
 	s.down.New = func() any { return new(Down) }
 	s.check = func(c Codec) error {
 		return errors.Join(checkType[Req](s, c), checkType[Up](s, c), checkType[Down](s, c))
 	}
-	return BidiStream[Req, Up, Down]{s}
+	return BidiStream[Req, Up, Down]{seam.Declare(name, func(fn bidiStreamFunc[Req, Up, Down]) any { return bidiStreamHandler(s, fn) }), s}
 }
 
 // Restartable returns the declaration with another behaviour of Receive: a
@@ -90,78 +125,6 @@ func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req)
 	}
 	s.next = &next
 	return s
-}
-
-// Name returns the stream's name, "" for the zero one.
-func (s ServerStream[Req, Item]) Name() string { return s.spec.nameOf() }
-
-// Name returns the stream's name, "" for the zero one.
-func (s ClientStream[Req, Item, Resp]) Name() string { return s.spec.nameOf() }
-
-// Name returns the stream's name, "" for the zero one.
-func (s BidiStream[Req, Up, Down]) Name() string { return s.spec.nameOf() }
-
-// Handler makes fn a handler of s, for Handle. fn sends items with send, which waits
-// while the caller is behind by more than its window, and ends the stream by
-// returning: nil for a good end, or an error, which the caller gets after all
-// items that were sent before it. send may be called by several goroutines;
-// the order of its returns is the order of the items. When the caller leaves,
-// its time or its session is over, ctx ends and send returns an
-// error.
-func (s ServerStream[Req, Item]) Handler(fn func(ctx context.Context, req Req, send func(Item) error) error) Handler {
-	if s.spec.needs(fn != nil) == nil {
-		return Handler{}
-	}
-	validate := validatorOf[Req]()
-	return Handler{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
-		var req Req
-		if err := r.accept(&req, validate); err != nil {
-			return nil, err
-		}
-		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.face(), &s.spec.down, item) })
-	}}
-}
-
-// Handler makes fn a handler of s, for Handle. items ranges over what the caller
-// sends and ends when the caller has sent all; its error, always the last
-// pair, says that the caller failed, left, or is gone. fn may answer before
-// items has ended: what comes after that is dropped. An item whose type has a
-// method Validate() error is validated before fn sees it.
-func (s ClientStream[Req, Item, Resp]) Handler(fn func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)) Handler {
-	if s.spec.needs(fn != nil) == nil {
-		return Handler{}
-	}
-	validate, validateItem := validatorOf[Req](), validatorOf[Item]()
-	return Handler{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
-		var req Req
-		if err := r.accept(&req, validate); err != nil {
-			return nil, err
-		}
-		items := &Stream[Empty, Item]{x: r.face(), in: &s.spec.up, validate: validateItem}
-		resp, err := fn(ctx, req, items.All())
-		if err != nil {
-			return nil, err
-		}
-		return r.encode(s.spec, &resp)
-	}}
-}
-
-// Handler makes fn a handler of s, for Handle. fn sends and receives with the stream,
-// in any order and from several goroutines, and ends it by returning: nil for
-// a good end, or an error, which the caller gets after all items that were
-// sent before it. The stream is of no use after that.
-func (s BidiStream[Req, Up, Down]) Handler(fn func(ctx context.Context, req Req, stream *Stream[Down, Up]) error) Handler {
-	if s.spec.needs(fn != nil) == nil {
-		return Handler{}
-	}
-	validate, validateItem := validatorOf[Req](), validatorOf[Up]()
-	return Handler{spec: s.spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
-		var req Req
-		if err := r.accept(&req, validate); err != nil {
-			return nil, err
-		}
-		return nil, fn(ctx, req, &Stream[Down, Up]{x: r.face(), out: &s.spec.down, in: &s.spec.up, validate: validateItem})
-	}}
 }
 
 // Receive calls a server stream and ranges over its items. Each loop over the

@@ -3,7 +3,6 @@ package typedrpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -34,9 +33,13 @@ type CallOptions struct {
 	// ReplyMetadata receives the metadata that came back, also with an error. Calls
 	// that run at the same time need a ReplyMetadata each.
 	ReplyMetadata *Metadata
-	// WithoutLink says what becomes of the call while there is no link. Its
-	// zero value is what the connection says, see DialOptions.WithoutLink.
-	WithoutLink LinkPolicy
+	// FailFast makes the call fail with Unavailable, NotSent, when there is no link at
+	// the moment, and keeps it from being sent again when its session is lost.
+	// WaitForLink takes it back, where the connection or a Caller before says so: the
+	// call waits for a link as long as its context allows. One that has waited for ten
+	// seconds, and has no deadline, is logged. Both at once are refused.
+	FailFast    bool
+	WaitForLink bool
 	// Retry goes before the method's and the connection's policy.
 	Retry *RetryPolicy
 	// Interceptors wrap the call inside those of the connection.
@@ -46,29 +49,6 @@ type CallOptions struct {
 	Key Key
 
 	fault *Error // what is wrong with the options: the call's error
-}
-
-// A LinkPolicy says what becomes of calls, streams and notifications while there is
-// no link. Its zero value is LinkDefault.
-type LinkPolicy uint8
-
-const (
-	// LinkDefault leaves it to the connection, which by default is WaitForLink.
-	LinkDefault LinkPolicy = iota
-	// WaitForLink makes a call wait for a link as long as its context allows.
-	// One that has waited for ten seconds, and has no deadline, is logged.
-	WaitForLink
-	// FailFast makes a call fail with Unavailable, NotSent, when there is no
-	// link at the moment, and keeps it from being sent again when its session
-	// is lost.
-	FailFast
-)
-
-func (p LinkPolicy) check() error {
-	if p > FailFast {
-		return fmt.Errorf("WithoutLink %d is no LinkPolicy", p)
-	}
-	return nil
 }
 
 func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptions {
@@ -83,11 +63,11 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 	if more.ReplyMetadata != nil {
 		o.ReplyMetadata = more.ReplyMetadata
 	}
-	if more.WithoutLink != LinkDefault {
-		o.WithoutLink = more.WithoutLink
-	}
-	if err := more.WithoutLink.check(); err != nil {
-		o.fault = refuse(InvalidArgument, "CallOptions.%w", err)
+	switch {
+	case more.FailFast && more.WaitForLink:
+		o.fault = refuse(InvalidArgument, "CallOptions says both FailFast and WaitForLink")
+	case more.FailFast || more.WaitForLink:
+		o.FailFast, o.WaitForLink = more.FailFast, more.WaitForLink
 	}
 	if more.Key != (Key{}) {
 		o.Key = more.Key
@@ -115,7 +95,7 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 //
 // When ctx ends, Call returns at once and the handler's context ends soon
 // after. ctx's deadline travels with the call. Without a link the call waits
-// for one as long as ctx allows, see LinkPolicy. Calls may be made by
+// for one as long as ctx allows, see CallOptions.FailFast. Calls may be made by
 // any number of goroutines at once, also by handlers on the connection that
 // they serve: such a call never waits for what could be waiting for it, but
 // fails with ResourceExhausted or FailedPrecondition.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -429,13 +428,10 @@ func TestHandle_contextEndsWithHandler(t *testing.T) {
 func TestMetadata(t *testing.T) {
 	is := is.New(t)
 	var m typedrpc.Metadata
-	is.Equal(m.Get("k"), "")
-	is.Equal(len(m.Keys()), 0)
+	is.Equal(m["k"], "")
 	m.Set("a", "1")
 	m.Set("b", "2")
-	keys := m.Keys()
-	slices.Sort(keys)
-	is.Equal(keys, []string{"a", "b"})
+	is.Equal(m, typedrpc.Metadata{"a": "1", "b": "2"})
 }
 
 func TestCall_metadata(t *testing.T) {
@@ -444,7 +440,7 @@ func TestCall_metadata(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Ask, func(ctx context.Context, n int) (int, error) {
 			r := typedrpc.RequestFrom(ctx)
-			r.ReplyMetadata.Set("echo", r.Metadata.Get("trace")+"/"+r.Metadata.Get("tenant"))
+			r.ReplyMetadata.Set("echo", r.Metadata["trace"]+"/"+r.Metadata["tenant"])
 			if n < 0 {
 				return 0, typedrpc.NotFound
 			}
@@ -481,7 +477,7 @@ func TestNotify_metadata(t *testing.T) {
 		got := make(chan string, 1)
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Tell, func(ctx context.Context, _ int) error {
-			got <- typedrpc.RequestFrom(ctx).Metadata.Get("k")
+			got <- typedrpc.RequestFrom(ctx).Metadata["k"]
 			return nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)

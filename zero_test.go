@@ -164,5 +164,4 @@ func TestZero_works(t *testing.T) {
 	is.Equal(typedrpc.Method[int, int]{}.Name(), "")
 	is.Equal(typedrpc.ServerStream[int, int]{}.Name(), "")
 	is.Equal(typedrpc.Notification[int]{}.Name(), "")
-	is.Equal(typedrpc.Metadata(nil).Get("x"), "")
 }

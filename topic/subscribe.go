@@ -17,7 +17,7 @@ import (
 type Event[T any] struct {
 	Value T
 	// Missed is how many messages were lost to this subscriber before this
-	// one: it was too slow for them, see Policy, or could not be given
+	// one: it was too slow for them, see DropOldest, or could not be given
 	// them, because they were larger than it takes. -1: an unknown number,
 	// none perhaps, because the broker lost its connection, or the subscription
 	// of a Restartable topic its session.

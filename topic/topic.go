@@ -54,12 +54,12 @@ func New[T any](name string, traits ...Trait) Topic[T] {
 	if _, ok := any(new(T)).(*typedrpc.Bytes); ok {
 		d.refuse("typedrpc.Bytes are for streams, a topic's messages are the codec's; use []byte")
 	}
-	var below []typedrpc.StreamTrait
+	var below []typedrpc.CallTrait
 	for _, t := range traits {
 		switch t := t.(type) {
 		case nil:
 			d.refuse("there is a nil trait")
-		case Policy:
+		case policy:
 			t.apply(d)
 		case trait:
 			t.apply(d)
@@ -115,23 +115,21 @@ func unsent(code typedrpc.Code, format string, args ...any) error {
 
 // A Trait is a fact about a topic: one of this package, or a typedrpc.RequestTrait, such as
 // typedrpc.MaxSize.
-type Trait interface {
-	// TopicTrait does nothing: it makes a type a trait.
-	TopicTrait()
-}
+type Trait interface{ topicTrait }
 
-// Policy is a Trait that says what becomes of a subscriber that receives more slowly
-// than others publish: one whose stream's window (64 KiB at first) is spent, and for
-// whom more messages are queued than MaxQueued allows. It never delays or harms other
-// subscribers. What is dropped is counted and told with the next message, see Event.
-// A topic has one: Disconnect, if it is given none. WaitAtMost is another.
-type Policy uint8
+type topicTrait = seam.RequestTrait
 
+// Disconnect, DropOldest, DropNewest and LatestOnly are policies: traits that say what
+// becomes of a subscriber that receives more slowly than others publish, one whose
+// stream's window (64 KiB at first) is spent, and for whom more messages are queued
+// than MaxQueued allows. It never delays or harms other subscribers. What is dropped is
+// counted and told with the next message, see Event. A topic has one: Disconnect, if it
+// is given none. WaitAtMost is another.
 const (
 	// Disconnect ends the subscription with ResourceExhausted. It is the default:
 	// subscribing again is easy, and nobody overlooks the error as one overlooks a
 	// message that is missing.
-	Disconnect Policy = iota
+	Disconnect = policy(iota)
 	// DropOldest drops the messages that have waited longest.
 	DropOldest
 	// DropNewest drops what does not fit any more.
@@ -141,22 +139,16 @@ const (
 	LatestOnly
 )
 
-// TopicTrait makes it a Trait.
-func (Policy) TopicTrait() {}
+type policy uint8
 
-// String returns the policy's name.
-func (p Policy) String() string {
-	if p > LatestOnly {
-		return fmt.Sprintf("Policy(%d)", uint8(p))
-	}
-	return [...]string{"Disconnect", "DropOldest", "DropNewest", "LatestOnly"}[p]
-}
+func (policy) RequestTrait() {}
 
-func (p Policy) apply(d *declared) {
-	if p > LatestOnly {
-		d.refuse("%v is none of the policies", p)
+func (p policy) apply(d *declared) {
+	names := [...]string{"Disconnect", "DropOldest", "DropNewest", "LatestOnly"}
+	if int(p) >= len(names) {
+		d.refuse("%d is none of the policies", p)
 	}
-	d.decide(p.String(), hub.Do(p), 0) // which are in the same order
+	d.decide(names[p], hub.Do(p), 0) // which are in the same order
 }
 
 // decide gives the topic its policy.
@@ -170,9 +162,9 @@ func (d *declared) decide(name string, do hub.Do, wait time.Duration) {
 // trait is one with a parameter.
 type trait struct{ apply func(*declared) }
 
-func (trait) TopicTrait() {}
+func (trait) RequestTrait() {}
 
-// WaitAtMost is a policy like those of type Policy. It makes the publisher wait for
+// WaitAtMost is a policy as DropOldest is one. It makes the publisher wait for
 // the subscriber, after all others of the key have been served, and disconnects the
 // subscriber when d has passed since it fell behind and it has not caught up with half
 // of what was queued. Publishers to other keys do not wait. Their context does not end
@@ -232,8 +224,7 @@ const (
 	Restartable
 )
 
-// TopicTrait makes it a Trait.
-func (flag) TopicTrait() {}
+func (flag) RequestTrait() {}
 
 func (f flag) apply(d *declared) {
 	switch f {

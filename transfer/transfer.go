@@ -25,62 +25,65 @@ import (
 // Upload declares a call whose caller sends a file behind its request, and which is
 // answered by a response. It is declared once, in a package that both sides import,
 // and is safe for concurrent use. Send calls it.
+//
+// Its handlers, which typedrpc.Handle takes, are functions func(ctx context.Context,
+// req Req, r *Reader) (Resp, error). They read what the caller sends from r, and call
+// r.Begin first if they have options. They may answer before they have read
+// everything: the caller then sends no more. r is of no use when they have returned.
 type Upload[Req, Resp any] struct {
+	declared[uploadFunc[Req, Resp]]
 	stream typedrpc.ClientStream[Req, typedrpc.Bytes, Resp]
 }
 
 // Download declares a call that is answered by a file. It is declared once, in a
 // package that both sides import, and is safe for concurrent use. Receive calls it.
+//
+// Its handlers, which typedrpc.Handle takes, are functions func(ctx context.Context,
+// req Req, w *Writer) error. They send with w, by Send or by Write, and end the
+// transfer by returning: nil for a good end, or an error, which the caller gets after
+// all that was sent before it. One that sends nothing and returns nil has sent an
+// empty file.
 type Download[Req any] struct {
+	declared[downloadFunc[Req]]
 	stream typedrpc.ServerStream[Req, typedrpc.Bytes]
 }
 
+type (
+	declared[F any]           = seam.Declaration[F]
+	uploadFunc[Req, Resp any] = func(ctx context.Context, req Req, r *Reader) (Resp, error)
+	downloadFunc[Req any]     = func(ctx context.Context, req Req, w *Writer) error
+)
+
 // NewUpload declares an upload. It panics like typedrpc.NewClientStream, and on the
 // wire it is a client stream.
-func NewUpload[Req, Resp any](name string, traits ...typedrpc.StreamTrait) Upload[Req, Resp] {
-	return Upload[Req, Resp]{typedrpc.NewClientStream[Req, typedrpc.Bytes, Resp](name, traits...)}
+func NewUpload[Req, Resp any](name string, traits ...typedrpc.CallTrait) Upload[Req, Resp] {
+	s := typedrpc.NewClientStream[Req, typedrpc.Bytes, Resp](name, traits...)
+	return Upload[Req, Resp]{seam.Declare(name, func(fn uploadFunc[Req, Resp]) any {
+		if fn == nil {
+			return seam.Handler(s, nil)
+		}
+		return seam.Handler(s, func(ctx context.Context, req Req, items iter.Seq2[typedrpc.Bytes, error]) (Resp, error) {
+			return fn(ctx, req, NewReader(items))
+		})
+	}), s}
 }
 
 // NewDownload declares a download. It panics like typedrpc.NewServerStream, and on
 // the wire it is a server stream.
-func NewDownload[Req any](name string, traits ...typedrpc.StreamTrait) Download[Req] {
-	return Download[Req]{typedrpc.NewServerStream[Req, typedrpc.Bytes](name, traits...)}
-}
-
-// Name returns the upload's name.
-func (u Upload[Req, Resp]) Name() string { return u.stream.Name() }
-
-// Name returns the download's name.
-func (d Download[Req]) Name() string { return d.stream.Name() }
-
-// Handler makes fn a handler of u, for typedrpc.Handle. fn reads what the caller
-// sends from r, and calls r.Begin first if it has options. It may answer before it
-// has read everything: the caller then sends no more. r is of no use when fn has
-// returned.
-func (u Upload[Req, Resp]) Handler(fn func(ctx context.Context, req Req, r *Reader) (Resp, error)) typedrpc.Handler {
-	if fn == nil {
-		return u.stream.Handler(nil)
-	}
-	return u.stream.Handler(func(ctx context.Context, req Req, items iter.Seq2[typedrpc.Bytes, error]) (Resp, error) {
-		return fn(ctx, req, NewReader(items))
-	})
-}
-
-// Handler makes fn a handler of d, for typedrpc.Handle. fn sends with w, by Send or
-// by Write, and ends the transfer by returning: nil for a good end, or an error,
-// which the caller gets after all that was sent before it. A handler that sends
-// nothing and returns nil has sent an empty file.
-func (d Download[Req]) Handler(fn func(ctx context.Context, req Req, w *Writer) error) typedrpc.Handler {
-	if fn == nil {
-		return d.stream.Handler(nil)
-	}
-	return d.stream.Handler(func(ctx context.Context, req Req, send func(typedrpc.Bytes) error) error {
-		w := NewWriter(send)
-		if err := fn(ctx, req, w); err != nil {
-			return err
+func NewDownload[Req any](name string, traits ...typedrpc.CallTrait) Download[Req] {
+	s := typedrpc.NewServerStream[Req, typedrpc.Bytes](name, traits...)
+	return Download[Req]{seam.Declare(name, func(fn downloadFunc[Req]) any {
+		if fn == nil {
+			return seam.Handler(s, nil)
 		}
-		return w.Close()
-	})
+		return seam.Handler(s, func(ctx context.Context, req Req, send func(typedrpc.Bytes) error) error {
+			w := NewWriter(send)
+			if err := fn(ctx, req, w); err != nil {
+				return err
+			}
+			return w.Close()
+		})
+	}), s}
 }
 
 // errLeft ends a transfer whose items are not wanted any more.

@@ -16,7 +16,7 @@ import (
 func whoAmI(ctx context.Context, _ typedrpc.Empty) (string, error) {
 	r := typedrpc.RequestFrom(ctx)
 	r.ReplyMetadata.Set("seen", "yes")
-	return typedrpc.ConnFrom(ctx).Identity().Subject + " speaks " + r.Metadata.Get("language"), nil
+	return typedrpc.ConnFrom(ctx).Identity().Subject + " speaks " + r.Metadata["language"], nil
 }
 
 func TestContext(t *testing.T) {
@@ -25,7 +25,7 @@ func TestContext(t *testing.T) {
 	text, err := whoAmI(ctx, typedrpc.Empty{})
 	is.NoErr(err)
 	is.Equal(text, "ann speaks de")
-	is.Equal(typedrpc.RequestFrom(ctx).ReplyMetadata.Get("seen"), "yes")
+	is.Equal(typedrpc.RequestFrom(ctx).ReplyMetadata["seen"], "yes")
 	ask := typedrpc.NewMethod[int, int]("ask")
 	_, err = typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), ask, 1) // there is a client, without handlers
 	is.True(errors.Is(err, typedrpc.Unimplemented))

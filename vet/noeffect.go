@@ -9,7 +9,7 @@ import (
 )
 
 // NoEffect reports calls as statements that do nothing but return something: a
-// trait, a declaration, a handler, a changed copy, a sequence.
+// trait, a declaration, a changed copy, a sequence.
 var NoEffect = &analysis.Analyzer{
 	Name: "noeffect",
 	Doc: `find calls whose result is dropped although they do nothing else
@@ -21,7 +21,6 @@ before its sequence is ranged over. So each of these statements does nothing:
 	conn.With(typedrpc.CallOptions{FailFast: true})
 	mux.Group(logged)
 	typedrpc.Timeout(time.Second)
-	Add.Handler(add)
 	typedrpc.Receive(ctx, conn, Prices, req)
 
 A function literal with no other statement, and a function that recovers, are

@@ -345,7 +345,7 @@ func TestAuthenticate_errorThatPanics(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
 		l.SignIn = sign.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
-			return typedrpc.Identity{}, typedrpc.Empty{}, disaster.New(explosive{})
+			return typedrpc.Identity{}, typedrpc.Empty{}, disaster.Errorf(explosive{}, "")
 		})
 		_, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.True(err != nil)

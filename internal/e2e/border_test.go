@@ -81,7 +81,7 @@ func TestBorder_replyOfMapError(t *testing.T) {
 		var reply typedrpc.Metadata
 		_, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{ReplyMetadata: &reply}), borderCall, 1)
 		is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
-		is.Equal(reply.Get("error-id"), "42")
+		is.Equal(reply["error-id"], "42")
 	})
 }
 

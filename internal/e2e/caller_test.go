@@ -136,7 +136,7 @@ func TestFailFast_withoutLink(t *testing.T) {
 		})
 		server.Close()
 		<-waiting
-		fast := client.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast})
+		fast := client.With(typedrpc.CallOptions{FailFast: true})
 		_, err := typedrpc.Call(t.Context(), fast, lab.Sum, lab.Pair{A: 1, B: 1})
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)

@@ -135,7 +135,7 @@ func TestCodec_clientChooses(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
 		fault := typedrpc.NewFault[lab.Pair]("clash", typedrpc.Aborted)
-		typedrpc.Handle(mux, lab.Ask, func(context.Context, int) (int, error) { return 0, fault.New(lab.Pair{A: 1, B: 2}) })
+		typedrpc.Handle(mux, lab.Ask, func(context.Context, int) (int, error) { return 0, fault.Errorf(lab.Pair{A: 1, B: 2}, "") })
 		srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{typedrpc.JSON, hexed{}}}
 		client, server := lab.Over{Socket: socket}.Connect(t, srv, &typedrpc.DialOptions{Codecs: []typedrpc.Codec{hexed{}, typedrpc.JSON}})
 		is.Equal(client.Codec().Name(), "hexed") // its first offer

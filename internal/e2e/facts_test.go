@@ -94,7 +94,7 @@ func TestBroadcast_callers(t *testing.T) {
 		got := make(chan note, 4)
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Tell, func(ctx context.Context, _ int) error {
-			got <- note{typedrpc.RequestFrom(ctx).Metadata.Get("lang")}
+			got <- note{typedrpc.RequestFrom(ctx).Metadata["lang"]}
 			return nil
 		})
 		var log lab.Logs

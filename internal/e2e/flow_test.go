@@ -433,7 +433,7 @@ func TestFlow_acrossLinks(t *testing.T) {
 		is.True(strings.Contains(err.Error(), "the session was lost, items may be missing"))
 		is.True(errors.Is(stream.Send("x"), typedrpc.Unavailable))
 
-		_, err = typedrpc.Open(t.Context(), c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}), lab.FlowBoth, "")
+		_, err = typedrpc.Open(t.Context(), c.With(typedrpc.CallOptions{FailFast: true}), lab.FlowBoth, "")
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		waits, err := typedrpc.Open(t.Context(), c, lab.FlowBoth, "")

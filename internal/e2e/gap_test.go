@@ -358,7 +358,7 @@ func TestGap_notOfWhatNeverLeft(t *testing.T) {
 		w, l, c := gapTown(t, d, make(chan error, 10))
 		w.Serve(nil)
 		w.Cable().Cut()
-		err := gapCallers["Receive"](t.Context(), c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}))
+		err := gapCallers["Receive"](t.Context(), c.With(typedrpc.CallOptions{FailFast: true}))
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		is.True(!errors.Is(err, typedrpc.Gap))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)

@@ -98,7 +98,7 @@ func TestInterceptor_sees(t *testing.T) {
 		seen := make(chan string, 4)
 		look := func(side string) typedrpc.Interceptor {
 			return func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
-				seen <- fmt.Sprint(side, " ", r.Kind, " ", r.Method, " ", string(r.Payload), " ", r.Metadata.Get("k"), " ", r.Conn != nil)
+				seen <- fmt.Sprint(side, " ", r.Kind, " ", r.Method, " ", string(r.Payload), " ", r.Metadata["k"], " ", r.Conn != nil)
 				return next(ctx, r)
 			}
 		}
@@ -159,14 +159,14 @@ func TestInterceptor_changesMetadata(t *testing.T) {
 			return raw, err
 		})
 		typedrpc.Handle(mux, lab.Shout, func(ctx context.Context, s string) (string, error) {
-			return typedrpc.RequestFrom(ctx).Metadata.Get("token"), nil
+			return typedrpc.RequestFrom(ctx).Metadata["token"], nil
 		})
 		var seen string
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				r.Metadata.Set("token", "t0k")
 				raw, err := next(ctx, r)
-				seen = r.ReplyMetadata.Get("in")
+				seen = r.ReplyMetadata["in"]
 				r.ReplyMetadata.Set("out", "yes")
 				return raw, err
 			},

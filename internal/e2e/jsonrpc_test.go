@@ -238,7 +238,7 @@ func TestJSONRPC_timeoutAndMeta(t *testing.T) {
 		r := typedrpc.RequestFrom(ctx)
 		r.ReplyMetadata.Set("not", "for you")
 		_, timed := ctx.Deadline()
-		return fmt.Sprint(timed, r.Metadata.Get("k")), nil
+		return fmt.Sprint(timed, r.Metadata["k"]), nil
 	})
 	h := lab.NewHanging()
 	typedrpc.Handle(mux, lab.Stay, h.Handle)

@@ -138,7 +138,7 @@ func TestHandleFallback_answers(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(got, lab.Pair{A: 1, B: 2})
 		if !o.Plain() {
-			is.Equal(reply.Get("via"), "fallback")
+			is.Equal(reply["via"], "fallback")
 		}
 		is.NoErr(typedrpc.Notify(t.Context(), client, typedrpc.NewNotification[lab.Pair]("some.event"), lab.Pair{A: 3, B: 4}))
 		is.Equal(<-noted, `some.event{"A":3,"B":4}`)
@@ -215,7 +215,7 @@ func TestForward_calls(t *testing.T) {
 		backend := typedrpc.NewMux()
 		typedrpc.Handle(backend, lab.Sum, func(ctx context.Context, p lab.Pair) (lab.Total, error) {
 			r := typedrpc.RequestFrom(ctx)
-			r.ReplyMetadata.Set("saw", r.Metadata.Get("from")+"+"+r.Metadata.Get("proxy"))
+			r.ReplyMetadata.Set("saw", r.Metadata["from"]+"+"+r.Metadata["proxy"])
 			if p.A < 0 {
 				return lab.Total{}, lab.NoStock.Errorf(lab.Shortage{Left: 5}, "%d left", 5)
 			}
@@ -233,7 +233,7 @@ func TestForward_calls(t *testing.T) {
 		is.Equal(lab.AsError(t, err).Message, "5 left")
 		is.Equal(s.Left, 5)
 		if !o.Plain() {
-			is.Equal(reply.Get("saw"), "client+p1")
+			is.Equal(reply["saw"], "client+p1")
 		}
 		_, err = typedrpc.Call(t.Context(), client, lab.Ask, 1)
 		is.True(errors.Is(err, typedrpc.Unimplemented)) // the backend's answer

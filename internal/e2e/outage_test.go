@@ -109,7 +109,7 @@ func TestOutage_silent(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		typedrpc.Go(ctx, c, lab.Echo, 7)
-		typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}), lab.Echo, 7)
+		typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{FailFast: true}), lab.Echo, 7)
 		f := typedrpc.Go(t.Context(), c, lab.Echo, 8)
 		time.Sleep(9 * time.Second)
 		f.Cancel()
@@ -143,24 +143,25 @@ func TestOutage_many(t *testing.T) {
 	})
 }
 
-// A call's policy goes before its connection's, the other way too.
-func TestWithoutLink(t *testing.T) {
-	fast, wait, none := typedrpc.FailFast, typedrpc.WaitForLink, typedrpc.LinkDefault
+// What a call says goes before what its connection says, the other way too.
+func TestFailFast_andBack(t *testing.T) {
+	none, fast, wait := typedrpc.CallOptions{}, typedrpc.CallOptions{FailFast: true}, typedrpc.CallOptions{WaitForLink: true}
 	for _, tt := range []struct {
-		conn, call, last typedrpc.LinkPolicy
-		fails            bool
+		conn       bool
+		call, last typedrpc.CallOptions
+		fails      bool
 	}{
-		{none, none, none, false}, {none, fast, none, true}, {none, fast, wait, false}, {wait, fast, none, true}, {wait, none, none, false},
-		{fast, none, none, true}, {fast, wait, none, false}, {fast, wait, fast, true}, {fast, fast, wait, false}, {none, wait, fast, true},
+		{false, none, none, false}, {false, fast, none, true}, {false, fast, wait, false}, {false, wait, fast, true},
+		{true, none, none, true}, {true, wait, none, false}, {true, wait, fast, true}, {true, fast, wait, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			is := is.New(t)
-			w, l, c, _ := outage(t, typedrpc.DialOptions{WithoutLink: tt.conn})
+			w, l, c, _ := outage(t, typedrpc.DialOptions{FailFast: tt.conn})
 			picked := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return c, nil })
 			gone(w)
 			var calls []*typedrpc.Future[int]
 			for _, caller := range []typedrpc.Caller{c, picked} {
-				caller = caller.With(typedrpc.CallOptions{WithoutLink: tt.call}).With(typedrpc.CallOptions{WithoutLink: tt.last})
+				caller = caller.With(tt.call).With(tt.last)
 				calls = append(calls, typedrpc.Go(t.Context(), caller, lab.Echo, 7))
 				if tt.fails {
 					is.True(errors.Is(typedrpc.Notify(t.Context(), caller, lab.Note, 1), typedrpc.Unavailable))
@@ -178,12 +179,10 @@ func TestWithoutLink(t *testing.T) {
 	}
 }
 
-func TestWithoutLink_outOfRange(t *testing.T) {
+func TestFailFast_andWaitForLink(t *testing.T) {
 	is := is.New(t)
-	_, err := typedrpc.Dial(t.Context(), "ws://nowhere", &typedrpc.DialOptions{WithoutLink: 3})
-	is.True(errors.Is(err, typedrpc.InvalidArgument))
-	is.True(strings.Contains(err.Error(), "WithoutLink 3"))
 	c, _ := lab.Over{}.Connect(t, &typedrpc.Server{}, &typedrpc.DialOptions{})
-	_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{WithoutLink: 3}), lab.Echo, 1)
+	_, err := typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{FailFast: true, WaitForLink: true}), lab.Echo, 1)
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
+	is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 }

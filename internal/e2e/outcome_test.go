@@ -195,7 +195,7 @@ func TestOutcome_notSentNeverRan(t *testing.T) {
 		home := &lab.Town{Srv: w.Server}
 		c := home.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: time.Minute}})
 		defer c.Close()
-		fast := c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast})
+		fast := c.With(typedrpc.CallOptions{FailFast: true})
 		flying := typedrpc.Go(t.Context(), fast, lossRun, 1) // in flight: it goes on
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -238,7 +238,7 @@ func TestOutcome_failFastInTheQueue(t *testing.T) {
 		c := home.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: time.Minute}})
 		defer c.Close()
 		first := typedrpc.Go(t.Context(), c, lossRun, 1)
-		waits := typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}), lossRun, 2) // for the only place
+		waits := typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{FailFast: true}), lossRun, 2) // for the only place
 		synctest.Wait()
 		home.Serve(nil)
 		home.Cable().Cut()

@@ -51,7 +51,7 @@ var disaster = typedrpc.NewFault[explosive]("disaster", typedrpc.NotFound)
 func TestHandle_errorThatPanics(t *testing.T) {
 	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		for _, err := range []error{disaster.New(explosive{}), errors.New("to be mapped")} {
+		for _, err := range []error{disaster.Errorf(explosive{}, ""), errors.New("to be mapped")} {
 			var log levels
 			f := &flaky{fails: 2, err: err}
 			mux := typedrpc.NewMux()

@@ -142,7 +142,7 @@ func TestReconnect_failFast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, &typedrpc.DialOptions{Backoff: lab.Steady})
-		fast := c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast})
+		fast := c.With(typedrpc.CallOptions{FailFast: true})
 		f := typedrpc.Go(t.Context(), fast, lab.HangTwice, typedrpc.Empty{})
 		synctest.Wait()
 		w.Serve(nil)
@@ -171,7 +171,7 @@ func TestReconnect_failFastDoesNotWaitInTheQueueEither(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, nil)
 		first := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
-		waits := typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}), lab.Echo, 1) // for the only slot
+		waits := typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{FailFast: true}), lab.Echo, 1) // for the only slot
 		synctest.Wait()
 		w.Serve(nil)
 		w.Cable().Cut()
@@ -204,7 +204,7 @@ func TestReconnect_failFastBehindAStalledWriteDoesNotWait(t *testing.T) {
 			synctest.Wait()
 		}
 		patient := typedrpc.Go(t.Context(), c, lab.Echo, 1)
-		fast := typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}), lab.Echo, 1)
+		fast := typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{FailFast: true}), lab.Echo, 1)
 		w.Mu.Lock()
 		w.Script = nil // nobody answers any more
 		w.Mu.Unlock()

@@ -26,7 +26,7 @@ func TestRestart_notFor(t *testing.T) {
 			return typedrpc.Receive(t.Context(), c, numbersOnce, numbers{To: 2}), c
 		},
 		"FailFast": func(t *testing.T, c *typedrpc.Conn, _ *typedrpc.Server) (iter.Seq2[int, error], *typedrpc.Conn) {
-			return typedrpc.Receive(t.Context(), c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}), numbersOn, numbers{To: 2}), c
+			return typedrpc.Receive(t.Context(), c.With(typedrpc.CallOptions{FailFast: true}), numbersOn, numbers{To: 2}), c
 		},
 		"a server's connection": func(t *testing.T, c *typedrpc.Conn, srv *typedrpc.Server) (iter.Seq2[int, error], *typedrpc.Conn) {
 			var far *typedrpc.Conn
@@ -203,7 +203,7 @@ func TestRestart_interceptorsSeeEachOpening(t *testing.T) {
 		var seen []string
 		w, c := countingTown(t, d, k, typedrpc.DialOptions{OutgoingInterceptors: []typedrpc.Interceptor{
 			func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
-				seen = append(seen, "begin "+r.Metadata.Get("who"))
+				seen = append(seen, "begin "+r.Metadata["who"])
 				r.Metadata.Set("who", "changed") // for this opening
 				r.OnItem(func(item typedrpc.Raw, _ bool) error { seen = append(seen, string(item)); return nil })
 				raw, err := next(ctx, r)

@@ -184,8 +184,8 @@ func TestCallOptions_invalidRetry(t *testing.T) {
 		defer c.Close()
 		picked := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return c, nil })
 		for _, p := range []typedrpc.RetryPolicy{{MaxAttempts: -1}, {Backoff: typedrpc.Backoff{Min: -1}}, {Backoff: typedrpc.Backoff{Factor: 0.5}}, {Backoff: typedrpc.Backoff{Min: 2, Max: 1}}} {
-			for _, caller := range []typedrpc.Caller{c, picked, c.With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast})} {
-				bad := caller.With(typedrpc.CallOptions{Retry: &p}).With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast})
+			for _, caller := range []typedrpc.Caller{c, picked, c.With(typedrpc.CallOptions{FailFast: true})} {
+				bad := caller.With(typedrpc.CallOptions{Retry: &p}).With(typedrpc.CallOptions{FailFast: true})
 				for _, call := range calling {
 					err := call(t.Context(), bad, retryWrite)
 					is.True(errors.Is(err, typedrpc.InvalidArgument))

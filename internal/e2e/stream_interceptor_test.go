@@ -79,7 +79,7 @@ func TestForward_streams(t *testing.T) {
 			is.NoErr(err)
 			_, err = stream.Recv()
 			is.Equal(err, io.EOF)
-			is.Equal(reply.Get("echo"), "hi")
+			is.Equal(reply["echo"], "hi")
 		})
 		t.Run("cancel", func(t *testing.T) {
 			for range typedrpc.Receive(t.Context(), client, countTo, 1<<40) {

@@ -127,7 +127,7 @@ func TestOpen_replyMetadata(t *testing.T) {
 				is.NoErr(err)
 				_, err = stream.Recv()
 				is.Equal(err, io.EOF)
-				is.Equal(reply.Get("k"), "v")
+				is.Equal(reply["k"], "v")
 			}
 			lab.Settled(t, c, s)
 		})

@@ -168,7 +168,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 		case "metadata":
 			r := typedrpc.RequestFrom(ctx)
 			r.ReplyMetadata.Set("kind", r.Kind.String())
-			r.ReplyMetadata.Set("echo", r.Metadata.Get("say"))
+			r.ReplyMetadata.Set("echo", r.Metadata["say"])
 			return nil
 		case "fail":
 			for i := range 3 {

@@ -485,7 +485,7 @@ func TestTopic_declarations(t *testing.T) {
 		"a bound for one":        func() { topic.New[int]("m", topic.MaxQueued(1), topic.LatestOnly) },
 		"two policies":           func() { topic.New[int]("m", topic.Disconnect, topic.DropOldest) },
 		"a policy and a wait":    func() { topic.New[int]("m", topic.WaitAtMost(1), topic.LatestOnly) },
-		"no policy":              func() { topic.New[int]("m", topic.Policy(4)) },
+		"no policy":              func() { topic.New[int]("m", topic.LatestOnly+1) },
 		"nil trait":              func() { topic.New[int]("m", nil) },
 		"strange trait":          func() { topic.New[int]("m", strangeTrait{}) },
 		"params":                 func() { topic.New[int]("m", typedrpc.Params("key")) },
@@ -515,7 +515,7 @@ func TestTopic_declarations(t *testing.T) {
 // strangeTrait says that it is a trait, and is none.
 type strangeTrait struct{}
 
-func (strangeTrait) TopicTrait() {}
+func (strangeTrait) RequestTrait() {}
 
 // Traits of the root hold for topics.
 func TestTopic_traitsOfAll(t *testing.T) {

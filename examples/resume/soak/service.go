@@ -71,7 +71,7 @@ func serviceMux(hub *topic.Hub) *typedrpc.Mux {
 	typedrpc.Handle(mux, InOrder, do)
 	typedrpc.Handle(mux, Note, func(ctx context.Context, text string) error {
 		if rand.IntN(50) == 0 {
-			typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx).With(typedrpc.CallOptions{WithoutLink: typedrpc.FailFast}), Heard, text)
+			typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx).With(typedrpc.CallOptions{FailFast: true}), Heard, text)
 		}
 		return nil
 	})

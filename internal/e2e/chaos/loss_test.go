@@ -188,7 +188,7 @@ func (l *ledger) call(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand, mos
 	timed := false
 	switch rng.IntN(8) {
 	case 0:
-		o.WithoutLink = typedrpc.FailFast
+		o.FailFast = true
 	case 1:
 		timed = true
 		var cancel context.CancelFunc

@@ -156,7 +156,7 @@ func (y *chaosSide) mux() *typedrpc.Mux {
 		y.runs[m.N]++
 		y.mu.Unlock()
 		r := typedrpc.RequestFrom(ctx)
-		if n := r.Metadata.Get("n"); n != "" {
+		if n := r.Metadata["n"]; n != "" {
 			if n != strconv.Itoa(m.N) {
 				y.fail("call %d came with the metadata of %s", m.N, n)
 			}
@@ -304,7 +304,7 @@ func (y *chaosSide) call(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand, 
 	switch {
 	case err == nil && (got.N != i || got.Pad != m.Pad):
 		y.fail("call %d was answered with %d and %d bytes", i, got.N, len(got.Pad))
-	case err == nil && opts.ReplyMetadata != nil && opts.ReplyMetadata.Get("n") != strconv.Itoa(i):
+	case err == nil && opts.ReplyMetadata != nil && (*opts.ReplyMetadata)["n"] != strconv.Itoa(i):
 		y.fail("call %d was answered with metadata %v", i, *opts.ReplyMetadata)
 	case err == nil:
 	case may == 0 || !errors.Is(err, may):

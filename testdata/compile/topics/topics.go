@@ -12,10 +12,10 @@ import (
 var (
 	_ = topic.New[int]("t", typedrpc.MaxSize(100), topic.LatestOnly, topic.WithPresence)
 
-	_ = topic.New[int]("t", typedrpc.Idempotent)            // want "missing method TopicTrait"
-	_ = topic.New[int]("t", typedrpc.Serial)                // want "missing method TopicTrait"
-	_ = topic.New[int]("t", typedrpc.Timeout(1))            // want "missing method TopicTrait"
-	_ = topic.New[int]("t", topic.WaitAtMost)               // want "missing method TopicTrait"
+	_ = topic.New[int]("t", typedrpc.Idempotent)            // want "missing method RequestTrait"
+	_ = topic.New[int]("t", typedrpc.Serial)                // want "missing method RequestTrait"
+	_ = topic.New[int]("t", typedrpc.Timeout(1))            // want "missing method RequestTrait"
+	_ = topic.New[int]("t", topic.WaitAtMost)               // want "missing method RequestTrait"
 	_ = typedrpc.NewMethod[int, int]("m", topic.LatestOnly) // want "missing method method"
 )
 

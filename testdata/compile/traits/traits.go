@@ -4,11 +4,11 @@ package traits
 import "github.com/typedrpc/typedrpc"
 
 var (
-	_ = typedrpc.NewNotification[int]("n", typedrpc.Idempotent)                            // want "missing method notification"
-	_ = typedrpc.NewNotification[int]("n", typedrpc.Serial)                                // want "missing method notification"
-	_ = typedrpc.NewNotification[int]("n", typedrpc.Keyed)                                 // want "missing method notification"
-	_ = typedrpc.NewNotification[int]("n", typedrpc.Timeout(1))                            // want "missing method notification"
-	_ = typedrpc.NewNotification[int]("n", typedrpc.Retry(typedrpc.RetryPolicy{}))         // want "missing method notification"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Idempotent)                            // want "typedrpc.RequestTrait .missing method RequestTrait"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Serial)                                // want "typedrpc.RequestTrait .missing method RequestTrait"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Keyed)                                 // want "typedrpc.RequestTrait .missing method RequestTrait"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Timeout(1))                            // want "typedrpc.RequestTrait .missing method RequestTrait"
+	_ = typedrpc.NewNotification[int]("n", typedrpc.Retry(typedrpc.RetryPolicy{}))         // want "typedrpc.RequestTrait .missing method RequestTrait"
 	_ = typedrpc.NewServerStream[int, int]("s", typedrpc.Idempotent)                       // want "missing method stream"
 	_ = typedrpc.NewClientStream[int, int, int]("s", typedrpc.Keyed)                       // want "missing method stream"
 	_ = typedrpc.NewBidiStream[int, int, int]("s", typedrpc.Retry(typedrpc.RetryPolicy{})) // want "missing method stream"

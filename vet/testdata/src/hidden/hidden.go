@@ -76,19 +76,19 @@ func function(ctx context.Context, n int, items iter.Seq2[string, error]) (int, 
 
 func handlers(mux *typedrpc.Mux, up transfer.Upload) {
 	typedrpc.Handle(mux, numb, service{}.method)
-	use(numb.Handler(function))
+	typedrpc.Handle(mux, numb, function)
 	typedrpc.Handle(mux, numb, func(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
 		for text := range items { // want `the loop hides the error`
 			use(text)
 		}
 		return 0, nil
 	})
-	use(up.Handler(func(ctx context.Context, parts iter.Seq2[[]byte, error]) error {
+	typedrpc.Handle(mux, up, func(ctx context.Context, parts iter.Seq2[[]byte, error]) error {
 		for part := range parts { // want `the loop hides the error`
 			use(part)
 		}
 		return nil
-	}))
+	})
 	typedrpc.Handle(mux, numb, func(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
 		items = filtered(items)
 		for text := range items {

@@ -28,7 +28,6 @@ func wrong(ctx context.Context, mux *typedrpc.Mux) {
 	prices.Restartable(next)                // want `the result of ServerStream.Restartable is dropped`
 	(conn.With(typedrpc.CallOptions{}))     // want `the result of Conn.With is dropped`
 	mux.Group(nil)                          // want `the result of Mux.Group is dropped`
-	add.Handler(sum)                        // want `the result of Method.Handler is dropped`
 	defer conn.State()                      // want `the result of Conn.State is dropped`
 	typedrpc.Receive(ctx, conn, prices, 1)  // want `typedrpc.Receive returns a sequence`
 	go topic.Subscribe(ctx, conn, news, "") // want `topic.Subscribe returns a sequence`

@@ -19,7 +19,6 @@ type (
 	Interceptor func(ctx context.Context) error
 	Mux         struct{}
 	State       int
-	Handler     struct{}
 
 	Method[Req, Resp any]             struct{}
 	ServerStream[Req, Item any]       struct{}
@@ -27,7 +26,7 @@ type (
 	BidiStream[Req, Up, Down any]     struct{}
 	Stream[Out, In any]               struct{}
 	Future[T any]                     struct{}
-	Handled[F any]                    interface{ Handler(fn F) Handler }
+	Handled                           interface{ Name() string }
 )
 
 func (callTrait) method(*spec) {}
@@ -43,21 +42,18 @@ func (c *Conn) Close() error                              { return nil }
 func (c *Conn) Reconnect()                                {}
 func (c *Conn) caller()                                   {}
 
-func NewMux() *Mux                            { return nil }
-func (m *Mux) Group(f ...Interceptor) *Mux    { return m }
-func Handle[F any](m *Mux, d Handled[F], f F) {}
+func NewMux() *Mux                         { return nil }
+func (m *Mux) Group(f ...Interceptor) *Mux { return m }
+func Handle[F any](m *Mux, d Handled, f F) {}
 
 func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Resp] {
 	return Method[Req, Resp]{}
 }
-func (Method[Req, Resp]) Handler(f func(context.Context, Req) (Resp, error)) Handler {
-	return Handler{}
-}
+func (Method[Req, Resp]) Name() string             { return "" }
+func (ClientStream[Req, Item, Resp]) Name() string { return "" }
+
 func (s ServerStream[Req, Item]) Restartable(next func(Req, *Item) Req) ServerStream[Req, Item] {
 	return s
-}
-func (ClientStream[Req, Item, Resp]) Handler(f func(context.Context, Req, iter.Seq2[Item, error]) (Resp, error)) Handler {
-	return Handler{}
 }
 
 func Call[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req Req) (r Resp, err error) {

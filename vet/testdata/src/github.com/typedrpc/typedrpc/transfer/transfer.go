@@ -10,7 +10,6 @@ import (
 
 type Upload struct{}
 
-func (Upload) Handler(f func(ctx context.Context, parts iter.Seq2[[]byte, error]) error) typedrpc.Handler {
-	return typedrpc.Handler{}
-}
+func (Upload) Name() string { return "" }
+
 func Parts(ctx context.Context, c typedrpc.Caller) iter.Seq2[[]byte, error] { return nil }
