@@ -29,9 +29,8 @@ func (t *target) next(ctx context.Context, method string) (*Conn, *Error) {
 	conn, err := t.pick(ctx, method)
 	switch {
 	case err != nil:
-		var e *Error
-		if errors.As(err, &e) {
-			return nil, e.unsent()
+		if _, coded := codeIn(err); coded {
+			return nil, asError(err).unsent()
 		}
 		return nil, &Error{Code: Unavailable, Message: "no connection was picked", Outcome: NotSent, cause: err}
 	case conn == nil:

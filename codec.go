@@ -25,7 +25,8 @@ type Codec interface {
 	Decode(data []byte, v any) error
 	// Check reports whether messages of v's type can be carried; v points to
 	// a zero message. It is asked when a server or a connection is made, for
-	// what its Mux has then.
+	// what its Mux has then; a message of a handler that is added later, or of a call
+	// that goes out, fails when it is encoded or decoded.
 	Check(v any) error
 }
 

@@ -90,20 +90,20 @@ func (c *Conn) Codec() Codec { return c.made().codec }
 // it and its handlers have taken the notifications.
 // Close returns when the connection's goroutines have ended, except those of
 // handlers and of OnState, so it may be called in them. Closing again waits
-// for the same end. A client whose connection a server closes comes back, see
-// Dial; to keep it away refuse its credentials. The error is always nil; it is
-// there for io.Closer.
+// for the same end. A client whose connection a server closes comes back and begins a
+// new session, see Dial; to keep it away refuse its credentials. The error is always
+// nil; it is there for io.Closer.
 func (c *Conn) Close() error {
 	c.engine().Close()
 	return nil
 }
 
 // Shutdown ends the connection gracefully: it tells the peer to begin nothing
-// new, refuses new calls on both sides with Unavailable, NotSent, lets those
-// in flight finish, then ends the streams with Unavailable, and closes.
-// Handlers may go on calling the peer. A peer whose link is broken may come back
+// new, refuses new calls on both sides with Unavailable, NotSent, but for those
+// that handlers make with their contexts, lets those in flight finish, then ends the
+// streams with Unavailable, and closes. A peer whose link is broken may come back
 // for its answers until its session is over. When ctx ends first the connection
-// is closed at once and ctx's error returned.
+// is closed at once and ctx.Err() returned as it is; there is no other error.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	return c.engine().Shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
 }

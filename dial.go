@@ -95,7 +95,7 @@ type DialOptions struct {
 	// OnState is told of every change of state, in order, one call at a
 	// time, on a goroutine of its own. It may use the connection, and close
 	// it; so nothing waits for it, and Close may return before OnState was
-	// told of Closed.
+	// told of StateClosed.
 	OnState func(StateChange)
 	// Logger gets what nobody is told: panics, errors that stay here. It is
 	// bounded as a Server's. Default slog.Default().
@@ -119,18 +119,24 @@ const (
 	StateClosed                  // for good
 )
 
+// String is the state in a word, as "connected".
 func (s State) String() string {
+	if s > StateClosed {
+		return fmt.Sprintf("State(%d)", uint8(s))
+	}
 	return [...]string{"connecting", "connected", "waiting", "closed"}[s]
 }
 
 // StateChange is what DialOptions.OnState is told.
 type StateChange struct {
-	State   State
-	Err     error     // Waiting and Closed: why the last link or attempt ended; Connected: why credentials were not refreshed
-	Next    time.Time // Waiting: when the next attempt is made
-	Attempt int       // Connecting and Waiting: attempts in a row, from 1
-	URL     string    // Connecting and Connected: where, without user and query
-	Resumed bool      // Connected: the session goes on; false: it is a new one
+	State State
+	// Err is why the last link or attempt ended, of StateWaiting and StateClosed, or
+	// why credentials were not refreshed, of StateConnected.
+	Err     error
+	Next    time.Time // of StateWaiting: when the next attempt is made
+	Attempt int       // of StateConnecting and StateWaiting: attempts in a row, from 1
+	URL     string    // of StateConnecting and StateConnected: where, without user and query
+	Resumed bool      // of StateConnected: the session goes on; false: it is a new one
 }
 
 // UpgradeError is the cause of a Dial that an HTTP server answered with
@@ -152,7 +158,9 @@ func (e *UpgradeError) Error() string {
 // Dial connects to the server at url (ws, wss, http or https) and returns when
 // the first handshake is complete, which ctx and Limits.HandshakeTimeout bound.
 // ctx does not bound the connection: it heals itself until Close. The error is
-// an *Error; one that wraps an *UpgradeError has the HTTP status and body.
+// an *Error: InvalidArgument for options that make no sense, what the server said when
+// it refused, the context's, and Unavailable for what may be better later. One that
+// wraps an *UpgradeError has the HTTP status and body.
 //
 // When its link is lost the connection redials with backoff, and the session
 // goes on, on both sides: calls, streams and notifications under way are
@@ -161,7 +169,8 @@ func (e *UpgradeError) Error() string {
 // came within Limits.Grace, the connection begins a new one: calls that had not
 // left are sent there, Idempotent and Keyed ones in flight are sent again, all
 // others fail with Unavailable, MayHaveRun; streams end; handlers' contexts end.
-// Calls and notifications made meanwhile wait as long as their contexts allow. It
+// Calls made meanwhile wait as long as their contexts allow, and notifications are
+// queued. It
 // stays away and closes when the server says that coming back is pointless: wrong
 // credentials, not allowed, protocol errors.
 //

@@ -144,8 +144,8 @@
 // the session goes on where it was, on both sides: calls and streams in flight,
 // both ways, are completed, handlers run on, credit, cancels and deadlines keep
 // counting; nothing is lost and nothing runs twice. All that a program sees is the
-// time that it took. Calls and notifications made meanwhile wait as long as their
-// contexts allow, or fail at once with FailFast.
+// time that it took. Calls made meanwhile wait as long as their contexts
+// allow, and notifications are queued, or they fail at once with FailFast.
 //
 // A session is lost when no new link comes within Limits.Grace (30 s), when the
 // server was restarted or has to give up sessions (Server.MaxKept), or when it is

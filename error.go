@@ -44,7 +44,7 @@ const (
 	Unauthenticated    Code = 16 // no valid credentials
 )
 
-// String is the code in words, or "code 1234" for an application's own.
+// String is the code in words, as "not found", or "code 1234" for an application's own.
 func (c Code) String() string { return status.Code(c).String() }
 
 // Error makes a Code an error.
@@ -65,6 +65,7 @@ const (
 	Answered
 )
 
+// String is the outcome in words, as "may have run".
 func (o Outcome) String() string { return o.lower().String() }
 
 // outcomes are those of the layers below, where an error is NotSent until it is
@@ -174,7 +175,7 @@ func (e *Error) Is(target error) bool {
 // Unwrap returns the local cause, if any.
 func (e *Error) Unwrap() error { return e.cause }
 
-// CodeOf returns the code of the first *Error or Code that err wraps; OK for
+// CodeOf returns the code of the first *Error, or else the first Code, that err wraps; OK for
 // nil, Canceled and DeadlineExceeded for the context's errors, and Internal for all
 // others, which is what the caller of a handler sees that returns one.
 func CodeOf(err error) Code {
@@ -328,28 +329,24 @@ func upgrade(err error) error {
 }
 
 // down is what a program's function returned as the layers below see it: with a
-// *status.Error in it if it is, or wraps, an *Error.
+// *status.Error in it if it is, or wraps, an *Error or a Code.
 func down(err error) error {
 	var e *Error
+	var c Code
 	switch {
-	case !errors.As(err, &e):
+	case errors.As(err, &e):
+	case errors.As(err, &c):
+		return &lowered{err, &status.Error{Code: status.Code(c), Message: c.String()}}
+	default:
 		return upgrade(err)
+	}
+	switch {
 	case e == nil:
 		return &status.Error{Code: status.Unknown, Message: "an *Error that is nil"}
 	case err == error(e):
 		return lower(e)
 	}
 	return &lowered{err, lower(e)}
-}
-
-// downCode is down where a Code is an answer too.
-func downCode(err error) error {
-	var e *Error
-	var c Code
-	if !errors.As(err, &e) && errors.As(err, &c) {
-		return &lowered{err, &status.Error{Code: status.Code(c), Message: c.String()}}
-	}
-	return down(err)
 }
 
 // lowered is a program's error with what the layers below look for in it.

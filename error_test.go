@@ -473,6 +473,8 @@ func TestCode_sameBelow(t *testing.T) {
 	is.Equal(typedrpc.MayHaveRun.String(), status.MayHaveRun.String())
 	is.Equal(typedrpc.Answered.String(), status.Answered.String())
 	is.Equal(typedrpc.Outcome(9).String(), status.MayHaveRun.String())
+	is.Equal(typedrpc.StateClosed.String(), "closed")
+	is.Equal(typedrpc.State(9).String(), "State(9)")
 }
 
 // below finds what of err, and of all that it wraps, programs must not see.

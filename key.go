@@ -57,9 +57,10 @@ func (k keyedTrait) method(s *spec) { s.keyed = bool(k) }
 // methods that a program repeats itself: give it to each of them, in
 // CallOptions.Key, with the same request.
 //
-// It remembers how old it is, and which ReplayCache it was sent to. A call with
-// it that would go to another one, because the server was started again, fails
-// with FailedPrecondition, MayHaveRun, and does not leave.
+// It remembers how old it is, and which ReplayCache it was sent to. A call that the
+// program makes with it again, and that would go to another one, because the server
+// was started again, fails with FailedPrecondition, MayHaveRun, and does not leave. (A
+// call that was in flight then fails with Unavailable, see Keyed.)
 //
 // Copies of a Key are the same key. It is safe for concurrent use. The zero Key
 // is none.
@@ -78,7 +79,8 @@ func (k Key) String() string {
 	return k.s.String()
 }
 
-// ParseKey reads what String wrote, maybe in another process. Its age is told
+// ParseKey reads what String wrote, maybe in another process; its error is an *Error,
+// InvalidArgument. Its age is told
 // by the wall clock then, so the clocks of processes that share keys must agree
 // within a tenth of the cache's TTL. One that was written before it was used or
 // bound does not say where it was used, so calls with it are refused until it

@@ -21,6 +21,7 @@ const (
 	KindBidiStream               // a call whose both sides send items
 )
 
+// String is the kind in words, as "server stream".
 func (k Kind) String() string {
 	switch k {
 	case KindNotification:
@@ -115,7 +116,8 @@ type RawHandler func(ctx context.Context, r *Request) (Raw, error)
 // left in ctx. The callee's reply metadata is put into r.ReplyMetadata. It is what a
 // proxy's fallback handler does. It refuses with FailedPrecondition a
 // connection whose codec is another than the one r's payload is in. A
-// notification is forwarded as a notification.
+// notification is forwarded as a notification, and a stream with its items, both ways,
+// one behind the other: a receiver that is slow makes the sender wait.
 func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	if c == nil || r == nil || r.Conn == nil || r.Conn.e == nil {
 		return nil, refuse(InvalidArgument, "Forward needs a Caller, and a Request that came in")

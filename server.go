@@ -108,8 +108,9 @@ type Server struct {
 	// there is a line a second: docs/logs.md lists all messages. Default
 	// slog.Default().
 	Logger *slog.Logger
-	// MapError turns a handler's error that is no *Error into the one that its
-	// caller sees; nil keeps the default, Internal with a fixed text.
+	// MapError turns a handler's error that wraps no *Error, no Code and no error of a
+	// context into the one that its caller sees. nil, and a nil of what it returns, are
+	// the default: Internal with a fixed text, and the error in the log.
 	MapError func(ctx context.Context, err error) *Error
 
 	setup  sync.Once
@@ -230,7 +231,7 @@ func (s *Server) callbacks(o *server.Options, codec func(int) Codec) {
 				return server.Identity{}, nil, down(err)
 			}
 			id, reply, err := run(ctx, r, creds, codec(i))
-			return server.Identity(id), wrapAuth(codec(i), reply), downCode(err)
+			return server.Identity(id), wrapAuth(codec(i), reply), down(err)
 		}
 	}
 	o.Refusal = func(e *status.Error, i int) wire.ErrorBody { return s.refusal(up(e, codec(i)), codec(i)) }
@@ -289,7 +290,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Conns ranges over the open connections, as they were when the loop began, also
-// those that have lost their link and are kept (their State is Waiting).
+// those that have lost their link and are kept (their State is StateWaiting).
 func (s *Server) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		if s == nil || s.s.Load() == nil {
@@ -308,7 +309,7 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 // refused; clients are told to begin nothing new and to come back spread over
 // ReconnectSpread; calls in flight, both ways, finish; connections close, with code
 // 1012. A client whose link breaks meanwhile may come back for its answers. When
-// ctx ends first, the rest is closed at once and ctx's error returned. Call it
+// ctx ends first, the rest is closed at once and ctx.Err() returned as it is. Call it
 // before http.Server.Shutdown, which knows nothing of upgraded connections. A
 // Server that was shut down stays so.
 func (s *Server) Shutdown(ctx context.Context) error {

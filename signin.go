@@ -89,7 +89,7 @@ type Verifier struct {
 //
 // An error refuses the peer: Unavailable, ResourceExhausted and
 // DeadlineExceeded ask it to try again later, all others keep it away. Its
-// code, message and data reach the peer if it is an *Error; any other is
+// code, message and data reach the peer if it is an *Error or a Code; any other is
 // logged and reaches it as Unauthenticated with a fixed text. Credentials that
 // cannot be decoded, or are larger than MaxSize, are refused as InvalidArgument.
 func (s SignIn[Creds, Reply]) Verify(fn func(ctx context.Context, r *http.Request, creds *Creds) (Identity, Reply, error)) Verifier {
@@ -124,7 +124,8 @@ type Presenter struct {
 // Present makes a client's side of the sign-in: fn is called before every
 // handshake, and on a live connection before the credentials expire, so that it can
 // refresh what has expired. It may be called while another call is under way. Its
-// error, or panic, fails the attempt. ctx ends with the handshake's time and with
+// error fails the attempt, as Unauthenticated unless it is an *Error or a Code, and so
+// does its panic. ctx ends with the handshake's time and with
 // the connection; Close waits for fn, so it must heed ctx, and must not close the
 // connection itself. Present panics if fn is nil.
 func (s SignIn[Creds, Reply]) Present(fn func(ctx context.Context) (Creds, error)) Presenter {

@@ -213,7 +213,8 @@ func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, I
 
 // SendAll calls a client stream: it sends all items and returns the response.
 // It waits while the handler is behind by more than its window. An error in
-// items ends the call with that error; the handler sees that the caller left.
+// items ends the call with that error, which SendAll returns as an *Error that wraps
+// it; the handler sees that the caller left.
 // When the handler answers early, SendAll stops pulling items and returns its
 // answer. See Items for a sequence that cannot fail.
 func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[Req, Item, Resp], req Req, items iter.Seq2[Item, error]) (Resp, error) {

@@ -131,7 +131,8 @@ func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req R
 // the order in which calls of Notify return; it waits, with ctx, while the
 // peer's handlers are behind by more than the window that it announced.
 // Nothing tells whether a handler ran: a notification in flight when a session
-// is lost may be lost too. One that has not left waits for the next link.
+// is lost may be lost too. One that has not left waits for the next link, and Notify
+// does not wait for it, unless MaxBuffered bytes wait already. The error is an *Error.
 func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error {
 	t, err := aim(ctx, c, n.spec, "NewNotification")
 	if err == nil {
@@ -153,9 +154,10 @@ func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error 
 
 // Broadcast sends a notification to many connections, encoding it once for
 // each codec and dialect. A connection that is behind delays nobody: the
-// others are served first, then Broadcast waits for it, with ctx. It returns
-// the errors of the connections that could not be served, joined. Callers made by
-// With bring their metadata:
+// others are served first, then Broadcast waits for it, with ctx. For one that has
+// lost its link the notification waits, as Notify's does. It returns the errors of the
+// connections that could not be served, joined, each an *Error. Callers made by With
+// bring their metadata and interceptors:
 //
 //	func(yield func(typedrpc.Caller) bool) {
 //		for c := range srv.Conns() {
@@ -187,7 +189,7 @@ func Broadcast[C Caller, T any](ctx context.Context, conns iter.Seq[C], n Notifi
 // Pick makes a Caller of a function that chooses a connection, asked once for
 // every attempt of every call: a pool, a router by method, the leader. It may
 // be called by many goroutines at once. Its error fails the call, as
-// Unavailable unless it is an *Error. All its connections must speak one codec.
+// Unavailable unless it is an *Error or a Code. All its connections must speak one codec.
 func Pick(fn func(ctx context.Context, method string) (*Conn, error)) Caller {
 	if fn == nil {
 		panic("typedrpc: Pick needs a function")

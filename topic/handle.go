@@ -44,8 +44,9 @@ func (a Action) String() string {
 func Everybody(context.Context, Access) error { return nil }
 
 // Handle lets mux's peers subscribe to t and, if it has WithPresence, watch who does.
-// allow is asked for each, in the handler's context, and refuses it with an error; nil
-// refuses everybody, with PermissionDenied, and Everybody nobody. A key is a string of
+// allow is asked for each, in the handler's context, and refuses it with an error, which
+// reaches the peer as a handler's does; an allow that is nil refuses everybody, with
+// PermissionDenied, and Everybody nobody. A key is a string of
 // at most 255 bytes of UTF-8, and may be empty. Several muxes may share a hub. A
 // subscription that has nothing to send has no goroutine, unless interceptors of mux
 // wait for its end. It panics like typedrpc.Handle, if the hub's fields are wrong, and

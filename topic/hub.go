@@ -98,6 +98,10 @@ func (h *Hub) Close() error {
 // WaitAtMost when the hub has no broker of its own; that wait is the policy's
 // and lasts as long as it says. nil says that the broker took v, not that anybody
 // received it. Any number of goroutines may publish.
+//
+// The error is a *typedrpc.Error: Unavailable for what the broker said, and of a hub that
+// was closed, the context's, and InvalidArgument for a key or a message that cannot be
+// sent.
 func Publish[T any](ctx context.Context, h *Hub, t Topic[T], key string, v T) error {
 	x, d, err := both(h, t)
 	if err != nil {
@@ -125,7 +129,8 @@ func (d *declared) publish(ctx context.Context, x *hub.Hub, c typedrpc.Codec, ke
 
 // Members returns who subscribes to a key of t at this hub, in the order of their
 // subjects, each once. It needs no WithPresence, and asks no other hub. What subscribes
-// by Listen is no member.
+// by Listen is no member. It fails with Unavailable when the hub was closed, and for a
+// hub or a topic that is none.
 func Members[T any](h *Hub, t Topic[T], key string) ([]Member, error) {
 	x, d, err := both(h, t)
 	if err != nil {

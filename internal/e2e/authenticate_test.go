@@ -228,6 +228,10 @@ func TestCredentials_fail(t *testing.T) {
 			SignIn: signIn.Present(func(context.Context) (login, error) { return login{}, typedrpc.Errorf(typedrpc.Aborted, "own") }),
 		})
 		is.True(errors.Is(err, typedrpc.Aborted))
+		_, err = o.Dial(t, &typedrpc.Server{SignIn: signedIn()}, &typedrpc.DialOptions{
+			SignIn: signIn.Present(func(context.Context) (login, error) { return login{}, fmt.Errorf("none: %w", typedrpc.NotFound) }),
+		})
+		is.True(errors.Is(err, typedrpc.NotFound))
 	})
 }
 

@@ -115,6 +115,14 @@ func TestPick_fails(t *testing.T) {
 	_, err = typedrpc.Call(t.Context(), own, lab.Sum, lab.Pair{})
 	is.True(errors.Is(err, typedrpc.PermissionDenied))
 
+	// A Code is an error as an *Error is, also here.
+	coded := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) {
+		return nil, fmt.Errorf("no room: %w", typedrpc.ResourceExhausted)
+	})
+	_, err = typedrpc.Call(t.Context(), coded, lab.Sum, lab.Pair{})
+	is.True(errors.Is(err, typedrpc.ResourceExhausted))
+	is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
+
 	none := typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return nil, nil })
 	_, err = typedrpc.Call(t.Context(), none, lab.Sum, lab.Pair{})
 	is.True(errors.Is(err, typedrpc.Unavailable))
