@@ -69,6 +69,9 @@ func methodHandler[Req, Resp any](spec *spec, fn func(context.Context, Req) (Res
 				return nil, err
 			}
 		}
+		if err := r.over(); err != nil {
+			return nil, err
+		}
 		var err error
 		if p.resp, err = fn(ctx, p.req); err != nil {
 			return nil, err

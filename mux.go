@@ -197,16 +197,29 @@ func (r *Request) decode(s *spec, v any) error {
 	return nil
 }
 
-// accept reads and validates a stream's request.
+// accept reads and validates the request of a stream or a notification.
 func (r *Request) accept(v any, validate func(any) error) error {
 	if err := r.decode(r.spec, v); err != nil {
 		return err
 	}
 	if validate != nil {
-		return validate(v)
+		if err := validate(v); err != nil {
+			return err
+		}
+	}
+	return r.over()
+}
+
+// over is why no handler is to begin any more: the connection was closed while the
+// request was decoded, which may take a while.
+func (r *Request) over() error {
+	if r.Conn.e.Ended() {
+		return errOver
 	}
 	return nil
 }
+
+var errOver = Errorf(Unavailable, "the connection is closing")
 
 // encode writes a response.
 func (r *Request) encode(s *spec, v any) (*buf.Buf, error) {

@@ -167,6 +167,9 @@ func (s *served) notify() {
 	}
 	logger := s.req.Conn.opts.logger
 	for _, h := range handlers {
+		if s.req.Conn.e.Ended() {
+			return
+		}
 		err := s.invoke(h)
 		switch CodeOf(err) {
 		case 0, Unimplemented:

@@ -323,7 +323,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // subject, also those that lost their link and are kept, and returns how many.
 // It closes them with code 4401 and at once: handlers' contexts end before it
 // returns, calls fail, tokens of their sessions are void, and an authentication
-// that is under way fails. A dialled client comes back once with fresh
+// that is under way fails. What the subject asked for over HTTP POST ends as well, with
+// 401, and is not counted. No handler begins for it after Revoke has returned, whatever
+// its peer has sent. A dialled client comes back once with fresh
 // credentials: it is that function that has to refuse them, from before Revoke is
 // called.
 func (s *Server) Revoke(subject string) int {

@@ -179,7 +179,7 @@ func (c *Conn) unparkLocked() {
 			continue
 		}
 		c.startLocked(in)
-		go in.run()
+		go in.begin()
 	}
 	if c.parked = c.parked[n:]; len(c.parked) == 0 {
 		c.parked = nil

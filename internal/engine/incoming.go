@@ -162,7 +162,7 @@ func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) {
 		c.unparkLocked() // it may be for nothing
 	default:
 		c.startLocked(in)
-		go in.run()
+		go in.begin()
 	}
 }
 

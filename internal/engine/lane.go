@@ -78,28 +78,55 @@ func (c *Conn) runLane(l *lane) {
 		}
 		c.mu.Unlock()
 		if in != nil {
-			in.run()
+			in.begin()
 		} else {
 			c.runNotification(l, &w)
 		}
 	}
 }
 
-// dropLaneLocked gives up what the lane has not begun.
+// dropLaneLocked gives up the lane of a session that is over.
 func (c *Conn) dropLaneLocked() {
-	l := c.lane
+	c.emptyLaneLocked()
 	c.lane = nil
+}
+
+// emptyLaneLocked gives up what the lane has not begun. The peer is credited for
+// it, as for what it has handled: it may wait for that before it closes, too.
+func (c *Conn) emptyLaneLocked() {
+	l := c.lane
 	if l == nil {
 		return
 	}
 	for l.queue.Len() > 0 {
-		if w := l.queue.Pop(); w.in == nil {
-			w.payload.Release()
-			l.held -= int(w.held)
-			c.account.Give(int(w.held))
+		w := l.queue.Pop()
+		if w.in != nil {
+			w.in.body.Release()
+			continue
 		}
+		w.payload.Release()
+		l.held -= int(w.held)
+		c.account.Give(int(w.held))
+		l.tookLocked(int(w.cost))
 	}
 	l.pack.rest()
+	c.creditLaneLocked()
+}
+
+// tookLocked notes a notification that nobody waits for any more.
+func (l *lane) tookLocked(cost int) {
+	l.bytes -= cost
+	l.taken++
+	l.spent += cost
+}
+
+// creditLaneLocked gives CREDIT when half of the window has been consumed or
+// nothing waits: no sequence of sizes can then make both sides wait.
+func (c *Conn) creditLaneLocked() {
+	if l := c.lane; c.dialect != session.Plain && (l.spent >= c.config.Limits.Window/2 || l.bytes == 0) {
+		c.credits += l.taken
+		l.taken, l.spent = 0, 0
+	}
 }
 
 // notified takes a NOTIFY; body is the buffer that the payload lives in, nil if
@@ -154,7 +181,7 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 	in.cost, in.held = w.cost, w.held
 	defer c.notificationDone(l, in) // also when a handler ends the goroutine
 	c.mu.Lock()
-	live := c.lane == l
+	live := c.lane == l && !c.closing && !c.Ended()
 	if live {
 		in.sess = c.sess
 		l.current = in
@@ -187,17 +214,10 @@ func (c *Conn) notificationDone(l *lane, in *Inbound) {
 		c.mu.Unlock()
 		return
 	}
-	l.bytes -= int(in.cost)
-	l.taken++
-	l.spent += int(in.cost)
+	l.tookLocked(int(in.cost))
 	if l.queue.Len() == 0 {
 		l.pack.rest()
 	}
-	// CREDIT is due when half of the window has been consumed or nothing
-	// waits: no sequence of sizes can then make both sides wait.
-	if c.dialect != session.Plain && (l.spent >= c.config.Limits.Window/2 || l.bytes == 0) {
-		c.credits += l.taken
-		l.taken, l.spent = 0, 0
-	}
+	c.creditLaneLocked()
 	c.unlockAndWake()
 }

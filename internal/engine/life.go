@@ -46,6 +46,11 @@ func (c *Conn) Close() {
 	<-c.done
 }
 
+// Ended reports whether nothing of the peer's is to begin any more: the connection
+// was closed, or the context that it lives by has ended. Without locks: every handler
+// is asked for before it begins.
+func (c *Conn) Ended() bool { return c.ctx.Err() != nil }
+
 // Discard ends the context of a connection that never began.
 func (c *Conn) Discard(e *status.Error) { c.cancel(c.owner.Face(e)) }
 
@@ -256,6 +261,7 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError) {
 		in.sess = nil
 	}
 	c.dropParkedLocked()
+	c.emptyLaneLocked()
 	c.movedLocked()
 	c.mu.Unlock()
 	failed.settle(cause) // before whoever waits for the context sees the end

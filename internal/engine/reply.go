@@ -38,7 +38,16 @@ func (c *Conn) refuseLocked(in *Inbound, e *status.Error) error {
 	return c.overflow(c.config.Limits.MaxBuffered)
 }
 
-// run handles the call.
+// begin handles the call, unless its connection has ended since it was begun.
+func (in *Inbound) begin() {
+	if in.conn.Ended() {
+		in.unrun()
+		return
+	}
+	in.run()
+}
+
+// run handles the call, or goes on with it.
 func (in *Inbound) run() {
 	returned := false
 	defer func() {
@@ -56,6 +65,20 @@ func (in *Inbound) run() {
 	}
 	returned = true
 	in.finish(body, meta, err)
+}
+
+// unrun is for a call whose connection has ended since it was begun. Where somebody
+// is there to be told, because the end is only beginning, it is that no handler ran.
+func (in *Inbound) unrun() {
+	c := in.conn
+	in.cancel(canceled)
+	c.mu.Lock()
+	c.returnedLocked(in, 0)
+	if !in.orphanedLocked() {
+		c.takeBackLocked(in, status.Errorf(status.Unavailable, "the connection is closing"))
+	}
+	c.unlockAndWake()
+	in.body.Release()
 }
 
 // finish answers the call.

@@ -132,7 +132,7 @@ func (a *Accepted) identify(g grant, r *http.Request, over *session.Carrier) boo
 	c := a.conn
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.over || over != nil && (a.sess.Carrier() != over || a.sess.Err() != nil) {
+	if a.over || over != nil && (a.sess.Carrier() != over || a.sess.Err() != nil || c.Ended()) {
 		g.release(context.Canceled)
 		return false
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -11,7 +10,10 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
 // exchange is the body of a POST and the answer to it while they are on their
@@ -30,10 +32,13 @@ type exchange struct {
 	readBy, writeBy time.Time
 
 	mu      sync.Mutex
-	cancel  context.CancelCauseFunc // ends the handlers; nil: none have begun
-	evicted bool
+	conn    *engine.Conn  // that has the handlers; nil: none have begun
+	ended   *HTTPRefusal  // what it is answered with instead; nil: it goes on
+	cause   *status.Error // why
 	writing bool
 	over    bool
+
+	subject *string // whose it is; nil: not authenticated yet; under Server.mu
 }
 
 const (
@@ -57,7 +62,7 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	}
 	x.account.Open(s.o.Config.Ledger, func() {
 		s.o.Config.Logger.Warn("typedrpc: POST ended: of all it holds the most of Server.MaxMemory, which is nearly full", "bytes", x.account.Used())
-		x.evict()
+		x.end(noRoom(), errFull)
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,32 +70,38 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
-// evict ends what is under way.
-func (x *exchange) evict() {
+// end ends what is under way, and has it answered with h. The contexts of its
+// handlers have ended when it returns.
+func (x *exchange) end(h *HTTPRefusal, cause *status.Error) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.over {
+	if x.over || x.ended != nil {
+		x.mu.Unlock()
 		return
 	}
-	x.evicted = true
+	x.ended, x.cause = h, cause
 	now := time.Now()
 	x.control.SetReadDeadline(now)
 	if x.writing {
 		x.control.SetWriteDeadline(now)
 	}
-	if x.cancel != nil {
-		x.cancel(errFull)
+	conn := x.conn
+	x.mu.Unlock()
+	if conn != nil {
+		conn.Expel(&link.CloseError{Err: cause})
 	}
 }
 
-var errFull = errors.New("the server is nearly full, and this request holds the most of it")
+var errFull = status.Errorf(status.ResourceExhausted, "the server is nearly full, and this request holds the most of it")
 
-// begin has cancel be called if the exchange is evicted.
-func (x *exchange) begin(cancel context.CancelCauseFunc) {
+// begin notes the connection that has the handlers, and expels it if the exchange
+// was ended before.
+func (x *exchange) begin(c *engine.Conn) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.cancel = cancel; x.evicted {
-		cancel(errFull)
+	x.conn = c
+	ended, cause := x.ended != nil, x.cause
+	x.mu.Unlock()
+	if ended {
+		c.Expel(&link.CloseError{Err: cause})
 	}
 }
 
@@ -111,7 +122,7 @@ func (s *Server) endExchange(x *exchange) {
 func (x *exchange) until(set func(time.Time) error, by time.Time, d time.Duration) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.evicted {
+	if x.ended != nil {
 		return true
 	}
 	if d > 0 {
@@ -146,8 +157,10 @@ func (x *exchange) read(r *http.Request) (*buf.Buf, *HTTPRefusal) {
 	switch {
 	case errors.As(err, &tooBig):
 		return nil, refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", tooBig.Limit)
-	case err == errNoRoom, x.wasEvicted():
+	case err == errNoRoom:
 		return nil, noRoom()
+	case x.wasEnded() != nil:
+		return nil, x.wasEnded()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		h := refuse(http.StatusRequestTimeout, "the request came too slowly")
 		h.Header.Set("Connection", "close")
@@ -165,10 +178,10 @@ func noRoom() *HTTPRefusal {
 	return h
 }
 
-func (x *exchange) wasEvicted() bool {
+func (x *exchange) wasEnded() *HTTPRefusal {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.evicted
+	return x.ended
 }
 
 // readAll reads the body into a buffer that is paid for as it grows. It always
@@ -236,12 +249,12 @@ func (x *exchange) answers(n int) {
 // write writes the answer, unless the client does not read it.
 func (x *exchange) write(answer []byte) {
 	x.mu.Lock()
-	evicted := x.evicted
+	ended := x.ended
 	x.writing = true
 	x.mu.Unlock()
 	switch {
-	case evicted:
-		x.refuse(noRoom())
+	case ended != nil:
+		x.refuse(ended)
 		return
 	case len(answer) == 0:
 		x.w.WriteHeader(http.StatusNoContent) // only notifications

@@ -39,7 +39,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	g, refused := s.authenticateRequest(r.Context(), r)
 	defer g.release(context.Canceled)
 	id := g.id
-	if s.endCheck(check); refused == nil && check.revoked[id.Subject] {
+	if !s.owned(x, id.Subject, check) && refused == nil {
 		refused = refuse(http.StatusUnauthorized, "%s", errRevoked.Message)
 	}
 	if refused != nil {
@@ -58,14 +58,13 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 
 // serveBody runs what a POST asks for and writes the answer.
 func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.Buf) {
-	base, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
+	base := r.Context()
 	if id.Context != nil {
-		base, cancel = context.WithCancelCause(id.Context)
-		defer cancel(nil)
-		defer context.AfterFunc(r.Context(), func() { cancel(nil) })()
+		var cancel context.CancelFunc
+		base, cancel = context.WithCancel(id.Context)
+		defer cancel()
+		defer context.AfterFunc(r.Context(), cancel)()
 	}
-	x.begin(cancel)
 	k := &posted{id, r.RemoteAddr}
 	c := s.newConn(base, k, session.Plain, JSONCodec, true)
 	c.Account().Own(x.account.Owner())
@@ -74,6 +73,7 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 	c.Opened(t.sess, s.o.Config.Limits.PlainPeer(), engine.Features{}, "")
 	carrier := engine.NewCarrier(t, &s.o.Config, session.Plain, nil, false)
 	t.sess.Attach(carrier, 0, nil) // a session that is new has not ended
+	x.begin(c)
 	gone := context.AfterFunc(base, func() { t.sess.End(&link.CloseError{Err: s.o.Down(context.Cause(base))}) })
 	cause := carrier.Run()
 	t.sess.Detach(carrier, cause)

@@ -181,7 +181,7 @@ func (s *Server) kill() {
 	posts := slices.Collect(maps.Keys(s.posts))
 	s.mu.Unlock()
 	for _, x := range posts {
-		x.evict()
+		x.end(refuse(http.StatusServiceUnavailable, "%s", errDraining.Message), errDraining)
 	}
 	for _, l := range links {
 		l.carrier.Kill(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message, Err: context.DeadlineExceeded})
@@ -215,7 +215,18 @@ func (s *Server) endCheck(c *check) {
 	delete(s.checks, c)
 }
 
-// Revoke closes all connections of a subject at once, and returns how many.
+// owned ends the check of a POST, whose subject is known from now on. It reports
+// false if that was revoked meanwhile.
+func (s *Server) owned(x *exchange, subject string, c *check) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.checks, c)
+	x.subject = &subject
+	return !c.revoked[subject]
+}
+
+// Revoke closes all connections of a subject at once, and returns how many. What
+// came of it over HTTP POST ends, too.
 func (s *Server) Revoke(subject string) int {
 	s.mu.Lock()
 	for c := range s.checks {
@@ -225,7 +236,12 @@ func (s *Server) Revoke(subject string) int {
 		c.revoked[subject] = true
 	}
 	all := slices.Collect(maps.Keys(s.accepted))
+	posts := slices.Collect(maps.Keys(s.posts))
+	posts = slices.DeleteFunc(posts, func(x *exchange) bool { return x.subject == nil || *x.subject != subject })
 	s.mu.Unlock()
+	for _, x := range posts {
+		x.end(refuse(http.StatusUnauthorized, "%s", errRevoked.Message), errRevoked)
+	}
 	all = slices.DeleteFunc(all, func(a *Accepted) bool { return a.Identity().Subject != subject })
 	defer s.o.Config.Detached.Revoke(subject) // Keyed handlers whose sessions were lost
 	for _, a := range all {
