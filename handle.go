@@ -3,23 +3,55 @@ package typedrpc
 import (
 	"context"
 	"fmt"
+	"iter"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
-	"github.com/typedrpc/typedrpc/internal/seam"
 )
 
-// Handled is a declaration whose handlers are functions of type F: a Method, a
-// Notification, a stream, or one of package transfer. It is sealed.
-type Handled[F any] interface {
-	// Name returns the declaration's name, "" of its zero value.
-	Name() string
-	handledBy[F]
+// Declared is the part of a declaration that it has in common with all others: a name,
+// and the type F of the functions that handle it. It is embedded in Method,
+// Notification, the streams, and the declarations of package transfer.
+type Declared[F any] struct{ made *made[F] } // a pointer keeps declarations comparable
+
+type made[F any] struct {
+	name    string
+	handler func(fn F) handler
 }
 
-type (
-	declared[F any]  = seam.Declaration[F]
-	handledBy[F any] = seam.Handled[F]
-)
+// Name returns the declaration's name, "" of a zero value.
+func (d Declared[F]) Name() string {
+	if d.made == nil {
+		return ""
+	}
+	return d.made.name
+}
+
+func (d Declared[F]) handlerOf(fn F) (handler, bool) {
+	if d.made == nil {
+		return handler{}, false
+	}
+	return d.made.handler(fn), true
+}
+
+// declaredBy is what s and a function make that makes its handlers.
+func declaredBy[F any](s *spec, of func(s *spec, fn F) handler) Declared[F] {
+	return Declared[F]{&made[F]{s.name, func(fn F) handler { return of(s, fn) }}}
+}
+
+// declare is for declarations of other packages, see package seam.
+func (d *Declared[F]) declare(name string, of func(fn any) any) {
+	d.made = &made[F]{name, func(fn F) handler { return of(fn).(handler) }}
+}
+
+// anyHandler is handlerOf for other packages.
+func (d Declared[F]) anyHandler(fn any) any { return d.made.handler(fn.(F)) }
+
+// Handled is a declaration whose handlers are functions of type F: whatever embeds a
+// Declared[F].
+type Handled[F any] interface {
+	Name() string
+	handlerOf(fn F) (handler, bool)
+}
 
 // handler is a function with the declaration that it is for.
 type handler struct {
@@ -41,11 +73,15 @@ type handler struct {
 // answers the call, as InvalidArgument unless it is an *Error or a Code. A panic in fn fails
 // the call with Internal and is logged with its stack.
 func Handle[F any](mux *Mux, d Handled[F], fn F) {
-	h, ok := seam.Handler(d, fn).(handler)
+	var h handler
+	declared := false
+	if d != nil {
+		h, declared = d.handlerOf(fn)
+	}
 	switch {
 	case mux == nil:
 		panic("typedrpc: Handle: the Mux is nil")
-	case !ok:
+	case !declared:
 		panic("typedrpc: Handle: the declaration was not made by a function, such as NewMethod")
 	}
 	e := &entry{spec: h.spec, serve: h.serve}
@@ -55,7 +91,7 @@ func Handle[F any](mux *Mux, d Handled[F], fn F) {
 	mux.add(e)
 }
 
-func methodHandler[Req, Resp any](spec *spec, fn func(context.Context, Req) (Resp, error)) any {
+func methodHandler[Req, Resp any](spec *spec, fn func(context.Context, Req) (Resp, error)) handler {
 	spec.needs(fn != nil)
 	validate := validatorOf[Req]()
 	return handler{spec: spec, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
@@ -80,7 +116,7 @@ func methodHandler[Req, Resp any](spec *spec, fn func(context.Context, Req) (Res
 	}}
 }
 
-func notificationHandler[T any](spec *spec, fn func(context.Context, T) error) any {
+func notificationHandler[T any](spec *spec, fn func(context.Context, T) error) handler {
 	spec.needs(fn != nil)
 	validate := validatorOf[T]()
 	return handler{spec: spec, notify: func(ctx context.Context, r *Request) (Raw, error) {
@@ -92,7 +128,7 @@ func notificationHandler[T any](spec *spec, fn func(context.Context, T) error) a
 	}}
 }
 
-func serverStreamHandler[Req, Item any](s *spec, fn serverStreamFunc[Req, Item]) any {
+func serverStreamHandler[Req, Item any](s *spec, fn func(ctx context.Context, req Req, send func(Item) error) error) handler {
 	s.needs(fn != nil)
 	validate := validatorOf[Req]()
 	return handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
@@ -104,7 +140,7 @@ func serverStreamHandler[Req, Item any](s *spec, fn serverStreamFunc[Req, Item])
 	}}
 }
 
-func clientStreamHandler[Req, Item, Resp any](s *spec, fn clientStreamFunc[Req, Item, Resp]) any {
+func clientStreamHandler[Req, Item, Resp any](s *spec, fn func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)) handler {
 	s.needs(fn != nil)
 	validate, validateItem := validatorOf[Req](), validatorOf[Item]()
 	return handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
@@ -121,7 +157,7 @@ func clientStreamHandler[Req, Item, Resp any](s *spec, fn clientStreamFunc[Req, 
 	}}
 }
 
-func bidiStreamHandler[Req, Up, Down any](s *spec, fn bidiStreamFunc[Req, Up, Down]) any {
+func bidiStreamHandler[Req, Up, Down any](s *spec, fn func(ctx context.Context, req Req, stream *Stream[Down, Up]) error) handler {
 	s.needs(fn != nil)
 	validate, validateItem := validatorOf[Req](), validatorOf[Up]()
 	return handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {

@@ -32,24 +32,22 @@ type Raw []byte
 // interface type as Req needs a conversion at the call, because Go infers the
 // dynamic type.
 //
-// Its handlers are functions func(context.Context, Req) (Resp, error). Calls run
-// concurrently, each on its own goroutine, unless the method is Serial. A peer may
-// also notify a method: then its handler runs like a notification's, and the response
-// is dropped.
+// Calls run concurrently, each handler on its own goroutine, unless the method is
+// Serial. A peer may also notify a method: then its handler runs like a notification's,
+// and the response is dropped.
 type Method[Req, Resp any] struct {
-	declared[func(context.Context, Req) (Resp, error)]
+	Declared[func(context.Context, Req) (Resp, error)]
 	spec *spec
 }
 
 // Notification declares a message without an answer.
 //
-// Its handlers are functions func(context.Context, T) error. All notifications of a
-// connection are handled one after another in the order of arrival, on one
+// All notifications of a connection are handled one after another in the order of arrival, on one
 // goroutine, which is also the lane of Serial methods: a slow handler delays those
 // behind it and in time the sender, so hand long work to another goroutine. An error
 // reaches nobody but the interceptors and the log.
 type Notification[T any] struct {
-	declared[func(context.Context, T) error]
+	Declared[func(context.Context, T) error]
 	spec *spec
 }
 
@@ -65,14 +63,14 @@ func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Re
 		}
 		return checkType[Resp](s, c)
 	}
-	return Method[Req, Resp]{seam.Declare(name, func(fn func(context.Context, Req) (Resp, error)) any { return methodHandler(s, fn) }), s}
+	return Method[Req, Resp]{declaredBy(s, methodHandler[Req, Resp]), s}
 }
 
 // NewNotification declares a notification. It panics like NewMethod.
 func NewNotification[T any](name string, traits ...RequestTrait) Notification[T] {
 	s := newSpec(name, KindNotification, traits, RequestTrait.notification)
 	s.check = func(c Codec) error { return checkType[T](s, c) }
-	return Notification[T]{seam.Declare(name, func(fn func(context.Context, T) error) any { return notificationHandler(s, fn) }), s}
+	return Notification[T]{declaredBy(s, notificationHandler[T]), s}
 }
 
 // pair is what one call decodes and encodes, kept per method, so that neither

@@ -31,6 +31,12 @@ func init() {
 		l := loop{caller: c, spec: d.(decl).spec, restarts: restarts}
 		l.run(ctx, func(bool) any { return &key }, func(x face) (Raw, error) { return nil, l.follow(x, item, each) }, fail)
 	}
+	seam.Declare = func(declared any, name string, of func(any) any) {
+		declared.(interface {
+			declare(name string, of func(any) any)
+		}).declare(name, of)
+	}
+	seam.Handler = func(declaration, fn any) any { return declaration.(interface{ anyHandler(any) any }).anyHandler(fn) }
 	seam.Conn = func(c *engine.Conn) any { return connOf(c) }
 	seam.Lift = func(err error) error { return lift(err, nil) }
 	seam.Lower = func(err error) *status.Error { return lower(asError(err)) }

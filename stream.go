@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
-	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -17,14 +16,13 @@ import (
 // request there, items back. Like a Method it is declared once, in a package
 // that both sides import, and is safe for concurrent use.
 //
-// Its handlers are functions func(ctx context.Context, req Req, send func(Item) error)
-// error. They send items with send, which waits while the caller is behind by more
+// Its handlers send items with send, which waits while the caller is behind by more
 // than its window, and end the stream by returning: nil for a good end, or an error,
 // which the caller gets after all items that were sent before it. send may be called
 // by several goroutines; the order of its returns is the order of the items. When the
 // caller leaves, its time or its session is over, ctx ends and send returns an error.
 type ServerStream[Req, Item any] struct {
-	declared[serverStreamFunc[Req, Item]]
+	Declared[func(ctx context.Context, req Req, send func(Item) error) error]
 	spec *spec
 	next *func(Req, *Item) Req // not nil: restartable. A pointer keeps declarations comparable.
 }
@@ -32,14 +30,12 @@ type ServerStream[Req, Item any] struct {
 // ClientStream declares a call whose caller sends any number of items after
 // its request, and which is answered by one response.
 //
-// Its handlers are functions func(ctx context.Context, req Req, items
-// iter.Seq2[Item, error]) (Resp, error). items ranges over what the caller sends and
-// ends when the caller has sent all; its error, always the last pair, says that the
+// In its handlers, items ranges over what the caller sends and ends when the caller has sent all; its error, always the last pair, says that the
 // caller failed, left, or is gone. A handler may answer before items has ended: what
 // comes after that is dropped. An item whose type has a method Validate() error is
 // validated before the handler sees it.
 type ClientStream[Req, Item, Resp any] struct {
-	declared[clientStreamFunc[Req, Item, Resp]]
+	Declared[func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)]
 	spec *spec
 }
 
@@ -47,30 +43,21 @@ type ClientStream[Req, Item, Resp any] struct {
 // the same time: Up from the caller to the handler, Down from the handler to
 // the caller.
 //
-// Its handlers are functions func(ctx context.Context, req Req, stream *Stream[Down,
-// Up]) error. They send and receive with the stream, in any order and from several
-// goroutines, and end it by returning: nil for a good end, or an error, which the
+// Its handlers send and receive with the stream, in any order and from several goroutines, and end it by returning: nil for a good end, or an error, which the
 // caller gets after all items that were sent before it. The stream is of no use after
 // that. An item whose type has a method Validate() error is validated before it is
 // received.
 type BidiStream[Req, Up, Down any] struct {
-	declared[bidiStreamFunc[Req, Up, Down]]
+	Declared[func(ctx context.Context, req Req, stream *Stream[Down, Up]) error]
 	spec *spec
 }
-
-// What handles streams.
-type (
-	serverStreamFunc[Req, Item any]       = func(ctx context.Context, req Req, send func(Item) error) error
-	clientStreamFunc[Req, Item, Resp any] = func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)
-	bidiStreamFunc[Req, Up, Down any]     = func(ctx context.Context, req Req, stream *Stream[Down, Up]) error
-)
 
 // NewServerStream declares a server stream. It panics like NewMethod.
 func NewServerStream[Req, Item any](name string, traits ...CallTrait) ServerStream[Req, Item] {
 	s := newSpec(name, KindServerStream, traits, CallTrait.stream)
 	s.down.New = func() any { return new(Item) }
 	s.check = func(c Codec) error { return errors.Join(checkType[Req](s, c), checkType[Item](s, c)) }
-	return ServerStream[Req, Item]{seam.Declare(name, func(fn serverStreamFunc[Req, Item]) any { return serverStreamHandler(s, fn) }), s, nil}
+	return ServerStream[Req, Item]{declaredBy(s, serverStreamHandler[Req, Item]), s, nil}
 }
 
 // NewClientStream declares a client stream. It panics like NewMethod.
@@ -80,7 +67,7 @@ func NewClientStream[Req, Item, Resp any](name string, traits ...CallTrait) Clie
 	s.check = func(c Codec) error {
 		return errors.Join(checkType[Req](s, c), checkType[Item](s, c), checkType[Resp](s, c))
 	}
-	return ClientStream[Req, Item, Resp]{seam.Declare(name, func(fn clientStreamFunc[Req, Item, Resp]) any { return clientStreamHandler(s, fn) }), s}
+	return ClientStream[Req, Item, Resp]{declaredBy(s, clientStreamHandler[Req, Item, Resp]), s}
 }
 
 // NewBidiStream declares a bidirectional stream. It panics like NewMethod.
@@ -91,7 +78,7 @@ func NewBidiStream[Req, Up, Down any](name string, traits ...CallTrait) BidiStre
 	s.check = func(c Codec) error {
 		return errors.Join(checkType[Req](s, c), checkType[Up](s, c), checkType[Down](s, c))
 	}
-	return BidiStream[Req, Up, Down]{seam.Declare(name, func(fn bidiStreamFunc[Req, Up, Down]) any { return bidiStreamHandler(s, fn) }), s}
+	return BidiStream[Req, Up, Down]{declaredBy(s, bidiStreamHandler[Req, Up, Down]), s}
 }
 
 // Restartable returns the declaration with another behaviour of Receive: a

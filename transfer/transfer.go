@@ -26,64 +26,62 @@ import (
 // answered by a response. It is declared once, in a package that both sides import,
 // and is safe for concurrent use. Send calls it.
 //
-// Its handlers, which typedrpc.Handle takes, are functions func(ctx context.Context,
-// req Req, r *Reader) (Resp, error). They read what the caller sends from r, and call
+// Its handlers, which typedrpc.Handle takes, read what the caller sends from r, and call
 // r.Begin first if they have options. They may answer before they have read
 // everything: the caller then sends no more. r is of no use when they have returned.
 type Upload[Req, Resp any] struct {
-	declared[uploadFunc[Req, Resp]]
+	typedrpc.Declared[func(ctx context.Context, req Req, r *Reader) (Resp, error)]
 	stream typedrpc.ClientStream[Req, typedrpc.Bytes, Resp]
 }
 
 // Download declares a call that is answered by a file. It is declared once, in a
 // package that both sides import, and is safe for concurrent use. Receive calls it.
 //
-// Its handlers, which typedrpc.Handle takes, are functions func(ctx context.Context,
-// req Req, w *Writer) error. They send with w, by Send or by Write, and end the
+// Its handlers, which typedrpc.Handle takes, send with w, by Send or by Write, and end the
 // transfer by returning: nil for a good end, or an error, which the caller gets after
 // all that was sent before it. One that sends nothing and returns nil has sent an
 // empty file.
 type Download[Req any] struct {
-	declared[downloadFunc[Req]]
+	typedrpc.Declared[func(ctx context.Context, req Req, w *Writer) error]
 	stream typedrpc.ServerStream[Req, typedrpc.Bytes]
 }
-
-type (
-	declared[F any]           = seam.Declaration[F]
-	uploadFunc[Req, Resp any] = func(ctx context.Context, req Req, r *Reader) (Resp, error)
-	downloadFunc[Req any]     = func(ctx context.Context, req Req, w *Writer) error
-)
 
 // NewUpload declares an upload. It panics like typedrpc.NewClientStream, and on the
 // wire it is a client stream.
 func NewUpload[Req, Resp any](name string, traits ...typedrpc.CallTrait) Upload[Req, Resp] {
-	s := typedrpc.NewClientStream[Req, typedrpc.Bytes, Resp](name, traits...)
-	return Upload[Req, Resp]{seam.Declare(name, func(fn uploadFunc[Req, Resp]) any {
-		if fn == nil {
-			return seam.Handler(s, nil)
-		}
-		return seam.Handler(s, func(ctx context.Context, req Req, items iter.Seq2[typedrpc.Bytes, error]) (Resp, error) {
+	u := Upload[Req, Resp]{stream: typedrpc.NewClientStream[Req, typedrpc.Bytes, Resp](name, traits...)}
+	seam.Declare(&u.Declared, name, func(f any) any {
+		fn := f.(func(context.Context, Req, *Reader) (Resp, error))
+		below := func(ctx context.Context, req Req, items iter.Seq2[typedrpc.Bytes, error]) (Resp, error) {
 			return fn(ctx, req, NewReader(items))
-		})
-	}), s}
+		}
+		if fn == nil {
+			below = nil // which is refused
+		}
+		return seam.Handler(u.stream, below)
+	})
+	return u
 }
 
 // NewDownload declares a download. It panics like typedrpc.NewServerStream, and on
 // the wire it is a server stream.
 func NewDownload[Req any](name string, traits ...typedrpc.CallTrait) Download[Req] {
-	s := typedrpc.NewServerStream[Req, typedrpc.Bytes](name, traits...)
-	return Download[Req]{seam.Declare(name, func(fn downloadFunc[Req]) any {
-		if fn == nil {
-			return seam.Handler(s, nil)
-		}
-		return seam.Handler(s, func(ctx context.Context, req Req, send func(typedrpc.Bytes) error) error {
+	d := Download[Req]{stream: typedrpc.NewServerStream[Req, typedrpc.Bytes](name, traits...)}
+	seam.Declare(&d.Declared, name, func(f any) any {
+		fn := f.(func(context.Context, Req, *Writer) error)
+		below := func(ctx context.Context, req Req, send func(typedrpc.Bytes) error) error {
 			w := NewWriter(send)
 			if err := fn(ctx, req, w); err != nil {
 				return err
 			}
 			return w.Close()
-		})
-	}), s}
+		}
+		if fn == nil {
+			below = nil
+		}
+		return seam.Handler(d.stream, below)
+	})
+	return d
 }
 
 // errLeft ends a transfer whose items are not wanted any more.

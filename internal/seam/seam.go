@@ -10,46 +10,13 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// Declaration is what a declaration embeds to be a typedrpc.Handled[F]. Its zero value
-// has no name, and no handlers. It is comparable, as declarations are.
-type Declaration[F any] struct{ made *made[F] }
+// Declare makes a typedrpc.Declared, to which declared points, the part of a declaration
+// of another package. handler makes a function of its type, or nil, a function of
+// stream's, or nil; stream is the declaration below it.
+var Declare func(declared any, name string, handler func(fn any) any)
 
-type made[F any] struct {
-	name    string
-	handler func(fn F) any
-}
-
-// Declare makes a Declaration. handler makes a function, which may be nil, what
-// typedrpc registers.
-func Declare[F any](name string, handler func(fn F) any) Declaration[F] {
-	return Declaration[F]{&made[F]{name, handler}}
-}
-
-// Name returns the name, "" of the zero value.
-func (d Declaration[F]) Name() string {
-	if d.made == nil {
-		return ""
-	}
-	return d.made.name
-}
-
-func (d Declaration[F]) handlerOf(fn F) any {
-	if d.made == nil {
-		return nil
-	}
-	return d.made.handler(fn)
-}
-
-// Handled is the interface of what embeds a Declaration.
-type Handled[F any] interface{ handlerOf(fn F) any }
-
-// Handler returns what d makes of fn, nil if d is nothing.
-func Handler[F any](d Handled[F], fn F) any {
-	if d == nil {
-		return nil
-	}
-	return d.handlerOf(fn)
-}
+// Handler is what a declaration of package typedrpc makes of a handler of its type.
+var Handler func(declaration, fn any) any
 
 // RequestTrait is what makes a type a topic.Trait.
 type RequestTrait interface{ RequestTrait() }
