@@ -203,13 +203,12 @@ type Limits struct {
 	// peer waits for its turn; from others, more are refused with
 	// ResourceExhausted, NotSent. Default 1,024.
 	MaxCalls int
-	// MaxBuffered is how many bytes of requests being handled are held for
-	// one connection (a typedrpc peer waits for its turn), and how many bytes
-	// of replies, items and notifications may wait for its socket before
-	// handlers wait too and new calls do not begin. As many bytes again may
-	// be stream items that nobody has received yet: a typedrpc peer sends no
-	// more than that, and a stream that passes twice as much fails. At least
-	// one message always fits. Default 8 MiB each.
+	// MaxBuffered bounds three things for one connection, in bytes, each by itself:
+	// requests being handled, for which a typedrpc peer waits for its turn; replies,
+	// items and notifications that wait for its socket, beyond which handlers wait and
+	// new calls do not begin; and stream items that nobody has received yet, beyond
+	// which a typedrpc peer sends no more, and a stream that passes twice as much
+	// fails. At least one message always fits. Default 8 MiB.
 	MaxBuffered int
 	// MaxUnacked is how many bytes of what was sent are kept until the peer
 	// has acknowledged them, to be sent again when the link breaks. When they
@@ -242,13 +241,10 @@ type Limits struct {
 	// WriteTimeout is how long a write may make no progress before the link
 	// is dead. Default 10 s.
 	WriteTimeout time.Duration
-	// MinRate is how many bytes per second must come, over ten seconds, of what
-	// the peer has begun: of a message, or the link ends, and may come back; of
-	// the body of a POST, or it is answered 408. Of requests, responses, items
-	// and notifications under way in fragments as many must come together, and of
-	// each its share; they may be 64 KiB behind while the peer sends at the rate,
-	// whatever it sends, and fail when they are more, or when it has stopped.
-	// Time without a link does not count. Default 1,024. Negative: what is slow
-	// is kept, and counted.
+	// MinRate is how many bytes per second must come, over ten seconds, of whatever the
+	// peer has begun and not finished. A message that stops fails, or its link ends and
+	// may come back; the body of a POST is answered 408. Time without a link does not
+	// count; docs/limits.md has the rules. Default 1,024. Negative: what is slow is kept,
+	// and counted.
 	MinRate int
 }

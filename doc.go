@@ -84,18 +84,23 @@
 // Notifications of a connection are handled one after another, in the order in
 // which the sender's calls of Notify returned. Methods declared [Serial] share
 // that lane: their calls and the notifications of one connection run one at a
-// time, in the order in which they were sent. A slow handler on the lane delays
-// what is behind it on the same connection, and nothing else.
+// time, in the order in which the sender's Go, Call and Notify sent them. A slow
+// handler on the lane delays what is behind it on the same connection, and nothing
+// else.
 //
-// Between calls, and between a call and a notification, there is no order, also
-// on one connection: to have one thing happen after another, wait for the first.
+// Beside that lane there is no order: not between calls, nor between a call and a
+// notification, also on one connection. To have one thing happen after another, wait
+// for the first. Nor have futures an order whose calls have interceptors, and calls
+// that are made again.
 //
 // Replies are never queued behind handlers. A handler may call its caller back,
 // which may call back in turn, to any depth. What would have to wait for itself
 // fails at once instead of hanging: with ResourceExhausted when the peer's limits
-// are spent, with FailedPrecondition when a handler on the ordered lane
-// would wait for the peer's lane. The library knows such a call by its context:
-// pass the context that the handler was given to the calls that it makes.
+// are spent; and with FailedPrecondition when a handler on the lane, of a notification
+// or a Serial method, calls a Serial method of the peer whose lane is busy, or notifies
+// it while its window is spent, because that lane may be waiting for this one. The
+// library knows such a call by its context: pass the context that the handler was given
+// to the calls that it makes.
 //
 // # Contexts
 //
@@ -128,11 +133,12 @@
 //
 // A handler chooses what its caller sees: a Code as it is, an *Error made by
 // [Errorf], or a [Fault], which is a declared error with a name and typed data. The first
-// *Error or Code that the returned error wraps is the one that is sent, without
-// what is wrapped around it. Any other error crosses as Internal with a fixed
-// text and is logged in full; Server.MapError can change that. A handler that
-// passes on the error of a call that it made passes on that call's code and
-// message.
+// *Error that the returned error wraps, or else the first Code, is the one that is
+// sent, without what is wrapped around it. A context's error crosses as Canceled or
+// DeadlineExceeded. Any other crosses as Internal with a fixed text and is logged in
+// full; Server.MapError can change that. A handler that passes on the error of a call
+// that it made passes on that call's code, message and data: make a new one with
+// Errorf to keep them from its caller.
 //
 // The [Outcome] says how far a call got. NotSent: no handler saw it, and making
 // it again is always safe. MayHaveRun: it left, and no answer came. Answered:
@@ -149,12 +155,13 @@
 //
 // A session is lost when no new link comes within Limits.Grace (30 s), when the
 // server was restarted or has to give up sessions (Server.MaxKept), or when it is
-// told to end. Then the connection that was dialled begins a new one, and the one
-// that a server accepted has ended. Everybody is told what is known:
+// told to end, by Close for example. Then the connection that was dialled begins a new
+// one, and the one that a server accepted has ended. Everybody is told what is known:
 //
-//   - calls that had not left are sent on the next session, in order;
-//   - Idempotent and Keyed calls in flight are sent again, at most eight times
-//     or as often as their policy allows;
+//   - calls that had not left are sent on the next session, in order; those of a
+//     connection that has ended fail with Unavailable, NotSent;
+//   - Idempotent and Keyed calls in flight are sent again on the next session, at most
+//     eight times or as often as their policy allows;
 //   - all other calls in flight fail with Unavailable, MayHaveRun;
 //   - notifications that had not left are sent on the next session, those that
 //     had may be lost, also those that arrived and waited for the handler;
@@ -167,7 +174,7 @@
 // what a lost session interrupts.
 //
 // Streams in flight end, for both sides, with an error that is a [Gap]: items may
-// be missing. So do those that a peer which shuts down ends. Only the program
+// be missing. So end, for the caller, streams whose peer shuts down. Only the program
 // knows from where to go on. Its declaration can say it, with
 // [ServerStream.Restartable]: then [Receive] opens the stream again on the next
 // session, and the gap is one pair of the loop, which goes on if it continues. Topics

@@ -50,46 +50,6 @@ func (c Code) String() string { return status.Code(c).String() }
 // Error makes a Code an error.
 func (c Code) Error() string { return c.String() }
 
-// Outcome says how far a failed call got, which decides whether it is safe to
-// make it again. What nobody knows, the zero Outcome, is not safe.
-type Outcome uint8
-
-const (
-	// MayHaveRun: the call left and no answer came, or nobody knows. Only an
-	// Idempotent method is safe to call again, or a Keyed one with the same Key.
-	MayHaveRun Outcome = iota
-	// NotSent: no handler saw the call. It never left, or the peer refused
-	// it before running anything. Making it again is always safe.
-	NotSent
-	// Answered: the peer's handler ran and this is its answer.
-	Answered
-)
-
-// String is the outcome in words, as "may have run".
-func (o Outcome) String() string { return o.lower().String() }
-
-// outcomes are those of the layers below, where an error is NotSent until it is
-// said that it is not.
-var outcomes = [...]status.Outcome{MayHaveRun: status.MayHaveRun, NotSent: status.NotSent, Answered: status.Answered}
-
-func (o Outcome) lower() status.Outcome {
-	if int(o) < len(outcomes) {
-		return outcomes[o]
-	}
-	return status.MayHaveRun
-}
-
-// outcomeOf is o as programs see it.
-func outcomeOf(o status.Outcome) Outcome {
-	switch o {
-	case status.NotSent:
-		return NotSent
-	case status.Answered:
-		return Answered
-	}
-	return MayHaveRun
-}
-
 // Gap is what the error of a stream is when the stream was broken off and items
 // may be missing: errors.Is(err, typedrpc.Gap). That is so when the session that
 // a stream had left in was lost, on the caller's side and on the handler's; and
@@ -200,19 +160,6 @@ func codeIn(err error) (Code, bool) {
 		return DeadlineExceeded, true
 	}
 	return Internal, false
-}
-
-// OutcomeOf returns the outcome of the first *Error that err wraps; Answered for
-// nil, and MayHaveRun for every other error: nobody knows what came before it.
-func OutcomeOf(err error) Outcome {
-	var e *Error
-	switch {
-	case err == nil:
-		return Answered
-	case errors.As(err, &e):
-		return e.Outcome
-	}
-	return MayHaveRun
 }
 
 // toWire is the one place where errors leave: it turns what a handler returned

@@ -36,7 +36,8 @@ func (f *Future[T]) of() *pending {
 
 // Await returns the call's response or error, waiting for it as long as ctx
 // allows. When ctx ends first the call goes on, and may be awaited again; use
-// Cancel, or the context given to Go, to end it.
+// Cancel, or the context given to Go, to end it. The error is then Canceled or
+// DeadlineExceeded, MayHaveRun, as it is of All, Any and Wait.
 func (f *Future[T]) Await(ctx context.Context) (T, error) {
 	select {
 	case <-f.Done(): // before a context that has ended too
@@ -240,7 +241,7 @@ func All[T any](ctx context.Context, fs ...*Future[T]) ([]T, error) {
 
 // Any waits for the first response and cancels the other calls. If all fail it
 // returns their errors, joined, so that errors.Is and errors.As look into each.
-// When ctx ends first the calls go on.
+// When ctx ends first the calls go on. Of no futures it is InvalidArgument.
 func Any[T any](ctx context.Context, fs ...*Future[T]) (T, error) {
 	var none T
 	ps := pendings(fs)

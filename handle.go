@@ -70,7 +70,8 @@ type handler struct {
 // has passed, and when its session is over (but see Keyed); ConnFrom and
 // RequestFrom find the connection and the request in it. If the request's type, or
 // a pointer to it, has a method Validate() error, it is called first and its error
-// answers the call, as InvalidArgument unless it is an *Error or a Code. A panic in fn fails
+// answers the call, as InvalidArgument unless it is an *Error or a Code; what the
+// request contains is not asked. A panic in fn fails
 // the call with Internal and is logged with its stack.
 func Handle[F any](mux *Mux, d Handled[F], fn F) {
 	var h handler

@@ -8,7 +8,8 @@ import (
 // An Interceptor wraps calls and notifications, incoming (NewMux, Mux.Group) or
 // outgoing (DialOptions, Server, CallOptions). It may change the context and
 // the metadata, answer without calling next, call next more than once, and
-// change the result. It calls next on its own goroutine. Around a stream, next
+// change the result. It calls next on the goroutine that called it, and
+// before it returns. Around a stream, next
 // returns when the stream has ended, and calling it again after items came or
 // went fails with FailedPrecondition. The first interceptor of a list is the outermost. It sees
 // a handler's error before it is translated for the wire.

@@ -80,11 +80,11 @@ func (k Key) String() string {
 }
 
 // ParseKey reads what String wrote, maybe in another process; its error is an *Error,
-// InvalidArgument. Its age is told
+// InvalidArgument, also for "". Its age is told
 // by the wall clock then, so the clocks of processes that share keys must agree
 // within a tenth of the cache's TTL. One that was written before it was used or
-// bound does not say where it was used, so calls with it are refused until it
-// is bound.
+// bound does not say where it was used, so calls with it fail with
+// FailedPrecondition until it is bound.
 func ParseKey(text string) (Key, error) {
 	s, err := replay.ParseKey(text)
 	if err != nil {

@@ -100,9 +100,8 @@ type spec struct {
 	decl engine.Decl // all that the engine knows of it
 }
 
-// A MethodTrait is a fact about a method: NewMethod takes it. Each of the four
-// interfaces of traits has those that follow in it: what is one of the last is one of
-// all.
+// A MethodTrait is a fact about a method: NewMethod takes it. Every Trait is a
+// RequestTrait, every RequestTrait a CallTrait, every CallTrait a MethodTrait.
 type MethodTrait interface{ method(*spec) }
 
 // A CallTrait is a fact about a method or a stream: NewMethod and those of streams
@@ -158,7 +157,7 @@ type idempotent bool
 func (i idempotent) method(s *spec) { s.idempotent = bool(i) }
 
 // Serial makes a connection's calls of the method run one after another, in
-// the order in which they arrived, on one lane with its notifications and all
+// the order in which they were sent, on one lane with its notifications and all
 // its other Serial methods. A Serial stream has the lane for as long as its
 // handler runs. It is a CallTrait.
 const Serial = serial(true)
@@ -169,7 +168,9 @@ func (v serial) method(s *spec) { s.serial = bool(v) }
 func (v serial) stream(s *spec) { s.serial = bool(v) }
 
 // Timeout is the deadline of calls and streams whose context has none, and the
-// longest that one may take. It begins when the call is made.
+// longest that one may take. It begins when the call is made, at the caller, and the
+// handler's context has what is left of it; calls of peers that do not know the
+// declaration have the deadline that they send, or none.
 func Timeout(d time.Duration) CallTrait {
 	return callTrait(func(s *spec) {
 		if d <= 0 {

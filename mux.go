@@ -46,7 +46,7 @@ func (t *table) all() map[string]*entry {
 
 // NewMux makes an empty Mux whose handlers are wrapped by interceptors, the
 // first outermost. A name that nobody registered has no handler to wrap, so
-// interceptors do not see it; with HandleFallback they do.
+// interceptors do not see it; with HandleFallback they do, and find no Tag.
 func NewMux(interceptors ...Interceptor) *Mux {
 	if err := checkInterceptors("NewMux", interceptors); err != nil {
 		panic(err.Error())

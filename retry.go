@@ -24,13 +24,14 @@ type Backoff struct {
 
 // RetryPolicy says which failed calls are made again. Whatever it says, a call
 // is only repeated if its error says that it was NotSent, or if its method is
-// Idempotent or Keyed. The zero value is the default policy.
+// Idempotent or Keyed. (A Keyed call whose handler has answered is answered the same
+// again, errors too.) The zero value is the default policy.
 //
 // A policy may be given to a method (the trait Retry), to a connection
 // (DialOptions.OutgoingRetry, Server.OutgoingRetry) and to a call (CallOptions.Retry); the
 // call's goes before the method's and the method's before the connection's.
-// Without any, calls are not repeated, except as DialOptions says about lost
-// connections.
+// Without any, calls are not repeated, but for those that a lost session interrupts,
+// see Dial. One with MaxAttempts 1 repeats nothing.
 type RetryPolicy struct {
 	// MaxAttempts is how often a call is made at most, the first included.
 	// Default 4.

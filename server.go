@@ -45,19 +45,14 @@ type Server struct {
 	DangerouslyAllowAnyOrigin bool
 	// Limits bound what one client can make the server hold or do.
 	Limits Limits
-	// MaxMemory is how many bytes all clients together may make the server hold,
-	// by what they cost in memory: requests with their records and handlers,
-	// replies, items, notifications, what is not acknowledged, messages and POSTs
-	// of which parts have come, subscriptions, calls back. docs/limits.md lists all
-	// of it. From half of it on the share of each connection is an eighth of what
-	// is free below three quarters, and at least a mebibyte, or sixteen for small
-	// calls (less of less than 256 MiB): what passes that is refused with
-	// ResourceExhausted, a call NotSent, windows do not grow, and only 64 KiB wait
-	// for the socket of a client before its handlers wait. From nine sixteenths of
-	// it on whoever holds the most is closed, with code 4413 and a line in the log:
-	// of the subject, or the address, that does, the connection that does. Go's
-	// heap grows to twice what lives in it: set GOMEMLIMIT to about one and a half
-	// times this and 100 MB. Default 1 GiB.
+	// MaxMemory is how many bytes all clients together may make the server hold, by what
+	// they cost in memory; docs/limits.md lists all of it. Above half of it each
+	// connection gets less: what passes its share is refused with ResourceExhausted, a
+	// call NotSent, and windows do not grow. Above nine sixteenths whoever holds the
+	// most is closed, with WebSocket close code 4413 and a line in the log: of the
+	// subject, or the address, that does, the connection that does. Go's heap grows to
+	// twice what lives in it: set GOMEMLIMIT to about one and a half times this and
+	// 100 MB. Default 1 GiB.
 	MaxMemory int64
 	// MaxPlainConns bounds the connections of plain JSON-RPC peers, which
 	// need not complete any handshake; more are refused with 503. Default
@@ -67,12 +62,10 @@ type Server struct {
 	// lost and that have not come back yet (Limits.Grace): the number of their
 	// sessions, and the bytes that wait in them, unsent, unacknowledged or not
 	// handled yet, with 8 KiB for each session and for each handler that runs.
-	// The bytes are asked for when a link is lost, and once a second. Beyond
-	// either those of least worth are given up: whose clients never answered a
-	// WELCOME, then idle ones, then those of nobody who is known, then those that
-	// have been without a link for the longest; and before all others those of a
-	// subject, or an address, that has more than half. Their clients find new ones,
-	// and are told what is lost. Default 10,000 and 256 MiB.
+	// Beyond either those of least worth are given up: begun and not used, idle,
+	// anonymous, longest away, and before all others those of a subject, or an address,
+	// that has more than half. Their clients find new ones, and are told what is lost.
+	// Default 10,000 and 256 MiB.
 	MaxKept      int
 	MaxKeptBytes int64
 	// BeginRate is how many sessions a second one subject may begin, or one
@@ -327,7 +320,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // 401, and is not counted. No handler begins for it after Revoke has returned, whatever
 // its peer has sent. A dialled client comes back once with fresh
 // credentials: it is that function that has to refuse them, from before Revoke is
-// called.
+// called. Other servers need a call of their own. "" are those without a subject.
 func (s *Server) Revoke(subject string) int {
 	if s.Check() != nil {
 		return 0

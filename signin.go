@@ -60,8 +60,9 @@ type Identity struct {
 	// Subject names the principal: a user, a device, a service. A session's
 	// token is bound to it.
 	Subject string
-	// Expires is when the credentials end; the connection is closed then, and
-	// a dialled one comes back with fresh ones. Zero is never.
+	// Expires is when the credentials end, if the client has not refreshed them: the
+	// connection is closed then, calls in flight fail, and a dialled one comes back
+	// with fresh credentials and a new session. Zero is never.
 	Expires time.Time
 	// Context is what every handler's context derives from. When it ends the
 	// connection is closed. Derive it from the context given to the function,
@@ -70,7 +71,7 @@ type Identity struct {
 }
 
 // Verifier is what Server.SignIn takes, made by SignIn.Verify. Its zero value
-// lets everybody in.
+// lets everybody in, as nobody.
 type Verifier struct {
 	types carried
 	run   func(ctx context.Context, r *http.Request, creds []byte, codec Codec) (Identity, []byte, error)
@@ -87,11 +88,15 @@ type Verifier struct {
 // not nil. To read them without a look is safe: a panic in fn, as of a nil
 // dereference, is logged, and refuses the peer as Unauthenticated.
 //
-// An error refuses the peer: Unavailable, ResourceExhausted and
-// DeadlineExceeded ask it to try again later, all others keep it away. Its
-// code, message and data reach the peer if it is an *Error or a Code; any other is
+// An error refuses the peer: Unavailable, ResourceExhausted and DeadlineExceeded, also
+// a context's, ask it to try again later. All others, plain ones too, keep it away:
+// its connection is closed for good. So return Unavailable when you could not find out.
+// Its code, message and data reach the peer if it is an *Error or a Code; any other is
 // logged and reaches it as Unauthenticated with a fixed text. Credentials that
 // cannot be decoded, or are larger than MaxSize, are refused as InvalidArgument.
+//
+// ctx has the upgrade request's values. While fn runs it ends with
+// Limits.HandshakeTimeout, and with the peer; afterwards with the connection.
 func (s SignIn[Creds, Reply]) Verify(fn func(ctx context.Context, r *http.Request, creds *Creds) (Identity, Reply, error)) Verifier {
 	if fn == nil {
 		panic("typedrpc: SignIn.Verify: the function is nil")
@@ -124,8 +129,8 @@ type Presenter struct {
 // Present makes a client's side of the sign-in: fn is called before every
 // handshake, and on a live connection before the credentials expire, so that it can
 // refresh what has expired. It may be called while another call is under way. Its
-// error fails the attempt, as Unauthenticated unless it is an *Error or a Code, and so
-// does its panic. ctx ends with the handshake's time and with
+// error fails the attempt, which may be made again later, as Unauthenticated unless it
+// is an *Error or a Code; and so does its panic. ctx ends with the handshake's time and with
 // the connection; Close waits for fn, so it must heed ctx, and must not close the
 // connection itself. Present panics if fn is nil.
 func (s SignIn[Creds, Reply]) Present(fn func(ctx context.Context) (Creds, error)) Presenter {

@@ -118,7 +118,7 @@ func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req)
 // result makes a call of its own, which begins with the loop. Leaving the loop,
 // by break, return or panic, ends the call: the handler's context ends, and
 // what was on its way is dropped. An error is the last pair, after all items
-// that came before it, and an *Error; a gap alone may have others behind it:
+// that came before it, and an *Error; only a Gap may have others behind it:
 //
 //	for item, err := range typedrpc.Receive(ctx, conn, Prices, req) {
 //		if err != nil {
@@ -131,8 +131,8 @@ func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req)
 // loop is busy, items wait, up to the stream's window; then the handler waits.
 //
 // A stream belongs to one session: when that is lost, or the peer shuts down, the
-// loop ends with an error that is a Gap, and one that goes on then with a second,
-// Unavailable, that is none. One that has not left yet waits for the next session
+// loop ends with an error that is a Gap. (One that goes on all the same gets a last
+// error, Unavailable, which is no Gap.) One that has not left yet waits for the next session
 // as a call does. Streams are not retried.
 //
 // A stream that is Restartable is opened again instead. The loop gets the gap as
@@ -154,7 +154,7 @@ func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req)
 //
 // Nothing is opened again for a caller that is FailFast, or on a connection that
 // does not come back by itself, as those that a server accepted: then a loop that
-// goes on at the gap is given one more error, Unavailable, that is none.
+// goes on at the gap gets that last error.
 func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, Item], req Req) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		var none Item
@@ -203,7 +203,8 @@ func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, I
 // items ends the call with that error, which SendAll returns as an *Error that wraps
 // it; the handler sees that the caller left.
 // When the handler answers early, SendAll stops pulling items and returns its
-// answer. See Items for a sequence that cannot fail.
+// answer. items runs on the caller's goroutine, and SendAll does not return while it
+// waits for something else. See Items for a sequence that cannot fail.
 func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[Req, Item, Resp], req Req, items iter.Seq2[Item, error]) (Resp, error) {
 	var resp, none Resp
 	begun := false
@@ -232,7 +233,7 @@ func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[
 	return resp, nil
 }
 
-// Items makes a sequence that cannot fail one for SendAll.
+// Items turns a sequence that cannot fail into one that SendAll takes.
 func Items[T any](seq iter.Seq[T]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for v := range seq {
@@ -283,7 +284,7 @@ func (s *Stream[Out, In]) Recv() (In, error) {
 }
 
 // All ranges over the items that come until the end, with Recv's errors but
-// io.EOF as the last pair. Leaving the loop leaves the stream as it is.
+// io.EOF as the last pair. Leaving the loop leaves the stream as it is: Cancel ends it.
 func (s *Stream[Out, In]) All() iter.Seq2[In, error] {
 	return func(yield func(In, error) bool) {
 		for {

@@ -30,14 +30,16 @@ type Caller interface {
 type CallOptions struct {
 	// Metadata travels with the request.
 	Metadata Metadata
-	// ReplyMetadata receives the metadata that came back, also with an error. Calls
-	// that run at the same time need a ReplyMetadata each.
+	// ReplyMetadata receives the metadata that came back, also with an error: before
+	// Call returns, before a future's Done is closed, and before a stream's last pair
+	// or error. Calls that run at the same time need a ReplyMetadata each.
 	ReplyMetadata *Metadata
 	// FailFast makes the call fail with Unavailable, NotSent, when there is no link at
 	// the moment, and keeps it from being sent again when its session is lost.
 	// WaitForLink takes it back, where the connection or a Caller before says so: the
 	// call waits for a link as long as its context allows. One that has waited for ten
-	// seconds, and has no deadline, is logged. Both at once are refused.
+	// seconds, and has no deadline, is logged. Calls with both fail with
+	// InvalidArgument.
 	FailFast    bool
 	WaitForLink bool
 	// Retry goes before the method's and the connection's policy.
@@ -45,7 +47,8 @@ type CallOptions struct {
 	// Interceptors wrap the call inside those of the connection.
 	Interceptors []Interceptor
 	// Key is the idempotency key of a Keyed method's call, for a program that
-	// repeats the call itself. Without one each call has its own.
+	// repeats the call itself. Without one each call has its own. Another method's
+	// call with one fails with InvalidArgument.
 	Key Key
 
 	fault *Error // what is wrong with the options: the call's error
@@ -156,7 +159,8 @@ func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error 
 // each codec and dialect. A connection that is behind delays nobody: the
 // others are served first, then Broadcast waits for it, with ctx. For one that has
 // lost its link the notification waits, as Notify's does. It returns the errors of the
-// connections that could not be served, joined, each an *Error. Callers made by With
+// connections that could not be served, joined, each an *Error that does not tell of
+// which. Callers made by With
 // bring their metadata and interceptors:
 //
 //	func(yield func(typedrpc.Caller) bool) {

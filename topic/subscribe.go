@@ -18,9 +18,9 @@ type Event[T any] struct {
 	Value T
 	// Missed is how many messages were lost to this subscriber before this
 	// one: it was too slow for them, see DropOldest, or could not be given
-	// them, because they were larger than it takes. -1: an unknown number,
-	// none perhaps, because the broker lost its connection, or the subscription
-	// of a Restartable topic its session.
+	// them, because they were larger than it takes. Test for != 0: -1 is an unknown
+	// number, none perhaps, because the broker lost its connection, or the
+	// subscription of a Restartable topic its session.
 	Missed int
 	// History says that the message was published before the subscription.
 	History bool
@@ -38,7 +38,8 @@ func missed(dropped uint64) int {
 // over the result is a subscription of its own. All that is said of typedrpc.Receive
 // holds here too: leaving the loop ends the subscription, an error is the last
 // pair, and a loop whose session is lost ends with a Gap. To go on then,
-// subscribe again; a topic with History repeats what it has.
+// subscribe again; a topic with History repeats what it has. As long as it lasts a
+// subscription has one of the places of Limits.MaxCalls.
 //
 // A topic that is Restartable does so by itself. The loop gets the gap as a pair
 // of no event and an error, at once, and may go on. The first event after it has

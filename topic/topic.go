@@ -122,7 +122,7 @@ type topicTrait = seam.RequestTrait
 // Disconnect, DropOldest, DropNewest and LatestOnly are policies: traits that say what
 // becomes of a subscriber that receives more slowly than others publish, one whose
 // stream's window (64 KiB at first) is spent, and for whom more messages are queued
-// than MaxQueued allows. It never delays or harms other subscribers. What is dropped is
+// than MaxQueued allows. None but WaitAtMost delays other subscribers. What is dropped is
 // counted and told with the next message, see Event. A topic has one: Disconnect, if it
 // is given none. WaitAtMost is another.
 const (
@@ -198,7 +198,8 @@ func MaxQueued(bytes int) Trait {
 // History gives a new subscriber the last n messages of its key, or those of the last
 // d, or what both allow, before the live ones, without a gap and without a repetition.
 // 0 is no bound of that kind; one is needed. A Hub keeps what it has heard since the
-// key was first used with it, up to Hub.MaxKeyHistory for each key, in memory.
+// key was first used with it, up to Hub.MaxKeyHistory for each key, in memory; so one
+// that was started later has less.
 func History(n int, d time.Duration) Trait {
 	return trait{func(t *declared) {
 		switch {

@@ -163,11 +163,12 @@ func (r *Reader) Sum() []byte {
 }
 
 // Read implements io.Reader. It returns io.EOF only after everything has come
-// and its checksum was right. A transfer that breaks off, or of which there is
-// less or more than announced or with another checksum, ends with DataLoss, and
-// one that breaks off is an io.ErrUnexpectedEOF too. Every other error is an
-// *typedrpc.Error: the sender's, the stream's, or that of MaxBytes. All data that came
-// before is returned first, unverified.
+// and its checksum was right: what was read before is unverified. When its session is
+// lost the error is a typedrpc.Gap, and the transfer may go on, see
+// ReceiveOptions.Prefix. A transfer that its sender breaks off, or of which there is
+// less or more than announced or with another checksum, ends with DataLoss, and one
+// that is broken off is an io.ErrUnexpectedEOF too. Every other error is a
+// *typedrpc.Error: the sender's, the stream's, or that of MaxBytes.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil

@@ -27,8 +27,10 @@ import (
 // and is safe for concurrent use. Send calls it.
 //
 // Its handlers, which typedrpc.Handle takes, read what the caller sends from r, and call
-// r.Begin first if they have options. They may answer before they have read
-// everything: the caller then sends no more. r is of no use when they have returned.
+// r.Begin first if they have options, such as ReceiveOptions.MaxBytes: without it the
+// size has no bound. They may answer before they have read everything: the caller then
+// sends no more. Only io.EOF says that all came and is right. r is of no use when they
+// have returned.
 type Upload[Req, Resp any] struct {
 	typedrpc.Declared[func(ctx context.Context, req Req, r *Reader) (Resp, error)]
 	stream typedrpc.ClientStream[Req, typedrpc.Bytes, Resp]
