@@ -15,7 +15,7 @@ type attack struct {
 	// goroutines is the most that the server may have while what the attackers
 	// began is there; 0: any number.
 	goroutines int
-	// beside runs in the honest client's process while the attackers are there.
+	// beside runs in the process that measures while the attackers are there.
 	beside func(ctx context.Context, addr string, full bool) error
 	// after runs there when the attackers have done what they can, and hold it.
 	after func(srv *process) error

@@ -95,12 +95,12 @@ func TestAttacks(t *testing.T) {
 
 // TestFaults shows that each bound can fail.
 func TestFaults(t *testing.T) {
-	ok := result{calls: 1, idle: 20 << 20, peak: 30 << 20}
+	ok := result{honest: report{Calls: 1}, idle: 20 << 20, peak: 30 << 20}
 	for name, change := range map[string]func(r *result){
 		"memory":     func(r *result) { r.peak = r.idle + bound(smallBudget) + 1 },
 		"killed":     func(r *result) { r.killed = true },
-		"errors":     func(r *result) { r.fails = append(r.fails, os.ErrClosed) },
-		"silence":    func(r *result) { r.calls = 0 },
+		"errors":     func(r *result) { r.honest.Fails = []string{"failed"} },
+		"silence":    func(r *result) { r.honest.Calls = 0 },
 		"heap":       func(r *result) { r.after.Heap = slackHeap + 1 },
 		"goroutines": func(r *result) { r.after.Now = slackGoroutines + 1 },
 		"ledger":     func(r *result) { r.after.Ledger = 1 },

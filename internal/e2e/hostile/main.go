@@ -6,9 +6,11 @@
 //	/tmp/hostile run -only unread -size small  # those with "unread" in their names
 //	/tmp/hostile list                          # their names, and what they do
 //
-// For each attack there is a fresh server, an honest client in this process that
-// makes a small call every two milliseconds, and the attackers in a third
-// process. When they have done their worst they are killed, and the server has five
+// For each attack there is a fresh server, an honest client that makes a small call
+// every two milliseconds, and the attackers, each in a process of its own. The
+// attackers have the lowest priority, because one machine has all of them: they
+// slow the honest client down by what they make the server do, and not by what
+// they do themselves. When they have done their worst they are killed, and the server has five
 // seconds to be as it was before they came: its heap, its goroutines, its ledger.
 // A server that passes 6 GB is killed, and its row says so.
 //
@@ -39,11 +41,13 @@ func main() {
 
 func command(args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("run, list, or (what run starts) server or attack")
+		return errors.New("run, list, or (what run starts) server, honest or attack")
 	}
 	switch args[0] {
 	case "server":
 		return serverMain(args[1:], os.Stdin, out)
+	case "honest":
+		return honestMain(args[1:], os.Stdin, out)
 	case "attack":
 		return attackMain(args[1:], os.Stdin, out)
 	case "list":
@@ -63,6 +67,7 @@ func runMain(args []string, out io.Writer) error {
 	budget := fs.String("budget", "256MiB", "Server.MaxMemory")
 	only := fs.String("only", "", "attacks whose names have this in them, or one of these with commas between")
 	stacks := fs.Bool("stacks", false, "say where the goroutines are of a server that is not as it was")
+	profiles := fs.String("profiles", "", "a directory for the server's profiles: of the processor during each attack, of the heap at its worst")
 	size := fs.String("size", "full", "small or full")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -77,7 +82,7 @@ func runMain(args []string, out io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	p := program{path: self, budget: n, full: *size == "full", stacks: *stacks}
+	p := program{path: self, budget: n, full: *size == "full", stacks: *stacks, profiles: *profiles}
 	fmt.Fprintln(out, header)
 	failed := 0
 	for _, a := range attacks {

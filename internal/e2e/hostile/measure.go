@@ -4,38 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
 
 // program is what is run, and how.
 type program struct {
-	path   string // of the executable that is server and attackers
-	budget int64
-	full   bool
-	stacks bool // say where the goroutines are of a server that is not as it was
+	path     string // of the executable that is server and attackers
+	budget   int64
+	full     bool
+	profiles string // a directory; "": none are made
+	stacks   bool   // say where the goroutines are of a server that is not as it was
 }
 
 // result is what one attack cost.
 type result struct {
-	attack   attack
-	idle     int64 // resident before
-	peak     int64 // resident at most
-	killed   bool
-	idleP99  time.Duration
-	p50, p99 time.Duration
-	calls    int
-	fails    []error
-	lost     []error
-	cpu      time.Duration
-	base     stats // before anybody came
-	worst    stats // while the attackers hold what they have
-	after    stats // when they have left
-	back     time.Duration
-	notes    []string
-	beside   error // of what the attack has in this process
-	broken   error // the measurement
-	stacks   string
+	attack  attack
+	idle    int64 // resident before
+	peak    int64 // resident at most
+	killed  bool
+	idleP99 time.Duration
+	honest  report
+	cpu     time.Duration
+	base    stats // before anybody came
+	worst   stats // while the attackers hold what they have
+	after   stats // when they have left
+	back    time.Duration
+	notes   []string
+	beside  error // of what the attack has in this process
+	broken  error // the measurement
+	stacks  string
 }
 
 const (
@@ -68,30 +68,39 @@ func (p program) measure(ctx context.Context, a attack) (r result) {
 
 // play is an attack from the honest client's coming to its going.
 func (p program) play(ctx context.Context, a attack, srv *process, addr string, r *result) error {
-	h, err := newHonest(ctx, addr, a.server.auth)
+	h, err := p.honest(ctx, addr, a.server.auth)
 	if err != nil {
 		return err
 	}
 	p.pause(ctx, 20*time.Millisecond, 200*time.Millisecond)
-	h.close() // so that what is made once is there
+	h.end() // so that what is made once is there
 	r.back = -1
 	quiet := stats{Heap: 64 << 20, Now: 4 - slackGoroutines}
 	if r.base, _, err = srv.settled(ctx, quiet, time.Now().Add(time.Second)); err != nil {
 		return err
 	}
-	if h, err = newHonest(ctx, addr, a.server.auth); err != nil {
+	if h, err = p.honest(ctx, addr, a.server.auth); err != nil {
 		return err
 	}
-	p.pause(ctx, 60*time.Millisecond, time.Second)
-	_, r.idleP99 = h.latency()
-	h.forget()
+	defer h.kill()
+	p.pause(ctx, 300*time.Millisecond, time.Second)
+	idle, err := h.report()
+	if err == nil {
+		_, err = h.ask("forget")
+	}
+	if err != nil {
+		return err
+	}
+	r.idleP99 = idle.P99
 	r.idle, _ = srv.memory()
 	cpu := srv.cpu()
 	left, err := p.assault(ctx, a, srv, addr, h, r)
 	r.cpu = srv.cpu() - cpu
 	p.pause(ctx, 60*time.Millisecond, time.Second)
-	h.tell(r)
-	h.close()
+	if err == nil {
+		r.honest, err = h.report()
+	}
+	h.end()
 	if err != nil || a.ends {
 		return err
 	}
@@ -106,8 +115,15 @@ func (p program) play(ctx context.Context, a attack, srv *process, addr string, 
 }
 
 // assault runs the attackers, and returns when they were killed.
-func (p program) assault(ctx context.Context, a attack, srv *process, addr string, h *honest, r *result) (left time.Time, err error) {
-	enemy, err := p.start(ctx, "attack", "-name="+a.name, "-addr="+addr, fmt.Sprint("-full=", p.full))
+func (p program) assault(ctx context.Context, a attack, srv *process, addr string, h *process, r *result) (left time.Time, err error) {
+	if p.profiles != "" {
+		end, err := srv.profiled(filepath.Join(p.profiles, a.name))
+		if err != nil {
+			return left, err
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	}
+	enemy, err := p.startLast(ctx, "attack", "-name="+a.name, "-addr="+addr, fmt.Sprint("-full=", p.full))
 	if err != nil {
 		return left, err
 	}
@@ -127,7 +143,9 @@ func (p program) assault(ctx context.Context, a attack, srv *process, addr strin
 	}
 	p.pause(ctx, holdSmall, hold)
 	if a.ends {
-		h.rest() // what a Shutdown cuts off is no error
+		if _, err := h.ask("rest"); err != nil { // what a Shutdown cuts off is no error
+			return left, err
+		}
 	}
 	if a.after != nil {
 		r.beside = errors.Join(r.beside, a.after(srv))
@@ -137,6 +155,16 @@ func (p program) assault(ctx context.Context, a attack, srv *process, addr strin
 	}
 	r.worst, err = srv.stats()
 	return time.Now(), err
+}
+
+// profiled begins a server's profile. end has it written.
+func (x *process) profiled(path string) (end func() error, _ error) {
+	os.Remove(path + ".cpu")
+	ask := func() error {
+		_, err := x.ask("profile " + path)
+		return err
+	}
+	return ask, ask()
 }
 
 func (p program) pause(ctx context.Context, small, full time.Duration) {

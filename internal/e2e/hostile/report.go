@@ -30,10 +30,10 @@ func (r *result) faults(budget int64) (list []string) {
 	if grown := r.peak - r.idle; grown > bound(budget) {
 		add("memory: %s over idle, %s are allowed", megabytes(grown), megabytes(bound(budget)))
 	}
-	if len(r.fails) > 0 {
-		add("honest errors: %d, first: %.150v", len(r.fails), r.fails[0])
+	if len(r.honest.Fails) > 0 {
+		add("honest errors: %d, first: %.150v", len(r.honest.Fails), r.honest.Fails[0])
 	}
-	if r.calls == 0 {
+	if r.honest.Calls == 0 {
 		add("no honest call was answered")
 	}
 	if most := r.attack.goroutines; most > 0 && r.worst.Now > most {
@@ -63,8 +63,8 @@ func (r *result) faults(budget int64) (list []string) {
 // row is the table's row.
 func (r *result) row(budget int64) string {
 	notes := r.notes
-	if n := len(r.lost); n > 0 {
-		notes = append(notes, fmt.Sprintf("the honest link was lost %d times, first: %v", n, r.lost[0]))
+	if n := len(r.honest.Lost); n > 0 {
+		notes = append(notes, fmt.Sprintf("the honest link was lost %d times, first: %v", n, r.honest.Lost[0]))
 	}
 	back := "no"
 	switch {
@@ -79,7 +79,7 @@ func (r *result) row(budget int64) string {
 	}
 	cells := slices.Concat([]string{
 		r.attack.name, megabytes(r.peak), fmt.Sprint(r.worst.Most), fmt.Sprintf("%.1f", r.cpu.Seconds()), megabytes(r.worst.LogBytes),
-		millis(r.p50), fmt.Sprintf("%s (%s)", millis(r.p99), millis(r.idleP99)), fmt.Sprint(len(r.fails)),
+		millis(r.honest.P50), fmt.Sprintf("%s (%s)", millis(r.honest.P99), millis(r.idleP99)), fmt.Sprint(len(r.honest.Fails)),
 	}, after, []string{back, strings.Join(r.faults(budget), "; "), strings.Join(notes, "; ")})
 	for i := range cells {
 		cells[i] = strings.NewReplacer("|", "/", "\n", "; ").Replace(cells[i])

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"runtime/pprof"
 	"strings"
@@ -54,7 +55,9 @@ func (s settings) args(full bool) []string {
 
 // serverMain is the process that is attacked. It prints its address, and answers
 // the lines of its input, one each: "stats"; "shutdown" and a duration, with the
-// milliseconds that it took; "revoke" and a subject; "stacks". It ends with its input.
+// milliseconds that it took; "revoke" and a subject; "stacks"; "profile" and a
+// path, which begins a profile of the processor in path.cpu, and at the next ends
+// it and has one of the heap in path.heap. It ends with its input.
 func serverMain(args []string, in io.Reader, out io.Writer) error {
 	fs := flag.NewFlagSet("server", flag.ContinueOnError)
 	budget := fs.Int64("budget", 256<<20, "Server.MaxMemory")
@@ -103,9 +106,9 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 		case "shutdown":
 			fmt.Fprintln(out, shutdown(srv, rest).Milliseconds())
 		case "stacks":
-			var b bytes.Buffer
-			pprof.Lookup("goroutine").WriteTo(&b, 1)
-			fmt.Fprintln(out, strings.ReplaceAll(b.String(), "\n", "\v"))
+			fmt.Fprintln(out, stacks())
+		case "profile":
+			fmt.Fprintln(out, profile(rest))
 		case "revoke":
 			fmt.Fprintln(out, srv.Revoke(rest))
 		default:
@@ -113,6 +116,30 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return lines.Err()
+}
+
+// stacks says where the goroutines are, in one line.
+func stacks() string {
+	var b bytes.Buffer
+	pprof.Lookup("goroutine").WriteTo(&b, 1)
+	return strings.ReplaceAll(b.String(), "\n", "\v")
+}
+
+// profile returns what went wrong, nil for nothing.
+func profile(path string) error {
+	cpu, err := os.OpenFile(path+".cpu", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err == nil {
+		runtime.MemProfileRate = 64 << 10
+		return pprof.StartCPUProfile(cpu)
+	}
+	pprof.StopCPUProfile()
+	heap, err := os.Create(path + ".heap")
+	if err != nil {
+		return err
+	}
+	defer heap.Close()
+	runtime.GC()
+	return pprof.WriteHeapProfile(heap)
 }
 
 func shutdown(srv *typedrpc.Server, within string) time.Duration {
