@@ -90,7 +90,7 @@ func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
 		b.Release()
 		return nil, refuse(InvalidArgument, "cannot encode the message of %q: %w", s.name, err)
 	}
-	return b, nil
+	return b.Fit(), nil
 }
 
 // invoke is Call without its types.

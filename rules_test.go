@@ -235,38 +235,39 @@ func checkSpec(s ast.Spec, check func(string, ast.Node)) {
 // goStatements are all the goroutines that the library starts, by function, as
 // docs/design.md lists them.
 var goStatements = map[string]int{
-	"internal/link/link.go Wake":               1, // the writer, while there is work
-	"internal/link/link.go Fail":               1, // the goodbye, bounded
-	"internal/link/ws_native.go Ping":          1, // stands in for coder/websocket, which waits for the pong
-	"internal/engine/incoming.go beginLocked":  1, // one for each call being handled …
-	"internal/engine/bought.go unparkLocked":   1, // … that waited for replies to be read
-	"internal/engine/rest.go Wake":             1, // … and one that rested
-	"internal/engine/inbound.go AfterFunc":     1, // as package context does
-	"internal/engine/inbound.go cancel":        1, // as package context does
-	"internal/engine/lane.go laneLocked":       1, // the ordered lane, while there is work
-	"internal/engine/lane.go runLane":          1, // the lane again, when a handler ended its goroutine
-	"typedrpc.go wait":                         1, // a Broadcast's wait for one connection that is behind
-	"future.go intercept":                      1, // a future whose interceptors wait
-	"converse.go open":                         1, // a bidirectional stream whose interceptors wait
-	"request.go forward":                       1, // one direction of a forwarded stream
-	"internal/client/client.go Run":            1, // the supervisor of a dialled connection, which also reads
-	"internal/client/state.go changeLocked":    1, // OnState, while there is something to tell
-	"internal/server/link.go Start":            1, // an accepted link's reader
-	"internal/server/link.go Hello":            1, // authentication, which waits
-	"internal/server/auth.go authenticateLink": 1, // its end when the client leaves
-	"internal/server/link.go accept":           1, // OnConnect
-	"internal/server/renew.go Auth":            1, // authentication on a live link
-	"internal/server/accepted.go Over":         1, // the end of a connection that has no link
-	"internal/session/kept.go endLocked":       1, // the same, for lack of time or room
-	"internal/flow/ledger.go relieveLocked":    1, // ends whoever holds the most
-	"internal/flow/ledger.go lookLocked":       1, // asks the collector
-	"internal/hub/announcer.go announceLocked": 1, // what a hub announces, while there is something
-	"internal/server/server.go Shutdown":       1, // one for each connection being drained
-	"typedrpctest/context.go Context":          1, // none: it is a future
-	"typedrpctest/network.go Serve":            1, // a host's http.Server
-	"typedrpctest/proxy.go NewProxy":           1, // a proxy's listener
-	"typedrpctest/proxy.go accept":             1, // a connection through it …
-	"typedrpctest/proxy.go forward":            2, // … and, at either end, what it carries each way
+	"internal/link/link.go Wake":                 1, // the writer, while there is work
+	"internal/link/link.go Fail":                 1, // the goodbye, bounded
+	"internal/link/ws_native.go Ping":            1, // stands in for coder/websocket, which waits for the pong
+	"internal/engine/incoming.go beginLocked":    1, // one for each call being handled …
+	"internal/engine/bought.go unparkSomeLocked": 1, // … that waited for replies to be read …
+	"internal/engine/bought.go unparkLocked":     1, // … and what begins many of those in turns
+	"internal/engine/rest.go Wake":               1, // … and one that rested
+	"internal/engine/inbound.go AfterFunc":       1, // as package context does
+	"internal/engine/inbound.go cancel":          1, // as package context does
+	"internal/engine/lane.go laneLocked":         1, // the ordered lane, while there is work
+	"internal/engine/lane.go runLane":            1, // the lane again, when a handler ended its goroutine
+	"typedrpc.go wait":                           1, // a Broadcast's wait for one connection that is behind
+	"future.go intercept":                        1, // a future whose interceptors wait
+	"converse.go open":                           1, // a bidirectional stream whose interceptors wait
+	"request.go forward":                         1, // one direction of a forwarded stream
+	"internal/client/client.go Run":              1, // the supervisor of a dialled connection, which also reads
+	"internal/client/state.go changeLocked":      1, // OnState, while there is something to tell
+	"internal/server/link.go Start":              1, // an accepted link's reader
+	"internal/server/link.go Hello":              1, // authentication, which waits
+	"internal/server/auth.go authenticateLink":   1, // its end when the client leaves
+	"internal/server/link.go accept":             1, // OnConnect
+	"internal/server/renew.go Auth":              1, // authentication on a live link
+	"internal/server/accepted.go Over":           1, // the end of a connection that has no link
+	"internal/session/kept.go endLocked":         1, // the same, for lack of time or room
+	"internal/flow/ledger.go relieveLocked":      1, // ends whoever holds the most
+	"internal/flow/ledger.go lookLocked":         1, // asks the collector
+	"internal/hub/announcer.go announceLocked":   1, // what a hub announces, while there is something
+	"internal/server/server.go Shutdown":         1, // one for each connection being drained
+	"typedrpctest/context.go Context":            1, // none: it is a future
+	"typedrpctest/network.go Serve":              1, // a host's http.Server
+	"typedrpctest/proxy.go NewProxy":             1, // a proxy's listener
+	"typedrpctest/proxy.go accept":               1, // a connection through it …
+	"typedrpctest/proxy.go forward":              2, // … and, at either end, what it carries each way
 }
 
 func TestRules_goroutines(t *testing.T) {

@@ -18,7 +18,7 @@ const maxKept = 128 << 10
 type Buf struct {
 	B     []byte
 	refs  atomic.Int32
-	class int8 // of sized, from 1; 0: of pool
+	class int8 // of sized, from 1; 0: of pool; -1: of none
 }
 
 // pool has buffers that messages of unknown size are written into and that are
@@ -26,13 +26,24 @@ type Buf struct {
 var pool = sync.Pool{New: func() any { return &Buf{B: make([]byte, 0, 512)} }}
 
 // sized has buffers for messages of known size, which may wait for long: what
-// waits takes at most twice its bytes. Class n has 1<<(n+smallest-1) bytes.
-var sized [largest - smallest + 1]sync.Pool
+// waits takes at most a quarter more than its bytes.
+var sized [classes]sync.Pool
 
 const (
-	smallest = 6  // 64 bytes
-	largest  = 17 // maxKept
+	smallest = 6  // 64 bytes, and four classes for each doubling of that …
+	largest  = 17 // … up to maxKept
+	classes  = (largest-smallest)*4 + 1
 )
+
+// classOf is the class that n bytes fit into, and what that has room for.
+func classOf(n int) (class, room int) {
+	if n <= 1<<smallest {
+		return 0, 1 << smallest
+	}
+	k := bits.Len(uint(n-1)) - 1 // n is more than 1<<k, and at most twice that
+	quarters := (n - 1<<k + 1<<(k-2) - 1) >> (k - 2)
+	return (k-smallest)*4 + quarters, 1<<k + quarters<<(k-2)
+}
 
 // Get returns an empty buffer that the caller owns: one reference.
 func Get() *Buf {
@@ -47,36 +58,83 @@ func Room(n int) int {
 	if n > maxKept {
 		return n
 	}
-	return 1 << max(bits.Len(uint(max(n, 1)-1)), smallest)
+	_, room := classOf(n)
+	return room
 }
 
 // Sized is Get for n bytes that may be kept: filling in as many does not move
 // them.
 func Sized(n int) *Buf {
-	class := max(bits.Len(uint(max(n, 1)-1)), smallest)
-	if class > largest {
+	if n > maxKept {
 		b := &Buf{B: make([]byte, 0, n), class: -1}
 		b.refs.Store(1)
 		return b
 	}
-	b, _ := sized[class-smallest].Get().(*Buf)
+	class, room := classOf(n)
+	b, _ := sized[class].Get().(*Buf)
 	if b == nil {
-		b = &Buf{B: make([]byte, 0, 1<<class), class: int8(class - smallest + 1)}
+		b = &Buf{B: make([]byte, 0, room), class: int8(class + 1)}
 	}
 	b.B = b.B[:0]
 	b.refs.Store(1)
 	return b
 }
 
+// record is what a buffer takes beside its bytes.
+const record = 48
+
 // SizeOf is what a buffer for n bytes takes.
-func SizeOf(n int) int {
-	const record = 48
-	class := max(bits.Len(uint(max(n, 1)-1)), smallest)
-	if class > largest {
-		return n + record
+func SizeOf(n int) int { return Room(n) + record }
+
+// Size is what the buffer takes; 0 for nil.
+func (b *Buf) Size() int {
+	if b == nil {
+		return 0
 	}
-	return 1<<class + record
+	return cap(b.B) + record
 }
+
+// roomy reports that b has room for far more than it holds.
+func (b *Buf) roomy() bool {
+	const spare = 512
+	return b != nil && cap(b.B) > len(b.B)/4*5+spare
+}
+
+// Fit returns a buffer for bytes that wait: b, or a smaller one instead of it.
+func (b *Buf) Fit() *Buf {
+	if !b.roomy() {
+		return b
+	}
+	defer b.Release()
+	return Copy(b.B)
+}
+
+// Keep is Retain for bytes that wait: it may return a smaller buffer.
+func (b *Buf) Keep() *Buf {
+	if b.roomy() {
+		return Copy(b.B)
+	}
+	return b.Retain()
+}
+
+// Claim returns b with a reference for p alone, which is a part of it: b's bytes
+// are p from then on. It returns nil where a copy of p takes less: b has much
+// else, or can be used again.
+func (b *Buf) Claim(p []byte) *Buf {
+	if b == nil || cap(b.B) <= maxKept || len(p) < cap(b.B)/4*3 || b.refs.Load() != 1 {
+		return nil
+	}
+	for i := range min(len(b.B)-len(p)+1, farthest) {
+		if &b.B[i] == &p[0] {
+			b.B = b.B[i : i+len(p)]
+			return b.Retain()
+		}
+	}
+	return nil
+}
+
+// farthest is how much of a message is looked at for where a payload begins.
+const farthest = 64 << 10
 
 // Copy returns a buffer holding a copy of p: one reference.
 func Copy(p []byte) *Buf {
@@ -99,8 +157,10 @@ func (b *Buf) Release() {
 	}
 	switch n := b.refs.Add(-1); {
 	case n > 0:
-	case n == 0 && b.class > 0 && cap(b.B) == 1<<(int(b.class)+smallest-1):
-		sized[b.class-1].Put(b)
+	case n == 0 && b.class > 0:
+		if class, room := classOf(cap(b.B)); class == int(b.class-1) && room == cap(b.B) { // it has not grown
+			sized[class].Put(b)
+		}
 	case n == 0 && b.class == 0 && cap(b.B) <= maxKept:
 		pool.Put(b)
 	case n < 0:

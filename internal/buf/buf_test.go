@@ -1,6 +1,7 @@
 package buf
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/matryer/is"
@@ -81,4 +82,80 @@ func TestBuf_nil(t *testing.T) {
 	b.Release()
 	is.Equal(b.Len(), 0)
 	is.True(b.Bytes() == nil)
+}
+
+func TestSized_takesLittleMoreThanItsBytes(t *testing.T) {
+	is := is.New(t)
+	last := 0
+	for n := range maxKept + 3000 {
+		b := Sized(n)
+		is.True(cap(b.B) >= n)
+		is.True(cap(b.B) <= max(n+n/4+1, 64)) // a quarter more at most
+		is.Equal(Room(n), cap(b.B))
+		is.Equal(SizeOf(n), b.Size())
+		is.True(cap(b.B) >= last) // classes rise
+		last = cap(b.B)
+		b.Release()
+	}
+}
+
+func TestSized_aBufferThatHasGrownIsOfNoClass(t *testing.T) {
+	is := is.New(t)
+	for range 100 {
+		b := Sized(100)
+		b.B = append(b.B, make([]byte, 5000)...)
+		b.Release()
+		b = Sized(100)
+		is.Equal(cap(b.B), Room(100))
+		b.Release()
+	}
+}
+
+func TestFit_leavesNoRoom(t *testing.T) {
+	is := is.New(t)
+	roomy := func() *Buf { return &Buf{B: append(make([]byte, 0, maxKept), "little"...), class: -1} }
+	own := func(b *Buf) *Buf { b.refs.Store(1); return b }
+
+	b := own(roomy()).Fit()
+	is.Equal(string(b.B), "little")
+	is.True(cap(b.B) < 1000)
+	b.Release()
+
+	b = own(roomy())
+	kept := b.Keep()
+	is.Equal(string(kept.B), "little")
+	is.True(cap(kept.B) < 1000)
+	is.Equal(b.refs.Load(), int32(1)) // its owner's
+	kept.Release()
+	b.Release()
+
+	full := Copy(make([]byte, 5000))
+	is.Equal(full.Fit(), full)
+	is.Equal(full.Keep(), full)
+	is.Equal(full.refs.Load(), int32(2))
+	is.Equal((*Buf)(nil).Fit(), nil)
+}
+
+func TestClaim_takesAMessageOver(t *testing.T) {
+	is := is.New(t)
+	message := func(head, n int) (b *Buf, p []byte) {
+		b = Sized(head + n)
+		b.B = append(b.B, make([]byte, head)...)
+		b.B = append(b.B, bytes.Repeat([]byte("x"), n)...)
+		return b, b.B[head:]
+	}
+	b, p := message(100, 2*maxKept)
+	is.Equal(b.Claim(p[:len(p):len(p)]), b)
+	is.Equal(len(b.B), 2*maxKept)
+	is.True(&b.B[0] == &p[0])
+	is.Equal(b.Claim(p), nil) // others have it
+
+	b, p = message(100, maxKept/2)
+	is.Equal(b.Claim(p), nil) // it can be used again
+	b.Release()
+	b, p = message(2*maxKept, 2*maxKept)
+	is.Equal(b.Claim(p), nil) // half of it is something else
+	b, _ = message(0, 2*maxKept)
+	is.Equal(b.Claim(make([]byte, 2*maxKept)), nil) // not a part of it
+	is.Equal((*Buf)(nil).Claim(p), nil)
 }

@@ -160,10 +160,37 @@ func (c *Conn) soldLocked(in *Inbound, n int) {
 	c.bought.sizes.note(in.Record.Decl(), n)
 }
 
-// unparkLocked begins the calls that there is room for by now, in their order.
+// unparkLocked begins the calls that there is room for by now, in their order:
+// beyond a crowd one at a time.
 func (c *Conn) unparkLocked() {
+	more := c.unparkSomeLocked(func() bool { return c.running-c.atRest <= crowd })
+	if more && !c.unparks {
+		c.unparks = true
+		go c.unparkInTurns()
+	}
+}
+
+// unparkInTurns begins calls that there is room for while others have their turns,
+// until there are none.
+func (c *Conn) unparkInTurns() {
+	for {
+		runtime.Gosched()
+		c.mu.Lock()
+		n := 0
+		c.unparks = c.unparkSomeLocked(func() bool { n++; return n == 1 })
+		more := c.unparks
+		c.unlockAndWake()
+		if !more {
+			return
+		}
+	}
+}
+
+// unparkSomeLocked begins calls for as long as may says so. It reports whether
+// there is room for more.
+func (c *Conn) unparkSomeLocked(may func() bool) (more bool) {
 	if len(c.parked) == 0 {
-		return
+		return false
 	}
 	n := 0
 	for _, in := range c.parked {
@@ -172,6 +199,9 @@ func (c *Conn) unparkLocked() {
 			if stuck = c.stuckLocked(in); !stuck {
 				break
 			}
+		}
+		if more = !may(); more {
+			break
 		}
 		n++
 		if stuck && c.bought.sizes.find(in.Record.Decl()) != nil {
@@ -183,9 +213,10 @@ func (c *Conn) unparkLocked() {
 	}
 	if c.parked = c.parked[n:]; len(c.parked) == 0 {
 		c.parked = nil
-		return
+		return false
 	}
 	c.ageLocked()
+	return more
 }
 
 // ageLocked sees that a turn ends while somebody waits for it.

@@ -38,7 +38,7 @@ type Call struct {
 
 	id       uint64 // while in pending
 	deadline time.Time
-	nested   bool          // made by a handler of the same connection
+	within   *Inbound      // the handler of the same connection that makes it; nil: none does
 	lost     bool          // an earlier attempt may have run
 	claimed  bool          // the latest attempt counts among its key's uses
 	order    uint64        // the id of an attempt that was not run: its place in line
@@ -145,10 +145,10 @@ func (cl *Call) launch(n int) {
 // aim prepares the CALL for a connection.
 func (cl *Call) aim(conn *Conn) {
 	cl.Conn = conn
-	cl.nested = false
+	cl.within = nil
 	cl.content.frame.Flags &= wire.NoItems
 	if in := From(cl.Ctx); in != nil && in.conn == conn {
-		cl.nested = true
+		cl.within = in
 		if in.ordered {
 			cl.content.frame.Flags |= wire.Lane
 		}

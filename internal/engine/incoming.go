@@ -22,6 +22,7 @@ type incoming struct {
 	inbound  map[uint64]*Inbound
 	inBytes  int        // of their payloads
 	parked   []*Inbound // of them, those that wait for room for their replies
+	unparks  bool       // a goroutine begins some of them
 	running  int        // handlers, whatever became of their calls …
 	atRest   int        // … and those of them that have no goroutine
 	bought   purchases  // room for what those will answer
@@ -86,7 +87,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 		return err
 	}
 	in.cost = int32(len(f.Payload) + flow.MetaSize(f.Meta)) // a frame is bounded
-	in.held = int32(buf.SizeOf(len(f.Payload)) + flow.MetaCost(f.Meta) + handlerOverhead)
+	in.held = int32(sizeOf(body, f.Payload) + flow.MetaCost(f.Meta) + handlerOverhead)
 	if in.Kind.Streams() {
 		in.held += streamOverhead
 	}
@@ -118,17 +119,36 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 		body = buf.Copy(f.Payload)
 	}
 	c.beginLocked(in, body)
+	crowded := c.crowdedLocked(in)
 	c.unlockAndWake()
-	in.giveWay()
+	giveWay(crowded)
 	return nil
 }
 
-// giveWay lets a stream's handler that was begun come to its rest, if it does:
-// those of a thousand that come at once then need few goroutines.
-func (in *Inbound) giveWay() {
-	if in.Kind.Streams() {
+// crowd is how many handlers of a connection may begin before others have their
+// turns: who asks for a thousand at once has no more of the processors than who
+// asks for one.
+const crowd = 32
+
+// crowdedLocked reports whether the reader, which has begun the handler of in, is
+// to give way. A stream's may come to its rest then: those of a thousand that come
+// at once need few goroutines.
+func (c *Conn) crowdedLocked(in *Inbound) bool {
+	return in.Kind.Streams() || c.running-c.atRest > crowd
+}
+
+func giveWay(crowded bool) {
+	if crowded {
 		runtime.Gosched()
 	}
+}
+
+// sizeOf is what a payload takes: body, or nil, and then a copy.
+func sizeOf(body *buf.Buf, payload []byte) int {
+	if body != nil {
+		return body.Size()
+	}
+	return buf.SizeOf(len(payload))
 }
 
 // attachLocked gives an admitted call its stream.
@@ -201,8 +221,18 @@ func (in *Inbound) detachLocked() {
 func (c *Conn) startLocked(in *Inbound) {
 	in.begun = true
 	c.running++
+	c.decodesLocked(in)
 	c.account.Serve(int(in.held))
 	c.buyLocked(in)
+}
+
+// decodesLocked counts what a handler has of its request beside the bytes, which
+// is as much again. What is small is in the handler's overhead.
+func (c *Conn) decodesLocked(in *Inbound) {
+	if n := in.body.Len(); n > handlerOverhead/2 && in.Record.Decl() != nil {
+		in.held += int32(n)
+		c.account.Force(n)
+	}
 }
 
 // returnedLocked notes that it has returned, and gives back what it held, but for

@@ -74,7 +74,6 @@ func (c *Conn) runLane(l *lane) {
 			c.startLocked(in)
 		} else {
 			c.running++ // its record is made without the lock
-			c.account.Serve(int(w.held))
 		}
 		c.mu.Unlock()
 		if in != nil {
@@ -161,7 +160,12 @@ func (c *Conn) notified(f *wire.Frame, body *buf.Buf) error {
 	default:
 		w.payload, w.whole = Item{buf: buf.Copy(f.Payload), n: uint32(len(f.Payload))}, true
 	}
-	w.held = int32(len(w.payload.bytes()) + len(f.Method) + flow.MetaCost(f.Meta) + waiterOverhead)
+	w.held = int32(len(f.Method) + flow.MetaCost(f.Meta) + waiterOverhead)
+	if w.whole {
+		w.held += int32(w.payload.buf.Size())
+	} else {
+		w.held += int32(len(w.payload.bytes()))
+	}
 	if !c.account.Has(int(w.held)) { // nobody is told of a notification that is not taken
 		w.payload.Release()
 		return &link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and the notifications of this connection pass its share of it"}
@@ -179,7 +183,7 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 	in, nobody := c.owner.Find(w.name, KindNotification, w.meta)
 	in.conn, in.Kind, in.ordered = c, KindNotification, true
 	in.cost, in.held = w.cost, w.held
-	defer c.notificationDone(l, in) // also when a handler ends the goroutine
+	defer c.notificationDone(l, in, int(w.held)) // also when a handler ends the goroutine
 	c.mu.Lock()
 	live := c.lane == l && !c.closing && !c.Ended()
 	if live {
@@ -192,6 +196,10 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 		in.body = buf.Copy(w.payload.bytes())
 		w.payload.Release()
 	}
+	if live && !w.dropped && nobody == nil {
+		c.decodesLocked(in)
+	}
+	c.account.Serve(int(in.held))
 	c.mu.Unlock()
 	switch {
 	case !live:
@@ -202,12 +210,13 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 	}
 }
 
-// notificationDone gives back a notification's part of the window.
-func (c *Conn) notificationDone(l *lane, in *Inbound) {
+// notificationDone gives back a notification's part of the window. held is what
+// was counted while it waited.
+func (c *Conn) notificationDone(l *lane, in *Inbound, held int) {
 	in.cancel(canceled)
 	in.body.Release()
 	c.mu.Lock()
-	l.held -= int(in.held)
+	l.held -= held
 	c.returnedLocked(in, 0)
 	l.current = nil
 	if c.lane != l {

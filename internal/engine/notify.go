@@ -53,7 +53,7 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 	}
 	c.notify.Used += cost
 	c.hold(cost)
-	it := new(parcel).pack(wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta}, body.Retain(), cost)
+	it := new(parcel).pack(wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta}, body.Keep(), cost)
 	it.ordered = true
 	c.queue.push(it)
 	c.unlockAndWake()

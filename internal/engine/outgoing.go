@@ -87,8 +87,14 @@ const callOverhead = 1 << 10
 
 // start queues the call for its next attempt. It never waits.
 func (c *Conn) start(cl *Call) *status.Error {
+	// Handlers call back as often as their callers make them. Where they may not
+	// they do not wait for each other to be told so.
+	counted := cl.item.cost + callOverhead
+	if cl.within != nil && !c.account.Has(counted) {
+		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
+	}
 	c.mu.Lock()
-	if err := c.unsentLocked(KindCall, cl.FailFast, cl.nested); err != nil {
+	if err := c.unsentLocked(KindCall, cl.FailFast, cl.within != nil); err != nil {
 		c.mu.Unlock()
 		return err
 	}
@@ -96,15 +102,9 @@ func (c *Conn) start(cl *Call) *status.Error {
 		c.mu.Unlock()
 		return err
 	}
-	// Handlers call back as often as their callers make them.
-	counted := cl.item.cost + callOverhead
-	if cl.nested && !c.account.Has(counted) {
-		c.mu.Unlock()
-		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
-	}
 	if c.waiting.len == 0 && c.placeLocked(&cl.item) {
 		c.queue.push(&cl.item)
-	} else if cl.nested {
+	} else if cl.within != nil {
 		n, b := c.peer.limits.Calls, c.peer.limits.Budget
 		c.mu.Unlock()
 		return status.Errorf(status.ResourceExhausted, "the peer takes %d calls and %d bytes of requests at once and all are in use; a handler of the same connection must not wait for its turn", n, b)

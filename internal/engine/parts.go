@@ -96,10 +96,10 @@ func (c *Conn) assemble(f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err er
 // more than is taken, it leaves the parts.
 func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err error) {
 	var e *status.Error
-	if !a.over {
-		e = c.growPartLocked(a, f.Payload)
-	}
 	last := f.Flags&wire.More == 0
+	if !a.over {
+		e = c.growPartLocked(a, f.Payload, last)
+	}
 	if e != nil {
 		c.endPartLocked(key, a)
 		a.over = true
@@ -110,6 +110,10 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 		switch {
 		case !a.over:
 			body = a.body
+			if a.in != nil {
+				a.in.held += int32(a.spare) // the call keeps it
+				a.spare = 0
+			}
 			c.unlendPartLocked(a)
 		case a.late:
 			e = status.Errorf(status.ResourceExhausted, "it came too slowly")
@@ -119,8 +123,9 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 	}
 	if a.in != nil && body != nil {
 		c.beginLocked(a.in, body)
+		crowded := c.crowdedLocked(a.in)
 		c.unlockAndWake()
-		a.in.giveWay()
+		giveWay(crowded)
 		return nil, nil, nil
 	}
 	c.mu.Unlock()
@@ -130,6 +135,7 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 	case body == nil:
 		return nil, nil, nil
 	}
+	body = body.Fit()
 	a.frame.Payload = body.B
 	return &a.frame, body, nil
 }
@@ -155,16 +161,19 @@ func (c *Conn) requestOf(in *Inbound, f *wire.Frame) *assembly {
 	return a
 }
 
-// widenLocked makes room for n bytes more, and reports whether the account pays
-// for it.
-func (c *Conn) widenLocked(a *assembly, n int) bool {
+// widenLocked makes room for n bytes more, and for others unless they are the
+// last. It reports whether the account pays for it.
+func (c *Conn) widenLocked(a *assembly, n int, last bool) bool {
 	had, need := cap(a.body.B), a.body.Len()+n
 	if need <= had {
 		return true
 	}
 	size := 2 * had
-	if had >= 4*fragment {
-		size = had / 2 * 3 // what is whole keeps its buffer
+	switch {
+	case last:
+		size = need
+	case had >= 4*fragment:
+		size = had / 2 * 3 // what is whole may keep its buffer
 	}
 	size = buf.Room(max(need, min(size, c.config.Limits.MaxMessage)))
 	if !c.account.Take(size - had) {
@@ -204,7 +213,7 @@ func (c *Conn) strayLocked(f *wire.Frame) error {
 }
 
 // growPartLocked adds a part, or says which limit it would pass.
-func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
+func (c *Conn) growPartLocked(a *assembly, part []byte, last bool) *status.Error {
 	limits := &c.config.Limits
 	held, most := c.unread, c.mostUnread()
 	if a.in != nil {
@@ -215,7 +224,7 @@ func (c *Conn) growPartLocked(a *assembly, part []byte) *status.Error {
 		return status.Errorf(status.ResourceExhausted, "the message has more than the %d bytes that are taken", limits.MaxMessage)
 	case held > 0 && held+len(part) > most:
 		return status.Errorf(status.ResourceExhausted, "%d bytes have not been received, no more are taken", held)
-	case !c.widenLocked(a, len(part)):
+	case !c.widenLocked(a, len(part), last):
 		return status.Busy("a message")
 	}
 	a.body.B = append(a.body.B, part...)

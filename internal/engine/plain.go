@@ -18,7 +18,7 @@ type arrayReply struct {
 // receiveArray takes an array: its calls run concurrently, and when the last
 // has ended one array goes back, or nothing if nothing asked for an answer
 // (JSON-RPC 2.0 section 6).
-func (c *Conn) receiveArray(fs []wire.Frame) error {
+func (c *Conn) receiveArray(fs []wire.Frame, msg *buf.Buf) error {
 	a := new(arrayReply)
 	for i := range fs {
 		if fs[i].Type == wire.Call || fs[i].Type == wire.Invalid {
@@ -31,7 +31,7 @@ func (c *Conn) receiveArray(fs []wire.Frame) error {
 		var err error
 		switch f := &fs[i]; f.Type {
 		case wire.Call:
-			err = c.called(f, nil, a, index)
+			err = c.called(f, msg.Claim(f.Payload), a, index)
 			index++
 		case wire.Invalid:
 			c.mu.Lock()
@@ -39,7 +39,7 @@ func (c *Conn) receiveArray(fs []wire.Frame) error {
 			c.unlockAndWake()
 			index++
 		default:
-			err = (&engine{c: c}).Receive(f)
+			err = (&engine{c: c}).Receive(f, msg)
 		}
 		if err != nil {
 			return err

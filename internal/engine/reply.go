@@ -173,6 +173,7 @@ func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
 // reply queues the terminal frame.
 func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	defer in.body.Release()
+	body = body.Fit()
 	f.ID, f.RawID = in.id, in.rawID
 	cost := body.Len() + len(f.Payload) + len(f.Message) + len(f.Fault) + flow.MetaSize(f.Meta) + replyOverhead
 	c.mu.Lock()

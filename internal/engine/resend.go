@@ -82,7 +82,7 @@ func (c *Conn) sortQueueLocked(again bool, resend *items, t *taken) {
 }
 
 // waits reports whether the call waits for a link when there is none.
-func (cl *Call) waits() bool { return !cl.nested && !cl.FailFast }
+func (cl *Call) waits() bool { return cl.within == nil && !cl.FailFast }
 
 func (c *Conn) mayResend(cl *Call) bool {
 	return cl.Repeatable() && cl.waits() && cl.resends < cl.Resends

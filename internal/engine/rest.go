@@ -94,9 +94,9 @@ func (x *Stream) Wake() {
 // rests ends a handler's goroutine for now. It reports false if there is
 // something to do already.
 func (in *Inbound) rests() bool {
+	in.overhead(-handlerOverhead - in.body.Size()) // of the size that it was counted with
 	in.body.Release()
 	in.body = nil
-	in.overhead(-handlerOverhead)
 	r := &in.stream.rest
 	if r.state.CompareAndSwap(running, resting) {
 		return true

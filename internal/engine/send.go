@@ -84,9 +84,12 @@ func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bo
 		return wait, nil
 	}
 	var p Item
-	if flags&Shared != 0 || body.Len() > packMost {
+	switch {
+	case flags&Shared != 0:
 		p = Item{buf: body.Retain(), n: uint32(body.Len())}
-	} else {
+	case body.Len() > packMost:
+		p = Item{buf: body.Keep(), n: uint32(body.Len())}
+	default:
 		p = x.pack.put(body.B, x.line.pieces.Len() > 0)
 	}
 	p.Flags, p.Dropped = flags&^Shared, dropped

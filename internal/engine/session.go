@@ -167,7 +167,9 @@ func (e *engine) GoAway(b wire.GoAwayBody) { e.c.goingAway(b) }
 
 func (e *engine) Malformed(err error) error { return e.c.malformed(err) }
 
-func (e *engine) ReceiveArray(fs []wire.Frame) error { return e.c.receiveArray(fs) }
+func (e *engine) ReceiveArray(fs []wire.Frame, msg *buf.Buf) error {
+	return e.c.receiveArray(fs, msg)
+}
 
 func (e *engine) Auth(c *session.Carrier, b wire.AuthBody) { e.c.keeper.Auth(c, b) }
 func (e *engine) AuthOK(b wire.AuthOKBody) error           { return e.c.keeper.AuthOK(b) }
@@ -175,15 +177,23 @@ func (e *engine) AuthOK(b wire.AuthOKBody) error           { return e.c.keeper.A
 // Of is the connection whose session e is the engine of.
 func Of(e session.Engine) *Conn { return e.(*engine).c }
 
-func (e *engine) Receive(f *wire.Frame) error {
-	c := e.c
+func (e *engine) Receive(f *wire.Frame, msg *buf.Buf) error {
 	var body *buf.Buf
-	if f.Flags&wire.More != 0 || f.Type == wire.Chunk {
+	switch {
+	case f.Flags&wire.More != 0 || f.Type == wire.Chunk:
 		var err error
-		if f, body, err = c.assemble(f); f == nil {
+		if f, body, err = e.c.assemble(f); f == nil {
 			return err
 		}
+	case f.Type == wire.Call || f.Type == wire.Notify || f.Type == wire.Item || f.Type == wire.Result:
+		body = msg.Claim(f.Payload)
 	}
+	return e.c.receive(f, body)
+}
+
+// receive takes a frame that is whole. body is the buffer that its payload lives
+// in, nil if it has none of its own.
+func (c *Conn) receive(f *wire.Frame, body *buf.Buf) error {
 	switch f.Type {
 	case wire.Call:
 		return c.called(f, body, nil, 0)

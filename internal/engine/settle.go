@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -54,6 +55,10 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	if cl != nil && f.Type == wire.Fail && c.sendLaterLocked(cl, f) {
 		cl = nil
 	}
+	var full *status.Error
+	if cl != nil && f.Type == wire.Result {
+		full = c.holdAnswerLocked(cl.within, f, body)
+	}
 	away := c.peer.away
 	refused := c.admitLocked()
 	c.checkIdleLocked()
@@ -62,6 +67,9 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	switch {
 	case cl == nil:
 		body.Release()
+	case full != nil:
+		body.Release()
+		cl.Settle(nil, f.Meta, full)
 	case f.Type == wire.Fail:
 		err := fromPeer(f)
 		if away && cl.stream != nil && err.Code == status.Unavailable && err.Outcome == status.Answered {
@@ -74,6 +82,22 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 		}
 		cl.Settle(body, f.Meta, nil)
 	}
+	return nil
+}
+
+// holdAnswerLocked counts the answer to a call that a handler makes as the
+// handler's, which may have many and take none of them: their calls' peer
+// made it. It says why the answer cannot be taken.
+func (c *Conn) holdAnswerLocked(in *Inbound, f *wire.Frame, body *buf.Buf) *status.Error {
+	if in == nil || in.held <= 0 { // it has returned
+		return nil
+	}
+	n := sizeOf(body, f.Payload)
+	if int(in.held)+n > math.MaxInt32 || !c.account.Take(n) {
+		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
+	}
+	in.held += int32(n)
+	c.account.Serve(n)
 	return nil
 }
 

@@ -44,9 +44,10 @@ type Upper interface {
 	// which the link is given a reference. nil means that there is nothing to
 	// write until the next Wake. Called by the writer only.
 	Fill(scratch *buf.Buf) *buf.Buf
-	// Deliver takes a message that arrived, valid until it returns. Called
-	// by the reader only; it must not wait. An error ends the link.
-	Deliver(msg []byte, text bool) error
+	// Deliver takes a message that arrived, valid until it returns but for what
+	// is claimed of it. Called by the reader only; it must not wait. An error ends
+	// the link.
+	Deliver(msg *buf.Buf, text bool) error
 	// Idle is called when nothing was received for a keepalive interval.
 	Idle()
 	// Rest is called by the writer when it has had nothing to do for a while
@@ -102,6 +103,9 @@ const (
 	// call costs a lone caller a third of its speed.
 	linger = time.Second
 )
+
+// scratchBytes is what a writer has for small messages.
+const scratchBytes = 2 << 10
 
 // Options of a link. Zero durations switch the check off.
 type Options struct {
@@ -195,16 +199,17 @@ func (l *Link) readOne() error {
 		}
 		return &CloseError{Err: unexpected(err)}
 	}
-	l.got.Add(int64(b.Len()))
+	size := b.Len() // less when something was claimed
+	l.got.Add(int64(size))
 	select {
 	case <-l.done:
 		return l.Err() // given up: nothing more is taken from this link
 	default:
 	}
-	if err := l.up.Deliver(b.B, text); err != nil {
+	if err := l.up.Deliver(b, text); err != nil {
 		return err
 	}
-	if b.Len() >= largeBatch {
+	if size >= largeBatch {
 		// Those that it woke have waited for this goroutine; behind a stream
 		// of such messages they would go on to, until it is preempted.
 		runtime.Gosched()
@@ -306,7 +311,7 @@ func (l *Link) Wake() {
 // write sends batches until there is nothing to send for a while.
 func (l *Link) write() {
 	defer l.wg.Done()
-	scratch := buf.Get()
+	scratch := buf.Sized(scratchBytes)
 	defer scratch.Release()
 	large := false
 	for {

@@ -43,7 +43,8 @@ func (u *upper) Fill(scratch *buf.Buf) *buf.Buf {
 	return scratch
 }
 
-func (u *upper) Deliver(msg []byte, _ bool) error {
+func (u *upper) Deliver(b *buf.Buf, _ bool) error {
+	msg := b.B
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.got = append(u.got, string(msg))

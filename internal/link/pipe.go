@@ -67,6 +67,7 @@ func (l *lane) get() (m pipeMessage, err error) {
 		return m, l.err
 	}
 	m = l.queue[0]
+	l.queue[0] = pipeMessage{} // the array lives on
 	l.queue = l.queue[1:]
 	l.size -= m.b.Len()
 	l.moved.Broadcast()

@@ -94,7 +94,11 @@ func (l *Link) Wait() *engine.Conn {
 // learns that the client left or spoke too early.
 func (l *Link) Hello(_ *session.Carrier, h wire.HelloBody) {
 	h.Credentials = slices.Clone(h.Credentials)
-	l.auths.Go(func() { l.hello(h) })
+	l.account.Force(len(h.Credentials))
+	l.auths.Go(func() {
+		defer l.account.Give(len(h.Credentials))
+		l.hello(h)
+	})
 }
 
 // Opened and Refused are the client's.

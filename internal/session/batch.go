@@ -126,9 +126,6 @@ func (b *Batch) reset() {
 
 func (b *Batch) encode(dst []byte) ([]byte, error) {
 	d := b.dialect
-	if b.whole != nil {
-		return append(dst, b.whole.B...), nil
-	}
 	var err error
 	array := d == JSON && len(b.frames) > 1
 	if array {

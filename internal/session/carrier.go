@@ -267,18 +267,6 @@ func (c *Carrier) Fill(scratch *buf.Buf) *buf.Buf {
 	return nil
 }
 
-// encode writes a batch into dst. The engine checks every bound before it
-// queues, so an error is a defect of ours; the peer must not go on with a hole
-// in the count.
-func (c *Carrier) encode(b *Batch, dst *buf.Buf) *buf.Buf {
-	var err error
-	if dst.B, err = b.encode(dst.B); err != nil {
-		c.Fail(&link.CloseError{Code: CloseProtocol, Reason: "frame cannot be encoded", Err: err})
-		return nil
-	}
-	return dst
-}
-
 // takeControlLocked adds the uncounted frames. A frame of the handshake goes
 // alone, which the JSON dialect demands. pinged says that a PING is among them.
 func (c *Carrier) takeControlLocked(b *Batch, received uint64) (alone, pinged bool) {
@@ -308,7 +296,7 @@ func (c *Carrier) takeControlLocked(b *Batch, received uint64) (alone, pinged bo
 }
 
 // Deliver is the link's: a message that arrived.
-func (c *Carrier) Deliver(msg []byte, text bool) error {
+func (c *Carrier) Deliver(msg *buf.Buf, text bool) error {
 	if text != (c.o.Dialect != Binary) {
 		return protocolError("binary and text messages mixed up", nil)
 	}
@@ -318,8 +306,18 @@ func (c *Carrier) Deliver(msg []byte, text bool) error {
 	return c.opening(msg)
 }
 
+// forget gives up what was read of a message: a large one would live as long as
+// the next does not come.
+func (c *Carrier) forget() {
+	if c.reader != nil {
+		c.reader.Forget()
+	} else {
+		c.frame = wire.Frame{}
+	}
+}
+
 // opening takes the first message of a link.
-func (c *Carrier) opening(msg []byte) error {
+func (c *Carrier) opening(msg *buf.Buf) error {
 	c.mu.Lock()
 	p := c.phase
 	if p == waitHello {
@@ -329,7 +327,8 @@ func (c *Carrier) opening(msg []byte) error {
 	if p == open { // since Deliver looked
 		return c.sess.Load().deliver(c, msg)
 	}
-	f, alone, err := c.first(msg)
+	defer c.forget()
+	f, alone, err := c.first(msg.B)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -43,7 +44,7 @@ func (e *engine) Take(b *Batch) {
 	}
 }
 
-func (e *engine) Receive(f *wire.Frame) error {
+func (e *engine) Receive(f *wire.Frame, _ *buf.Buf) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.got = append(e.got, copied(f))
@@ -53,9 +54,9 @@ func (e *engine) Receive(f *wire.Frame) error {
 	return nil
 }
 
-func (e *engine) ReceiveArray(fs []wire.Frame) error {
+func (e *engine) ReceiveArray(fs []wire.Frame, msg *buf.Buf) error {
 	for i := range fs {
-		e.Receive(&fs[i])
+		e.Receive(&fs[i], msg)
 	}
 	return nil
 }

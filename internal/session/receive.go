@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -13,12 +14,14 @@ import (
 var errHole = &link.CloseError{Code: CloseProtocol, Reason: "frame cannot be encoded"}
 
 // deliver takes a message that arrived over c.
-func (s *Session) deliver(c *Carrier, msg []byte) error {
+func (s *Session) deliver(c *Carrier, msg *buf.Buf) error {
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	if s.current.Load() != c {
 		return errFenced
 	}
+	defer c.forget()
+	size := msg.Len()
 	var counted int
 	var err error
 	switch s.dialect {
@@ -29,21 +32,21 @@ func (s *Session) deliver(c *Carrier, msg []byte) error {
 	case Plain:
 		return s.deliverPlain(c, msg)
 	}
-	s.countReceived(c, counted, len(msg))
+	s.countReceived(c, counted, size)
 	return err
 }
 
-func (s *Session) deliverBinary(c *Carrier, msg []byte) (counted int, err error) {
-	if len(msg) == 0 {
+func (s *Session) deliverBinary(c *Carrier, msg *buf.Buf) (counted int, err error) {
+	if msg.Len() == 0 {
 		return 0, protocolError("empty message", nil)
 	}
-	for len(msg) > 0 {
-		n, err := wire.DecodeBinary(msg, &c.frame, c.o.Intern)
+	for rest := msg.B; len(rest) > 0; {
+		n, err := wire.DecodeBinary(rest, &c.frame, c.o.Intern)
 		if err != nil {
 			return counted, protocolError("malformed frame", err)
 		}
-		msg = msg[n:]
-		k, err := s.frameIn(c, &c.frame)
+		rest = rest[n:]
+		k, err := s.frameIn(c, &c.frame, msg)
 		counted += k
 		if err != nil {
 			return counted, err
@@ -52,13 +55,13 @@ func (s *Session) deliverBinary(c *Carrier, msg []byte) (counted int, err error)
 	return counted, nil
 }
 
-func (s *Session) deliverJSON(c *Carrier, msg []byte) (counted int, err error) {
-	frames, _, err := c.reader.Read(msg)
+func (s *Session) deliverJSON(c *Carrier, msg *buf.Buf) (counted int, err error) {
+	frames, _, err := c.reader.Read(msg.B)
 	if err != nil {
 		return 0, protocolError("malformed message", err)
 	}
 	for i := range frames {
-		k, err := s.frameIn(c, &frames[i])
+		k, err := s.frameIn(c, &frames[i], msg)
 		counted += k
 		if err != nil {
 			return counted, err
@@ -67,16 +70,16 @@ func (s *Session) deliverJSON(c *Carrier, msg []byte) (counted int, err error) {
 	return counted, nil
 }
 
-func (s *Session) deliverPlain(c *Carrier, msg []byte) error {
-	frames, array, err := c.reader.Read(msg)
+func (s *Session) deliverPlain(c *Carrier, msg *buf.Buf) error {
+	frames, array, err := c.reader.Read(msg.B)
 	switch {
 	case err != nil:
 		return s.engine.Malformed(err)
 	case array:
-		return s.engine.ReceiveArray(frames)
+		return s.engine.ReceiveArray(frames, msg)
 	}
 	for i := range frames {
-		if err := s.engine.Receive(&frames[i]); err != nil {
+		if err := s.engine.Receive(&frames[i], msg); err != nil {
 			return err
 		}
 	}
@@ -84,7 +87,7 @@ func (s *Session) deliverPlain(c *Carrier, msg []byte) error {
 }
 
 // frameIn takes one frame and returns 1 if it counts.
-func (s *Session) frameIn(c *Carrier, f *wire.Frame) (int, error) {
+func (s *Session) frameIn(c *Carrier, f *wire.Frame, msg *buf.Buf) (int, error) {
 	switch f.Type {
 	case wire.Ping:
 		// Answered when the whole message was counted: see countReceived.
@@ -112,7 +115,7 @@ func (s *Session) frameIn(c *Carrier, f *wire.Frame) (int, error) {
 		return 0, c.idled()
 	}
 	c.idle = max(c.idle-1, 0)
-	return 1, s.engine.Receive(f)
+	return 1, s.engine.Receive(f, msg)
 }
 
 func (s *Session) authIn(c *Carrier, f *wire.Frame) error {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -20,6 +21,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 		s.mu.Unlock()
 		return nil // fenced off
 	}
+	s.wroteLocked()
 	alone, pinged := s.takeControlLocked(c, b)
 	if s.next < s.sent && b.Len() == 0 && !alone {
 		return s.replayLocked(c, b, scratch)
@@ -40,11 +42,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 		return s.nothing(c, b, ready)
 	}
 	counted, pure, timed := b.counted()
-	msg := scratch
-	if counted > 0 && s.log.max > 0 && b.size >= largeLog {
-		msg = buf.Sized(b.size) // written and kept: not copied
-	}
-	out := c.encode(b, msg)
+	out := c.encode(b, scratch)
 	if out == nil {
 		defer s.End(errHole) // also if the link has ended for another reason
 	}
@@ -59,21 +57,57 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 	s.takenLocked()
 	switch {
 	case out == nil:
-		if msg != scratch {
-			msg.Release()
-		}
 	case counted > 0 && s.log.max > 0:
-		s.keepLocked(c, segment{msg: keptOf(msg, scratch), end: s.sent, frames: counted, pure: pure}, timed)
+		s.keepLocked(c, segment{msg: keptOf(out, scratch), end: s.sent, frames: counted, pure: pure}, timed)
+	default:
+		s.writesLocked(out, scratch)
 	}
 	return out
 }
 
-// keptOf is msg with a reference for the log: a copy of what is in scratch.
+// encode writes a batch into scratch, or what it does not fit into: that is as
+// large as it needs to be, since it is held for as long as the peer does not
+// read. The engine checks every bound before it queues, so an error is a defect
+// of ours; the peer must not go on with a hole in the count.
+func (c *Carrier) encode(b *Batch, scratch *buf.Buf) *buf.Buf {
+	if b.whole != nil {
+		return b.whole.Retain()
+	}
+	msg := scratch
+	if b.size > cap(scratch.B) {
+		msg = buf.Sized(b.size)
+	}
+	var err error
+	if msg.B, err = b.encode(msg.B); err != nil {
+		c.Fail(&link.CloseError{Code: CloseProtocol, Reason: "frame cannot be encoded", Err: err})
+		if msg != scratch {
+			msg.Release()
+		}
+		return nil
+	}
+	return msg
+}
+
+// writesLocked counts a message for as long as it is being written, where it is
+// not counted as one that is kept. scratch is the writer's.
+func (s *Session) writesLocked(msg, scratch *buf.Buf) {
+	if msg != scratch {
+		s.wire = msg.Size()
+		s.log.account.Force(s.wire)
+	}
+}
+
+func (s *Session) wroteLocked() {
+	s.log.account.Give(s.wire)
+	s.wire = 0
+}
+
+// keptOf is msg with a reference for the log: a copy where that is smaller.
 func keptOf(msg, scratch *buf.Buf) *buf.Buf {
 	if msg == scratch {
 		return buf.Copy(msg.B)
 	}
-	return msg.Retain()
+	return msg.Keep()
 }
 
 // keepLocked keeps a message in the log until it is acknowledged.
@@ -103,9 +137,6 @@ func (s *Session) rest() {
 	defer s.mu.Unlock()
 	s.log.rest()
 }
-
-// largeLog is the size from which a message is encoded where it is kept.
-const largeLog = 16 << 10
 
 // takeControlLocked adds c's control frames, and the ACK that is due.
 func (s *Session) takeControlLocked(c *Carrier, b *Batch) (alone, pinged bool) {
@@ -137,7 +168,13 @@ func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf 
 		c.Fail(protocolError("what was sent cannot be sent again", err))
 		return nil
 	}
-	return c.encode(b, scratch)
+	msg := c.encode(b, scratch)
+	if msg != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.writesLocked(msg, scratch)
+	}
+	return msg
 }
 
 // nothing is called when there was nothing to write. asked says that the engine

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -47,9 +48,11 @@ type Engine interface {
 	// Take adds the frames that are ready to b, in the order in which they
 	// are to be sent, until b is full. Called by the writer.
 	Take(b *Batch)
-	Receive(f *wire.Frame) error
+	// Receive takes a frame, which points into msg. Of that a payload may be
+	// claimed.
+	Receive(f *wire.Frame, msg *buf.Buf) error
 	// ReceiveArray takes a plain peer's array: its answers go back together.
-	ReceiveArray(fs []wire.Frame) error
+	ReceiveArray(fs []wire.Frame, msg *buf.Buf) error
 	// Malformed answers a plain peer's message that could not be read.
 	Malformed(err error) error
 	GoAway(b wire.GoAwayBody)
@@ -82,6 +85,7 @@ type Session struct {
 	next     uint64 // … of those, on this link: less than sent while it replays
 	acked    uint64 // … and acknowledged
 	log      replay
+	wire     int         // bytes of the account for the message that is being written
 	asked    bool        // a PING went out because the log is half full
 	tight    bool        // the log bounds what is taken: an ACK is waited for
 	received uint64      // counted frames received
@@ -173,6 +177,7 @@ func (s *Session) Detach(c *Carrier, cause error) (lost, over bool) {
 		return false, false
 	}
 	s.current.Store(nil)
+	s.wroteLocked()
 	if s.ended || !s.outlives(cause) {
 		s.endLocked(cause)
 		return true, true
@@ -276,11 +281,11 @@ func (s *Session) Wake() {
 // Logged is how many bytes were sent and not acknowledged.
 func (s *Session) Logged() int { return int(s.logged.Load()) }
 
-// LogCost is what the log of those takes in memory.
+// LogCost is what the log of those takes in memory, and what is being written.
 func (s *Session) LogCost() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.log.cost
+	return s.log.cost + s.wire
 }
 
 // Positions returns the numbers of counted frames sent, acknowledged by the

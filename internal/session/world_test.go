@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -130,7 +131,7 @@ func (e *worldEngine) Take(b *Batch) {
 	}
 }
 
-func (e *worldEngine) Receive(f *wire.Frame) error {
+func (e *worldEngine) Receive(f *wire.Frame, _ *buf.Buf) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if want := fmt.Sprintf(`["%s",%d]`, e.peer, e.received); string(f.Payload) != want {
@@ -140,7 +141,7 @@ func (e *worldEngine) Receive(f *wire.Frame) error {
 	return nil
 }
 
-func (e *worldEngine) ReceiveArray([]wire.Frame) error { return nil }
+func (e *worldEngine) ReceiveArray([]wire.Frame, *buf.Buf) error { return nil }
 
 func (e *worldEngine) Malformed(err error) error { return err }
 

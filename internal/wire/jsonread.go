@@ -56,11 +56,7 @@ type Reader struct {
 // Hello so is every other fault. Without it an element that is JSON, but no
 // valid request or response, becomes a frame of type Invalid.
 func (r *Reader) Read(msg []byte) (frames []Frame, array bool, err error) {
-	if cap(r.frames) > keepFrames {
-		r.frames = nil
-	}
-	clear(r.frames)
-	r.frames = r.frames[:0]
+	r.Forget()
 	depth := r.MaxDepth
 	if depth == 0 {
 		depth = MaxDepth
@@ -84,6 +80,15 @@ func (r *Reader) Read(msg []byte) (frames []Frame, array bool, err error) {
 		return nil, array, err
 	}
 	return r.frames, array, nil
+}
+
+// Forget gives up the frames that Read returned last: they hold its message.
+func (r *Reader) Forget() {
+	if cap(r.frames) > keepFrames {
+		r.frames = nil
+	}
+	clear(r.frames)
+	r.frames = r.frames[:0]
 }
 
 // parseError turns a scanner's error into a SyntaxError.
