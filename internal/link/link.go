@@ -5,7 +5,6 @@ package link
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"runtime"
 	"sync"
@@ -54,32 +53,6 @@ type Upper interface {
 	// and its goroutine ends: time to give up what is kept for being busy.
 	Rest()
 }
-
-// A CloseError ends a link with a close code: the peer's when it was received,
-// ours when it is to be sent. Code 0 means that the link ends without goodbye.
-type CloseError struct {
-	Code   int
-	Reason string
-	Remote bool  // the peer closed
-	Err    error // what led to it, may be nil
-}
-
-func (e *CloseError) Error() string {
-	who := "closing the link"
-	if e.Remote {
-		who = "link closed by the peer"
-	}
-	switch {
-	case e.Code == 0 && e.Err != nil:
-		return fmt.Sprintf("link lost: %v", e.Err)
-	case e.Err != nil:
-		return fmt.Sprintf("%s with code %d: %s: %v", who, e.Code, e.Reason, e.Err)
-	default:
-		return fmt.Sprintf("%s with code %d: %s", who, e.Code, e.Reason)
-	}
-}
-
-func (e *CloseError) Unwrap() error { return e.Err }
 
 // Causes of a link's end that the link finds out itself.
 var (

@@ -123,7 +123,7 @@ func (p *pipeEnd) Read(progress func()) (*buf.Buf, bool, error) {
 func (p *pipeEnd) Write(msg []byte, text bool, _ func()) error { return p.out.put(msg, text) }
 
 func (p *pipeEnd) Close(code int, reason string) {
-	p.out.end(&CloseError{Code: code, Reason: reason, Remote: true}, false)
+	p.out.end(&CloseError{Code: code, Reason: clipReason(reason), Remote: true}, false)
 	p.in.end(io.EOF, true)
 }
 

@@ -1,12 +1,14 @@
+//go:build !js
+
 package link
 
 import (
+	"compress/flate"
 	"context"
 	"errors"
 	"io"
 	"slices"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -33,9 +35,7 @@ const (
 
 func (t *ws) watch(in *intake) {
 	t.below.in = in
-	if t.below.conn != nil {
-		in.wire, in.controls = &t.below.wire, &t.below.controls
-	}
+	in.wire, in.controls = &t.below.wire, &t.below.controls
 }
 
 func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
@@ -43,9 +43,6 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 	typ, r, err := t.c.Reader(context.Background())
 	if err != nil {
 		return nil, false, t.why(err)
-	}
-	if t.below.conn == nil { // in a browser nothing else sees what comes
-		progress()
 	}
 	in := t.below.in
 	in.begin()
@@ -142,25 +139,13 @@ func (t *ws) Write(msg []byte, text bool, progress func()) error {
 }
 
 func (t *ws) Close(code int, reason string) {
-	// RFC 6455 section 5.5: a control frame holds 125 bytes, two of them the
-	// code; section 7.1.6: the reason is UTF-8, so cut at a rune.
-	const most = 123
-	if len(reason) > most {
-		cut := most
-		for cut > 0 && !utf8.RuneStart(reason[cut]) {
-			cut--
-		}
-		reason = reason[:cut]
-	}
-	t.c.Close(websocket.StatusCode(code), reason)
+	t.c.Close(websocket.StatusCode(code), clipReason(reason))
 }
 
 func (t *ws) Kill() {
 	// The library's CloseNow waits for a Close under way, which takes its time
 	// when nobody answers.
-	if t.below.conn != nil {
-		t.below.conn.Close()
-	}
+	t.below.conn.Close()
 	t.c.CloseNow()
 }
 
@@ -172,6 +157,7 @@ func (t *ws) SetReadLimit(n int64) {
 // why is what reading failed of.
 func (t *ws) why(err error) error {
 	var ce websocket.CloseError
+	var corrupt flate.CorruptInputError
 	switch {
 	case t.below.flooded.Load():
 		flood := &CloseError{Reason: "too many control frames, or fragments of nothing", Err: errFlood}
@@ -180,9 +166,12 @@ func (t *ws) why(err error) error {
 		}
 		return flood
 	case errors.As(err, &ce):
-		return &CloseError{Code: int(ce.Code), Reason: ce.Reason, Remote: true}
+		return &CloseError{Code: int(ce.Code), Reason: validReason(ce.Reason), Remote: true}
 	case errors.Is(err, websocket.ErrMessageTooBig):
 		return &CloseError{Code: int(websocket.StatusMessageTooBig), Reason: "message too big", Err: err}
+	case errors.As(err, &corrupt):
+		// What a peer does that has not understood client_no_context_takeover.
+		return &CloseError{Code: int(websocket.StatusInvalidFramePayloadData), Reason: "a compressed message is damaged, or refers to an earlier one, which was agreed not to be", Err: err}
 	}
 	return err
 }
