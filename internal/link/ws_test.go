@@ -174,7 +174,7 @@ func TestAccept_needsAHijacker(t *testing.T) {
 	r.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="}}
 	_, err := Accept(httptest.NewRecorder(), r, "", false)
 	is.True(err != nil)
-	is.True(strings.Contains(err.Error(), "hijack"))
+	is.True(strings.Contains(err.Error(), "*httptest.ResponseRecorder, and is no http.Hijacker"))
 }
 
 func TestOffers(t *testing.T) {
