@@ -1,13 +1,13 @@
 package typedrpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/client"
@@ -66,8 +66,20 @@ type DialOptions struct {
 	// HTTPClient makes the upgrade request; its transport decides about TLS
 	// and proxies. Default http.DefaultClient. Not in a browser.
 	HTTPClient *http.Client
-	// Header is sent with the upgrade request. Not in a browser.
+	// Header is sent with the upgrade request. Host in it is the request's, and
+	// Sec-WebSocket-Protocol offers subprotocols besides those of this package,
+	// which have to be the server's choice unless Dialect is JSONRPC. Other
+	// headers of the handshake may not be set. In a browser only the subprotocols
+	// are sent.
 	Header http.Header
+	// RedirectHosts are hosts that a redirect may lead to although credentials go
+	// there: those of SignIn, those in Header, of which all but a few well-known
+	// ones may be some, and the URL's user. "node.example.com" is the host at the
+	// usual port, "node.example.com:8443" at that one, "*.example.com" every one
+	// below. The hosts of all URLs need not be named, nor the same host with TLS
+	// where there was none. A redirect to any other is an error, if there are
+	// credentials, and one from TLS to none always is. Of a chain ten are followed.
+	RedirectHosts []string
 	// Compress offers permessage-deflate without context takeover. Default
 	// off: it costs memory and time on both sides.
 	Compress bool
@@ -130,8 +142,8 @@ func (s State) String() string {
 // StateChange is what DialOptions.OnState is told.
 type StateChange struct {
 	State State
-	// Err is why the last link or attempt ended, of StateWaiting and StateClosed, or
-	// why credentials were not refreshed, of StateConnected.
+	// Err is why the last link or attempt ended, of StateWaiting and StateClosed (see
+	// CloseError), or why credentials were not refreshed, of StateConnected.
 	Err     error
 	Next    time.Time // of StateWaiting: when the next attempt is made
 	Attempt int       // of StateConnecting and StateWaiting: attempts in a row, from 1
@@ -139,28 +151,13 @@ type StateChange struct {
 	Resumed bool      // of StateConnected: the session goes on; false: it is a new one
 }
 
-// UpgradeError is the cause of a Dial that an HTTP server answered with
-// something other than an upgrade.
-type UpgradeError struct {
-	Status int // of the response
-	Header http.Header
-	Body   string // its first 1,024 bytes
-}
-
-func (e *UpgradeError) Error() string {
-	text := fmt.Sprintf("the server answered %d %s", e.Status, http.StatusText(e.Status))
-	if body := strings.TrimSpace(e.Body); body != "" {
-		text += ": " + body
-	}
-	return text
-}
-
 // Dial connects to the server at url (ws, wss, http or https) and returns when
 // the first handshake is complete, which ctx and Limits.HandshakeTimeout bound.
 // ctx does not bound the connection: it heals itself until Close. The error is
 // an *Error: InvalidArgument for options that make no sense, what the server said when
 // it refused, the context's, and Unavailable for what may be better later. One that
-// wraps an *UpgradeError has the HTTP status and body.
+// wraps an *UpgradeError has the HTTP status and body, one that wraps a *CloseError
+// the code and reason with which the server closed.
 //
 // When its link is lost the connection redials with backoff, and the session
 // goes on, on both sides: calls, streams and notifications under way are
@@ -217,8 +214,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 		return nil, err
 	}
 	logger := o.Logger // of this moment
-	opts := &options{mux: o.Mux, logger: logs.New(func() *slog.Logger { return logger }), mapError: o.MapError, interceptors: slices.Clone(o.OutgoingInterceptors)}
-	opts.failFast = o.FailFast
+	opts := &options{mux: o.Mux, logger: logs.New(func() *slog.Logger { return logger }), mapError: o.MapError, interceptors: slices.Clone(o.OutgoingInterceptors), failFast: o.FailFast}
 	if o.OutgoingRetry != nil {
 		if err := o.OutgoingRetry.check(); err != nil {
 			return nil, fmt.Errorf("typedrpc: DialOptions.OutgoingRetry: %w", err)
@@ -229,9 +225,13 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	if cfg.Replays, err = o.Replays.open(dialledReplays); err != nil {
 		return nil, err
 	}
+	head, err := o.handshake(url)
+	if err != nil {
+		return nil, err
+	}
 	c := &Conn{opts: opts}
 	copts := client.Options{
-		URL: url, URLs: o.URLs, Offers: offers, Plain: o.Dialect == JSONRPC, Connect: o.connector(),
+		URL: url, URLs: o.URLs, Offers: offers, Plain: o.Dialect == JSONRPC, Connect: head.connector(o), Trust: head.trust,
 		Backoff: flow.Backoff(o.Backoff).WithDefaults(), MaxAttempts: o.MaxAttempts, Config: cfg,
 		Chosen: func(name string) {
 			c.codec = JSON
@@ -267,27 +267,6 @@ func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 		}
 	}
 	below.Reply = func(raw []byte) ([]byte, error) { return unwrapAuth(c.codec, raw) }
-}
-
-// connector is how links are got.
-func (o *DialOptions) connector() client.Connector {
-	connect := o.connect
-	if connect == nil {
-		opts := link.DialOptions{HTTPClient: o.HTTPClient, Header: o.Header.Clone(), Compress: o.Compress}
-		connect = func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error) {
-			opts := opts
-			opts.Subprotocols = offers
-			return link.Dial(ctx, url, opts)
-		}
-	}
-	tap := o.tap
-	if tap == nil {
-		return connect
-	}
-	return func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error) {
-		t, name, resp, err := connect(ctx, url, offers)
-		return tap(t, name, err), name, resp, err
-	}
 }
 
 // subprotocols are what the dialect and the codecs offer.
@@ -365,8 +344,8 @@ func dialPipe(ctx context.Context, srv *Server, o *DialOptions) (near, far *Conn
 		if err != nil {
 			return nil, "", nil, err
 		}
-		if o.Header != nil {
-			r.Header = o.Header.Clone()
+		if head, err := o.handshake(""); err == nil { // else Dial has said so
+			r.Header, r.Host = head.header, cmp.Or(head.host, r.Host)
 		}
 		r.RemoteAddr = "pipe"
 		a, refused := srv.admit(r, offers)

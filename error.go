@@ -244,6 +244,9 @@ func lift(err error, c Codec) error {
 	case *client.UpgradeError:
 		return &UpgradeError{Status: e.Status, Header: e.Header, Body: e.Body}
 	case *link.CloseError:
+		if e.Remote {
+			return &CloseError{Code: e.Code, Reason: e.Reason}
+		}
 		switch e.Err.(type) {
 		case *status.Error, *lowered, *client.UpgradeError:
 			x := *e

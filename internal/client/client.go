@@ -40,6 +40,8 @@ type Client struct {
 	opened    bool                 // this attempt got a link for the connection …
 	since     time.Time            // … then
 	attempt   uint64               // of all, rising
+	place     string               // where this attempt was redirected to, if that is not trusted …
+	home      string               // … and the attempt that began the session
 	told      chan<- *status.Error // of the first; nil when it has been
 
 	mu       sync.Mutex
@@ -79,6 +81,7 @@ type Options struct {
 	Offers      []string      // subprotocols
 	Plain       bool          // the server is any JSON-RPC 2.0 server
 	Connect     Connector     // makes links
+	Trust       *Trust        // who may have the session's token; nil: everybody
 	Backoff     flow.Backoff  // with its defaults
 	MaxAttempts int           // in a row before giving up; 0: without end
 	OnState     func(Change)  // nil: nobody is told

@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"errors"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
@@ -28,6 +30,7 @@ func (d *Client) connect(ctx context.Context) error {
 	if err != nil {
 		return d.dialError(ctx, resp, err)
 	}
+	d.reached(resp)
 	hello, err := d.choose(name)
 	var creds []byte
 	if err == nil && hello {
@@ -63,11 +66,23 @@ func (d *Client) connect(ctx context.Context) error {
 	defer d.mu.Unlock()
 	switch {
 	case d.refused != nil:
+		d.refused.Cause = cause
 		return &refusedError{d.refused, cause}
 	case !d.opened && ctx.Err() != nil:
 		return status.Ended(ctx, status.NotSent)
 	}
 	return cause
+}
+
+// reached notes which server answered. One that a redirect led to, and that is not
+// trusted, is not told the token of a session that it has not begun itself.
+func (d *Client) reached(resp *http.Response) {
+	d.place = ""
+	if resp == nil || resp.Request == nil || resp.Request.URL == nil || d.o.Trust == nil || d.o.Trust.Allows(resp.Request.URL) {
+		return
+	}
+	host, port := link.Authority(resp.Request.URL)
+	d.place = net.JoinHostPort(host, port)
 }
 
 // maxStuck is how often a session is resumed without a frame that gets through

@@ -25,7 +25,9 @@ func (d *Client) hello(creds []byte) wire.HelloBody {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	h.Token = d.token
+	if d.place == "" || d.place == d.home {
+		h.Token = d.token
+	}
 	if d.sess != nil { // whose old link nobody reads any more
 		_, _, h.Received = d.sess.Positions()
 	}
@@ -49,7 +51,7 @@ func (d *Client) choose(name string) (hello bool, err error) {
 	case name == "":
 		return false, status.Errorf(status.Unimplemented, "the server selected no subprotocol, so it is no typedrpc server; to talk to any JSON-RPC 2.0 server set DialOptions.Dialect to JSONRPC")
 	case !slices.Contains(d.o.Offers, name):
-		return false, status.Errorf(status.Internal, "the server selected subprotocol %q, which was not offered", name)
+		return false, status.Errorf(status.Internal, "the server selected subprotocol %q, which is none of those that typedrpc offered", name)
 	case name == session.HelloProtocol:
 		c.SetDialect(session.JSON)
 	default:
@@ -126,10 +128,14 @@ func (d *Client) Opened(carrier *session.Carrier, w wire.WelcomeBody) error {
 		d.serve(carrier, keepAlive, true)
 	default:
 		if old != nil {
+			if d.place != "" && d.place != d.home {
+				w.Reason = "redirected to a server that is not trusted with it"
+			}
 			err := &lostError{w.Reason}
 			old.End(err)
 			c.Lost(old, err)
 		}
+		d.home = d.place
 		d.mu.Lock()
 		d.token, d.welcome = w.Token, slices.Clone(reply)
 		d.grace = c.Limits().Grace

@@ -14,6 +14,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
@@ -37,26 +38,48 @@ func (e *UpgradeError) Error() string {
 // dialError explains a failed dial without repeating the URL, which may hold
 // secrets.
 func (d *Client) dialError(ctx context.Context, resp *http.Response, err error) error {
-	if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols && resp.StatusCode != 0 {
+	text := "cannot connect to " + d.at.where + ": "
+	var re *link.RedirectError
+	switch {
+	case errors.As(err, &re):
+		return &status.Error{Code: httpCode(re.Status), Message: text + re.Text, Cause: &UpgradeError{Status: re.Status, Header: re.Header}}
+	case resp != nil && resp.StatusCode != http.StatusSwitchingProtocols && resp.StatusCode != 0:
 		u := &UpgradeError{Status: resp.StatusCode, Header: resp.Header}
 		if resp.Body != nil {
 			body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
 			u.Body = string(body)
 		}
-		e := &status.Error{Code: httpCode(u.Status), Message: "cannot connect to " + d.at.where + ": " + u.Error(), Cause: u}
-		if s, err := strconv.ParseInt(u.Header.Get("Retry-After"), 10, 64); err == nil && s > 0 {
-			e.RetryAfter = min(time.Duration(s), flow.MaxHint/time.Second) * time.Second
-		}
-		return e
-	}
-	if ctx.Err() != nil {
+		return &status.Error{Code: httpCode(u.Status), Message: text + u.Error(), Cause: u, RetryAfter: retryAfter(resp.Header)}
+	case ctx.Err() != nil:
 		return status.Ended(ctx, status.NotSent)
 	}
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err
 	}
-	return &status.Error{Code: status.Unavailable, Message: "cannot connect to " + d.at.where + ": " + err.Error(), Cause: err}
+	return &status.Error{Code: status.Unavailable, Message: text + logs.Clip(err.Error()), Cause: err}
+}
+
+// retryAfter reads the hint of a response: seconds, or a date (RFC 9110 section
+// 10.2.3), which is by the server's clock.
+func retryAfter(h http.Header) time.Duration {
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	if text != "" && strings.Trim(text, "0123456789") == "" {
+		s, err := strconv.ParseInt(text, 10, 64)
+		if most := int64(flow.MaxHint / time.Second); err != nil || s > most {
+			s = most
+		}
+		return time.Duration(s) * time.Second
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(at.Sub(now), 0), flow.MaxHint)
 }
 
 func httpCode(answer int) status.Code {

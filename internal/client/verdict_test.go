@@ -233,3 +233,31 @@ func TestClient_goingAway(t *testing.T) {
 	is.True(wait <= 100*time.Millisecond)
 	is.True(!d.leave)
 }
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	at := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }
+	for _, tt := range []struct {
+		after, date string
+		least, most time.Duration
+	}{
+		{"", "", 0, 0}, {"7", "", 7 * time.Second, 7 * time.Second}, {" 7 ", "", 7 * time.Second, 7 * time.Second}, {"0", "", 0, 0},
+		{"-7", "", 0, 0}, {"+7", "", 0, 0}, {"7.5", "", 0, 0}, {"soon", "", 0, 0}, {"7, 8", "", 0, 0},
+		{"86400", "", flow.MaxHint, flow.MaxHint}, {"99999999999999999999", "", flow.MaxHint, flow.MaxHint},
+		{at(time.Minute), at(0), time.Minute, time.Minute},
+		{at(time.Minute), at(time.Hour), 0, 0},                                 // it is over
+		{at(time.Hour + time.Minute), at(time.Hour), time.Minute, time.Minute}, // by the server's clock
+		{at(time.Minute), "", 50 * time.Second, time.Minute},                   // by ours, where it shows none
+		{at(time.Minute), "yesterday", 50 * time.Second, time.Minute},          // … or one that is none
+		{at(48 * time.Hour), at(0), flow.MaxHint, flow.MaxHint},
+		{now.Add(time.Minute).Format("Monday, 02-Jan-06 15:04:05 GMT"), at(0), time.Minute, time.Minute}, // RFC 850
+		{now.Add(time.Minute).Format(time.ANSIC), at(0), time.Minute, time.Minute},
+		{now.Add(time.Minute).Format(time.RFC3339), at(0), 0, 0},
+	} {
+		t.Run(tt.after+" at "+tt.date, func(t *testing.T) {
+			is := is.New(t)
+			got := retryAfter(http.Header{"Retry-After": {tt.after}, "Date": {tt.date}})
+			is.True(got >= tt.least && got <= tt.most)
+		})
+	}
+}
