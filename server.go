@@ -36,8 +36,9 @@ type Server struct {
 	// Origins are the web origins, besides the server's own, whose pages may
 	// connect: "https://app.example.com", compared exactly by scheme, host
 	// and port. Behind a proxy that ends TLS the server's own origin is not
-	// what the browser sees: name it here. Clients that are no browsers send
-	// no origin and are not affected.
+	// what the browser sees, and on a loopback address a page's host must be a
+	// loopback name: name the public origin here for both (docs/deploy.md).
+	// Clients that are no browsers send no origin and are not affected.
 	Origins []string
 	// DangerouslyAllowAnyOrigin lets every web page that a user visits
 	// connect with that user's cookies, also to a server on a loopback

@@ -132,7 +132,8 @@ func TestOrigin_doors(t *testing.T) {
 	}
 }
 
-// TestOrigin_hosts sends what is no Host to a server on a loopback address.
+// TestOrigin_hosts sends what is no Host to a server on a loopback address: for a
+// page that says it comes from there, and for what is no browser.
 func TestOrigin_hosts(t *testing.T) {
 	srv := &typedrpc.Server{Origins: []string{"http://[2001:db8::1]:3000"}}
 	lab.Quiet(srv, &typedrpc.DialOptions{})
@@ -145,6 +146,7 @@ func TestOrigin_hosts(t *testing.T) {
 		"Host: [::1]":                      http.StatusNoContent,
 		"Host: [::ffff:127.0.0.1]:1":       http.StatusNoContent,
 		"Host: [2001:DB8::1]":              http.StatusNoContent, // listed
+		"Host: evil.com":                   http.StatusForbidden,
 		"Host: localhost:":                 http.StatusForbidden,
 		"Host: localhost:0":                http.StatusForbidden,
 		"Host: ::1":                        http.StatusForbidden,
@@ -159,17 +161,27 @@ func TestOrigin_hosts(t *testing.T) {
 		"Host: localhost\r\nHost: ":        http.StatusBadRequest,
 		"X: y":                             http.StatusBadRequest,
 	} {
-		t.Run(head, func(t *testing.T) {
-			is := is.New(t)
-			c, err := net.Dial("tcp", addr)
-			is.NoErr(err)
-			defer c.Close()
-			const body = `{"jsonrpc":"2.0","method":"x"}`
-			fmt.Fprintf(c, "POST / HTTP/1.1\r\n%s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", head, len(body), body)
-			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-			is.NoErr(err)
-			resp.Body.Close()
-			is.Equal(resp.StatusCode, want)
-		})
+		for _, browser := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, browser %v", head, browser), func(t *testing.T) {
+				is := is.New(t)
+				head, want := head, want
+				switch {
+				case browser:
+					_, host, _ := strings.Cut(head, ": ")
+					head += "\r\nOrigin: http://" + host
+				case want == http.StatusForbidden:
+					want = http.StatusNoContent // nobody has led it here
+				}
+				c, err := net.Dial("tcp", addr)
+				is.NoErr(err)
+				defer c.Close()
+				const body = `{"jsonrpc":"2.0","method":"x"}`
+				fmt.Fprintf(c, "POST / HTTP/1.1\r\n%s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", head, len(body), body)
+				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				is.NoErr(err)
+				resp.Body.Close()
+				is.Equal(resp.StatusCode, want)
+			})
+		}
 	}
 }

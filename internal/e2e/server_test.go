@@ -107,6 +107,8 @@ func TestServer_origins(t *testing.T) {
 	}
 }
 
+// A page may come by names that are this machine's alone, and what is no browser by
+// any.
 func TestServer_loopbackHost(t *testing.T) {
 	srv := &typedrpc.Server{Origins: []string{"https://app.example.org"}}
 	url := serve(t, srv)
@@ -123,23 +125,31 @@ func TestServer_loopbackHost(t *testing.T) {
 		"evillocalhost":     false,
 		"192.168.1.1":       false,
 	} {
-		t.Run(host, func(t *testing.T) {
-			is := is.New(t)
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(`{"jsonrpc":"2.0","method":"x"}`))
-			is.NoErr(err)
-			r.Host = host
-			r.Header.Set("Content-Type", "application/json")
-			resp, err := http.DefaultClient.Do(r)
-			is.NoErr(err)
-			body, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if allowed {
-				is.Equal(resp.StatusCode, http.StatusNoContent)
-				return
-			}
-			is.Equal(resp.StatusCode, http.StatusForbidden)
-			is.True(strings.Contains(string(body), "on a loopback address"))
-		})
+		for name, h := range map[string]http.Header{
+			"a page":                    {"Origin": {"http://" + host}},
+			"a page of an old browser":  {"User-Agent": {"Mozilla/5.0 (X11; Linux)"}},
+			"a page that says its site": {"Sec-Fetch-Site": {"same-origin"}},
+			"no browser":                {"User-Agent": {"curl/8"}},
+		} {
+			t.Run(host+", "+name, func(t *testing.T) {
+				is := is.New(t)
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(`{"jsonrpc":"2.0","method":"x"}`))
+				is.NoErr(err)
+				r.Host = host
+				r.Header = h
+				r.Header.Set("Content-Type", "application/json")
+				resp, err := http.DefaultClient.Do(r)
+				is.NoErr(err)
+				body, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if allowed || name == "no browser" {
+					is.Equal(resp.StatusCode, http.StatusNoContent)
+					return
+				}
+				is.Equal(resp.StatusCode, http.StatusForbidden)
+				is.True(strings.Contains(string(body), "on a loopback address"))
+			})
+		}
 	}
 }
 
@@ -196,7 +206,7 @@ func TestServer_cannotHijack(t *testing.T) {
 	status, _ := upgrade(&typedrpc.Server{Logger: log.Logger()}, func(*http.Request) {})
 	is.Equal(status, http.StatusNotImplemented)
 	is.True(log.Has("upgrade failed"))
-	is.True(log.Has("cannot be hijacked"))
+	is.True(log.Has("the connection cannot be upgraded: the http.ResponseWriter is *httptest.ResponseRecorder"))
 }
 
 func TestServer_overTLS(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/session"
 )
 
@@ -153,10 +154,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Header.Set("Allow", "GET, POST")
 		h.Write(w)
 	case !isUpgrade(r):
-		h := refuse(http.StatusUpgradeRequired, "This is a typedrpc endpoint. Connect with a WebSocket (subprotocols %q), or POST JSON-RPC 2.0 with Content-Type: application/json.", s.supported())
-		h.Header.Set("Upgrade", "websocket")
-		h.Header.Set("Connection", "Upgrade")
-		h.Write(w)
+		s.noUpgrade(r).Write(w)
 	default:
 		a, refused := s.Admit(r, link.Offers(r.Header))
 		if refused != nil {
@@ -182,13 +180,46 @@ type readCloser struct{ *strings.Reader }
 
 func (readCloser) Close() error { return nil }
 
+// isUpgrade reports whether a request asks for a WebSocket. What a proxy may have
+// left of one does not.
 func isUpgrade(r *http.Request) bool {
-	for _, v := range r.Header.Values("Upgrade") {
-		for name := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.TrimSpace(name), "websocket") {
+	return r.ProtoMajor == 1 && r.ProtoMinor == 1 && hasToken(r.Header, "Upgrade", "websocket") && hasToken(r.Header, "Connection", "upgrade")
+}
+
+// hasToken reports whether a header that is a list has a token, in any case.
+func hasToken(h http.Header, name, token string) bool {
+	for _, v := range h.Values(name) {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// noUpgrade answers a GET that asks for no WebSocket, or did before a proxy took that
+// away: Upgrade and Connection are for the next hop, and what is beside them is not.
+func (s *Server) noUpgrade(r *http.Request) *HTTPRefusal {
+	text := fmt.Sprintf("This is a typedrpc endpoint. Connect with a WebSocket (subprotocols %q), or POST JSON-RPC 2.0 with Content-Type: application/json.", s.supported())
+	lacks := ""
+	switch {
+	case r.Header.Get("Sec-WebSocket-Key") == "" && r.Header.Get("Sec-WebSocket-Version") == "" && !hasToken(r.Header, "Upgrade", "websocket"):
+	case r.ProtoMajor > 1:
+		lacks = "came over " + r.Proto + ", which has none"
+	case !hasToken(r.Header, "Upgrade", "websocket"):
+		lacks = "has no header Upgrade: websocket"
+	case !hasToken(r.Header, "Connection", "upgrade"):
+		lacks = "has no header Connection: Upgrade"
+	default:
+		lacks = "came over " + r.Proto + ", an upgrade needs HTTP/1.1"
+	}
+	if lacks != "" {
+		text = "The request for an upgrade to a WebSocket " + lacks + ". A proxy in between may have changed it: it has to pass Upgrade and Connection on, over HTTP/1.1 (docs/deploy.md of typedrpc has configurations). " + text
+		s.o.Config.Logger.Warn("typedrpc: upgrade without its headers; a proxy may have removed them", "remote", r.RemoteAddr, "lacks", logs.Clip(lacks))
+	}
+	h := refuse(http.StatusUpgradeRequired, "%s", text)
+	h.Header.Set("Upgrade", "websocket")
+	h.Header.Set("Connection", "Upgrade")
+	return h
 }

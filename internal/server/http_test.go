@@ -53,11 +53,52 @@ func TestServer_negotiate(t *testing.T) {
 
 func TestIsUpgrade(t *testing.T) {
 	is := is.New(t)
+	ask := func(upgrade ...string) *http.Request {
+		return &http.Request{ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Upgrade": upgrade, "Connection": {"keep-alive, Upgrade"}}}
+	}
 	for _, vs := range [][]string{{"websocket"}, {"WebSocket"}, {"h2c, websocket"}, {"h2c", " websocket "}} {
-		is.True(isUpgrade(&http.Request{Header: http.Header{"Upgrade": vs}}))
+		is.True(isUpgrade(ask(vs...)))
 	}
 	for _, vs := range [][]string{nil, {""}, {"h2c"}, {"websockets"}, {"web socket"}} {
-		is.True(!isUpgrade(&http.Request{Header: http.Header{"Upgrade": vs}}))
+		is.True(!isUpgrade(ask(vs...)))
+	}
+}
+
+// A request of which a proxy has passed on what it should not, and not what it should.
+func TestServer_upgradeThatAProxyHasChanged(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(r *http.Request)
+		says   string
+	}{
+		"no Upgrade":             {func(r *http.Request) { r.Header.Del("Upgrade") }, "has no header Upgrade: websocket"},
+		"neither":                {func(r *http.Request) { r.Header.Del("Upgrade"); r.Header.Set("Connection", "close") }, "has no header Upgrade: websocket"},
+		"another Upgrade":        {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, "has no header Upgrade: websocket"},
+		"no Connection":          {func(r *http.Request) { r.Header.Del("Connection") }, "has no header Connection: Upgrade"},
+		"Connection: close":      {func(r *http.Request) { r.Header.Set("Connection", "close") }, "has no header Connection: Upgrade"},
+		"neither, and no key":    {func(r *http.Request) { r.Header.Del("Upgrade"); r.Header.Del("Sec-WebSocket-Key") }, "has no header Upgrade: websocket"},
+		"HTTP/1.0":               {func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.0", 1, 0 }, "came over HTTP/1.0"},
+		"HTTP/2":                 {func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 }, "came over HTTP/2.0"},
+		"HTTP/2 without Upgrade": {func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0; r.Header.Del("Upgrade") }, "came over HTTP/2.0"},
+		"a person":               {func(r *http.Request) { r.Header = http.Header{} }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			s, _ := echoServer(t, nil)
+			r := httptest.NewRequest(http.MethodGet, "http://pipe/", nil)
+			r.Header.Set("Upgrade", "websocket")
+			r.Header.Set("Connection", "Upgrade")
+			r.Header.Set("Sec-WebSocket-Version", "13")
+			r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+			tt.change(r)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			is.Equal(w.Code, http.StatusUpgradeRequired)
+			is.Equal(w.Header().Get("Upgrade"), "websocket")
+			is.Equal(strings.Contains(w.Body.String(), "proxy"), tt.says != "")
+			is.True(strings.Contains(w.Body.String(), tt.says))
+			is.True(strings.Contains(w.Body.String(), "typedrpc endpoint")) // and what it is
+			is.Equal(s.Snapshot(), Snapshot{})
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,7 +74,9 @@ func splitHost(s, usualPort string) (host, port string, ok bool) {
 const maxHost = 254
 
 // checkOrigin refuses pages of foreign origins, compared exactly, and, on a
-// loopback address, foreign host names: a page can point its own name there.
+// loopback address, pages of foreign host names: a page can point its own name there.
+// What is no browser may come by any name, through a proxy on this machine for
+// example.
 //
 // What the browser itself says of where a page comes from (Sec-Fetch-Site) is asked
 // too: of a request without an origin there is nothing else, and one's own origin is
@@ -83,9 +86,6 @@ func (s *Server) checkOrigin(r *http.Request) error {
 	if s.o.AnyOrigin {
 		return nil
 	}
-	if err := s.checkHost(r); err != nil {
-		return err
-	}
 	texts := r.Header.Values("Origin")
 	if len(texts) > 1 {
 		return errors.New("a request with several origins is not allowed")
@@ -94,26 +94,40 @@ func (s *Server) checkOrigin(r *http.Request) error {
 		if isForeign(r) {
 			return errors.New("a request that a page of another site makes without an origin is not allowed")
 		}
-		return nil // no browser
+		if isBrowser(r) {
+			return s.checkHost(r)
+		}
+		return nil
 	}
 	text := logs.Clip(texts[0])
 	got, err := parseOrigin(texts[0])
 	if err != nil {
 		return fmt.Errorf("origin %q is not allowed", text)
 	}
-	for _, o := range s.origins {
-		if got == o {
-			return nil
-		}
+	if slices.Contains(s.origins, got) {
+		return nil
+	}
+	if err := s.checkHost(r); err != nil {
+		return err
 	}
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	if own, ok := newOrigin(scheme, r.Host); ok && got == own && !isForeign(r) {
+	own, ok := newOrigin(scheme, r.Host)
+	switch {
+	case ok && got == own && !isForeign(r):
 		return nil
+	case ok && got.host == own.host && got.scheme == "https" && r.TLS == nil:
+		return fmt.Errorf("origin %q is not allowed here: over TLS it would be this server's own; if a proxy ends TLS, list it in Server.Origins", text)
 	}
 	return fmt.Errorf("origin %q is not allowed here; Server.Origins can allow it", text)
+}
+
+// isBrowser reports whether a request without an origin may be a browser's all the
+// same: old ones left it out of a POST to where their page came from.
+func isBrowser(r *http.Request) bool {
+	return strings.HasPrefix(r.UserAgent(), "Mozilla/") || r.Header.Get("Sec-Fetch-Site") != ""
 }
 
 // isForeign reports whether a browser says that the page is of another origin. What
@@ -127,6 +141,8 @@ func isForeign(r *http.Request) bool {
 	return false
 }
 
+// checkHost refuses the pages of names that are not this machine's where only this
+// machine can connect.
 func (s *Server) checkHost(r *http.Request) error {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if local == nil || !isLoopback(local.String()) {
@@ -141,7 +157,7 @@ func (s *Server) checkHost(r *http.Request) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("host %q is not allowed on a loopback address; Server.Origins can allow it", logs.Clip(r.Host))
+	return fmt.Errorf("a page of host %q is not allowed on a loopback address; if a proxy on this machine serves that host, list its origin in Server.Origins", logs.Clip(r.Host))
 }
 
 // isLoopback reports whether s is a loopback address, with or without port.

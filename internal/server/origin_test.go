@@ -69,6 +69,7 @@ func TestServer_checkOrigin(t *testing.T) {
 	for _, tt := range []struct {
 		name, host, origin, local string
 		tls, ok                   bool
+		agent                     string
 	}{
 		{name: "no browser", host: "srv.example", ok: true},
 		{name: "own", host: "srv.example", origin: "http://srv.example:80", ok: true},
@@ -90,10 +91,14 @@ func TestServer_checkOrigin(t *testing.T) {
 		{name: "loopback, IPv6 without port", host: "[::1]", local: "[::1]:80", ok: true},
 		{name: "loopback, name below", host: "App.Localhost.", local: loopback, ok: true},
 		{name: "loopback, listed host on any port", host: "app.example:9", local: loopback, ok: true},
-		{name: "loopback, foreign host", host: "evil.example", local: loopback},
+		{name: "loopback, foreign host", host: "evil.example", local: loopback, ok: true}, // through a proxy, say
+		{name: "loopback, foreign host, old browser", host: "evil.example", local: loopback, agent: "Mozilla/5.0 (X11)"},
+		{name: "loopback, own host, old browser", host: "localhost", local: loopback, agent: "Mozilla/5.0 (X11)", ok: true},
+		{name: "loopback, proxy's host, listed page", host: "backend", origin: "https://app.example", local: loopback, ok: true},
+		{name: "loopback, proxy's host, its own page", host: "proxied.example", origin: "https://proxied.example", local: loopback},
 		{name: "loopback, foreign host that is its own origin", host: "evil.example", origin: "http://evil.example", local: loopback},
-		{name: "loopback, suffix without a dot", host: "evillocalhost", local: loopback},
-		{name: "loopback, no host", host: "", local: loopback},
+		{name: "loopback, suffix without a dot", host: "evillocalhost", origin: "http://evillocalhost", local: loopback},
+		{name: "loopback, no host", host: "", origin: "http://localhost", local: loopback},
 		{name: "loopback, foreign page", host: "localhost", origin: "http://evil.example", local: loopback},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -106,6 +111,7 @@ func TestServer_checkOrigin(t *testing.T) {
 			if tt.origin != "" {
 				r.Header.Set("Origin", tt.origin)
 			}
+			r.Header.Set("User-Agent", tt.agent)
 			if tt.local != "" {
 				addr, err := net.ResolveTCPAddr("tcp", tt.local)
 				is.NoErr(err)
@@ -117,4 +123,19 @@ func TestServer_checkOrigin(t *testing.T) {
 			is.NoErr(s.checkOrigin(r))
 		})
 	}
+}
+
+// What a refusal says is what to do about it.
+func TestServer_checkOriginSaysWhatToSet(t *testing.T) {
+	is := is.New(t)
+	s, _ := echoServer(t, nil)
+	r := httptest.NewRequest(http.MethodGet, "http://pipe/", nil)
+	r.Host = "app.example"
+	r.Header.Set("Origin", "https://app.example")
+	is.Equal(s.checkOrigin(r).Error(), `origin "https://app.example" is not allowed here: over TLS it would be this server's own; if a proxy ends TLS, list it in Server.Origins`)
+	r.Header.Set("Origin", "https://other.example")
+	is.Equal(s.checkOrigin(r).Error(), `origin "https://other.example" is not allowed here; Server.Origins can allow it`)
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv6loopback})))
+	r.Header.Set("Origin", "http://app.example")
+	is.Equal(s.checkOrigin(r).Error(), `a page of host "app.example" is not allowed on a loopback address; if a proxy on this machine serves that host, list its origin in Server.Origins`)
 }
