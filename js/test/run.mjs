@@ -22,6 +22,12 @@ await build({
   sourcemap: "inline",
   logLevel: "warning",
 });
+const jsserver = path.resolve(".build/jsserver");
+const built = spawnSync("go", ["build", "-o", jsserver, "./internal/e2e/jsserver"], { cwd: "..", stdio: "inherit" });
+if (built.status) process.exit(1);
 const files = entryPoints.map((file) => path.join(".build", path.basename(file, ".ts") + ".js"));
-const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=spec", ...files], { stdio: "inherit" });
+const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=spec", ...files], {
+  stdio: "inherit",
+  env: { ...process.env, JSSERVER: jsserver },
+});
 process.exit(status ?? 1);

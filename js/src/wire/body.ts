@@ -1,9 +1,8 @@
-import { malformed, toText } from "./decode.js";
-import { toBytes } from "./encode.js";
+import { malformed, toBytes, toText } from "./text.js";
 
 /** The bodies of the handshake's frames and of GOAWAY (PROTOCOL.md section 2.2). */
 
-/** What a peer takes (PROTOCOL.md section 4). */
+/** What a side takes of its peer (PROTOCOL.md section 4). */
 export interface Limits {
   /** Bytes in the payload of one message. */
   message: number;
@@ -15,125 +14,97 @@ export interface Limits {
   budget: number;
 }
 
+/** The body of HELLO. */
 export interface Hello {
   attempt: number;
   client: string;
-  token?: string | undefined;
-  received?: number;
-  credentials?: unknown;
+  token: string | undefined;
+  received: number | undefined;
+  credentials: unknown;
   limits: Partial<Limits>;
-  features: string[];
-  cache?: string;
+  features: readonly string[];
 }
 
-/** Any body that a server sends. */
-export type Body = Welcome & AuthOK & GoAway;
-
-export interface Welcome {
-  token?: string;
-  resumed?: boolean;
-  reason?: string;
-  received?: number;
-  reply?: unknown;
-  limits?: Partial<Limits>;
-  features?: string[];
-  keepalive?: number;
-  grace?: number;
-  expires?: number;
-  cache?: string;
-}
-
+/** An error in the body of AUTH_OK. */
 export interface ErrorBody {
   code?: number;
-  message?: string;
+  message: string;
   data?: unknown;
-  fault?: string;
-  retryAfter?: number;
+  fault: string;
+  retryAfter: number;
 }
 
-export interface AuthOK {
+/** All that a body of a server has. What was left out is zero or empty. */
+export interface Body {
+  token: string;
+  resumed: boolean;
+  reason: string;
+  received: number;
   reply?: unknown;
-  expires?: number;
+  limits: Limits;
+  features: readonly string[];
+  keepalive: number;
+  grace: number;
+  expires: number;
+  cache: string;
   error?: ErrorBody;
+  min: number;
+  max: number;
 }
 
-export interface GoAway {
-  reason?: string;
-  min?: number;
-  max?: number;
-}
+/** What holds for a peer that announced nothing else. */
+export const defaultLimits: Limits = { message: 4 << 20, calls: 1024, window: 64 << 10, budget: 8 << 20 };
 
-type Types = Record<string, string | null | undefined>;
-
-/** What the members of all bodies are, by what typeName says; the others are anything. */
-const types: Types = {
-  __proto__: null,
-  code: "number integer",
-  token: "string",
-  resumed: "boolean",
-  reason: "string",
-  received: "number",
-  limits: "object",
-  features: "array",
-  keepalive: "number",
-  grace: "number",
-  expires: "number",
-  cache: "string",
-  error: "object",
-  message: "string",
-  fault: "string",
-  retryAfter: "number",
-  min: "number",
-  max: "number",
+const none: Body = {
+  token: "",
+  resumed: false,
+  reason: "",
+  received: 0,
+  limits: { ...defaultLimits, depth: 0 } as Limits,
+  features: [],
+  keepalive: 0,
+  grace: 0,
+  expires: 0,
+  cache: "",
+  min: 0,
+  max: 0,
 };
-
-const limitTypes: Types = {
-  __proto__: null,
-  message: "number",
-  calls: "number",
-  window: "number",
-  budget: "number",
-  depth: "number",
-};
-
-/** Reads a body; what is no object, or has a member twice or of a wrong type, is malformed. */
-export function readBody(payload: Uint8Array): Body {
-  const text = toText(payload);
-  let body: unknown;
-  try {
-    body = JSON.parse(text);
-  } catch {
-    return malformed("JSON");
-  }
-  checkTwice(text);
-  checkMembers(body, types);
-  return body as Body;
-}
+const noError: ErrorBody = { message: "", fault: "", retryAfter: 0 };
 
 /** The bytes of a body. */
 export const writeBody = (body: object): Uint8Array => toBytes(JSON.stringify(body));
 
-function checkMembers(body: unknown, types: Types): void {
-  if (typeName(body) !== "object") malformed("object");
-  for (const [name, value] of Object.entries(body as object)) {
-    const type = types[name];
-    if (type && !type.split(" ").includes(typeName(value))) malformed(name);
-    if (type === "array" && ((value as unknown[]).length > 64 || !(value as unknown[]).every((x) => typeof x === "string"))) {
-      malformed(name);
-    }
-    if (name === "limits") checkMembers(value, limitTypes);
-    if (name === "error") checkMembers(value, types);
+/** Reads a body. What is no object, or has a member twice or of a wrong type, is malformed. */
+export function readBody(payload: Uint8Array): Body {
+  const text = toText(payload);
+  const body = complete(none, JSON.parse(text) as Body);
+  checkTwice(text);
+  body.limits = complete(none.limits, body.limits);
+  if (body.error) {
+    body.error = complete(noError, body.error);
+    if (!Number.isInteger(body.error.code ?? 0)) malformed("code");
   }
+  if (body.features.length > 64 || body.features.some((name) => typeof name !== "string")) malformed("features");
+  return body;
 }
 
-/** The type of a JSON value; "number" is a natural one. */
-function typeName(value: unknown): string {
+/** An object with what it lacks of another one, whose members say what type its own must have. */
+function complete<T extends object>(like: T, object: T): T {
+  if (kindOf(object) !== "object") malformed("object");
+  for (const [name, value] of Object.entries(like)) {
+    if (Object.hasOwn(object, name) && kindOf(object[name as keyof T]) !== kindOf(value)) malformed(name);
+  }
+  return { ...like, ...object };
+}
+
+/** The type of a JSON value; a number is a natural one. */
+function kindOf(value: unknown): string {
   if (Array.isArray(value)) return "array";
-  if (typeof value === "number") return Number.isInteger(value) ? (value < 0 ? "integer" : "number") : "fraction";
-  return value === null ? "null" : typeof value;
+  if (value === null || (typeof value === "number" && !(value >= 0 && Number.isInteger(value)))) return "";
+  return typeof value;
 }
 
-/** Finds a member that is there twice, in the body and the objects that are its own. */
+/** Finds a member that is there twice, in the body and in the objects whose members it knows. */
 function checkTwice(text: string): void {
   const open: (Set<string> | undefined)[] = [];
   let name = "";
@@ -141,13 +112,12 @@ function checkTwice(text: string): void {
     const names = open.at(-1);
     if (colon && names) {
       name = JSON.parse(string!) as string;
-      if (names.has(name)) malformed("a member twice");
+      if (names.has(name)) malformed(name);
       names.add(name);
-    } else if (token === "{" || token === "[") {
-      const own = !open.length || (open.length === 1 && (name === "limits" || name === "error"));
-      open.push(own ? new Set() : undefined);
     } else if (token === "}" || token === "]") {
       open.pop();
+    } else if (!string) {
+      open.push(!open.length || (open.length === 1 && (name === "limits" || name === "error")) ? new Set() : undefined);
     }
   }
 }

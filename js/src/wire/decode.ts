@@ -1,25 +1,7 @@
-import { faultName } from "./encode.js";
-import { Flag, Frame, Type, layouts, mostMetadata, mostName, mayContinue, mayBeCaller, mustBeCaller, namesCall, hasNoPayload } from "./frame.js";
+import { Flag, type Frame, May, type Metadata, Type, faultName, makeFrame, mostMetadata, mostName, shapes } from "./frame.js";
+import { malformed, toBytes, toText } from "./text.js";
 
-/** A peer broke the protocol. */
-export class ProtocolError extends Error {}
-
-/** Ends the reading of what a peer must not send. */
-export function malformed(what: string): never {
-  throw new ProtocolError(what);
-}
-
-const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
-
-/** The text of some bytes; what is no UTF-8 is malformed. */
-export function toText(bytes: Uint8Array): string {
-  try {
-    return strict.decode(bytes);
-  } catch {
-    return malformed("not UTF-8");
-  }
-}
 
 /** The bits of flags that this version knows. */
 const knownFlags: Record<number, number> = {
@@ -28,135 +10,101 @@ const knownFlags: Record<number, number> = {
   [Type.Item]: Flag.History,
 };
 
-/** Reads the frames of a message, whose payloads are views of it. */
-export class Input {
-  #at = 0;
-  #end: number;
-
-  constructor(readonly bytes: Uint8Array) {
-    this.#end = bytes.length;
-  }
-
-  /** Whether everything was read. */
-  get done(): boolean {
-    return this.#at === this.bytes.length;
-  }
-
-  /** Reads the next frame. One of an unknown type has nothing but a payload. */
-  frame(): Frame {
-    const { bytes } = this;
-    if (this.#at + 4 > bytes.length) malformed("header");
-    const head = this.#byte();
-    const size = this.#byte() + this.#byte() * 0x100 + this.#byte() * 0x10000;
-    this.#end = this.#at + size;
-    if (this.#end > bytes.length) malformed("length");
-    const frame = header(head);
-    for (const field of layouts[frame.type] ?? []) this.#field(frame, field);
-    frame.payload = bytes.subarray(this.#at, this.#end);
-    this.#at = this.#end;
-    this.#end = bytes.length;
-    check(frame);
-    return frame;
-  }
-
-  #field(frame: Frame, field: keyof Frame): void {
-    switch (field) {
-      case "flags":
-        frame.flags = this.#byte();
-        if (frame.flags & ~knownFlags[frame.type]!) malformed("flags");
-        return;
-      case "code": {
-        const zigzag = this.#uint();
-        frame.code = zigzag % 2 ? -(zigzag + 1) / 2 : zigzag / 2;
-        return;
-      }
-      case "method": {
-        const name = this.#bytes();
-        if (!name.length || name.length > mostName) malformed("method");
-        frame.method = toText(name);
-        return;
-      }
-      case "message":
-        frame.message = lenient.decode(this.#bytes());
-        return;
-      case "metadata":
-        return this.#metadata(frame);
-    }
-    (frame[field] as number) = this.#uint();
-  }
-
-  #byte(): number {
-    if (this.#at >= this.#end) malformed("truncated");
-    return this.bytes[this.#at++]!;
-  }
-
+/**
+ * Reads the frames of a message one after another; their payloads are views of it. One of a type that this version
+ * does not know has nothing but its payload, and MORE when it counts. What is malformed throws.
+ */
+export function* framesOf(message: Uint8Array): Generator<Frame> {
+  let at = 0;
+  let end = message.length;
+  const byte = (): number => (at < end ? message[at++]! : malformed("truncated"));
   /** An integer of 64 bits; beyond 2^53 it is not exact. */
-  #uint(): number {
+  const uint = (): number => {
     let value = 0;
     for (let scale = 1; ; scale *= 0x80) {
-      const byte = this.#byte();
-      value += (byte & 0x7f) * scale;
-      if (scale > 2 ** 63 || (scale === 2 ** 63 && byte > 1)) malformed("integer");
-      if (byte < 0x80) return value;
+      const next = byte();
+      if (next * scale >= 2 ** 64) malformed("integer");
+      value += (next & 0x7f) * scale;
+      if (next < 0x80) return value;
     }
-  }
-
-  #bytes(): Uint8Array {
-    const size = this.#uint();
-    const from = this.#at;
-    if (size > this.#end - from) malformed("length");
-    this.#at += size;
-    return this.bytes.subarray(from, this.#at);
-  }
-
-  #metadata(frame: Frame): void {
-    const metadata = Object.create(null) as Record<string, string>;
+  };
+  const bytes = (): Uint8Array => {
+    const size = uint();
+    return size > end - at ? malformed("length") : message.subarray(at, (at += size));
+  };
+  const metadata = (): Metadata => {
+    const pairs = Object.create(null) as Record<string, string>;
     let room = mostMetadata;
-    for (let count = this.#uint(); count > 0; count--) {
-      const [name, value] = [this.#bytes(), this.#bytes()];
+    for (let count = uint(); count > 0; count--) {
+      const [name, value] = [bytes(), bytes()];
       const key = toText(name);
       room -= name.length + value.length;
-      if (room < 0 || key in metadata) malformed("metadata");
-      metadata[key] = toText(value);
-      if (frame.type === Type.Fail && key === faultName) {
-        if (value.length <= mostName) frame.fault = metadata[key];
-        metadata[key] = "";
-      }
+      if (room < 0 || key in pairs) malformed("metadata");
+      pairs[key] = toText(value);
     }
-    if (frame.type === Type.Fail) delete metadata[faultName];
-    frame.metadata = metadata;
-  }
+    return pairs;
+  };
+  do {
+    end = message.length;
+    const head = byte();
+    const size = byte() | (byte() << 8) | (byte() << 16);
+    end = at + size;
+    if (end > message.length) malformed("length");
+    const frame = header(head);
+    const { type } = frame;
+    for (const field of (shapes[type]?.slice(1) ?? []) as (keyof Frame)[]) {
+      let value: unknown;
+      if (field === "flags") value = byte();
+      else if (field === "method") value = toText(bytes());
+      else if (field === "message") value = lenient.decode(bytes());
+      else if (field === "metadata") value = metadata();
+      else value = uint();
+      (frame[field] as unknown) = value;
+    }
+    frame.payload = message.subarray(at, end);
+    at = end;
+    check(frame);
+    yield frame;
+  } while (at < message.length);
 }
 
 /** A frame of which the header's first byte was read. */
 function header(head: number): Frame {
-  const frame = new Frame(head & 0x1f);
+  const frame = makeFrame(head & 0x1f, { more: (head & 0x20) > 0, fromCaller: (head & 0x40) > 0 });
+  const { type, more, fromCaller } = frame;
+  const may = shapes[type]?.[0];
   const counted = head > 0x7f;
-  frame.more = (head & 0x20) > 0;
-  frame.fromCaller = (head & 0x40) > 0;
-  const { type } = frame;
-  if (!type) malformed("type");
-  if (type > Type.Chunk) {
-    frame.counted = counted;
-  } else if (
-    counted !== frame.counted ||
-    (frame.more && !mayContinue.includes(type)) ||
-    (frame.fromCaller ? !mayBeCaller.includes(type) : mustBeCaller.includes(type))
+  if (
+    !type ||
+    (may !== undefined &&
+      (counted !== frame.counted || (more && !(may & May.GoOn)) || !(may & (fromCaller ? May.BeCaller : May.BeCallee))))
   ) {
     malformed("header");
   }
+  frame.counted = counted;
   return frame;
 }
 
-/** Refuses what is well written and makes no sense. */
+/** Refuses what is well written and makes no sense, and finds the name of a fault. */
 function check(frame: Frame): void {
-  const { type, id } = frame;
+  const { type, id, method, code, metadata, payload } = frame;
+  const [may, ...fields] = shapes[type] ?? [May.HavePayload];
+  if (frame.flags & ~(knownFlags[type] ?? 0)) malformed("flags");
   if (
-    (!id && namesCall.includes(type)) ||
+    (fields.includes("id") && !id && type !== Type.Credit && type !== Type.Chunk) ||
     id > Number.MAX_SAFE_INTEGER ||
-    (type === Type.Credit && !frame.items) ||
-    (frame.payload.length && hasNoPayload.includes(type))
+    (fields.includes("items") && !frame.items) ||
+    (fields.includes("method") && !isName(method)) ||
+    (payload.length && !(may & May.HavePayload))
   ) {
     malformed("fields");
   }
+  if (type !== Type.Fail) return;
+  frame.code = code % 2 ? -(code + 1) / 2 : code / 2; // zigzag
+  const { [faultName]: fault = "", ...rest } = metadata;
+  frame.metadata = rest;
+  if (isName(fault)) frame.fault = fault;
 }
+
+/** Whether a text can be the name of a method or a fault. */
+export const isName = (text: string): boolean => text !== "" && toBytes(text).length <= mostName;

@@ -43,71 +43,92 @@ export const enum Kind {
 /** What travels beside a message: short texts by their names. */
 export type Metadata = Readonly<Record<string, string>>;
 
+/** One frame. Which fields mean something depends on its type; the others are zero. */
+export interface Frame {
+  type: number;
+  /** It counts; types of a later version say so themselves. */
+  counted: boolean;
+  /** The payload goes on in CHUNK frames. */
+  more: boolean;
+  /** The sender is the caller of the call that id names. */
+  fromCaller: boolean;
+  id: number;
+  flags: number;
+  /** Milliseconds until the caller's deadline; 0: none. */
+  timeLeft: number;
+  method: string;
+  metadata: Metadata;
+  code: number;
+  message: string;
+  /** The declared error that the payload belongs to; "": none. */
+  fault: string;
+  retryAfter: number;
+  position: number;
+  items: number;
+  window: number;
+  dropped: number;
+  /** A message, an error's data, or the body of a frame of the handshake. */
+  payload: Uint8Array;
+}
+
 export const noBytes = new Uint8Array();
 export const noMetadata: Metadata = {};
+
+const zero: Frame = {
+  type: 0,
+  counted: false,
+  more: false,
+  fromCaller: false,
+  id: 0,
+  flags: 0,
+  timeLeft: 0,
+  method: "",
+  metadata: noMetadata,
+  code: 0,
+  message: "",
+  fault: "",
+  retryAfter: 0,
+  position: 0,
+  items: 0,
+  window: 0,
+  dropped: 0,
+  payload: noBytes,
+};
+
+/** Makes a frame. */
+export const makeFrame = (type: number, fields?: Partial<Frame>): Frame => ({ ...zero, type, counted: type >= Type.Call, ...fields });
 
 /** Bytes of all names and values of a frame's metadata, at most. */
 export const mostMetadata = 16 << 10;
 /** Bytes of the name of a method or a fault, at most. */
 export const mostName = 255;
+/** The metadata of a FAIL that names its fault: those who know none read on behind it. */
+export const faultName = "rpc.fault";
 
-/** One frame. Which fields mean something depends on its type; the others are zero. */
-export class Frame {
-  /** The payload goes on in CHUNK frames. */
-  more = false;
-  /** The sender is the caller of the call that id names. */
-  fromCaller = false;
-  /** It counts. Types of a later version say so by themselves. */
-  counted: boolean;
-  id = 0;
-  flags = 0;
-  /** Milliseconds until the caller's deadline; 0: none. */
-  timeLeft = 0;
-  method = "";
-  metadata = noMetadata;
-  code = 0;
-  message = "";
-  /** The declared error that the payload belongs to; "": none. */
-  fault = "";
-  retryAfter = 0;
-  position = 0;
-  items = 0;
-  window = 0;
-  dropped = 0;
-  /** A message, an error's data, or the body of a frame of the handshake. */
-  payload: Uint8Array = noBytes;
-
-  constructor(
-    readonly type: number,
-    fields?: Partial<Frame>,
-  ) {
-    this.counted = type >= Type.Call;
-    Object.assign(this, fields);
-  }
+/** What bits of the header a type may have, and whether it has a payload. */
+export const enum May {
+  BeCaller = 1,
+  BeCallee = 2,
+  GoOn = 4,
+  HavePayload = 8,
 }
 
-/** The fields of each type's body that come before the payload, in their order. */
-export const layouts: Readonly<Record<number, readonly (keyof Frame)[]>> = {
-  [Type.Ping]: ["position"],
-  [Type.Ack]: ["position"],
-  [Type.Call]: ["id", "flags", "timeLeft", "method", "metadata"],
-  [Type.Result]: ["id", "metadata"],
-  [Type.Fail]: ["id", "flags", "code", "message", "retryAfter", "metadata"],
-  [Type.Cancel]: ["id"],
-  [Type.Item]: ["id", "flags", "dropped"],
-  [Type.End]: ["id"],
-  [Type.Credit]: ["id", "items", "window"],
-  [Type.Notify]: ["method", "metadata"],
-  [Type.Chunk]: ["id"],
+/** The fields of each type's body that come before the payload, in their order, and what else it may have. */
+export const shapes: Readonly<Record<number, readonly [may: number, ...fields: (keyof Frame)[]]>> = {
+  [Type.Hello]: [May.BeCallee | May.HavePayload],
+  [Type.Welcome]: [May.BeCallee | May.HavePayload],
+  [Type.Auth]: [May.BeCallee | May.HavePayload],
+  [Type.AuthOK]: [May.BeCallee | May.HavePayload],
+  [Type.Ping]: [May.BeCallee, "position"],
+  [Type.Ack]: [May.BeCallee, "position"],
+  [Type.GoAway]: [May.BeCallee | May.HavePayload],
+  [Type.Call]: [May.BeCaller | May.GoOn | May.HavePayload, "id", "flags", "timeLeft", "method", "metadata"],
+  [Type.Result]: [May.BeCallee | May.GoOn | May.HavePayload, "id", "metadata"],
+  [Type.Fail]: [May.BeCallee | May.HavePayload, "id", "flags", "code", "message", "retryAfter", "metadata"],
+  [Type.Cancel]: [May.BeCaller, "id"],
+  [Type.Item]: [May.BeCaller | May.BeCallee | May.GoOn | May.HavePayload, "id", "flags", "dropped"],
+  [Type.End]: [May.BeCaller, "id"],
+  [Type.Credit]: [May.BeCaller | May.BeCallee, "id", "items", "window"],
+  [Type.Notify]: [May.BeCallee | May.GoOn | May.HavePayload, "method", "metadata"],
+  [Type.Chunk]: [May.BeCaller | May.BeCallee | May.GoOn | May.HavePayload, "id"],
 };
-
-/** Types whose payload may go on in CHUNK frames. */
-export const mayContinue: readonly number[] = [Type.Call, Type.Result, Type.Item, Type.Notify, Type.Chunk];
-/** Types that the caller of a call alone sends. */
-export const mustBeCaller: readonly number[] = [Type.Call, Type.Cancel, Type.End];
-/** Types that the caller of a call may send. */
-export const mayBeCaller: readonly number[] = [...mustBeCaller, Type.Item, Type.Credit, Type.Chunk];
-/** Types whose id is a call's; in the others 0 is the notification lane. */
-export const namesCall: readonly number[] = [...mustBeCaller, Type.Result, Type.Fail, Type.Item];
-/** Types whose body ends with its fields. */
-export const hasNoPayload: readonly number[] = [Type.Ping, Type.Ack, Type.Cancel, Type.End, Type.Credit];

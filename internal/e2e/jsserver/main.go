@@ -1,0 +1,58 @@
+// Command jsserver is the server that the tests of the TypeScript client talk to.
+// It prints its address, and obeys the lines of its standard input: "shutdown"
+// ends it gracefully, and the end of the input at once.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/typedrpc/typedrpc"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "-quiet" {
+		slog.SetDefault(slog.New(slog.DiscardHandler))
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := newService()
+	open := s.server()
+	guarded := s.server()
+	guarded.SignIn = signIn.Verify(verify)
+	guarded.Limits.Grace = 5 * time.Second
+	brief := s.server()
+	brief.Limits.Grace = -1
+	small := s.server()
+	small.Limits = typedrpc.Limits{MaxCalls: 2, MaxBuffered: 8 << 10, MaxMessage: 4 << 10, Window: 1 << 10}
+	mux := http.NewServeMux()
+	mux.Handle("/", open)
+	mux.Handle("/guarded", guarded)
+	mux.Handle("/brief", brief)
+	mux.Handle("/small", small)
+	web := &http.Server{Handler: mux}
+	go web.Serve(listener)
+	fmt.Println(listener.Addr())
+
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		switch lines.Text() {
+		case "shutdown":
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			open.Shutdown(ctx)
+			cancel()
+			fmt.Println("down")
+		case "revoke":
+			guarded.Revoke("ada")
+			fmt.Println("revoked")
+		}
+	}
+}

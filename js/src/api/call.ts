@@ -1,0 +1,99 @@
+import type { WithoutLink } from "../client/options.js";
+import { canceled, newCall, sizeOfMetadata } from "../engine/call.js";
+import type { Call, Key } from "../engine/turn.js";
+import { RpcError, Status } from "../status.js";
+import { Flag, type Frame, type Metadata, Type, makeFrame, mostMetadata, noMetadata } from "../wire/frame.js";
+import { decodeJSON, encodeJSON } from "../wire/text.js";
+import type { Conn } from "./conn.js";
+import type { Method, Traits } from "./declare.js";
+
+/** Who calls: a connection, or what a handler is given to call back with. */
+export type Caller = Conn;
+
+/** How a call is made. */
+export interface CallOptions {
+  /** Ends the call: it fails with Canceled, or with DeadlineExceeded for a signal of AbortSignal.timeout. */
+  signal?: AbortSignal | undefined;
+  /** How long it may take in milliseconds, the wait for a link included. Default: the declaration's; 0: for ever. */
+  timeout?: number | undefined;
+  /** Texts that travel beside the request. */
+  metadata?: Metadata | undefined;
+  /** Is given the texts that came beside the answer. */
+  onReply?: ((metadata: Metadata) => void) | undefined;
+  /** What it does while there is no link. Default: the connection's. */
+  withoutLink?: WithoutLink | undefined;
+  /** The key of a keyed call, for one that repeats another. Default: a new one. */
+  key?: Key | undefined;
+}
+
+/** A frame with a message. It throws when the message cannot be sent. */
+export function messageFrame(type: Type, name: string, value: unknown, metadata = noMetadata): Frame {
+  let frame: Frame;
+  try {
+    frame = makeFrame(type, { method: name, metadata, payload: encodeJSON(value) });
+  } catch (cause) {
+    throw new RpcError(Status.InvalidArgument, `cannot encode a message of ${name}`, { cause });
+  }
+  if (sizeOfMetadata(frame) > mostMetadata) throw new RpcError(Status.InvalidArgument, "too much metadata");
+  return frame;
+}
+
+/** Begins a call of any kind. It throws when it cannot be made at all. */
+export function begin(
+  { client, nested, ordered }: Caller,
+  { name, traits }: { name: string; traits: Traits },
+  request: unknown,
+  { signal, timeout = traits.timeout ?? 0, metadata, withoutLink = client.options.withoutLink, key = traits.keyed?.() }: CallOptions,
+  kind: Pick<Call, "done"> & Partial<Call> & { flags?: number },
+): Call {
+  const { engine } = client;
+  if (signal?.aborted) throw canceled("notSent", signal.reason);
+  const frame = messageFrame(Type.Call, name, request, metadata);
+  frame.fromCaller = true;
+  frame.flags = (kind.flags ?? 0) | (ordered ? Flag.Lane : 0);
+  const abort = () => engine.giveUp(call, (outcome) => canceled(outcome, signal?.reason));
+  const late = () => engine.giveUp(call, (outcome) => new RpcError(Status.DeadlineExceeded, "the call took too long", { outcome }));
+  const call = newCall(engine, {
+    ...kind,
+    frame,
+    idempotent: traits.idempotent,
+    ordered: traits.serial,
+    failFast: withoutLink === "fail",
+    nested,
+    key,
+    deadline: timeout && Date.now() + timeout,
+    done(error, answer) {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+      kind.done.call(call, error, answer);
+    },
+  });
+  const timer = timeout ? setTimeout(late, timeout) : undefined;
+  signal?.addEventListener("abort", abort);
+  engine.start(call);
+  return call;
+}
+
+/**
+ * Calls a method. It rejects with an {@link RpcError}: the handler's, or one whose outcome says how far the call
+ * got.
+ */
+export const call = <Request, Response>(
+  caller: Caller,
+  method: Method<Request, Response>,
+  request: Request,
+  options: CallOptions = {},
+): Promise<Response> =>
+  new Promise((resolve, reject) => {
+    begin(caller, method, request, options, {
+      done(error, answer) {
+        try {
+          if (answer) options.onReply?.(answer.metadata);
+          if (error) reject(error);
+          else resolve(decodeJSON(answer!.payload) as Response);
+        } catch (cause) {
+          reject(new RpcError(Status.Internal, `cannot decode the answer of ${method.name}`, { outcome: "answered", cause }));
+        }
+      },
+    });
+  });

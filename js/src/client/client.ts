@@ -1,0 +1,296 @@
+import { type Engine, newEngine } from "../engine/engine.js";
+import { type Link, type Upper, openLink } from "../link/link.js";
+import type { SocketConstructor, Timer } from "../link/socket.js";
+import { type Session, newSession } from "../session/session.js";
+import { RpcError, Status, hint } from "../status.js";
+import { type Body, type Hello, defaultLimits, readBody, writeBody } from "../wire/body.js";
+import { Close, CloseCode } from "../wire/close.js";
+import { framesOf } from "../wire/decode.js";
+import { encode } from "../wire/encode.js";
+import { Type, makeFrame, mostMetadata } from "../wire/frame.js";
+import { malformed } from "../wire/text.js";
+import type { ConnectOptions, ConnectionLimits } from "./options.js";
+import type { State } from "./state.js";
+import { explain, isFinal, refused } from "./verdict.js";
+
+const subprotocol = "typedrpc.v1.json";
+
+/** How long a link must have lived for its loss to start the backoff over. */
+const lived = 10_000;
+/** How long a connection that is closed waits for what was sent to be acknowledged. */
+const closePatience = 4_000;
+/** How often a session is resumed without a frame that gets through: what is sent again may be what breaks the link. */
+const mostStuck = 16;
+/** Events after which the network may be there again. */
+const wakeEvents = ["online", "visibilitychange", "pageshow"];
+
+const defaults: ConnectionLimits = { ...defaultLimits, unacked: 8 << 20, grace: 30_000, keepAlive: 20_000, handshake: 10_000 };
+
+/** The supervisor of a connection: gets it links, and comes back when they end. */
+export interface Client {
+  readonly engine: Engine;
+  readonly options: ConnectOptions;
+  state: State;
+  readonly listeners: Set<(state: State) => void>;
+  /** Resolves when the connection has ended for good. */
+  readonly done: Promise<void>;
+  /** Ends the wait for the next attempt, and gives up a link that there is. */
+  reconnect(): void;
+  /** Ends the connection: calls fail, and what is queued is given some time to leave. */
+  close(): Promise<void>;
+  /** Tells the listeners. */
+  change(state: State["state"], more: Partial<State>): void;
+}
+
+/** Makes a connection and its supervisor, which begins to connect. It throws when an address makes no sense. */
+export function newClient(target: string, options: ConnectOptions): Client {
+  const limits = { ...defaults, ...options.limits };
+  const urls = [...new Set([target, ...(options.urls ?? [])].map(socketURL))];
+  const name = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const features = [
+    "streams",
+    ...(options.fragments ? ["fragments"] : []),
+    ...(limits.grace > 0 ? ["resume"] : []),
+    ...(options.signIn ? ["auth"] : []),
+  ];
+  const socket: SocketConstructor = options.WebSocket ?? globalThis.WebSocket;
+  const { signIn } = options;
+
+  let url = urls[0]!;
+  let attempt = 0;
+  /** Attempts that failed, in a row. */
+  let failed = 0;
+  let link: Link | undefined;
+  /** When this attempt got the connection a link; 0: it has not. */
+  let opened = 0;
+  /** What the server said instead of WELCOME, or why there were no credentials. */
+  let refusal: RpcError | undefined;
+  /** The session that there is to go on with, … */
+  let session: Session | undefined;
+  let token: string | undefined;
+  /** … how long it is kept without a link, … */
+  let grace = 0;
+  let expiry: Timer;
+  /** … its positions at the last link's end, and how often in a row they were the same. */
+  let stuck = { acked: 0, received: 0, times: 0 };
+  /** When the server wants us back. */
+  let window: [min: number, max: number] | undefined;
+  /** The server of the last attempt is going away. */
+  let leaving = false;
+  /** The server has said how long to wait. */
+  let told = false;
+  /** Ends the wait for the next attempt. */
+  let now = (): void => undefined;
+  let closing = false;
+
+  const engine = newEngine(
+    limits,
+    {
+      goAway({ min, max }) {
+        const low = hint(min) ?? 0;
+        window = [low, Math.max(low, hint(max) ?? 0)];
+      },
+      authOK: () => malformed("AUTH_OK without AUTH"),
+    },
+    options.fragments,
+  );
+
+  /** Gives the session up. */
+  const drop = (cause: unknown) => {
+    clearTimeout(expiry);
+    if (!session) return;
+    session = token = undefined;
+    engine.lost(cause, !engine.closed);
+  };
+
+  /** Takes the server's WELCOME. */
+  const welcomed = (by: Link, welcome: Body) => {
+    const { received, resumed, keepalive } = welcome;
+    clearTimeout(expiry);
+    by.mostBytes = limits.message + (64 << 10) + 6 * mostMetadata;
+    if (!resumed) {
+      drop(new Error(`the session was lost: ${welcome.reason}`));
+      const shared = features.filter((feature) => welcome.features.includes(feature));
+      session = newSession(engine, shared.includes("resume") ? limits.unacked : 0);
+      grace = Math.min(limits.grace, welcome.grace || Infinity);
+      engine.opened(session, welcome, shared);
+    } else if (!session) {
+      throw new Close(CloseCode.Done, "the session was given up");
+    }
+    session.attach(by, received);
+    by.keepAlive(Math.min(limits.keepAlive, keepalive || Infinity));
+    token = welcome.token;
+    window = undefined;
+    opened = Date.now();
+    engine.linked = true;
+    signIn?.welcomed(client, welcome);
+    client.change("connected", { resumed });
+  };
+
+  /** Says HELLO over a link that is open, and takes the answer. */
+  const hail = async (by: Link, upper: Upper) => {
+    let credentials: unknown;
+    try {
+      credentials = await signIn?.present();
+    } catch (cause) {
+      refusal = new RpcError(Status.Unauthenticated, "no credentials", { cause });
+      return by.fail(new Close(CloseCode.Done));
+    }
+    const { message, calls, window, budget } = limits;
+    const hello: Hello = {
+      attempt,
+      client: name,
+      token,
+      received: session?.received,
+      credentials,
+      limits: { message, calls, window, budget },
+      features,
+    };
+    let first: Uint8Array<ArrayBuffer> | undefined = encode(makeFrame(Type.Hello, { payload: writeBody(hello) }));
+    upper.fill = () => {
+      const bytes = first;
+      first = undefined;
+      return bytes;
+    };
+    upper.deliver = (bytes) => {
+      const [{ type, payload }, ...more] = [...framesOf(bytes)] as [ReturnType<typeof makeFrame>];
+      if (more.length || refusal) malformed("handshake");
+      const body = readBody(payload);
+      if (type === Type.Welcome) welcomed(by, body);
+      else if (type === Type.AuthOK && body.error) refusal = refused(body.error);
+      else malformed("handshake");
+    };
+    by.wake();
+  };
+
+  /** Makes one attempt and, if it gets the connection a link, returns when that has ended. */
+  const connect = async (): Promise<Close> => {
+    opened = 0;
+    refusal = undefined;
+    attempt++;
+    const upper: Upper = { fill: () => undefined, deliver: () => malformed("handshake"), ping: () => undefined };
+    const ws = new socket(url, [subprotocol]);
+    const by = (link = openLink(ws, upper));
+    const timer = setTimeout(() => {
+      if (!opened) by.fail(new Close(CloseCode.Timeout, "no handshake in time"));
+    }, limits.handshake);
+    await by.opened;
+    if (ws.protocol !== subprotocol) by.fail(new Close(CloseCode.Protocol, `no server of ${subprotocol}`));
+    if (!by.cause) await hail(by, upper);
+    const cause = await by.ended;
+    clearTimeout(timer);
+    link = undefined;
+    if (session?.link !== by) return cause;
+    signIn?.lost();
+    const { acked, received, sent } = session;
+    const same = sent > acked && acked === stuck.acked && received === stuck.received;
+    stuck = { acked, received, times: same ? stuck.times + 1 : 0 };
+    if (!session.detach(cause) || closing || stuck.times >= mostStuck) drop(cause);
+    else engine.linkDown();
+    expiry = setTimeout(drop, grace, cause);
+    return cause;
+  };
+
+  /** Decides when to come back; undefined: that is pointless. */
+  const verdict = (code: number, retryAfter = 0): number | undefined => {
+    if (isFinal(code, opened)) return;
+    const { min = 100, max = 30_000, factor = 2 } = options.backoff ?? {};
+    // A session that is left does not wait for ever, nor as long as a server's restart takes.
+    const most = session ? Math.min(max, grace / 4) : max;
+    const [from, to] = (!session && window) || [0, 0];
+    window = undefined;
+    leaving = to > 0;
+    const late = code === CloseCode.Flood || code === CloseCode.Budget;
+    told = late || leaving || retryAfter > 0;
+    if (late) return (most / 2) * (1 + Math.random());
+    if (leaving && code !== CloseCode.Unauthenticated) return from + Math.random() * (to - from);
+    // What all are told, they should not all do at the same moment.
+    return Math.max(Math.random() * Math.min(most, min * factor ** (failed - 1)), retryAfter * (1 + Math.random() / 2));
+  };
+
+  const run = async () => {
+    let error: RpcError;
+    for (;;) {
+      let cause!: Close;
+      // The session's own address is the first, one that is going away the last.
+      const weight = (other: string) => (other !== url || !(session || leaving) ? Math.random() : session ? -1 : 1);
+      const weights = new Map(urls.map((url) => [url, weight(url)]));
+      for (url of [...urls].sort((a, b) => weights.get(a)! - weights.get(b)!)) {
+        client.change("connecting", {});
+        cause = await connect();
+        if (opened || closing || isFinal(cause.code, false)) break;
+      }
+      error = refusal ?? explain(cause);
+      if (opened && Date.now() - opened >= lived) failed = 0;
+      failed++;
+      const wait = verdict(cause.code, error.retryAfter);
+      if (closing || wait === undefined) break;
+      client.change("waiting", { error, next: Date.now() + wait });
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, wait);
+        now = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      if (closing) break;
+    }
+    for (const event of wakeEvents) globalThis.removeEventListener?.(event, awake);
+    if (!engine.closed) engine.close(error);
+    drop(error);
+    client.change("closed", { error: engine.closed });
+  };
+
+  /** The network may be there again, or the page has been asleep. */
+  const awake = () => {
+    if (globalThis.document?.hidden) return;
+    if (!told) now();
+    if (engine.linked) link?.check();
+  };
+
+  const client: Client = {
+    engine,
+    options,
+    state: { state: "connecting", failed, url: publicURL(url) },
+    listeners: new Set(),
+    done: undefined as never,
+    reconnect() {
+      now();
+      link?.fail(new Close(CloseCode.None));
+    },
+    close() {
+      if (closing) return client.done;
+      closing = true;
+      const by = link;
+      const goodbye = new Close(CloseCode.Done);
+      engine.close(new RpcError(Status.Unavailable, "the connection was closed by this side"));
+      now();
+      if (!engine.linked) by?.fail(goodbye);
+      engine.parting = goodbye;
+      engine.wake();
+      const timer = setTimeout(() => by?.fail(goodbye), closePatience);
+      return client.done.finally(() => clearTimeout(timer));
+    },
+    change(state, more) {
+      const next = (client.state = { state, failed, url: publicURL(url), ...more });
+      for (const tell of client.listeners) queueMicrotask(() => tell(next));
+    },
+  };
+  for (const event of wakeEvents) globalThis.addEventListener?.(event, awake);
+  Object.assign(client, { done: run() });
+  return client;
+}
+
+/** The address of a WebSocket. */
+function socketURL(text: string): string {
+  const url = new URL(text, globalThis.location?.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  url.hash = "";
+  return url.href;
+}
+
+/** An address without what may be secret. */
+function publicURL(text: string): string {
+  const { protocol, host, pathname } = new URL(text);
+  return `${protocol}//${host}${pathname}`;
+}

@@ -1,0 +1,11 @@
+export { type CallOptions, type Caller, call } from "./api/call.js";
+export { Conn, connect } from "./api/conn.js";
+export { type Method, type Traits, method } from "./api/declare.js";
+export type { Backoff, ConnectOptions, ConnectionLimits, WithoutLink } from "./client/options.js";
+export type { State } from "./client/state.js";
+export { type FragmentsMaker, fragments } from "./engine/fragments.js";
+export type { Key } from "./engine/turn.js";
+export type { Socket, SocketConstructor } from "./link/socket.js";
+export { Code, type ErrorFields, type Outcome, RpcError } from "./status.js";
+export type { Limits } from "./wire/body.js";
+export type { Metadata } from "./wire/frame.js";

@@ -1,0 +1,98 @@
+/** The codes of errors: gRPC's, with gRPC's meaning, or an application's own number. */
+export const Code = {
+  Canceled: 1,
+  Unknown: 2,
+  InvalidArgument: 3,
+  DeadlineExceeded: 4,
+  NotFound: 5,
+  AlreadyExists: 6,
+  PermissionDenied: 7,
+  ResourceExhausted: 8,
+  FailedPrecondition: 9,
+  Aborted: 10,
+  OutOfRange: 11,
+  Unimplemented: 12,
+  Internal: 13,
+  Unavailable: 14,
+  DataLoss: 15,
+  Unauthenticated: 16,
+} as const;
+
+/** The codes that this library makes errors of itself. */
+export const enum Status {
+  Canceled = 1,
+  Unknown = 2,
+  InvalidArgument = 3,
+  DeadlineExceeded = 4,
+  PermissionDenied = 7,
+  ResourceExhausted = 8,
+  FailedPrecondition = 9,
+  Unimplemented = 12,
+  Internal = 13,
+  Unavailable = 14,
+  DataLoss = 15,
+  Unauthenticated = 16,
+}
+
+/**
+ * How far a failed call got, as a fact and not as a guess: no handler saw it, it left and no answer
+ * came, or the error is its handler's answer.
+ */
+export type Outcome = "notSent" | "mayHaveRun" | "answered";
+
+/** What an {@link RpcError} has beside its code and its message. */
+export interface ErrorFields {
+  /** How far the call got. Default "notSent". */
+  outcome?: Outcome | undefined;
+  /** The name of the declared error that it is. */
+  fault?: string | undefined;
+  /** Typed detail, as it was decoded. */
+  data?: unknown;
+  /** How long to wait before trying again, in milliseconds, as the peer said. */
+  retryAfter?: number | undefined;
+  /** Items of a stream may be missing. */
+  gap?: boolean | undefined;
+  /** What led to it, here. */
+  cause?: unknown;
+}
+
+/** What every failed call, stream, notification and connection fails with. */
+export class RpcError extends Error {
+  override name = "RpcError";
+  /** How far the call got. */
+  readonly outcome: Outcome;
+  /** The name of the declared error that it is; undefined: it is none. */
+  readonly fault: string | undefined;
+  /** Typed detail, as it was decoded; undefined: there is none. */
+  readonly data: unknown;
+  /** How long to wait before trying again, in milliseconds, as the peer said; undefined: it did not. */
+  readonly retryAfter: number | undefined;
+  /** Whether items of a stream may be missing: its session was lost, or its server was shut down. */
+  readonly gap: boolean;
+
+  constructor(
+    /** What kind of error it is: one of {@link Code}, or an application's own number. */
+    readonly code: number,
+    message: string,
+    fields: ErrorFields = {},
+  ) {
+    super(message, fields.cause === undefined ? undefined : { cause: fields.cause });
+    this.outcome = fields.outcome ?? "notSent";
+    this.fault = fields.fault;
+    this.data = fields.data;
+    this.retryAfter = fields.retryAfter;
+    this.gap = fields.gap ?? false;
+  }
+}
+
+/** The same error of a call that got as far as outcome. */
+export function withOutcome(error: RpcError, outcome: Outcome): RpcError {
+  const { code, message, fault, data, retryAfter, gap, cause } = error;
+  return new RpcError(code, message, { outcome, fault, data, retryAfter, gap, cause });
+}
+
+/** Nobody can be asked to wait for longer: an hour. */
+export const mostHint = 3_600_000;
+
+/** How long a peer asks to wait. */
+export const hint = (milliseconds = 0): number | undefined => (milliseconds ? Math.min(milliseconds, mostHint) : undefined);
