@@ -8,7 +8,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/engine"
-	"github.com/typedrpc/typedrpc/internal/hub"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -28,7 +28,7 @@ type Event[T any] struct {
 
 // missed is Event.Missed.
 func missed(dropped uint64) int {
-	if dropped >= hub.MissedUnknown {
+	if dropped >= flow.MissedUnknown {
 		return -1
 	}
 	return int(min(dropped, math.MaxInt))

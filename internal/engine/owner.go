@@ -107,6 +107,10 @@ type Decl struct {
 	Idempotent bool
 	Serial     bool
 	MaxSize    int // of an encoded message; 0: the connection's limit alone
+	// Newest says of a server stream that only its newest item counts: the sender has
+	// few under way, and the receiver is given the last of those that have come, but
+	// for a HISTORY.
+	Newest bool
 }
 
 // Limit is the smaller of the declaration's limit and a connection's.

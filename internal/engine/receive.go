@@ -2,6 +2,7 @@ package engine
 
 import (
 	"io"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -27,7 +28,7 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 			return p, nil, e
 		}
 		if x.inlet.waits() {
-			p = x.got.Pop()
+			p = x.nextLocked()
 			data = p.bytes()
 			x.receivedLocked(p.cost())
 			more := x.got.Len() > 0 || x.over
@@ -61,6 +62,24 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 	}
 }
 
+// nextLocked takes the oldest item, or the newest where only that counts and items have
+// waited for longer than a burst: those before it are dropped here, and counted as what
+// the peer drops is.
+func (x *Stream) nextLocked() Item {
+	p := x.got.Pop()
+	if !x.decl.Newest || time.Since(x.since) < flow.Burst {
+		return p
+	}
+	for p.Flags&wire.History == 0 && x.got.Len() > 0 {
+		dropped := flow.Missed(p.Dropped, 1)
+		x.receivedLocked(p.cost())
+		p.buf.Release()
+		p = x.got.Pop()
+		p.Dropped = flow.Missed(dropped, p.Dropped)
+	}
+	return p
+}
+
 // received takes an ITEM.
 func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	c.mu.Lock()
@@ -88,6 +107,9 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	x.window.out += p.cost()
 	c.unread += p.cost()
 	first := x.got.Len() == 1
+	if first && x.decl.Newest {
+		x.since = time.Now()
+	}
 	c.mu.Unlock()
 	if first {
 		x.inlet.signal()

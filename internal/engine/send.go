@@ -79,9 +79,12 @@ func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bo
 		return nil, err
 	}
 	cost := body.Len() + flow.MessageOverhead
-	if wait := x.blockedLocked(cost, rests); wait != nil {
+	if wait := x.blockedLocked(cost, flags, rests); wait != nil {
 		c.mu.Unlock()
 		return wait, nil
+	}
+	if x.paced(flags) {
+		x.pace.Sent(x.underWay())
 	}
 	var p Item
 	switch {
@@ -107,10 +110,10 @@ func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bo
 
 // blockedLocked returns what an item of cost bytes has to wait for, nil if it can
 // go now. With rests the handler will be woken.
-func (x *Stream) blockedLocked(cost int, rests bool) <-chan struct{} {
+func (x *Stream) blockedLocked(cost int, flags wire.Flags, rests bool) <-chan struct{} {
 	c := x.conn
 	switch {
-	case x.id == 0, !x.flow.Fits(cost):
+	case x.id == 0, !x.flow.Fits(cost), x.paced(flags) && !x.pace.Fits(x.underWay()):
 		// Before the CALL has left nothing is queued: it would take room from
 		// answers that somebody may have to read for the CALL to leave.
 		if rests {
@@ -135,13 +138,40 @@ func (x *Stream) blockedLocked(cost int, rests bool) <-chan struct{} {
 // woken stands for being woken: nobody waits on it.
 var woken = make(chan struct{})
 
-// Blocked reports whether Offer would have no room for a small item: for items
-// that cost something to make.
-func (x *Stream) Blocked() bool {
+// Blocked reports whether Offer would have no room for an item of n bytes: for items
+// that cost something to make, or that are better left where they are.
+func (x *Stream) Blocked(n int) bool {
 	c := x.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return x.refusalLocked(0) == nil && x.blockedLocked(flow.MessageOverhead, true) != nil
+	return x.refusalLocked(n) == nil && x.blockedLocked(n+flow.MessageOverhead, 0, true) != nil
+}
+
+// paced reports whether an item is one of those of which only the newest counts.
+func (x *Stream) paced(flags wire.Flags) bool { return x.pace != nil && flags&wire.History == 0 }
+
+// underWay is how many items were queued and are not credited.
+func (x *Stream) underWay() int { return x.flow.Sizes.Len() + x.line.pieces.Len() }
+
+// Recall takes back the last item if nothing of it has left, and returns what was
+// dropped before it. None of a HISTORY is taken back.
+func (x *Stream) Recall() (dropped uint64, ok bool) {
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := x.line.pieces.Len()
+	if n == 0 || n == 1 && x.line.sent > 0 || x.line.pieces.At(n-1).Flags&wire.History != 0 {
+		return 0, false
+	}
+	if x.pace != nil {
+		x.pace.Unsent(x.underWay())
+	}
+	p := x.line.pieces.PopLast()
+	x.flow.Used -= p.cost()
+	c.sentItems -= p.cost()
+	c.free(p.cost())
+	p.buf.Release()
+	return p.Dropped, true
 }
 
 // affordableLocked reports whether the peer's budget has room for an item. One

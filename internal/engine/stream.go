@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -40,6 +41,7 @@ type Stream struct {
 	line line
 	pack packer
 	flow flow.Sender
+	pace *flow.Pace    // of items of which only the newest counts; nil: the window is all there is
 	room chan struct{} // capacity 1: the window may have room; nil: nobody has waited
 	rest rest
 
@@ -69,6 +71,7 @@ type inlet struct {
 	got       flow.Ring[Item]
 	gotPack   packer
 	window    window
+	since     time.Time     // items wait since then, where only the newest counts
 	arrived   chan struct{} // capacity 1: there may be an item, or over is set
 	receiving sync.Mutex    // held while OnItem's functions see an item
 }
@@ -94,6 +97,9 @@ func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
 	if x.takes {
 		x.inlet = &inlet{arrived: make(chan struct{}, 1)}
 		x.window.size = c.config.Limits.Window
+	}
+	if x.sends && d.Newest {
+		x.pace = new(flow.Pace)
 	}
 	x.over, x.closed = !x.takes, !x.sends
 	return x

@@ -169,6 +169,9 @@ func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
 		return protocolError(fmt.Sprintf("credit for %d items that were not sent", f.Items))
 	}
 	c.sentItems -= bytes
+	if x.pace != nil && x.sess != nil {
+		x.pace.Credited(int(f.Items), x.sess.RTT())
+	}
 	if f.Window > 0 {
 		x.flow.Window = int(min(f.Window, mostPeerWindow))
 	}

@@ -109,6 +109,18 @@ func (r *Ring[T]) Pop() T {
 	return v
 }
 
+// PopLast takes the newest, which must be there.
+func (r *Ring[T]) PopLast() T {
+	var none T
+	last := r.At(r.n - 1)
+	v := *last
+	*last = none
+	if r.n--; r.n == 0 && len(r.all) > ringKept {
+		r.rest()
+	}
+	return v
+}
+
 // rest gives up the memory of a burst.
 func (r *Ring[T]) rest() {
 	if len(r.all) > ringLent {

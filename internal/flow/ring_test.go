@@ -28,6 +28,10 @@ func TestRing_order(t *testing.T) {
 			is.Equal(*r.Pop(), popped[i])
 			popped[i]++
 		}
+		if r.Len() > 0 && rng.IntN(4) == 0 { // the newest is taken back
+			pushed[i]--
+			is.Equal(*r.PopLast(), pushed[i])
+		}
 		is.Equal(r.Len(), pushed[i]-popped[i])
 		held := 0
 		for _, p := range r.all {

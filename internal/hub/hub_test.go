@@ -156,13 +156,6 @@ func TestMessage_recode(t *testing.T) {
 	is.Equal(n, 1) // once for each codec
 }
 
-func TestMissed(t *testing.T) {
-	is := is.New(t)
-	is.Equal(Missed(1, 2), uint64(3))
-	is.Equal(Missed(1, MissedUnknown), uint64(MissedUnknown))
-	is.Equal(Missed(MissedUnknown-1, MissedUnknown-1), uint64(MissedUnknown-1))
-}
-
 // kept is a broker that outlives its hubs.
 type kept struct{ *memoryBroker }
 

@@ -89,7 +89,7 @@ func (w *onlooker) Resume(ctx context.Context) (err error) {
 	if err := cmp.Or(ctx.Err(), w.x.ContextErr()); err != nil {
 		return err
 	}
-	for w.unsent != nil || !w.x.Blocked() {
+	for w.unsent != nil || !w.x.Blocked(0) {
 		m, ok := w.next()
 		if !ok {
 			break

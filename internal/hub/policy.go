@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -57,13 +58,12 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 	q := queued{encoding: e}
 	policy, most := s.policy(), s.most()
 	if policy.Do == LatestOnly {
-		for s.queue.Len() > 0 {
-			s.dropFirstLocked()
-		}
+		s.emptyLocked()
 	}
-	// One message may always wait, whatever else the connection has waiting:
-	// a subscription that keeps up pays for no other.
-	for s.bytes > 0 && (s.bytes+q.cost() > most || !s.account.take(q.cost())) {
+	// One message may always wait, whatever else the connection has waiting, and
+	// whatever is in the interceptors' hands: a subscription that keeps up pays for no
+	// other, and the newest is not dropped for the oldest.
+	for s.queue.Len() > 0 && (s.bytes+q.cost() > most || !s.account.take(q.cost())) {
 		switch policy.Do {
 		case Disconnect:
 			s.endLocked(s.tooSlow())
@@ -74,19 +74,17 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 			}
 			return false
 		case DropOldest:
-			if s.queue.Len() > 0 {
-				s.dropFirstLocked()
-				continue
-			}
+			s.dropFirstLocked()
+			continue
 		}
-		s.missed = Missed(s.missed, 1)
+		s.missed = flow.Missed(s.missed, 1)
 		return true
 	}
-	if s.bytes == 0 {
+	if s.queue.Len() == 0 {
 		s.account.force(q.cost())
 	}
 	q.dropped, s.missed = s.missed, 0
-	s.direct = false // until the handler has sent it
+	s.direct = s.direct && policy.Do == LatestOnly // the others' waits until the handler has sent it
 	s.queue.Push(q)
 	s.bytes += q.cost()
 	if s.held == nil {
@@ -101,6 +99,13 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 	return true
 }
 
+// emptyLocked drops all of the queue.
+func (s *subscriber) emptyLocked() {
+	for s.queue.Len() > 0 {
+		s.dropFirstLocked()
+	}
+}
+
 // dropFirstLocked drops the oldest message of the queue; the next one tells.
 func (s *subscriber) dropFirstLocked() {
 	q := s.queue.Pop()
@@ -109,7 +114,7 @@ func (s *subscriber) dropFirstLocked() {
 	if s.queue.Len() > 0 {
 		next = &s.queue.Front().dropped
 	}
-	*next = Missed(*next, Missed(q.dropped, 1))
+	*next = flow.Missed(*next, flow.Missed(q.dropped, 1))
 }
 
 // await waits until e fits into the queue, and ends the subscription when that

@@ -124,7 +124,7 @@ func (r *room) lose() {
 	r.lost = true
 	for _, s := range r.subs {
 		s.mu.Lock()
-		s.missed = MissedUnknown
+		s.missed = flow.MissedUnknown
 		s.mu.Unlock()
 	}
 }
@@ -135,7 +135,7 @@ func (r *room) rememberLocked(m *message) {
 		m.kept.Add(m.size())
 		p := remembered{msg: m, at: time.Now()}
 		if r.lost {
-			p.dropped = MissedUnknown
+			p.dropped = flow.MissedUnknown
 		}
 		r.history.Push(p)
 		r.bytes += m.body.Len() + flow.MessageOverhead
@@ -179,11 +179,11 @@ func (r *room) join(s *subscriber) error {
 	for i := range r.history.Len() {
 		p := r.history.At(i)
 		if i > 0 { // what is missing before the first was before the history
-			s.missed = Missed(s.missed, p.dropped)
+			s.missed = flow.Missed(s.missed, p.dropped)
 		}
 		e := p.msg.bodyFor(s)
 		if e == nil {
-			s.missed = Missed(s.missed, 1)
+			s.missed = flow.Missed(s.missed, 1)
 			continue
 		}
 		q := queued{e, s.missed}
@@ -195,7 +195,7 @@ func (r *room) join(s *subscriber) error {
 		s.past.queue = append(s.past.queue, q)
 	}
 	if r.lost && r.history.Len() > 0 {
-		s.missed = MissedUnknown
+		s.missed = flow.MissedUnknown
 	}
 	s.place = int32(len(r.subs))
 	r.subs = append(r.subs, s)

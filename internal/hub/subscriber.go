@@ -47,7 +47,7 @@ type subscriber struct {
 	lag      *lag // WaitAtMost
 	observed bool // interceptors see the items: on the handler's goroutine only
 
-	direct bool  // under mu: queue is empty and the handler rests
+	direct bool  // under mu: the handler rests, and queue is empty or to be replaced
 	over   bool  // under mu
 	place  int32 // under room.mu: in room.subs; -1: it is not there
 	past   *past // the history that was not sent yet; nil: there is none; the handler's alone
@@ -201,6 +201,9 @@ func (s *subscriber) drain() error {
 	for s.queue.Len() > 0 {
 		q := *s.queue.Front()
 		if s.observed {
+			if s.x.Blocked(q.body.Len()) { // here it can still be dropped
+				break
+			}
 			s.queue.Pop()
 			s.mu.Unlock()
 			err := s.x.Send(q.body, engine.Shared, q.dropped)
@@ -210,8 +213,7 @@ func (s *subscriber) drain() error {
 				return err
 			}
 		} else {
-			if gone, err := s.x.Offer(q.body, engine.Shared, q.dropped); !gone {
-				s.tried = int32(q.cost())
+			if gone, err := s.offerLocked(q.encoding, &s.queue.Front().dropped); !gone {
 				return err
 			}
 			s.queue.Pop()
@@ -232,10 +234,11 @@ func (s *subscriber) give(e *encoding) bool {
 	case s.over:
 		return true
 	case e == nil:
-		s.missed = Missed(s.missed, 1)
+		s.missed = flow.Missed(s.missed, 1)
 		return true
 	case s.direct:
-		gone, err := s.x.Offer(e.body, engine.Shared, s.missed)
+		s.emptyLocked() // LatestOnly alone has one there
+		gone, err := s.offerLocked(e, &s.missed)
 		switch {
 		case err != nil:
 			s.over = true // and the handler learns the reason itself
@@ -244,9 +247,28 @@ func (s *subscriber) give(e *encoding) bool {
 			s.missed = 0
 			return true
 		}
-		s.tried = int32((&queued{encoding: e}).cost())
 	}
 	return s.queueLocked(e)
+}
+
+// offerLocked offers a message to the stream. Where only the newest counts it takes
+// the place of those that have not left. missed are lost before it, those included.
+func (s *subscriber) offerLocked(e *encoding, missed *uint64) (gone bool, _ error) {
+	for {
+		gone, err := s.x.Offer(e.body, engine.Shared, *missed)
+		if gone || err != nil {
+			return gone, err
+		}
+		dropped, ok := uint64(0), false
+		if s.policy().Do == LatestOnly {
+			dropped, ok = s.x.Recall()
+		}
+		if !ok {
+			s.tried = int32((&queued{encoding: e}).cost())
+			return false, nil
+		}
+		*missed = flow.Missed(*missed, flow.Missed(dropped, 1))
+	}
 }
 
 // freeLocked gives back what was taken for q, which is not in the queue any more.
