@@ -17,7 +17,9 @@ import (
 // with gRPC's meaning; an application may use any other number above 99 for
 // its own. Codes cross the wire unchanged between typedrpc peers. Towards
 // JSON-RPC, Unimplemented, InvalidArgument and Internal are the
-// specification's -32601, -32602 and -32603, and back (PROTOCOL.md section 7).
+// specification's -32601, -32602 and -32603, and back (PROTOCOL.md section 7). From a
+// plain JSON-RPC peer other numbers are that peer's own, whatever they look like; those
+// of Canceled, DeadlineExceeded and Unavailable are Unknown then. Error.Number has them.
 //
 // A Code is an error: a handler may return it as it is, and errors.Is(err,
 // typedrpc.NotFound) works on both sides of a connection.
@@ -76,6 +78,12 @@ func (s sentinel) Error() string { return string(s) }
 type Error struct {
 	Code    Code
 	Message string // for the peer to read: no secrets
+	// Number is the code of JSON-RPC where a plain peer is the other side, one without
+	// HELLO: in an error that was received the peer's, whatever Code was made of it;
+	// in a handler's what such a caller is told instead of Code's number. 0 is none. It
+	// goes with the error from one connection to another, through peers with HELLO
+	// too, so that a proxy hands it on.
+	Number int64
 	// Outcome is set on the caller's side and ignored in a handler's error.
 	Outcome Outcome
 	// RetryAfter is the callee's hint when to try again; 0 is none. Sent in
@@ -192,7 +200,7 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 	if code == OK {
 		code = Unknown // 0 would read as no error at all
 	}
-	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(e.Message), Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
+	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(e.Message), Number: e.Number, Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {
@@ -217,11 +225,11 @@ func up(e *status.Error, c Codec) *Error {
 		return seen
 	}
 	x := &Error{
-		Code: Code(e.Code), Message: e.Message, Outcome: outcomeOf(e.Outcome), told: true,
+		Code: Code(e.Code), Message: e.Message, Number: e.Number, Outcome: outcomeOf(e.Outcome), told: true,
 		RetryAfter: e.RetryAfter, Data: e.Data, cause: lift(e.Cause, c), gap: e.Gap, name: e.Fault,
 	}
 	if made, ok := e.Face.(*Error); ok {
-		if made.Code == x.Code && made.Message == x.Message && (made.Outcome == x.Outcome || !made.told && made.Outcome == MayHaveRun) && made.RetryAfter == x.RetryAfter && made.gap == x.gap && made.name == x.name {
+		if made.Code == x.Code && made.Message == x.Message && (made.Outcome == x.Outcome || !made.told && made.Outcome == MayHaveRun) && made.Number == x.Number && made.RetryAfter == x.RetryAfter && made.gap == x.gap && made.name == x.name {
 			return made
 		}
 		x.fault = made.fault
@@ -263,7 +271,7 @@ func lower(e *Error) *status.Error {
 		return nil
 	}
 	return &status.Error{
-		Code: status.Code(e.Code), Message: e.Message, Outcome: e.Outcome.lower(),
+		Code: status.Code(e.Code), Message: e.Message, Number: e.Number, Outcome: e.Outcome.lower(),
 		RetryAfter: e.RetryAfter, Data: e.Data, Cause: upgrade(e.cause), Gap: e.gap, Fault: e.name, Face: e,
 	}
 }

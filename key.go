@@ -300,7 +300,9 @@ func (c *Conn) flatten(ctx context.Context, err error) (e *status.Error) {
 	}()
 	f, _ := toWire(ctx, err, c.codec, c.opts.mapError)
 	engine.BoundErrorData(&f)
-	return status.FromPeer(f.Code, f.Message, f.Fault, flow.Hint(f.RetryAfter), f.Payload, false)
+	e = status.FromPeer(f.Code, f.Message, f.Fault, flow.Hint(f.RetryAfter), f.Payload, false)
+	e.Number = f.Number
+	return e
 }
 
 // give makes the answer that of a repeat.

@@ -40,7 +40,8 @@ type RetryPolicy struct {
 	// respected. A call whose deadline would pass during the wait fails at once.
 	Backoff Backoff
 	// Codes are the errors that are worth another attempt. Default
-	// Unavailable.
+	// Unavailable. gRPC's numbers from a plain JSON-RPC peer are not meant: what it
+	// means by them is its own business.
 	Codes []Code
 	// Budget stops retry storms; share one to bound many policies together.
 	// Default: one for each policy; the policies of CallOptions without one

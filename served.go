@@ -93,6 +93,9 @@ func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
 }
 
 func (o owner) Again(cl *engine.Call, err *status.Error, n int) (time.Duration, bool) {
+	if err.Foreign {
+		return 0, false // the number is one of ours by chance
+	}
 	return cl.Above.(*outcall).policy.next(err, n, cl.Repeatable())
 }
 

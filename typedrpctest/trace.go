@@ -132,6 +132,7 @@ func (d *decoder) line(f *wire.Frame) string {
 	b.number("dropped", f.Dropped)
 	if f.Type == wire.Fail || f.Type == wire.Invalid {
 		b.addf("code=%d", f.Code)
+		b.has("number="+strconv.FormatInt(f.Number, 10), f.Number != 0 && f.Number != wire.CodeToJSON(f.Code))
 		b.has("fault="+strconv.Quote(f.Fault), f.Fault != "")
 		b.has(strconv.Quote(clip(f.Message, excerpt)), f.Message != "" && !d.omit)
 		b.millis("retryafter", f.RetryAfter)

@@ -78,7 +78,7 @@ func TestPick_askedPerAttempt(t *testing.T) {
 		is := is.New(t)
 		flaky, steady := typedrpc.NewMux(), typedrpc.NewMux()
 		try := typedrpc.NewMethod[int, int]("try", typedrpc.Idempotent)
-		typedrpc.Handle(flaky, try, func(context.Context, int) (int, error) { return 0, typedrpc.Unavailable })
+		typedrpc.Handle(flaky, try, func(context.Context, int) (int, error) { return 0, typedrpc.Code(200) })
 		typedrpc.Handle(steady, try, func(_ context.Context, n int) (int, error) { return n, nil })
 		a, _ := o.Connect(t, &typedrpc.Server{Mux: flaky}, nil)
 		b, _ := o.Connect(t, &typedrpc.Server{Mux: steady}, nil)
@@ -89,7 +89,7 @@ func TestPick_askedPerAttempt(t *testing.T) {
 				return a, nil
 			}
 			return b, nil
-		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 5, Backoff: typedrpc.Backoff{Min: 1, Max: 1}}})
+		}).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 5, Codes: []typedrpc.Code{200}, Backoff: typedrpc.Backoff{Min: 1, Max: 1}}})
 		got, err := typedrpc.Call(t.Context(), pick, try, 6)
 		is.NoErr(err)
 		is.Equal(got, 6)

@@ -27,6 +27,10 @@ type outgoing struct {
 	slots   int // calls in queue and pending …
 	held    int // … and their bytes of the peer's budget
 	notify  flow.Sender
+
+	// of a plain peer
+	forgotten int  // calls that were given up, and may still be answered
+	oddTold   bool // that its answers are strange, in the log
 }
 
 // rest notes a call that waits for its next attempt. It reports false if the

@@ -100,8 +100,11 @@ func (c *Conn) Shares() Features {
 }
 
 // fromPeer is the error that a FAIL says.
-func fromPeer(f *wire.Frame) *status.Error {
-	return status.FromPeer(f.Code, f.Message, f.Fault, flow.Hint(f.RetryAfter), f.Payload, f.Flags&wire.NotRun != 0)
+func (c *Conn) fromPeer(f *wire.Frame) *status.Error {
+	e := status.FromPeer(f.Code, f.Message, f.Fault, flow.Hint(f.RetryAfter), f.Payload, f.Flags&wire.NotRun != 0)
+	e.Number = f.Number
+	e.Foreign = c.dialect == session.Plain && f.Number >= 0 && f.Number <= int64(status.Unauthenticated)
+	return e
 }
 
 // maxDepth bounds the nesting of what is sent; the receiver has a bound of its

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -93,11 +94,22 @@ func (c *Conn) invalid(f *wire.Frame) error {
 	return c.complain(invalidReply(f))
 }
 
-// malformed answers a message that could not be read at all.
+// malformed takes a message that could not be read at all. Calls that it was meant
+// to answer end, and if it was meant for nothing else it is not answered itself.
 func (c *Conn) malformed(err error) error {
 	var se *wire.SyntaxError
 	if !errors.As(err, &se) {
 		return err
+	}
+	for i := range se.Answers {
+		if err := c.answered(&se.Answers[i], nil); err != nil {
+			return err
+		}
+	}
+	if se.Mute {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.offendedLocked()
 	}
 	return c.complain(invalidReply(&wire.Frame{RawID: se.ID, Code: se.Code, Message: se.Text}))
 }
@@ -113,4 +125,42 @@ func (c *Conn) complain(f *wire.Frame) error {
 	}
 	c.unlockAndWake()
 	return err
+}
+
+// odd logs what is strange about a plain peer's answers. What is understood all the
+// same is told once for a connection: the peer will not learn.
+func (c *Conn) odd(list []wire.Oddity) {
+	for _, o := range list {
+		if !o.Understood {
+			c.config.Logger.Warn("typedrpc: a plain peer's answer cannot be read", "id", o.ID, "problem", o.Text)
+			continue
+		}
+		c.mu.Lock()
+		told := c.oddTold
+		c.oddTold = true
+		c.mu.Unlock()
+		if !told {
+			c.config.Logger.Warn("typedrpc: a plain peer's answers are not as JSON-RPC 2.0 has them, but understood", "id", o.ID, "problem", o.Text)
+		}
+	}
+}
+
+// ours reports whether a call was made with id, on this link or an earlier one.
+func (c *Conn) ours(id uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return id <= c.nextID
+}
+
+// unaskedLocked takes an answer to no call in flight. What a plain peer's call that was
+// given up is answered with is no offence, because that is not waited for.
+func (c *Conn) unaskedLocked(f *wire.Frame) error {
+	if c.closing { // every call was given up, all at once
+		return nil
+	}
+	if c.dialect == session.Plain && f.ID != 0 && f.ID <= c.nextID && c.forgotten > 0 {
+		c.forgotten--
+		return nil
+	}
+	return c.offendedLocked()
 }

@@ -120,7 +120,7 @@ func (c *Conn) checkReply(in *Inbound, body *buf.Buf, meta map[string]string) er
 // failure makes the frame for a handler's error.
 func (c *Conn) failure(in *Inbound, err error) wire.Frame {
 	f := c.owner.Failure(in, err)
-	if flow.CheckMeta(f.Meta) != nil || f.Fault != "" && flow.MetaSize(f.Meta) > wire.MaxMeta-wire.MaxFault {
+	if flow.CheckMeta(f.Meta) != nil || (f.Fault != "" || f.Number != 0) && flow.MetaSize(f.Meta) > wire.MaxMeta-wire.MaxFailMeta {
 		f.Meta = nil
 	}
 	if n := len(f.Payload); BoundErrorData(&f) || c.CheckPayload(f.Payload) != nil {

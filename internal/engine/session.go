@@ -167,6 +167,10 @@ func (e *engine) GoAway(b wire.GoAwayBody) { e.c.goingAway(b) }
 
 func (e *engine) Malformed(err error) error { return e.c.malformed(err) }
 
+func (e *engine) Odd(list []wire.Oddity) { e.c.odd(list) }
+
+func (e *engine) Ours(id uint64) bool { return e.c.ours(id) }
+
 func (e *engine) ReceiveArray(fs []wire.Frame, msg *buf.Buf) error {
 	return e.c.receiveArray(fs, msg)
 }

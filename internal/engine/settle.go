@@ -6,6 +6,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -38,12 +39,13 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	c.dropPartLocked(partID{f.ID, false})
 	in, ok := c.pending[f.ID]
 	if !ok {
-		var err error
-		if !c.closing { // else its call was given up, all at once
-			err = c.offendedLocked()
-		}
+		err := c.unaskedLocked(f)
+		stranger := c.dialect == session.Plain && f.ID > c.nextID
 		c.mu.Unlock()
 		body.Release()
+		if stranger {
+			c.config.Logger.Warn("typedrpc: a plain peer answered a call that was never made", "id", f.ID)
+		}
 		return err
 	}
 	delete(c.pending, f.ID)
@@ -71,7 +73,7 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 		body.Release()
 		cl.Settle(nil, f.Meta, full)
 	case f.Type == wire.Fail:
-		err := fromPeer(f)
+		err := c.fromPeer(f)
 		if away && cl.stream != nil && err.Code == status.Unavailable && err.Outcome == status.Answered {
 			err = err.Broken() // by the peer's shutdown, and not by its handler's will
 		}

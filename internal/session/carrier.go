@@ -236,6 +236,9 @@ func (c *Carrier) opened(s *Session, welcome *wire.WelcomeBody) {
 		f := wire.Frame{Type: wire.Welcome, Payload: welcome.Append(nil)}
 		c.control = append([]wire.Frame{f}, c.control...)
 	}
+	if c.o.Dialect == Plain {
+		c.reader.Ours = s.engine.Ours
+	}
 	c.sess.Store(s)
 	c.phase = open
 	c.stopTimerLocked()

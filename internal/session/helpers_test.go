@@ -61,6 +61,10 @@ func (e *engine) ReceiveArray(fs []wire.Frame, msg *buf.Buf) error {
 	return nil
 }
 
+func (e *engine) Odd([]wire.Oddity) {}
+
+func (e *engine) Ours(uint64) bool { return false }
+
 func (e *engine) Malformed(err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

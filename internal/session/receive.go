@@ -72,6 +72,9 @@ func (s *Session) deliverJSON(c *Carrier, msg *buf.Buf) (counted int, err error)
 
 func (s *Session) deliverPlain(c *Carrier, msg *buf.Buf) error {
 	frames, array, err := c.reader.Read(msg.B)
+	if len(c.reader.Odd) > 0 {
+		s.engine.Odd(c.reader.Odd)
+	}
 	switch {
 	case err != nil:
 		return s.engine.Malformed(err)

@@ -41,8 +41,8 @@ const (
 var ErrEnded = errors.New("the session is over")
 
 // Engine is the layer above: it has frames to send and takes those received.
-// Received frames are valid only until the call returns. Receive, ReceiveArray
-// and Malformed are called by the reader and must not wait; an error ends the
+// Received frames are valid only until the call returns. Receive, ReceiveArray,
+// Malformed, Odd and Ours are called by the reader and must not wait; an error ends the
 // session, and so it must have a close code that does.
 type Engine interface {
 	// Take adds the frames that are ready to b, in the order in which they
@@ -53,8 +53,12 @@ type Engine interface {
 	Receive(f *wire.Frame, msg *buf.Buf) error
 	// ReceiveArray takes a plain peer's array: its answers go back together.
 	ReceiveArray(fs []wire.Frame, msg *buf.Buf) error
-	// Malformed answers a plain peer's message that could not be read.
+	// Malformed takes a plain peer's message that could not be read.
 	Malformed(err error) error
+	// Odd is told what is strange about a plain peer's answers, before it gets them.
+	Odd(list []wire.Oddity)
+	// Ours reports whether a call was made with id.
+	Ours(id uint64) bool
 	GoAway(b wire.GoAwayBody)
 	// Auth takes new credentials; Carrier.AuthOK follows.
 	Auth(c *Carrier, b wire.AuthBody)

@@ -94,16 +94,16 @@ func TestSession_unknownFramesCountIfTheySaySo(t *testing.T) {
 	})
 }
 
-func TestSession_unknownNotificationsOfTheJSONDialectCount(t *testing.T) {
+func TestSession_unknownNotificationsOfTheJSONDialectAreThePrograms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		r := opened(t, Options{Dialect: JSON})
-		is.NoErr(r.raw.write([]byte(`{"jsonrpc":"2.0","method":"rpc.later","params":{}}`)))
+		is.NoErr(r.raw.write([]byte(`{"jsonrpc":"2.0","method":"rpc.on","params":{}}`)))
 		is.NoErr(r.raw.send(wire.Frame{Type: wire.Ping}))
 		f, err := r.raw.expect(wire.Ack)
 		is.NoErr(err)
 		is.Equal(f.Position, uint64(1))
-		is.Equal(r.engine.received(), 0)
+		is.Equal(r.engine.received(), 1)
 		r.stop()
 	})
 }

@@ -142,8 +142,9 @@ func (e *worldEngine) Receive(f *wire.Frame, _ *buf.Buf) error {
 }
 
 func (e *worldEngine) ReceiveArray([]wire.Frame, *buf.Buf) error { return nil }
-
-func (e *worldEngine) Malformed(err error) error { return err }
+func (e *worldEngine) Malformed(err error) error                 { return err }
+func (e *worldEngine) Odd([]wire.Oddity)                         {}
+func (e *worldEngine) Ours(id uint64) bool                       { return false }
 
 func (e *worldEngine) GoAway(wire.GoAwayBody) {}
 

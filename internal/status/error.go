@@ -17,6 +17,7 @@ type Error struct {
 	Code       Code
 	Message    string
 	Outcome    Outcome
+	Number     int64         // the code that a plain peer said, or is to be told; 0: none
 	RetryAfter time.Duration // the peer's hint; 0: none
 	Fault      string        // the name of the declared error that it is; "": of none
 	Data       []byte        // typed detail, encoded
@@ -27,8 +28,9 @@ type Error struct {
 	// the API.
 	Face error
 	// Remote says that it came over the wire, so that Data is in the
-	// connection's codec.
-	Remote bool
+	// connection's codec. Foreign says that it is a plain peer's, and Code a number of
+	// ours by chance.
+	Remote, Foreign bool
 
 	seen atomic.Value // what the API made of it
 }
@@ -48,8 +50,8 @@ func (e *Error) See(x any) any {
 // clone is a copy that the API has not seen.
 func (e *Error) clone() *Error {
 	return &Error{
-		Code: e.Code, Message: e.Message, Outcome: e.Outcome, RetryAfter: e.RetryAfter, Fault: e.Fault, Data: e.Data,
-		Cause: e.Cause, Gap: e.Gap, Face: e.Face, Remote: e.Remote,
+		Code: e.Code, Message: e.Message, Outcome: e.Outcome, Number: e.Number, RetryAfter: e.RetryAfter, Fault: e.Fault, Data: e.Data,
+		Cause: e.Cause, Gap: e.Gap, Face: e.Face, Remote: e.Remote, Foreign: e.Foreign,
 	}
 }
 

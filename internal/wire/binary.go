@@ -3,8 +3,8 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -52,8 +52,8 @@ const maxFields = 72
 func BinarySize(f *Frame) int {
 	// Repairing a message that is not UTF-8 turns one byte into three.
 	n := maxFields + len(f.Method) + 3*len(f.Message) + len(f.Payload)
-	if f.Fault != "" {
-		n += 2*binary.MaxVarintLen32 + len(metaFault) + len(f.Fault)
+	if own := f.ownMeta(); own > 0 {
+		n += 4*binary.MaxVarintLen32 + own
 	}
 	for k, v := range f.Meta {
 		n += 2*binary.MaxVarintLen32 + len(k) + len(v)
@@ -64,7 +64,7 @@ func BinarySize(f *Frame) int {
 // AppendBinary appends f's binary encoding (PROTOCOL.md section 6) to dst and
 // returns the extended slice. FROM_CALLER is set on CALL, CANCEL and END
 // whatever f.Flags says, and COUNTED by type. It does not allocate when dst
-// has room, unless f names a fault, and is safe for concurrent use.
+// has room, and is safe for concurrent use.
 //
 // It fails with ErrTooLarge when the body, the method name or the metadata is
 // over its limit, and with ErrNotEncodable when a decoder would have to refuse
@@ -108,24 +108,27 @@ func checkBinary(f *Frame) error {
 		if err := checkFault(f); err != nil {
 			return err
 		}
-		return checkMeta(f.failMeta())
+		return checkMeta(f.Meta, f.ownMeta())
 	}
 	if f.Type.hasMeta() {
-		return checkMeta(f.Meta)
+		return checkMeta(f.Meta, 0)
 	}
 	return nil
 }
 
-// failMeta is the metadata of a binary FAIL, with the name of its fault.
-func (f *Frame) failMeta() map[string]string {
-	if f.Fault == "" {
-		return f.Meta
+// ownMeta is what a binary FAIL's metadata has beside the program's, in bytes.
+func (f *Frame) ownMeta() (n int) {
+	if f.Fault != "" {
+		n += len(metaFault) + len(f.Fault)
 	}
-	meta := make(map[string]string, len(f.Meta)+1)
-	maps.Copy(meta, f.Meta)
-	meta[metaFault] = f.Fault
-	return meta
+	if f.Number != 0 {
+		n += len(metaNumber) + maxDigits
+	}
+	return n
 }
+
+// maxDigits is how long a number of 64 bits can be.
+const maxDigits = 20
 
 // needsID reports whether frames of type t name a call. In CREDIT and CHUNK 0
 // is the notification flow.
@@ -203,7 +206,7 @@ func appendBody(dst []byte, f *Frame) []byte {
 		// must not cost the error.
 		dst = appendLenString(dst, strings.ToValidUTF8(f.Message, "\uFFFD"))
 		dst = binary.AppendUvarint(dst, f.RetryAfter)
-		dst = appendMeta(dst, f.failMeta())
+		dst = appendFailMeta(dst, f)
 	case Item:
 		dst = binary.AppendUvarint(dst, f.ID)
 		dst = appendFlag(dst, f.Flags&History != 0, itemHistory)
@@ -239,6 +242,35 @@ func appendMeta(dst []byte, meta map[string]string) []byte {
 	for _, k := range sortedKeys(room[:0], meta) {
 		dst = appendLenString(dst, k)
 		dst = appendLenString(dst, meta[k])
+	}
+	return dst
+}
+
+// appendFailMeta appends a FAIL's metadata, with the name of its fault and a plain
+// peer's code in it.
+func appendFailMeta(dst []byte, f *Frame) []byte {
+	var room [16]string
+	keys := sortedKeys(room[:0], f.Meta)
+	own := func(key string, has bool) {
+		if i, found := slices.BinarySearch(keys, key); has && !found {
+			keys = slices.Insert(keys, i, key)
+		}
+	}
+	own(metaFault, f.Fault != "")
+	own(metaNumber, f.Number != 0)
+	dst = binary.AppendUvarint(dst, uint64(len(keys)))
+	for _, k := range keys {
+		dst = appendLenString(dst, k)
+		switch {
+		case k == metaFault && f.Fault != "":
+			dst = appendLenString(dst, f.Fault)
+		case k == metaNumber && f.Number != 0:
+			var digits [maxDigits]byte
+			text := strconv.AppendInt(digits[:0], f.Number, 10)
+			dst = append(binary.AppendUvarint(dst, uint64(len(text))), text...)
+		default:
+			dst = appendLenString(dst, f.Meta[k])
+		}
 	}
 	return dst
 }

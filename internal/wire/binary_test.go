@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"math"
 	"strings"
 	"testing"
 
@@ -228,7 +229,7 @@ func TestBinary_allocations(t *testing.T) {
 					panic(err)
 				}
 			}), 0.0) // encoding
-			if s.frame.Meta != nil {
+			if s.frame.Meta != nil || s.frame.Number != 0 {
 				return
 			}
 			known := func([]byte) string { return s.frame.Method }
@@ -283,7 +284,7 @@ func TestFault_metadata(t *testing.T) {
 			is.True(err != nil)
 		}
 	}
-	fits := Frame{Type: Fail, ID: 1, Fault: long[1:], Meta: bigMeta(MaxMeta - MaxFault)}
+	fits := Frame{Type: Fail, ID: 1, Fault: long[1:], Number: math.MinInt64, Meta: bigMeta(MaxMeta - MaxFailMeta)}
 	_, err = AppendBinary(nil, &fits)
 	is.NoErr(err)
 }

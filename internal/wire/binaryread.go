@@ -118,7 +118,7 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 		f.Code = b.int("code")
 		f.Message = strings.ToValidUTF8(string(b.bytes("message")), "\uFFFD")
 		f.RetryAfter = b.uint("retry after")
-		f.Meta, f.Fault = b.failMeta()
+		b.failMeta(f)
 	case Item:
 		f.ID = b.id()
 		if b.flags(itemHistory) != 0 {
@@ -136,16 +136,20 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 	}
 }
 
-// failMeta takes the name of a FAIL's fault out of its metadata.
-func (b *body) failMeta() (meta map[string]string, fault string) {
-	meta = b.meta()
-	if name, ok := meta[metaFault]; ok {
-		fault = faultName(name)
-		if delete(meta, metaFault); len(meta) == 0 {
-			meta = nil
-		}
+// failMeta reads a FAIL's metadata, and takes out of it what is none of a program's.
+func (b *body) failMeta(f *Frame) {
+	f.Meta = b.meta()
+	if name, ok := f.Meta[metaFault]; ok {
+		f.Fault = faultName(name)
+		delete(f.Meta, metaFault)
 	}
-	return meta, fault
+	if number, ok := f.Meta[metaNumber]; ok {
+		f.Number, _ = parseInt([]byte(number))
+		delete(f.Meta, metaNumber)
+	}
+	if len(f.Meta) == 0 {
+		f.Meta = nil
+	}
 }
 
 func (b *body) fail(bad string) {

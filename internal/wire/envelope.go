@@ -70,10 +70,9 @@ func (e *envelope) read(s *scanner) error {
 
 // correlatedID returns the id that an error answer may bear, nil for null. The
 // id of a response is from our own numbers: the peer would take an answer with
-// it for that of one of its own calls.
+// it for that of one of its own calls. So only what names a method has one.
 func (e *envelope) correlatedID() []byte {
-	response := e.raw[memberMethod] == nil && (e.raw[memberResult] != nil || e.raw[memberError] != nil)
-	if response || !legalID(e.raw[memberID]) {
+	if e.raw[memberMethod] == nil || !legalID(e.raw[memberID]) {
 		return nil
 	}
 	return e.raw[memberID]

@@ -110,6 +110,7 @@ type Frame struct {
 	Code       int64  // FAIL: typedrpc's own code, translated for JSON-RPC by its encoding
 	Message    string // FAIL
 	Fault      string // FAIL: the name of the declared error that Payload belongs to; "": none
+	Number     int64  // FAIL: the code that a plain peer said, or is to be told instead of Code; 0: none
 	RetryAfter uint64 // FAIL: milliseconds, 0: no hint
 
 	Position uint64 // PING, ACK: counted frames received so far
@@ -123,12 +124,16 @@ type Frame struct {
 // sent again is older.
 const MetaAge = "idempotency-age"
 
-// metaFault is the metadata of a binary FAIL that names its fault: those who know
-// none read on behind it. Frame.Meta never has it.
-const metaFault = "rpc.fault"
+// metaFault and metaNumber are the metadata of a binary FAIL that has a fault, or a
+// plain peer's code: those who know none read on behind them. Frame.Meta never has
+// them.
+const (
+	metaFault  = "rpc.fault"
+	metaNumber = "rpc.number"
+)
 
-// MaxFault is what the name of a fault takes of a FAIL's metadata at most.
-const MaxFault = len(metaFault) + MaxMethod
+// MaxFailMeta is what those two take of a FAIL's metadata at most.
+const MaxFailMeta = len(metaFault) + MaxMethod + len(metaNumber) + maxDigits
 
 // Limits of the wire that hold for everybody (PROTOCOL.md section 4).
 const (
@@ -170,9 +175,10 @@ func checkMethod(name string) error {
 	return nil
 }
 
-// checkMeta does for metadata what checkMethod does for names.
-func checkMeta(meta map[string]string) error {
-	size := 0
+// checkMeta does for metadata what checkMethod does for names. own is what the
+// dialect adds to it, in bytes.
+func checkMeta(meta map[string]string, own int) error {
+	size := own
 	for k, v := range meta {
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
 			return fmt.Errorf("%w: metadata is not UTF-8", ErrNotEncodable)

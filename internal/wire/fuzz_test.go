@@ -129,7 +129,13 @@ func checkReader(t *testing.T, data []byte, hello bool) {
 			continue
 		}
 		if !hello {
+			if first.ID == 0 && first.Type == Result {
+				continue // for nobody
+			}
 			first = plainOf(first)
+			if first.ID == 0 && first.Type == Fail {
+				first.RawID = []byte("null")
+			}
 		}
 		checkAgain(t, &first, hello)
 	}

@@ -192,13 +192,20 @@ var samples = []sample{
 		json:   `{"jsonrpc":"2.0","id":7,"error":{"code":9,"message":"sold out","data":{"left":0},"fault":"shop.no-stock"},"meta":{"a":"1"}}`,
 		plain:  `{"jsonrpc":"2.0","id":7,"error":{"code":9,"message":"sold out","data":{"left":0},"fault":"shop.no-stock"}}`,
 	},
+	{
+		name:   "FAIL with a plain peer's code",
+		frame:  Frame{Type: Fail, ID: 7, Code: 9, Message: "execution reverted", Number: 3, Payload: []byte(`"0x"`)},
+		binary: "\x8a\x29\x00\x00\x07\x00\x12\x12execution reverted\x00\x01\x0arpc.number\x013" + `"0x"`,
+		json:   `{"jsonrpc":"2.0","id":7,"error":{"code":9,"message":"execution reverted","data":"0x","number":3}}`,
+		plain:  `{"jsonrpc":"2.0","id":7,"error":{"code":3,"message":"execution reverted","data":"0x"}}`,
+	},
 }
 
 func equal(a, b *Frame) bool {
 	return a.Type == b.Type && a.Flags == b.Flags && a.Kind == b.Kind && a.ID == b.ID &&
 		bytes.Equal(a.RawID, b.RawID) && a.Method == b.Method && a.TimeLeft == b.TimeLeft &&
 		maps.Equal(a.Meta, b.Meta) && bytes.Equal(a.Payload, b.Payload) && a.Code == b.Code &&
-		a.Message == b.Message && a.Fault == b.Fault && a.RetryAfter == b.RetryAfter && a.Position == b.Position &&
+		a.Message == b.Message && a.Fault == b.Fault && a.Number == b.Number && a.RetryAfter == b.RetryAfter && a.Position == b.Position &&
 		a.Items == b.Items && a.Window == b.Window && a.Dropped == b.Dropped
 }
 
@@ -206,6 +213,12 @@ func equal(a, b *Frame) bool {
 func plainOf(f Frame) Frame {
 	f.Flags &= FromCaller
 	f.Kind, f.TimeLeft, f.Meta, f.RetryAfter = Unary, 0, nil, 0
+	if f.Type == Fail {
+		if f.Number == 0 {
+			f.Number = CodeToJSON(f.Code)
+		}
+		f.Code = codeFromPlain(f.Number)
+	}
 	return f
 }
 

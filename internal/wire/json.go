@@ -3,7 +3,6 @@ package wire
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // The JSON-RPC 2.0 dialect, PROTOCOL.md section 7: the names both directions
@@ -18,7 +17,6 @@ const (
 	methodItem       = "rpc.item"
 	methodEnd        = "rpc.end"
 	methodCredit     = "rpc.credit"
-	reservedPrefix   = "rpc."            // JSON-RPC 2.0 section 4 keeps it for extensions
 	methodCancelLSP  = "$/cancelRequest" // what plain clients use, after the Language Server Protocol
 	maxSafeID        = uint64(1)<<53 - 1 // the largest integer that every JSON reader keeps exact
 	maxJSONFields    = 240               // more than all member names and integers of one frame take
@@ -27,16 +25,20 @@ const (
 	codeNoMethod     = -32601            //
 	codeBadParams    = -32602            //
 	codeInternal     = -32603            //
+	ownCanceled      = 1                 // Canceled
+	ownUnknown       = 2                 // Unknown
 	ownBadParams     = 3                 // InvalidArgument
+	ownDeadline      = 4                 // DeadlineExceeded
 	ownUnimplemented = 12                // Unimplemented
 	ownInternal      = 13                // Internal
+	ownUnavailable   = 14                // Unavailable
 )
 
 var kindNames = [...]string{ServerStream: "server", ClientStream: "client", BidiStream: "bidi"}
 
-// codeToJSON and codeFromJSON translate between typedrpc's codes, which are
+// CodeToJSON and codeFromJSON translate between typedrpc's codes, which are
 // gRPC's numbers, and those that JSON-RPC reserves.
-func codeToJSON(code int64) int64 {
+func CodeToJSON(code int64) int64 {
 	switch code {
 	case ownBadParams:
 		return codeBadParams
@@ -151,7 +153,7 @@ func checkJSON(f *Frame, hello bool) error {
 			return err
 		}
 		// Under these names a user's frame would become one of ours.
-		if hello && (isControl(f.Method) || f.Type == Notify && strings.HasPrefix(f.Method, reservedPrefix)) {
+		if hello && isControl(f.Method) {
 			return fmt.Errorf("%w: method name %q is reserved", ErrNotEncodable, f.Method)
 		}
 	}
@@ -159,7 +161,7 @@ func checkJSON(f *Frame, hello bool) error {
 		return err
 	}
 	if f.Type.hasMeta() {
-		return checkMeta(f.Meta)
+		return checkMeta(f.Meta, 0)
 	}
 	return nil
 }
@@ -215,7 +217,11 @@ func appendParams(dst, payload []byte) []byte {
 func appendError(dst []byte, f *Frame, hello bool) []byte {
 	dst = appendID(dst, f)
 	dst = append(dst, `,"error":{"code":`...)
-	dst = strconv.AppendInt(dst, codeToJSON(f.Code), 10)
+	code := CodeToJSON(f.Code)
+	if !hello && f.Number != 0 {
+		code = f.Number
+	}
+	dst = strconv.AppendInt(dst, code, 10)
 	dst = append(dst, `,"message":`...)
 	dst = AppendString(dst, f.Message)
 	if len(f.Payload) > 0 {
@@ -226,6 +232,9 @@ func appendError(dst []byte, f *Frame, hello bool) []byte {
 	}
 	if !hello {
 		return append(dst, '}')
+	}
+	if f.Number != 0 {
+		dst = strconv.AppendInt(append(dst, `,"number":`...), f.Number, 10)
 	}
 	dst = appendUint(dst, `,"retryAfter":`, f.RetryAfter)
 	dst = append(dst, '}')

@@ -58,7 +58,7 @@ func setMeta(raw []byte, f *Frame) (bad string) {
 	return ""
 }
 
-// setError reads a JSON-RPC error object (JSON-RPC 2.0 section 5.1).
+// setError reads the error object of a peer with hello (JSON-RPC 2.0 section 5.1).
 func setError(raw []byte, f *Frame) (bad string) {
 	var code, message bool
 	bad = walk(raw, func(name, value []byte) string {
@@ -81,6 +81,8 @@ func setError(raw []byte, f *Frame) (bad string) {
 			if isString(value) {
 				f.Fault = faultName(unquote(value))
 			}
+		case "number":
+			f.Number, ok = parseInt(value)
 		case "retryAfter":
 			f.RetryAfter, ok = parseUint(value)
 		}
@@ -137,8 +139,7 @@ func checkHandshake(payload []byte, inArray bool) (bad string) {
 }
 
 // control reads the requests and notifications that typedrpc keeps for itself.
-// It reports false for a request under another reserved name: that is a call,
-// and fails as one.
+// It reports false for others.
 func control(method, rawID, params []byte, f *Frame, inArray bool) (handled bool, bad string) {
 	switch string(method) {
 	case methodHello, methodAuth:
@@ -172,15 +173,7 @@ func control(method, rawID, params []byte, f *Frame, inArray bool) (handled bool
 	case methodCredit:
 		f.Type = Credit
 	default:
-		if rawID != nil {
-			return false, ""
-		}
-		// From a later version; it counts, as every object but the known
-		// exceptions does (PROTOCOL.md section 2).
-		f.Type = numTypes
-		f.Flags = CountedBit
-		f.Payload = params
-		return true, ""
+		return false, ""
 	}
 	if rawID != nil {
 		return true, "control frame with an id"

@@ -13,6 +13,12 @@ type SyntaxError struct {
 	Code int64  // -32700 (parse error) or -32600 (invalid request), JSON-RPC 2.0 section 5.1
 	ID   []byte // the id as written, where one could be read; otherwise nil. It points into the message.
 	Text string
+
+	// Answers end the calls that a plain peer's message was meant to answer, as far
+	// as that can be told. Mute says that it was meant for nothing else: what answers
+	// is not answered.
+	Answers []Frame
+	Mute    bool
 }
 
 func (e *SyntaxError) Error() string { return ErrMalformed.Error() + ": " + e.Text }
@@ -36,9 +42,12 @@ const (
 // Reader reads messages of the JSON-RPC 2.0 dialect (PROTOCOL.md section 7).
 // Set its fields before the first Read. Not safe for concurrent use.
 type Reader struct {
-	Hello    bool                // the peer says hello: typedrpc's own frames, nothing forgiven
-	MaxDepth int                 // nesting of payloads; 0: the constant MaxDepth
-	Intern   func([]byte) string // as for DecodeBinary; may be nil
+	Hello    bool                 // the peer says hello: typedrpc's own frames, nothing forgiven
+	MaxDepth int                  // nesting of payloads; 0: the constant MaxDepth
+	Intern   func([]byte) string  // as for DecodeBinary; may be nil
+	Ours     func(id uint64) bool // reports whether a call was made with it; may be nil
+
+	Odd []Oddity // what was strange about answers in the last message of a plain peer
 
 	frames []Frame
 	text   []byte // an unescaped method name
@@ -53,8 +62,9 @@ type Reader struct {
 //
 // Errors are *SyntaxError, which wraps ErrMalformed: the message is no JSON,
 // an empty array, an array of more than MaxBatch elements, or a scalar. With
-// Hello so is every other fault. Without it an element that is JSON, but no
-// valid request or response, becomes a frame of type Invalid.
+// Hello so is every other fault. Without it an element that is JSON, but neither a
+// valid request nor an answer, becomes a frame of type Invalid; and what is wrong
+// with an answer is in Odd.
 func (r *Reader) Read(msg []byte) (frames []Frame, array bool, err error) {
 	r.Forget()
 	depth := r.MaxDepth
@@ -77,6 +87,11 @@ func (r *Reader) Read(msg []byte) (frames []Frame, array bool, err error) {
 		err = parseError(err, nil)
 	}
 	if err != nil {
+		var fault *SyntaxError
+		if !r.Hello && errors.As(err, &fault) {
+			r.Odd = nil // those who are told of them are told of this
+			r.skim(msg, fault)
+		}
 		return nil, array, err
 	}
 	return r.frames, array, nil
@@ -88,7 +103,7 @@ func (r *Reader) Forget() {
 		r.frames = nil
 	}
 	clear(r.frames)
-	r.frames = r.frames[:0]
+	r.frames, r.Odd = r.frames[:0], nil
 }
 
 // parseError turns a scanner's error into a SyntaxError.
@@ -161,6 +176,10 @@ func (r *Reader) batch(s *scanner) error {
 func (r *Reader) add(e *envelope, inArray bool) error {
 	r.frames = append(r.frames, Frame{})
 	f := &r.frames[len(r.frames)-1]
+	if !r.Hello && r.answers(e) {
+		r.answer(e, f)
+		return nil
+	}
 	bad := r.interpret(e, f, inArray)
 	switch {
 	case bad == "":
@@ -194,10 +213,18 @@ func (r *Reader) interpret(e *envelope, f *Frame, inArray bool) (bad string) {
 	if e.bad != "" {
 		return e.bad
 	}
-	if v := e.raw[memberJSONRPC]; string(v) != `"2.0"` && !(isString(v) && unquote(v) == "2.0") {
+	if !isVersion(e.raw[memberJSONRPC]) {
 		return `invalid request: jsonrpc is not "2.0"`
 	}
 	method, result, fault := e.raw[memberMethod], e.raw[memberResult], e.raw[memberError]
+	if !r.Hello { // who writes null beside a request means nothing by it
+		if isNull(result) {
+			result = nil
+		}
+		if isNull(fault) {
+			fault = nil
+		}
+	}
 	switch {
 	case method != nil && result == nil && fault == nil:
 		return r.request(e, f, inArray)
@@ -232,7 +259,7 @@ func (r *Reader) request(e *envelope, f *Frame, inArray bool) (bad string) {
 	case len(params) > 0 && params[0] != '{' && params[0] != '[':
 		return "invalid request: params are no object or array"
 	}
-	if r.Hello && bytes.HasPrefix(method, []byte(reservedPrefix)) {
+	if r.Hello && bytes.HasPrefix(method, []byte("rpc.")) {
 		handled, bad := control(method, rawID, params, f, inArray)
 		if handled || bad != "" {
 			return bad
@@ -300,6 +327,7 @@ func setFlag(raw []byte, f *Frame, flag Flags) bool {
 	return ok || raw == nil
 }
 
+// setID reads the id of a request, and of a response of a peer with hello.
 func (r *Reader) setID(raw []byte, f *Frame) (bad string) {
 	if r.Hello {
 		id, ok := helloID(raw)
@@ -309,8 +337,8 @@ func (r *Reader) setID(raw []byte, f *Frame) (bad string) {
 		f.ID = id
 		return ""
 	}
-	if !legalID(raw) {
-		return "invalid request: id is no string or finite number, or too long"
+	if !legalID(raw) && !isNull(raw) {
+		return "invalid request: id is no string, finite number or null, or too long"
 	}
 	setRawID(raw, f)
 	return ""
@@ -321,10 +349,11 @@ func setRawID(raw []byte, f *Frame) {
 	f.ID, _ = parseUint(raw) // 0 when it is none of ours
 }
 
+// result reads the RESULT of a peer with hello, failure its FAIL.
 func (r *Reader) result(e *envelope, f *Frame, inArray bool) (bad string) {
 	payload := e.raw[memberResult]
-	if id := e.raw[memberID]; r.Hello && isString(id) {
-		f.Payload = payload
+	f.Payload = payload
+	if id := e.raw[memberID]; isString(id) {
 		switch unquote(id) {
 		case methodHello:
 			f.Type = Welcome
@@ -335,8 +364,7 @@ func (r *Reader) result(e *envelope, f *Frame, inArray bool) (bad string) {
 		}
 	}
 	f.Type = Result
-	f.Payload = payload
-	if bad := r.responseID(e.raw[memberID], f); bad != "" {
+	if bad := r.setID(e.raw[memberID], f); bad != "" {
 		return bad
 	}
 	return setMeta(e.raw[memberMeta], f)
@@ -344,7 +372,7 @@ func (r *Reader) result(e *envelope, f *Frame, inArray bool) (bad string) {
 
 func (r *Reader) failure(e *envelope, f *Frame) (bad string) {
 	f.Type = Fail
-	if bad := r.responseID(e.raw[memberID], f); bad != "" {
+	if bad := r.setID(e.raw[memberID], f); bad != "" {
 		return bad
 	}
 	if !setFlag(e.raw[memberNotRun], f, NotRun) {
@@ -354,17 +382,4 @@ func (r *Reader) failure(e *envelope, f *Frame) (bad string) {
 		return bad
 	}
 	return setMeta(e.raw[memberMeta], f)
-}
-
-// responseID is setID for a response. A plain peer uses null where it could
-// not tell which request it refuses (JSON-RPC 2.0 section 5).
-func (r *Reader) responseID(raw []byte, f *Frame) (bad string) {
-	if raw == nil {
-		return "invalid response: no id"
-	}
-	if !r.Hello && isNull(raw) {
-		f.RawID = raw
-		return ""
-	}
-	return r.setID(raw, f)
 }

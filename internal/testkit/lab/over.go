@@ -21,6 +21,15 @@ type Over struct {
 // limits, no deadlines, no outcome of a refusal.
 func (o Over) Plain() bool { return o.Dialect == typedrpc.JSONRPC }
 
+// Arrives is what a caller makes of an error's code: what a plain peer says is not
+// acted upon.
+func (o Over) Arrives(c typedrpc.Code) typedrpc.Code {
+	if o.Plain() && (c == typedrpc.Canceled || c == typedrpc.DeadlineExceeded || c == typedrpc.Unavailable) {
+		return typedrpc.Unknown
+	}
+	return c
+}
+
 func (o Over) String() string {
 	transport := "pipe"
 	if o.Socket {
