@@ -1,0 +1,157 @@
+// Package read finds the declarations of Go packages and the JSON of their messages.
+package read
+
+import (
+	"errors"
+	"fmt"
+	"go/token"
+	"go/types"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/tools/go/packages"
+	"golang.org/x/tools/go/types/typeutil"
+
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
+)
+
+// Options say how packages are read.
+type Options struct {
+	Dir     string            // where patterns are resolved; "" is here
+	Tags    string            // build tags
+	Types   map[string]string // TypeScript for Go types, by path.Name
+	NotNull bool              // slices and maps are never nil
+	Safe    bool              // integers of 64 bits are below 2^53
+}
+
+// Problem is something that the reader of the output must know: what it is, where,
+// and what to do. Those that are Fatal leave no output.
+type Problem struct {
+	Pos   string
+	Text  string
+	Fatal bool
+}
+
+func (p Problem) String() string {
+	if p.Pos == "" {
+		return p.Text
+	}
+	return p.Pos + ": " + p.Text
+}
+
+const root = "github.com/typedrpc/typedrpc"
+
+// reader reads the packages of one run.
+type reader struct {
+	options  Options
+	dir      string
+	fset     *token.FileSet
+	packages map[string]*packages.Package // all, by path
+	roots    map[*types.Package]bool      // those that were asked for
+	indexed  map[string]*index
+	api      *model.API
+	named    typeutil.Map // of types.Type to *model.Named
+	found    []found
+	taken    map[string]*model.Decl
+	problems []Problem
+	seen     map[string]bool // problems, once each
+	used     map[string]bool // mapped types
+}
+
+// API reads the packages that patterns name. The error says that they cannot be
+// read at all.
+func API(o Options, patterns ...string) (*model.API, []Problem, error) {
+	r := &reader{
+		options: o, fset: token.NewFileSet(), packages: map[string]*packages.Package{}, roots: map[*types.Package]bool{}, indexed: map[string]*index{},
+		api: new(model.API), taken: map[string]*model.Decl{}, seen: map[string]bool{}, used: map[string]bool{},
+	}
+	r.dir, _ = filepath.Abs(o.Dir)
+	pkgs, err := r.load(patterns)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range pkgs {
+		r.roots[p.Types] = true
+	}
+	for _, p := range pkgs {
+		r.api.Packages = append(r.api.Packages, p.Name)
+		r.declarations(p)
+	}
+	r.declareAll()
+	r.api.Title = strings.Join(slices.Compact(slices.Clone(r.api.Packages)), ", ")
+	r.finish()
+	return r.api, r.problems, nil
+}
+
+func (r *reader) load(patterns []string) ([]*packages.Package, error) {
+	cfg := &packages.Config{
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedDeps |
+			packages.NeedTypes | packages.NeedSyntax | packages.NeedTypesInfo | packages.NeedModule,
+		Dir:  r.options.Dir,
+		Fset: r.fset,
+	}
+	if r.options.Tags != "" {
+		cfg.BuildFlags = []string{"-tags=" + r.options.Tags}
+	}
+	pkgs, err := packages.Load(cfg, patterns...)
+	if err != nil {
+		return nil, err
+	}
+	if len(pkgs) == 0 {
+		return nil, fmt.Errorf("no packages match %s", strings.Join(patterns, " "))
+	}
+	var broken []error
+	for p := range packages.Postorder(pkgs) {
+		r.packages[p.PkgPath] = p
+		for _, e := range p.Errors {
+			if len(broken) == 8 {
+				broken = append(broken, errors.New("there are more errors"))
+			}
+			if len(broken) < 8 {
+				broken = append(broken, errors.New(r.relative(e)))
+			}
+		}
+	}
+	if len(broken) > 0 {
+		return nil, fmt.Errorf("the packages do not compile:\n%w", errors.Join(broken...))
+	}
+	slices.SortFunc(pkgs, func(a, b *packages.Package) int { return strings.Compare(a.PkgPath, b.PkgPath) })
+	return pkgs, nil
+}
+
+func (r *reader) relative(e packages.Error) string {
+	if rest, ok := strings.CutPrefix(e.Error(), r.dir+string(filepath.Separator)); ok {
+		return rest
+	}
+	return e.Error()
+}
+
+// at is a position in messages and comments, the same on every machine: relative
+// to where the command runs, or beginning with the package's path.
+func (r *reader) at(pos token.Pos) string {
+	if !pos.IsValid() {
+		return ""
+	}
+	p := r.fset.Position(pos)
+	if rel, err := filepath.Rel(r.dir, p.Filename); err == nil && !strings.HasPrefix(rel, "..") {
+		return fmt.Sprintf("%s:%d", filepath.ToSlash(rel), p.Line)
+	}
+	return fmt.Sprintf("%s:%d", filepath.ToSlash(p.Filename), p.Line)
+}
+
+func (r *reader) problem(fatal bool, pos token.Pos, format string, args ...any) {
+	p := Problem{r.at(pos), fmt.Sprintf(format, args...), fatal}
+	if r.seen[p.String()] {
+		return
+	}
+	r.seen[p.String()] = true
+	r.problems = append(r.problems, p)
+}
+
+func (r *reader) fail(pos token.Pos, format string, args ...any) {
+	r.problem(true, pos, format, args...)
+}
+func (r *reader) warn(pos token.Pos, format string, args ...any) {
+	r.problem(false, pos, format, args...)
+}

@@ -1,0 +1,167 @@
+// Command typedrpc writes an API that Go packages declare for others, as TypeScript.
+//
+//	typedrpc ts ./api -o client.ts
+//
+// "typedrpc help" says more, and README.md the rest.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/read"
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/ts"
+)
+
+const help = `typedrpc writes an API that Go packages declare for others.
+
+    typedrpc ts ./api -o client.ts         TypeScript for @typedrpc/client
+
+It finds every method, notification, stream, topic, transfer, fault and sign-in that
+is the value of a variable of the packages. In a Go file:
+
+    //go:generate go run github.com/typedrpc/typedrpc/cmd/typedrpc@latest ts . -o web/client.ts
+
+Flags, before or after the packages:
+
+`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// command is what a command line asks for.
+type command struct {
+	read   read.Options
+	ts     ts.Options
+	out    string
+	check  bool
+	strict bool
+}
+
+// run returns the exit status: 1 for an API that cannot be written as it is, or a
+// file that is stale, 2 for a command line that makes no sense.
+func run(args []string, stdout, stderr io.Writer) int {
+	var c command
+	flags := flag.NewFlagSet("typedrpc", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&c.out, "o", "", "`file` to write; default: standard output")
+	flags.BoolVar(&c.check, "check", false, "write nothing, and fail if the file of -o is not what would be written")
+	flags.BoolVar(&c.strict, "strict", false, "fail where something is reported")
+	flags.BoolVar(&c.read.NotNull, "notnull", false, "no slice and no map is ever nil: null is left out of their types")
+	flags.BoolVar(&c.read.Safe, "safe", false, "no int64 and no uint64 is ever beyond 2^53: do not report them")
+	flags.StringVar(&c.read.Tags, "tags", "", "build `tags`, separated by commas")
+	flags.StringVar(&c.ts.Import, "import", "@typedrpc/client", "where the output of ts imports the client from")
+	c.read.Types = map[string]string{}
+	flags.Func("map", "`path.Type=T`: the Go type is T in TypeScript; may be given several times", func(s string) error {
+		name, text, ok := strings.Cut(s, "=")
+		if !ok || name == "" || text == "" {
+			return fmt.Errorf("it has the form example.com/path.Type=string")
+		}
+		c.read.Types[name] = text
+		return nil
+	})
+	flags.Usage = func() {
+		fmt.Fprint(stderr, help)
+		flags.PrintDefaults()
+	}
+	if len(args) == 0 {
+		flags.Usage()
+		return 2
+	}
+	name, args := args[0], args[1:]
+	var patterns []string
+	for {
+		switch err := flags.Parse(args); {
+		case err == flag.ErrHelp:
+			return 0
+		case err != nil:
+			return 2
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		patterns = append(patterns, flags.Arg(0))
+		args = flags.Args()[1:]
+	}
+	var write func(*model.API) (string, error)
+	switch name {
+	case "ts":
+		write = func(api *model.API) (string, error) { return ts.File(api, c.ts) }
+	case "help", "-h", "-help", "--help":
+		flags.Usage()
+		return 0
+	default:
+		fmt.Fprintf(stderr, "typedrpc: there is no command %q; \"typedrpc help\" lists them\n", name)
+		return 2
+	}
+	if len(patterns) == 0 {
+		patterns = []string{"."}
+	}
+	if c.check && c.out == "" {
+		fmt.Fprintln(stderr, "typedrpc: -check needs the file that it checks: -o file")
+		return 2
+	}
+	return c.do(name, write, patterns, stdout, stderr)
+}
+
+func (c *command) do(name string, write func(*model.API) (string, error), patterns []string, stdout, stderr io.Writer) int {
+	api, problems, err := read.API(c.read, patterns...)
+	if err != nil {
+		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
+		return 1
+	}
+	fatal := false
+	for _, p := range problems {
+		fmt.Fprintln(stderr, p)
+		fatal = fatal || p.Fatal || c.strict
+	}
+	if fatal {
+		return 1
+	}
+	if len(api.Decls)+len(api.Faults)+len(api.SignIns) == 0 {
+		fmt.Fprintf(stderr, "typedrpc: %s declares nothing\n", strings.Join(patterns, " "))
+		return 1
+	}
+	text, err := write(api)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	if c.out == "" {
+		fmt.Fprint(stdout, text)
+		return 0
+	}
+	there, err := os.ReadFile(c.out)
+	switch {
+	case err == nil && string(there) == text:
+		return 0
+	case c.check && err != nil:
+		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
+		return 1
+	case c.check:
+		fmt.Fprintf(stderr, "%s:%d: stale: it is not what %s declares any more; run \"typedrpc %s\" again without -check\n", c.out, firstDifference(string(there), text), strings.Join(patterns, " "), name)
+		return 1
+	}
+	if err := os.WriteFile(c.out, []byte(text), 0o644); err != nil {
+		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// firstDifference is the first line in which two texts differ.
+func firstDifference(a, b string) int {
+	line := 1
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			break
+		}
+		if a[i] == '\n' {
+			line++
+		}
+	}
+	return line
+}

@@ -1,0 +1,16 @@
+// The tests of typedrpc, in a module of their own: they need the library, and a
+// module with a replacement cannot be installed by its path.
+module github.com/typedrpc/typedrpc/cmd/typedrpc/test
+
+go 1.26.0
+
+require github.com/typedrpc/typedrpc v0.0.0
+
+require (
+	github.com/coder/websocket v1.8.15 // indirect
+	golang.org/x/sync v0.24.0 // indirect
+)
+
+replace github.com/typedrpc/typedrpc => ../../..
+
+ignore ./node/node_modules
