@@ -81,15 +81,15 @@ func (e *engine) Hello(c *Carrier, h wire.HelloBody) {
 	}
 }
 
+// Opened notes the WELCOME before onOpened attaches the carrier: a test that has
+// read the ACK which follows looks at what was noted.
 func (e *engine) Opened(c *Carrier, w wire.WelcomeBody) error {
-	if e.onOpened != nil {
-		if err := e.onOpened(c, w); err != nil {
-			return err
-		}
-	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.welcomes = append(e.welcomes, w)
+	e.mu.Unlock()
+	if e.onOpened != nil {
+		return e.onOpened(c, w)
+	}
 	return nil
 }
 
