@@ -115,7 +115,8 @@
 // passed, when the connection's session is over, and when the handler has
 // returned. It carries the values of the upgrade request's context, of the
 // Identity's, or, on a client, of the context that Dial was given. Work that
-// goes on after the handler needs [context.WithoutCancel], or [Conn.Context].
+// goes on after the handler needs [context.WithoutCancel], or [Conn.Context]; its calls
+// on the handler's connection wait as anybody's do, once the handler has returned.
 //
 // The context of [Dial] bounds the first handshake and nothing else; that of
 // [Future.Await] bounds the waiting, while that of Go bounds the call.

@@ -243,7 +243,7 @@ var goStatements = map[string]int{
 	"internal/engine/bought.go unparkLocked":     1, // … and what begins many of those in turns
 	"internal/engine/rest.go Wake":               1, // … and one that rested
 	"internal/engine/inbound.go AfterFunc":       1, // as package context does
-	"internal/engine/inbound.go cancel":          1, // as package context does
+	"internal/engine/inbound.go unlockEnded":     1, // as package context does
 	"internal/engine/lane.go laneLocked":         1, // the ordered lane, while there is work
 	"internal/engine/lane.go runLane":            1, // the lane again, when a handler ended its goroutine
 	"typedrpc.go wait":                           1, // a Broadcast's wait for one connection that is behind

@@ -42,6 +42,8 @@ func (s *served) Decl() *engine.Decl {
 	return &s.entry.spec.decl
 }
 
+func (s *served) Forget() { s.req.Payload = nil }
+
 func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*engine.Inbound, *status.Error) {
 	var s *served
 	if kind == engine.KindCall {

@@ -43,6 +43,8 @@ type Client struct {
 	place     string               // where this attempt was redirected to, if that is not trusted …
 	home      string               // … and the attempt that began the session
 	told      chan<- *status.Error // of the first; nil when it has been
+	first     context.Context      // the program's, which bounds that; nil after it: it may be a request's
+	try       try
 
 	mu       sync.Mutex
 	state    Change
@@ -108,7 +110,7 @@ func New(ctx context.Context, o Options, owner engine.Owner) (*Client, error) {
 	rand.Read(bits[:]) // never fails
 	d.client = hex.EncodeToString(bits[:])
 	d.o.Config.Heals, d.o.Config.Lacks = true, d.lacks
-	d.conn = engine.New(context.WithoutCancel(ctx), &d.o.Config, session.Binary, owner, d)
+	d.conn = engine.New(context.WithoutCancel(engine.WithoutRequest(ctx)), &d.o.Config, session.Binary, owner, d)
 	context.AfterFunc(d.conn.Context(), o.Config.Detached.Stop)
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d, nil
@@ -118,8 +120,8 @@ func New(ctx context.Context, o Options, owner engine.Owner) (*Client, error) {
 // when it failed for good.
 func (d *Client) Run(ctx context.Context) *status.Error {
 	first := make(chan *status.Error, 1)
-	d.told = first
-	go d.run(ctx)
+	d.told, d.first = first, ctx
+	go d.run()
 	if err := <-first; err != nil {
 		<-d.conn.Done()
 		return err
@@ -177,15 +179,11 @@ const Lived = 10 * time.Second
 
 // run is the supervisor: it dials, serves the link on this same goroutine, and
 // dials again, until the connection is closed or coming back is pointless.
-func (d *Client) run(first context.Context) {
+func (d *Client) run() {
 	c := d.conn
 	var cause error
 	for {
-		ctx := d.ctx
-		if d.told != nil {
-			ctx = first
-		}
-		cause = d.round(ctx)
+		cause = d.round()
 		if d.ctx.Err() != nil || d.told != nil {
 			break
 		}
@@ -233,13 +231,21 @@ func (d *Client) pause(wait time.Duration, cause error) bool {
 	return true
 }
 
+// bound is what bounds an attempt.
+func (d *Client) bound() context.Context {
+	if d.first != nil {
+		return d.first
+	}
+	return d.ctx
+}
+
 // round tries one address after another until one has given the connection a
 // link, which it serves until that ends.
-func (d *Client) round(ctx context.Context) (cause error) {
+func (d *Client) round() (cause error) {
 	for _, d.at = range d.order() {
 		d.change(Change{State: Connecting, Attempt: int(d.failed) + 1, URL: d.at.where})
-		cause = d.connect(ctx)
-		if d.opened || d.final(cause) || ctx.Err() != nil || d.ctx.Err() != nil {
+		cause = d.connect()
+		if d.opened || d.final(cause) || d.bound().Err() != nil || d.ctx.Err() != nil {
 			break
 		}
 	}

@@ -13,9 +13,48 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
+// try is what an attempt has until it has got a link. Nothing of it is kept while
+// that is served: the context may be a request's, and all that hangs on it.
+type try struct {
+	ctx    context.Context // bounds it, with …
+	dial   context.Context // … the time for the handshake
+	cancel context.CancelFunc
+	stops  []func() bool
+}
+
+func (d *Client) begins() {
+	t := &d.try
+	t.ctx = d.bound()
+	t.dial, t.cancel = context.WithTimeout(t.ctx, d.conn.Limits().HandshakeTimeout)
+	t.stops = append(t.stops, context.AfterFunc(d.ctx, t.cancel))
+}
+
+// over is called when the attempt has got a link, and when it has ended.
+func (t *try) over() {
+	if t.cancel == nil {
+		return
+	}
+	for _, stop := range t.stops {
+		stop()
+	}
+	t.cancel()
+	*t = try{}
+}
+
+// giveUp ends an opening whose context has ended.
+func (t try) giveUp(carrier *session.Carrier) {
+	switch {
+	case !carrier.Opening():
+	case errors.Is(t.dial.Err(), context.DeadlineExceeded) && t.ctx.Err() == nil:
+		carrier.Fail(&link.CloseError{Code: session.CloseTimeout, Reason: "no handshake in time", Err: session.ErrHandshakeTimeout})
+	default:
+		carrier.Fail(&link.CloseError{Code: session.CloseDone, Reason: "giving up"})
+	}
+}
+
 // connect makes one attempt and, if it gets the connection a link, serves it
 // until it ends.
-func (d *Client) connect(ctx context.Context) error {
+func (d *Client) connect() error {
 	c := d.conn
 	d.opened, d.leave = false, false
 	d.attempt++
@@ -23,18 +62,17 @@ func (d *Client) connect(ctx context.Context) error {
 	d.refused = nil
 	d.mu.Unlock()
 
-	dialCtx, cancel := context.WithTimeout(ctx, c.Limits().HandshakeTimeout)
-	defer cancel()
-	defer context.AfterFunc(d.ctx, cancel)()
-	t, name, resp, err := d.o.Connect(dialCtx, d.at.url, d.o.Offers)
+	d.begins()
+	defer d.try.over()
+	t, name, resp, err := d.o.Connect(d.try.dial, d.at.url, d.o.Offers)
 	if err != nil {
-		return d.dialError(ctx, resp, err)
+		return d.dialError(d.try.ctx, resp, err)
 	}
 	d.reached(resp)
 	hello, err := d.choose(name)
 	var creds []byte
 	if err == nil && hello {
-		creds, _, err = d.credentials(dialCtx)
+		creds, _, err = d.credentials(d.try.dial)
 	}
 	if err != nil {
 		t.Close(session.CloseDone, "giving up")
@@ -50,16 +88,9 @@ func (d *Client) connect(ctx context.Context) error {
 	}
 	// Until there is a session the attempt ends with ctx; after that the
 	// connection's end takes care of the link itself.
-	give := func() {
-		switch {
-		case !carrier.Opening():
-		case errors.Is(dialCtx.Err(), context.DeadlineExceeded) && ctx.Err() == nil:
-			carrier.Fail(&link.CloseError{Code: session.CloseTimeout, Reason: "no handshake in time", Err: session.ErrHandshakeTimeout})
-		default:
-			carrier.Fail(&link.CloseError{Code: session.CloseDone, Reason: "giving up"})
-		}
+	if try := d.try; !d.opened {
+		d.try.stops = append(d.try.stops, context.AfterFunc(try.dial, func() { try.giveUp(carrier) }))
 	}
-	defer context.AfterFunc(dialCtx, give)()
 	cause := carrier.Run()
 	d.linkEnded(carrier, cause)
 	d.mu.Lock()
@@ -68,8 +99,8 @@ func (d *Client) connect(ctx context.Context) error {
 	case d.refused != nil:
 		d.refused.Cause = cause
 		return &refusedError{d.refused, cause}
-	case !d.opened && ctx.Err() != nil:
-		return status.Ended(ctx, status.NotSent)
+	case !d.opened && d.try.ctx.Err() != nil:
+		return status.Ended(d.try.ctx, status.NotSent)
 	}
 	return cause
 }

@@ -147,7 +147,7 @@ func (cl *Call) aim(conn *Conn) {
 	cl.Conn = conn
 	cl.within = nil
 	cl.content.frame.Flags &= wire.NoItems
-	if in := From(cl.Ctx); in != nil && in.conn == conn {
+	if in := From(cl.Ctx); in.nestedOn(conn) {
 		cl.within = in
 		if in.ordered {
 			cl.content.frame.Flags |= wire.Lane

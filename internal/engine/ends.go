@@ -52,7 +52,7 @@ func (x *Stream) Fail(e *status.Error) {
 		x.stopped = e
 	}
 	c.mu.Unlock()
-	x.in.cancel(canceled)
+	x.in.cancel()
 }
 
 // verdict is what the call fails with although its handler may think otherwise.

@@ -50,17 +50,25 @@ type Inbound struct {
 	afters []*afterFunc
 }
 
-// end is why a handler's context ended: an error in one byte.
+// end is how a handler and its context ended. It is one byte, since a record has no
+// more to spare: why, in two bits, and two marks.
 type end uint8
 
 const (
 	notEnded end = iota
 	canceled
 	deadlineExceeded
+
+	whys         = 1<<2 - 1
+	returned end = 1 << 2 // the handler has: what is made with its context is not nested any more
+	withConn end = 1 << 3 // the context ended with its connection, whose cause is its own
 )
 
+// why is without the marks.
+func (e end) why() end { return e & whys }
+
 // err is nil of one that has not ended.
-func (e end) err() error { return [...]error{nil, context.Canceled, context.DeadlineExceeded}[e] }
+func (e end) err() error { return [...]error{nil, context.Canceled, context.DeadlineExceeded}[e.why()] }
 
 // Answer is what a call is answered with, while it waits to be sent.
 type Answer struct{ parcel parcel }
@@ -70,6 +78,9 @@ type Record interface {
 	Inspector
 	Name() string
 	Decl() *Decl // nil: of a fallback, or of nobody
+	// Forget drops the request's bytes: its handler has returned, and its context may
+	// be kept for long.
+	Forget()
 }
 
 type afterFunc struct{ f func() }
@@ -97,47 +108,125 @@ func (in *Inbound) Deadline() (time.Time, bool) { return in.deadline, !in.deadli
 
 // Value finds the call itself, and else what the connection's context holds.
 func (in *Inbound) Value(key any) any {
+	if key == (inboundKey{}) || key == causeKey && in.endedAlone() {
+		return in.own(key)
+	}
+	return in.conn.ctx.Value(key)
+}
+
+// own is what the call itself has.
+func (in *Inbound) own(key any) any {
 	if key == (inboundKey{}) {
 		return in
 	}
-	return in.conn.ctx.Value(key)
+	return nil // no cause beside Err
+}
+
+// endedAlone reports that the context ended, and not because of its connection: what
+// ends that later was not the cause.
+func (in *Inbound) endedAlone() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.ended.why() != notEnded && in.ended&withConn == 0
+}
+
+// causeKey is what context.Cause asks a context for, found out by being asked.
+var causeKey = func() (asked any) {
+	context.Cause(asker{context.Background(), &asked})
+	return asked
+}()
+
+type asker struct {
+	context.Context
+	asked *any
+}
+
+func (a asker) Err() error { return context.Canceled }
+
+func (a asker) Value(key any) any {
+	*a.asked = key
+	return nil
+}
+
+// String is what prints instead of all fields, which change meanwhile.
+func (in *Inbound) String() string { return "typedrpc.Context(" + in.Record.Name() + ")" }
+
+// WithoutRequest is ctx without the request that it belongs to: for what outlives
+// that.
+func WithoutRequest(ctx context.Context) context.Context {
+	switch in := From(ctx); {
+	case in == nil:
+		return ctx
+	case ctx == context.Context(in):
+		return in.conn.ctx // which keeps no request
+	}
+	return requestless{ctx}
+}
+
+type requestless struct{ context.Context }
+
+func (r requestless) Value(key any) any {
+	if key == (inboundKey{}) {
+		return nil
+	}
+	return r.Context.Value(key)
+}
+
+// nestedOn reports whether what is made with the context now is made by a handler of
+// c: one that has returned cannot be what waits for itself.
+func (in *Inbound) nestedOn(c *Conn) bool {
+	if in == nil || in.conn != c {
+		return false
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.ended&returned == 0
 }
 
 // Done is closed when the caller gave up, its time is over, the connection is
 // gone, or the handler has returned.
 func (in *Inbound) Done() <-chan struct{} {
 	in.mu.Lock()
-	defer in.mu.Unlock()
 	if in.done == nil {
 		in.done = make(chan struct{})
-		if in.ended != notEnded {
+		if in.ended.why() != notEnded {
 			close(in.done)
 		} else {
 			in.armLocked()
 		}
 	}
-	return in.done
+	done, late := in.done, in.lateLocked()
+	in.mu.Unlock()
+	if late {
+		in.end(deadlineExceeded)
+	}
+	return done
 }
 
-// Err says why the context ended.
+// Err says why the context ended. It reads the clock, and what it says once stays.
 func (in *Inbound) Err() error {
 	in.mu.Lock()
-	err := in.ended.err()
+	why, late := in.ended, in.lateLocked()
 	in.mu.Unlock()
-	if err == nil && !in.deadline.IsZero() && !time.Now().Before(in.deadline) {
-		in.cancel(deadlineExceeded)
-		return context.DeadlineExceeded
+	if late {
+		why = in.end(deadlineExceeded)
 	}
-	return err
+	return why.err()
+}
+
+// lateLocked reports that the deadline has passed, and nobody has noticed.
+func (in *Inbound) lateLocked() bool {
+	return in.ended.why() == notEnded && !in.deadline.IsZero() && !time.Now().Before(in.deadline)
 }
 
 // AfterFunc makes contexts derived from this one cheap: package context calls
 // it instead of starting a goroutine for each.
 func (in *Inbound) AfterFunc(f func()) (stop func() bool) {
 	a := &afterFunc{f}
+	ended := in.Err() != nil // which reads the clock
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.ended != notEnded {
+	if ended || in.ended.why() != notEnded {
 		go f()
 		return func() bool { return false }
 	}
@@ -158,17 +247,50 @@ func (in *Inbound) AfterFunc(f func()) (stop func() bool) {
 
 func (in *Inbound) armLocked() {
 	if in.timer == nil && !in.deadline.IsZero() {
-		in.timer = time.AfterFunc(max(time.Until(in.deadline), 1), func() { in.cancel(deadlineExceeded) })
+		in.timer = time.AfterFunc(max(time.Until(in.deadline), 1), func() { in.end(deadlineExceeded) })
 	}
 }
 
-func (in *Inbound) cancel(why end) {
+// cancel ends the context, unless it has ended, or its deadline passed before.
+func (in *Inbound) cancel() {
 	in.mu.Lock()
-	if in.ended != notEnded {
-		in.mu.Unlock()
-		return
+	why := canceled
+	if in.lateLocked() {
+		why = deadlineExceeded
 	}
-	in.ended = why
+	in.unlockEnded(why)
+}
+
+// dropRequest gives the request's bytes back.
+func (in *Inbound) dropRequest() {
+	in.Record.Forget()
+	in.body.Release()
+	in.body = nil
+}
+
+// over ends what still hangs on the context of a handler that has returned.
+func (in *Inbound) over() {
+	in.mu.Lock()
+	in.ended |= returned
+	in.unlockEnded(canceled)
+}
+
+// end ends the context, and returns why it has ended: the first reason is the one.
+func (in *Inbound) end(why end) end {
+	in.mu.Lock()
+	return in.unlockEnded(why)
+}
+
+// unlockEnded is end with mu held, which it gives up.
+func (in *Inbound) unlockEnded(why end) end {
+	if was := in.ended.why(); was != notEnded {
+		in.mu.Unlock()
+		return was
+	}
+	in.ended |= why
+	if in.conn.Ended() {
+		in.ended |= withConn
+	}
 	if in.done != nil {
 		close(in.done)
 	}
@@ -184,4 +306,5 @@ func (in *Inbound) cancel(why end) {
 	if in.stream != nil {
 		in.stream.Wake()
 	}
+	return why
 }

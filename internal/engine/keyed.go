@@ -26,7 +26,7 @@ func (in *Inbound) Own(r *replay.Run) error {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.ended != notEnded || in.keyed.lost {
+	if in.ended.why() != notEnded || in.keyed.lost {
 		return context.Canceled
 	}
 	in.keyed.run = r
@@ -44,7 +44,7 @@ func (in *Inbound) Disown() {
 func (in *Inbound) owned() *replay.Run {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.keyed.run == nil || in.ended != notEnded {
+	if in.keyed.run == nil || in.ended.why() != notEnded {
 		in.keyed.lost = true
 		return nil
 	}
@@ -60,7 +60,7 @@ func (in *Inbound) lose() {
 			return
 		}
 	}
-	in.cancel(canceled)
+	in.cancel()
 }
 
 // giveUp takes a CANCEL. The handler goes on if others wait for its answer.
@@ -71,11 +71,11 @@ func (in *Inbound) giveUp() {
 			return
 		}
 	}
-	in.cancel(canceled)
+	in.cancel()
 }
 
 // Stop ends the handler's context.
-func (in *Inbound) Stop() { in.cancel(canceled) }
+func (in *Inbound) Stop() { in.cancel() }
 
 // Left is under the cache's lock.
 func (in *Inbound) Left() *bool { return &in.keyed.left }

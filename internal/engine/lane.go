@@ -213,8 +213,8 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 // notificationDone gives back a notification's part of the window. held is what
 // was counted while it waited.
 func (c *Conn) notificationDone(l *lane, in *Inbound, held int) {
-	in.cancel(canceled)
-	in.body.Release()
+	in.over()
+	in.dropRequest()
 	c.mu.Lock()
 	l.held -= held
 	c.returnedLocked(in, 0)

@@ -267,7 +267,7 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError) {
 	failed.settle(cause) // before whoever waits for the context sees the end
 	c.cancel(c.owner.Face(cause))
 	for _, in := range handlers {
-		in.cancel(canceled)
+		in.cancel()
 	}
 	c.disturb(cause)
 	c.keeper.Closing()

@@ -14,7 +14,7 @@ import (
 func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[string]string, o NotifyOptions) (busy bool, err *status.Error) {
 	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	in := From(ctx)
-	nested := in != nil && in.conn == c
+	nested := in.nestedOn(c)
 	held := 0
 	defer func() { c.account.Give(held) }()
 	for {

@@ -14,7 +14,7 @@ func (c *Conn) refuse(in *Inbound, e *status.Error) error {
 	c.mu.Lock()
 	err := c.takeBackLocked(in, e)
 	c.unlockAndWake()
-	in.cancel(canceled)
+	in.cancel()
 	return err
 }
 
@@ -71,14 +71,14 @@ func (in *Inbound) run() {
 // is there to be told, because the end is only beginning, it is that no handler ran.
 func (in *Inbound) unrun() {
 	c := in.conn
-	in.cancel(canceled)
+	in.over()
 	c.mu.Lock()
 	c.returnedLocked(in, 0)
 	if !in.orphanedLocked() {
 		c.takeBackLocked(in, status.Errorf(status.Unavailable, "the connection is closing"))
 	}
 	c.unlockAndWake()
-	in.body.Release()
+	in.dropRequest()
 }
 
 // finish answers the call.
@@ -98,7 +98,7 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 		body = nil
 		f = c.failure(in, err)
 	}
-	in.cancel(canceled) // whatever still hangs on the context ends here
+	in.over()
 	c.reply(in, f, body)
 }
 
@@ -172,7 +172,7 @@ func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
 
 // reply queues the terminal frame.
 func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
-	defer in.body.Release()
+	defer in.dropRequest()
 	body = body.Fit()
 	f.ID, f.RawID = in.id, in.rawID
 	cost := body.Len() + len(f.Payload) + len(f.Message) + len(f.Fault) + flow.MetaSize(f.Meta) + replyOverhead

@@ -150,7 +150,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	revoked := errors.As(cause, &ce) && ce.Code == session.CloseUnauthed && !ce.Remote
 	for _, in := range handlers {
 		if revoked {
-			in.cancel(canceled)
+			in.cancel()
 		} else {
 			in.lose()
 		}

@@ -171,7 +171,7 @@ func (c *Conn) refuseSlowLocked(a *assembly, e *status.Error) (after func()) {
 		}
 		sess := c.sess
 		return func() {
-			a.in.cancel(canceled)
+			a.in.cancel()
 			if err != nil {
 				c.End(sess, err) // it does not read the refusals
 			}

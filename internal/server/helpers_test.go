@@ -33,6 +33,7 @@ type request struct {
 func (r *request) Name() string                              { return r.name }
 func (*request) Decl() *engine.Decl                          { return nil }
 func (*request) Watched() bool                               { return false }
+func (*request) Forget()                                     {}
 func (*request) Inspect([]byte, bool) (*status.Error, error) { return nil, nil }
 func (echo) Face(e *status.Error) error                      { return e }
 func (echo) Failure(_ *engine.Inbound, err error) (f wire.Frame) {

@@ -229,9 +229,9 @@ type beginning struct {
 // accept begins a connection, and announces it. It returns why it may not.
 func (l *Link) accept(o beginning) *status.Error {
 	s, w := l.server, o.welcome
-	base := context.WithoutCancel(l.req.Context())
+	base := context.WithoutCancel(engine.WithoutRequest(l.req.Context()))
 	if o.id.Context != nil {
-		base = o.id.Context
+		base = engine.WithoutRequest(o.id.Context)
 	}
 	a := &Accepted{server: s, codec: l.adm.codec}
 	id := o.id
