@@ -27,9 +27,18 @@ func (d *Client) Reauthenticate(ctx context.Context) *status.Error {
 	case <-ctx.Done():
 		return status.Ended(ctx, status.NotSent)
 	case <-d.conn.Done():
-		return d.conn.Err()
+		return d.gone(ctx)
 	}
 	return d.reauthenticate(ctx)
+}
+
+// gone is why credentials are not refreshed any more: the connection's end, unless ctx
+// had ended before.
+func (d *Client) gone(ctx context.Context) *status.Error {
+	if ctx.Err() != nil {
+		return status.Ended(ctx, status.NotSent)
+	}
+	return d.conn.Err()
 }
 
 func (d *Client) reauthenticate(ctx context.Context) *status.Error {
@@ -78,7 +87,7 @@ func (d *Client) reauthenticate(ctx context.Context) *status.Error {
 		case <-ctx.Done():
 			return status.Ended(ctx, status.NotSent)
 		case <-c.Done():
-			return c.Err()
+			return d.gone(ctx)
 		}
 	}
 }

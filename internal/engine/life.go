@@ -220,7 +220,11 @@ func (c *Conn) endStreams() {
 	}
 	c.mu.Unlock()
 	for _, x := range all {
-		x.Fail(status.Errorf(status.Unavailable, "shutting down"))
+		e := status.Errorf(status.Unavailable, "shutting down")
+		if x.call != nil {
+			e = x.call.outOf(e)
+		}
+		x.Fail(e)
 	}
 }
 
@@ -344,9 +348,8 @@ func (c *Conn) Failed(cause error) *status.Error {
 	return c.err
 }
 
-// Finish ends the connection for good. Whoever runs the connection calls it
-// last.
-func (c *Conn) Finish(cause error) {
+// over ends all that the connection has but handlers, and then its context.
+func (c *Conn) over(cause error) {
 	err := c.Failed(cause)
 	c.disturb(err)
 	c.mu.Lock()
@@ -359,6 +362,12 @@ func (c *Conn) Finish(cause error) {
 	c.mu.Unlock()
 	failed.settle(err)
 	c.cancel(c.owner.Face(err))
+}
+
+// Finish ends the connection for good. Whoever runs the connection calls it
+// last.
+func (c *Conn) Finish(cause error) {
+	c.over(cause)
 	c.mu.Lock()
 	c.finished = true
 	c.settleAccountLocked()

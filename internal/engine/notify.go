@@ -47,8 +47,10 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 		select {
 		case <-room:
 		case <-ctx.Done():
-			return false, status.Ended(ctx, status.NotSent)
 		case <-c.done:
+		}
+		if ctx.Err() != nil { // before whatever else has ended
+			return false, status.Ended(ctx, status.NotSent)
 		}
 	}
 	c.notify.Used += cost

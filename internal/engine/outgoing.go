@@ -62,7 +62,7 @@ func (c *Conn) disturb(cause *status.Error) {
 	resting := slices.Collect(maps.Keys(c.resting))
 	c.mu.Unlock()
 	for _, cl := range resting {
-		cl.GiveUp(cause.With)
+		cl.GiveUp(func(o status.Outcome) *status.Error { return cl.outOf(cause.With(o)) })
 	}
 }
 

@@ -146,6 +146,11 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.movedLocked()
 	c.checkIdleLocked()
 	c.mu.Unlock()
+	// Before the handlers' contexts end, whose calls are told of the loss too.
+	failed.settle(&status.Error{Code: status.Unavailable, Message: "connection lost", Cause: cause})
+	if !c.config.Heals {
+		c.over(cause)
+	}
 	var ce *link.CloseError
 	revoked := errors.As(cause, &ce) && ce.Code == session.CloseUnauthed && !ce.Remote
 	for _, in := range handlers {
@@ -155,7 +160,6 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 			in.lose()
 		}
 	}
-	failed.settle(&status.Error{Code: status.Unavailable, Message: "connection lost", Cause: cause})
 }
 
 // engine is the Conn as its session sees it.

@@ -131,6 +131,15 @@ type taken struct {
 	lost bool // with their session, and not by this side's will
 }
 
+// outOf is what a call is told that the end of its connection, or session, ends with
+// err: that, unless its own context had ended before.
+func (cl *Call) outOf(err *status.Error) *status.Error {
+	if cl.Ctx.Err() != nil {
+		return status.Ended(cl.Ctx, err.Outcome)
+	}
+	return err
+}
+
 // settle fails them all with cause, each with its own outcome.
 func (t taken) settle(cause error) {
 	for _, group := range []struct {
@@ -146,7 +155,7 @@ func (t taken) settle(cause error) {
 			default:
 				err.Message += "; items of the stream may be missing"
 			}
-			cl.Settle(nil, nil, err)
+			cl.Settle(nil, nil, cl.outOf(err))
 		}
 	}
 }

@@ -1,0 +1,178 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matryer/is"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+)
+
+// Whose context ended before the connection did is told so: "defer conn.Close();
+// defer cancel()" is how programs end.
+func TestCancel_thenTheConnectionEnds(t *testing.T) {
+	up := typedrpc.NewClientStream[int, string, int]("first.up")
+	down := typedrpc.NewServerStream[int, int]("first.down")
+	both := typedrpc.NewBidiStream[int, int, int]("first.both")
+	slow := typedrpc.NewNotification[string]("first.slow")
+	retry := &typedrpc.RetryPolicy{MaxAttempts: 9, Backoff: typedrpc.Backoff{Min: time.Hour}}
+	verbs := map[string]func(ctx context.Context, c *typedrpc.Conn) error{
+		"a call": func(ctx context.Context, c *typedrpc.Conn) error {
+			_, err := typedrpc.Call(ctx, c, lab.Hang, typedrpc.Empty{})
+			return err
+		},
+		"a call with a retry policy": func(ctx context.Context, c *typedrpc.Conn) error {
+			_, err := typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry}), lab.Hang, typedrpc.Empty{})
+			return err
+		},
+		"a call behind an interceptor": func(ctx context.Context, c *typedrpc.Conn) error {
+			pass := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+				return next(ctx, r)
+			}
+			_, err := typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{pass}}), lab.Hang, typedrpc.Empty{})
+			return err
+		},
+		"a future": func(ctx context.Context, c *typedrpc.Conn) error {
+			_, err := typedrpc.Go(ctx, c, lab.Hang, typedrpc.Empty{}).Await(context.Background())
+			return err
+		},
+		"a stream that receives": func(ctx context.Context, c *typedrpc.Conn) (last error) {
+			for _, err := range typedrpc.Receive(ctx, c, down, 1) {
+				last = err
+			}
+			return last
+		},
+		"a stream that sends": func(ctx context.Context, c *typedrpc.Conn) error {
+			_, err := typedrpc.SendAll(ctx, c, up, 1, func(yield func(string, error) bool) {
+				for yield(string(make([]byte, 10_000)), nil) {
+				}
+			})
+			return err
+		},
+		"an open stream": func(ctx context.Context, c *typedrpc.Conn) error {
+			s, err := typedrpc.Open(ctx, c, both, 1)
+			if err != nil {
+				return err
+			}
+			_, err = s.Recv()
+			return err
+		},
+		"a notification": func(ctx context.Context, c *typedrpc.Conn) error {
+			for {
+				if err := typedrpc.Notify(ctx, c, slow, string(make([]byte, 10_000))); err != nil {
+					return err
+				}
+			}
+		},
+		"a broadcast": func(ctx context.Context, c *typedrpc.Conn) error {
+			for {
+				one := func(yield func(*typedrpc.Conn) bool) { yield(c) }
+				if err := typedrpc.Broadcast(ctx, one, slow, string(make([]byte, 10_000))); err != nil {
+					return err
+				}
+			}
+		},
+		"a refresh": func(ctx context.Context, c *typedrpc.Conn) error { return c.Reauthenticate(ctx) },
+	}
+	ends := map[string]func(w *lab.Town, c, server *typedrpc.Conn){
+		"closed here":  func(_ *lab.Town, c, _ *typedrpc.Conn) { c.Close() },
+		"closed there": func(w *lab.Town, c, server *typedrpc.Conn) { server.Close(); synctest.Wait() },
+		"shut down": func(_ *lab.Town, c, _ *typedrpc.Conn) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			c.Shutdown(ctx)
+		},
+		"lost": func(w *lab.Town, _, _ *typedrpc.Conn) { w.Cable().A.Kill() },
+	}
+	for verb, do := range verbs {
+		for how, end := range ends {
+			for _, away := range []bool{false, true} {
+				if away && how != "closed here" {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s/%s/away=%v", verb, how, away), func(t *testing.T) {
+					lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+						is := is.New(t)
+						r := newRevocable()
+						r.On(func(ctx context.Context, n int, _ *typedrpc.Identity) error {
+							if n > 1 {
+								<-ctx.Done()
+							}
+							return nil
+						})
+						typedrpc.Handle(r.Mux, up, func(ctx context.Context, _ int, _ iter.Seq2[string, error]) (int, error) {
+							<-ctx.Done()
+							return 0, nil
+						})
+						typedrpc.Handle(r.Mux, down, func(ctx context.Context, _ int, _ func(int) error) error { <-ctx.Done(); return nil })
+						typedrpc.Handle(r.Mux, both, func(ctx context.Context, _ int, _ *typedrpc.Stream[int, int]) error { <-ctx.Done(); return nil })
+						typedrpc.Handle(r.Mux, slow, func(ctx context.Context, _ string) error { <-ctx.Done(); return nil })
+						w := &lab.Town{Srv: r.Server}
+						c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, SignIn: named("ann"), Backoff: lab.Steady})
+						defer c.Close()
+						server := <-r.came
+						if away {
+							w.Serve(nil)
+							w.Cable().Cut()
+							time.Sleep(time.Second)
+						}
+						ctx, cancel := context.WithCancel(t.Context())
+						result := make(chan error, 1)
+						go func() { result <- do(ctx, c) }()
+						time.Sleep(time.Second)
+						is.Equal(len(result), 0)
+						cancel()
+						end(w, c, server)
+						err := <-result
+						is.Equal(typedrpc.CodeOf(err), typedrpc.Canceled)
+						is.True(ctx.Err() != nil)
+					})
+				})
+			}
+		}
+	}
+}
+
+// A handler that calls its caller is told of the lost connection, although its own
+// context has ended with it.
+func TestNested_connectionLost(t *testing.T) {
+	for how, end := range map[string]func(*lab.Town, *typedrpc.Conn){
+		"closed":  func(_ *lab.Town, c *typedrpc.Conn) { c.Close() },
+		"lost":    func(w *lab.Town, _ *typedrpc.Conn) { w.Cable().A.Kill() },
+		"far end": func(w *lab.Town, _ *typedrpc.Conn) { w.Cable().B.Kill() },
+	} {
+		t.Run(how, func(t *testing.T) {
+			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+				is := is.New(t)
+				result := make(chan error, 2)
+				ask := func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+					_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Hang, typedrpc.Empty{})
+					result <- err
+					return typedrpc.Empty{}, err
+				}
+				l, theirs := lab.New(), lab.New()
+				typedrpc.Handle(l.Mux, behind.work, ask)
+				typedrpc.Handle(theirs.Mux, behind.serial, ask)
+				conns := make(chan *typedrpc.Conn, 9)
+				l.OnConnect = func(c *typedrpc.Conn) { conns <- c }
+				w := &lab.Town{Srv: l.Server}
+				c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Mux: theirs.Mux, Backoff: lab.Steady})
+				defer c.Close()
+				server := <-conns
+				typedrpc.Go(t.Context(), c, behind.work, "")
+				typedrpc.Go(t.Context(), server, behind.serial, "")
+				synctest.Wait()
+				end(w, server)
+				for range 2 {
+					is.Equal(typedrpc.CodeOf(<-result), typedrpc.Unavailable)
+				}
+			})
+		})
+	}
+}
