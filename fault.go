@@ -34,9 +34,6 @@ func NewFault[D any](name string, code Code) Fault[D] {
 	return Fault[D]{name, code}
 }
 
-// Name returns the fault's name.
-func (f Fault[D]) Name() string { return f.name }
-
 // Errorf makes an error of this fault with data, which is encoded in the codec of the
 // connection that it crosses, and a text for people, formatted as by the function
 // Errorf; without one, "", the text is the fault's name. It panics if f was not made by
