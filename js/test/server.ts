@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createConnection, createServer, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { WebSocket } from "ws";
-import { type ConnectOptions, type Conn, type SocketConstructor, connect, fragments } from "../src/index.js";
+import { type ConnectOptions, type Conn, RpcError, type SocketConstructor, connect, fragments } from "../src/index.js";
 
 export interface GoServer {
   readonly address: string;
@@ -56,6 +56,17 @@ export const sleep = (milliseconds: number) => new Promise((resolve) => setTimeo
 /** Waits until something is so. */
 export async function until(what: () => unknown): Promise<void> {
   while (!(await what())) await sleep(5);
+}
+
+/** What a call fails with. */
+export async function failure(promise: Promise<unknown>): Promise<RpcError> {
+  try {
+    await promise;
+  } catch (err) {
+    if (err instanceof RpcError) return err;
+    throw err;
+  }
+  throw new Error("it did not fail");
 }
 
 /** Forwards connections to a server until they are cut. */

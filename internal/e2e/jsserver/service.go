@@ -24,7 +24,6 @@ type (
 	}
 	welcome struct {
 		Greeting string `json:"greeting"`
-		Logins   int    `json:"logins"`
 	}
 	report struct {
 		Count int   `json:"count"`
@@ -44,7 +43,6 @@ var (
 	run      = typedrpc.NewMethod[string, int]("run")
 	repeat   = typedrpc.NewMethod[string, int]("repeat", typedrpc.Idempotent)
 	once     = typedrpc.NewMethod[string, int]("once", typedrpc.Keyed)
-	drop     = typedrpc.NewMethod[string, string]("drop")
 	headers  = typedrpc.NewMethod[string, map[string]string]("headers")
 
 	noStock = typedrpc.NewFault[shortage]("shop.no-stock", typedrpc.FailedPrecondition)
@@ -68,6 +66,10 @@ func newService() *service {
 func (s *service) server() *typedrpc.Server {
 	mux := typedrpc.NewMux()
 	s.calls(mux)
+	s.notifications(mux)
+	s.streams(mux)
+	s.driven(mux)
+	s.files(mux)
 	return &typedrpc.Server{Mux: mux, BeginRate: -1, DangerouslyAllowAnyOrigin: true}
 }
 
@@ -83,7 +85,7 @@ func (s *service) calls(mux *typedrpc.Mux) {
 			return "", ctx.Err()
 		}
 	})
-	typedrpc.Handle(mux, canceled, func(ctx context.Context, why string) (int, error) { return s.count(s.canceled, why) - 1, nil })
+	typedrpc.Handle(mux, canceled, func(ctx context.Context, why string) (int, error) { return s.seen(s.canceled, why), nil })
 	typedrpc.Handle(mux, fail, func(ctx context.Context, f failure) (string, error) {
 		e := typedrpc.Errorf(typedrpc.Code(f.Code), "as you wish")
 		e.RetryAfter = time.Duration(f.RetryAfter) * time.Millisecond
@@ -121,6 +123,12 @@ func (s *service) count(m map[string]int, key string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m[key]++
+	return m[key]
+}
+
+func (s *service) seen(m map[string]int, key string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return m[key]
 }
 

@@ -6,9 +6,10 @@ import { Flag, type Frame, type Metadata, Type, makeFrame, mostMetadata, noMetad
 import { decodeJSON, encodeJSON } from "../wire/text.js";
 import type { Conn } from "./conn.js";
 import type { Method, Traits } from "./declare.js";
+import type { Context } from "./serve.js";
 
 /** Who calls: a connection, or what a handler is given to call back with. */
-export type Caller = Conn;
+export type Caller = Conn | Context;
 
 /** How a call is made. */
 export interface CallOptions {
@@ -43,12 +44,14 @@ export function begin(
   { client, nested, ordered }: Caller,
   { name, traits }: { name: string; traits: Traits },
   request: unknown,
-  { signal, timeout = traits.timeout ?? 0, metadata, withoutLink = client.options.withoutLink, key = traits.keyed?.() }: CallOptions,
+  options: CallOptions,
   kind: Pick<Call, "done"> & Partial<Call> & { flags?: number },
 ): Call {
   const { engine } = client;
+  const { signal, timeout = traits.timeout ?? 0, withoutLink = client.options.withoutLink, onReply } = options;
   if (signal?.aborted) throw canceled("notSent", signal.reason);
-  const frame = messageFrame(Type.Call, name, request, metadata);
+  const repeat = traits.keyed?.(options.key);
+  const frame = messageFrame(Type.Call, name, request, repeat ? { ...options.metadata, ...repeat.metadata } : options.metadata);
   frame.fromCaller = true;
   frame.flags = (kind.flags ?? 0) | (ordered ? Flag.Lane : 0);
   const abort = () => engine.giveUp(call, (outcome) => canceled(outcome, signal?.reason));
@@ -60,12 +63,13 @@ export function begin(
     ordered: traits.serial,
     failFast: withoutLink === "fail",
     nested,
-    key,
+    repeat,
     deadline: timeout && Date.now() + timeout,
     done(error, answer) {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
-      kind.done.call(call, error, answer);
+      if (answer && onReply) queueMicrotask(() => onReply(answer.metadata));
+      kind.done(error, answer);
     },
   });
   const timer = timeout ? setTimeout(late, timeout) : undefined;
@@ -88,7 +92,6 @@ export const call = <Request, Response>(
     begin(caller, method, request, options, {
       done(error, answer) {
         try {
-          if (answer) options.onReply?.(answer.metadata);
           if (error) reject(error);
           else resolve(decodeJSON(answer!.payload) as Response);
         } catch (cause) {

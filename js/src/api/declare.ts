@@ -1,4 +1,4 @@
-import type { Key } from "../engine/turn.js";
+import type { Key, Repeat } from "../engine/turn.js";
 import { isName } from "../wire/decode.js";
 
 /** What a declaration says of how calls are made. */
@@ -6,7 +6,7 @@ export interface Traits {
   /** It may run twice: a call whose session is lost is sent again. */
   readonly idempotent?: boolean | undefined;
   /** The server remembers calls by their keys, so that each may be sent again and runs once: `keyed`, which this package exports. */
-  readonly keyed?: (() => Key) | undefined;
+  readonly keyed?: ((key?: Key) => Repeat) | undefined;
   /** It is handled in order with the notifications and the other serial calls. */
   readonly serial?: boolean | undefined;
   /** How long a call may take, in milliseconds. */

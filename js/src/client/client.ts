@@ -38,8 +38,8 @@ export interface Client {
   reconnect(): void;
   /** Ends the connection: calls fail, and what is queued is given some time to leave. */
   close(): Promise<void>;
-  /** Tells the listeners. */
-  change(state: State["state"], more: Partial<State>): void;
+  /** Tells that credentials could not be refreshed; there is a link all the same. */
+  warn(error: RpcError): void;
 }
 
 /** Makes a connection and its supervisor, which begins to connect. It throws when an address makes no sense. */
@@ -95,6 +95,11 @@ export function newClient(target: string, options: ConnectOptions): Client {
     options.fragments,
   );
 
+  /** Tells the listeners what the connection is doing. */
+  const change = (state: State["state"], more: Partial<State> = {}) => {
+    const next = (client.state = { state, failed, url: publicURL(url), ...more });
+    for (const tell of client.listeners) queueMicrotask(() => tell(next));
+  };
   /** Gives the session up. */
   const drop = (cause: unknown) => {
     clearTimeout(expiry);
@@ -124,7 +129,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
     opened = Date.now();
     engine.linked = true;
     signIn?.welcomed(client, welcome);
-    client.change("connected", { resumed });
+    change("connected", { resumed });
   };
 
   /** Says HELLO over a link that is open, and takes the answer. */
@@ -216,7 +221,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       const weight = (other: string) => (other !== url || !(session || leaving) ? Math.random() : session ? -1 : 1);
       const weights = new Map(urls.map((url) => [url, weight(url)]));
       for (url of [...urls].sort((a, b) => weights.get(a)! - weights.get(b)!)) {
-        client.change("connecting", {});
+        change("connecting");
         cause = await connect();
         if (opened || closing || isFinal(cause.code, false)) break;
       }
@@ -225,7 +230,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       failed++;
       const wait = verdict(cause.code, error.retryAfter);
       if (closing || wait === undefined) break;
-      client.change("waiting", { error, next: Date.now() + wait });
+      change("waiting", { error, next: Date.now() + wait });
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, wait);
         now = () => {
@@ -238,7 +243,8 @@ export function newClient(target: string, options: ConnectOptions): Client {
     for (const event of wakeEvents) globalThis.removeEventListener?.(event, awake);
     if (!engine.closed) engine.close(error);
     drop(error);
-    client.change("closed", { error: engine.closed });
+    signIn?.closed(engine.closed!);
+    change("closed", { error: engine.closed });
   };
 
   /** The network may be there again, or the page has been asleep. */
@@ -271,10 +277,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       const timer = setTimeout(() => by?.fail(goodbye), closePatience);
       return client.done.finally(() => clearTimeout(timer));
     },
-    change(state, more) {
-      const next = (client.state = { state, failed, url: publicURL(url), ...more });
-      for (const tell of client.listeners) queueMicrotask(() => tell(next));
-    },
+    warn: (error) => change(client.state.state, { ...client.state, error }),
   };
   for (const event of wakeEvents) globalThis.addEventListener?.(event, awake);
   Object.assign(client, { done: run() });

@@ -1,3 +1,4 @@
+import type { RpcError } from "../status.js";
 import type { Body } from "../wire/body.js";
 import type { Client } from "./client.js";
 
@@ -9,4 +10,6 @@ export interface SignIn {
   welcomed(client: Client, welcome: Body): void;
   /** @internal The link is gone. */
   lost(): void;
+  /** @internal There will be no other, and why. */
+  closed(error: RpcError): void;
 }

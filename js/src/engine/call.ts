@@ -12,14 +12,14 @@ export const costOf = (frame: Frame): number => frame.payload.length + sizeOfMet
 
 /** A call that has not been started. */
 export function newCall(engine: Engine, call: Omit<Call, "cost">): Call {
-  const { frame, key, deadline, counts } = call;
+  const { frame, repeat, deadline, counts } = call;
   const made: Call = {
     ...call,
     cost: costOf(frame),
     counts() {
       frame.id = ++engine.lastID;
       frame.timeLeft = deadline && Math.max(1, deadline - Date.now());
-      key?.stamp(frame);
+      if (repeat) frame.metadata = repeat.stamp(frame.metadata);
       engine.pending.set(frame.id, made);
       counts?.();
     },

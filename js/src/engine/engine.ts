@@ -1,96 +1,15 @@
 import { bucket } from "../session/bucket.js";
-import type { Above, Session } from "../session/session.js";
+import type { Above } from "../session/session.js";
 import { type Outcome, RpcError, Status, hint, withOutcome } from "../status.js";
-import { type Body, type Limits, defaultLimits } from "../wire/body.js";
+import { type Limits, defaultLimits } from "../wire/body.js";
 import { Close, CloseCode } from "../wire/close.js";
 import { Flag, type Frame, Type, makeFrame } from "../wire/frame.js";
 import { decodeJSON, malformed } from "../wire/text.js";
 import type { Fragments, FragmentsMaker } from "./fragments.js";
+import type { Engine, Part } from "./interface.js";
 import { type Call, type Turn, Turned } from "./turn.js";
 
-/** A part of an engine that a program which does not use it does not pay for. */
-export interface Part {
-  /** A session begins. */
-  opened?(): void;
-  /** The session is over, and these had not left; again tells whether another session may come. */
-  lost?(again: boolean, turns: readonly Turn[]): void;
-  /** Adds frames that go before all others. */
-  take?(session: Session): void;
-  /** Whether something of it is in flight. */
-  busy?(): boolean;
-}
-
-/** The peer's calls and notifications. */
-export interface Incoming extends Part {
-  /** Takes a CALL, with MORE the beginning of one, and tells whether the rest is wanted. */
-  call(frame: Frame): boolean;
-  /** Takes the whole of a CALL that came in parts; undefined: it was too large. */
-  whole(id: number, frame: Frame | undefined): void;
-  /** Takes a NOTIFY; with MORE it was too large. */
-  notify(frame: Frame): void;
-  /** Takes CANCEL, END, and ITEM and CREDIT of streams that the peer has opened. */
-  about(frame: Frame): void;
-}
-
-/** One connection over many links: calls both ways, and what stands on them. It sees bytes and names, never types. */
-export interface Engine extends Above {
-  /** What this side takes. */
-  readonly limits: Limits;
-  /** What the peer of this session, or of the last one, takes, … */
-  peer: Limits;
-  /** … what it shares with this side, and the identity of its replay cache, "": it has none. */
-  features: readonly string[];
-  cache: string;
-  session: Session | undefined;
-  /** Whether the session has a link. */
-  linked: boolean;
-  /** Why nothing is taken any more. */
-  closed: RpcError | undefined;
-  /** Why the session is to end once all has left. */
-  parting: Close | undefined;
-  /** Ids of the latest calls of ours, and of the peer's. */
-  lastID: number;
-  lastPeerID: number;
-  /** Notifications to credit. */
-  credits: number;
-  /** Bytes of items that nobody has received yet, and of messages in parts. */
-  unread: number;
-  /** Our calls that were counted, by their ids. A cancelled one holds its place until its answer comes. */
-  readonly pending: Map<number, Call>;
-  readonly queue: Set<Turn>;
-  incoming: Incoming;
-  /** Takes a CREDIT for notifications. */
-  credited(frame: Frame): void;
-  /** The part that is made by a function, which is called once. */
-  part<T extends Part>(make: (engine: Engine) => T): T;
-  wake(): void;
-  /** Queues something for the writer. */
-  push(turn: Turn): void;
-  /** Takes something out of the queue. */
-  remove(turn: Turn): void;
-  /** Sends a turn's frame, or the next fragment of it. */
-  send(turn: Turn, frame: Frame, session: Session): Turned;
-  /** Answers a call of the peer's that no handler saw. */
-  refuse(id: number, code: number, message: string): void;
-  /** Counts what an honest peer does not do. */
-  offended(): void;
-  /** Takes a CALL, and tells whether the rest of it is wanted. */
-  called(frame: Frame): boolean;
-  /** Makes a call. It never waits: the call is told what becomes of it. */
-  start(call: Call): void;
-  /** Ends a call from this side. */
-  giveUp(call: Call, why: (outcome: Outcome) => RpcError): void;
-  /** Takes a RESULT or FAIL. */
-  answered(frame: Frame): void;
-  /** Begins a session: what was held goes out as soon as it has a link. */
-  opened(session: Session, welcome: Body, features: readonly string[]): void;
-  /** The session goes on without a link: what would rather fail than wait for one, and has not left, does. */
-  linkDown(): void;
-  /** The session is over. Calls in flight fail, or wait for the next one with again, and so does what never left. */
-  lost(cause: unknown, again: boolean): void;
-  /** Takes nothing any more; what is there fails, and what is queued still leaves. */
-  close(error: RpcError): void;
-}
+export type { Engine, Incoming, Part } from "./interface.js";
 
 /** How often a call is sent again after its session was lost: one that kills its server must not do so for ever. */
 const mostResends = 8;
@@ -132,14 +51,14 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
   const settle = (call: Call, error?: RpcError, answer?: Frame) => {
     if (call.settled) return;
     call.settled = true;
-    if (error && call.key) error = call.key.failed(error, answer);
+    if (error && call.repeat) error = call.repeat.failed(error, answer);
     if (error?.outcome === "notSent" && call.lost) error = withOutcome(error, "mayHaveRun");
     call.done(error, answer);
   };
   /** Says why the peer cannot take a call at all. */
-  const cannot = ({ frame, streams, key, lost }: Call): RpcError | undefined => {
+  const cannot = ({ frame, streams, repeat, lost }: Call): RpcError | undefined => {
     if (streams && !engine.features.includes("streams")) return new RpcError(Status.Unimplemented, "the peer takes no streams");
-    return tooLarge(frame, engine.peer.message) ?? key?.claim(engine.cache, !!lost);
+    return tooLarge(frame, engine.peer.message) ?? repeat?.claim(engine.cache, !!lost);
   };
   /** Moves waiting calls into free places. */
   const admit = () => {
@@ -215,10 +134,13 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       engine.push({ frame: makeFrame(Type.Fail, { id, flags: Flag.NotRun, code, message }) });
     },
 
+    dropPart: (id, fromCaller) => void fragments?.drop(id, fromCaller),
+
     // The session's.
     take(session) {
-      if (engine.credits) {
-        session.add(makeFrame(Type.Credit, { items: engine.credits }));
+      const credit = makeFrame(Type.Credit, { items: engine.credits });
+      if (engine.credits && session.fits(credit)) {
+        session.add(credit);
         engine.credits = 0;
       }
       for (const part of parts.values()) part.take?.(session);
@@ -342,9 +264,10 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
         failed.push(() => settle(call, new RpcError(Status.Unavailable, "the connection was lost", { outcome, cause, gap })));
       };
       for (const call of begun) {
-        const { key, idempotent, resends = 0 } = call;
+        const { repeat, idempotent, resends = 0 } = call;
         if (call.settled) continue;
-        if (again && waits(call) && resends < mostResends && (key ? key.remembered() : idempotent)) {
+        if (again && waits(call) && resends < mostResends && (repeat ? repeat.remembered() : idempotent)) {
+          repeat?.lost();
           Object.assign(call, { order: call.frame.id, lost: true, resends: resends + 1, sent: 0 });
           kept.push(call);
         } else {
@@ -372,6 +295,7 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
         engine.remove(call);
         settle(call, withOutcome(error, "mayHaveRun"));
       }
+      for (const part of parts.values()) part.closed?.(error);
     },
   };
   const fragments: Fragments | undefined = makeFragments?.(engine);

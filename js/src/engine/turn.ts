@@ -1,6 +1,6 @@
 import type { Session } from "../session/session.js";
 import type { RpcError } from "../status.js";
-import type { Frame } from "../wire/frame.js";
+import type { Frame, Metadata } from "../wire/frame.js";
 
 /** How a turn at the writer ended. */
 export const enum Turned {
@@ -39,7 +39,7 @@ export interface Call extends Turn {
   /** It was made by a handler of the same connection, and fails instead of waiting for anything. */
   readonly nested?: boolean | undefined;
   /** What makes it safe to send it again. */
-  readonly key?: Key | undefined;
+  readonly repeat?: Repeat | undefined;
   /** When the caller gives up, as Date.now() counts; 0: never. */
   readonly deadline: number;
   /** Whether it is a stream, … */
@@ -60,17 +60,31 @@ export interface Call extends Turn {
   credit?(frame: Frame): void;
 }
 
-/** What makes it safe to repeat a call: the peer remembers how it ended (PROTOCOL.md section 2.7). */
+/** What the calls of a keyed method remember of where they were made (PROTOCOL.md section 2.7). */
 export interface Key {
   /** The key as it travels. */
   readonly id: string;
-  /** @internal Notes an attempt that is about to go to the cache named, or says why it must not. */
+  /** @internal When its first attempt was made; 0: nobody knows it yet. */
+  born: number;
+  /** @internal The cache that its uses went to, "": to a peer without one. */
+  cache: string;
+  /** @internal Attempts under way, that ran, or may have run. */
+  uses: number;
+}
+
+/** What makes it safe to repeat a call, although it may have run. */
+export interface Repeat {
+  /** What the CALL carries. */
+  readonly metadata: Metadata;
+  /** Notes an attempt that is about to go to the cache named, or says why it must not. */
   claim(cache: string, repeat: boolean): RpcError | undefined;
-  /** @internal Whether a repeat is safe, as long as it goes to the same cache. */
+  /** Whether a repeat is safe, as long as it goes to the same cache. */
   remembered(): boolean;
-  /** @internal Writes the key and its age into a CALL that is about to be counted. */
-  stamp(frame: Frame): void;
-  /** @internal Notes how an attempt failed, and says what that means. */
+  /** The attempt was lost with its session. */
+  lost(): void;
+  /** Metadata with the age that the key has now. */
+  stamp(metadata: Metadata): Metadata;
+  /** Notes how the call failed, and says what that means. */
   failed(error: RpcError, answer: Frame | undefined): RpcError;
 }
 

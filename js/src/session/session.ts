@@ -16,6 +16,8 @@ export interface Above {
   receive(frame: Frame): void;
   /** Takes a GOAWAY. */
   goAway(body: Body): void;
+  /** Is told how far the peer has read. */
+  acknowledged?(position: number): void;
   /** Takes the answer to an AUTH. */
   authOK(body: Body): void;
   /** Why the session is to end as soon as all was acknowledged; undefined: it is not. */
@@ -120,6 +122,7 @@ export function newSession(above: Above, mostLogged: number): Session {
     if (position === acked) idled();
     for (const entry of log.splice(0, position - acked)) logged -= entry.size;
     session.acked = position;
+    above.acknowledged?.(position);
     next = Math.max(next, position);
     asked = false;
     if (logged > mostLogged / 2) ask();
