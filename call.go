@@ -2,7 +2,6 @@ package typedrpc
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -314,8 +313,7 @@ func (t *target) notify(ctx context.Context, s *spec, body *buf.Buf) *Error {
 
 // asError makes what an interceptor returned an *Error.
 func asError(err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e := errorIn(err); e != nil {
 		return e
 	}
 	return &Error{Code: CodeOf(err), Message: err.Error(), cause: err}

@@ -52,6 +52,14 @@ func (c Code) String() string { return status.Code(c).String() }
 // Error makes a Code an error.
 func (c Code) Error() string { return c.String() }
 
+// failed is the code of an error: OK would read as none at all.
+func (c Code) failed() Code {
+	if c == OK {
+		return Unknown
+	}
+	return c
+}
+
 // Gap is what the error of a stream is when the stream was broken off and items
 // may be missing: errors.Is(err, typedrpc.Gap). That is so when the session that
 // a stream had left in was lost, on the caller's side and on the handler's; and
@@ -115,7 +123,7 @@ func (e *Error) Error() string {
 		return "an *Error that is nil"
 	}
 	text := e.Code.String()
-	if e.Message != "" {
+	if e.Message != "" && e.Message != text { // as that of a Code that was returned as it is
 		text += ": " + e.Message
 	}
 	if e.told && e.Outcome == MayHaveRun {
@@ -128,6 +136,9 @@ func (e *Error) Error() string {
 // context.DeadlineExceeded; or that it is a Gap. A peer's "canceled" and our own
 // are told apart by Outcome: Answered is the peer's.
 func (e *Error) Is(target error) bool {
+	if e == nil {
+		return false
+	}
 	switch target {
 	case Gap:
 		return e.gap
@@ -141,11 +152,37 @@ func (e *Error) Is(target error) bool {
 }
 
 // Unwrap returns the local cause, if any.
-func (e *Error) Unwrap() error { return e.cause }
+func (e *Error) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.cause
+}
+
+// errorIn is the first *Error that err is, or wraps, nil: there is none. One that is nil
+// in an error says nothing, and is none.
+func errorIn(err error) *Error {
+	var e *Error
+	if !errors.As(err, &e) || e != nil {
+		return e
+	}
+	switch x := err.(type) { // there may be others behind it
+	case interface{ Unwrap() error }:
+		return errorIn(x.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, branch := range x.Unwrap() {
+			if e := errorIn(branch); e != nil {
+				return e
+			}
+		}
+	}
+	return nil
+}
 
 // CodeOf returns the code of the first *Error, or else the first Code, that err wraps; OK for
 // nil, Canceled and DeadlineExceeded for the context's errors, and Internal for all
-// others, which is what the caller of a handler sees that returns one.
+// others, an *Error that is nil among them: that is what the caller of a handler sees
+// that returns one. So it is with an error whose code is OK, which is Unknown.
 func CodeOf(err error) Code {
 	c, _ := codeIn(err)
 	return c
@@ -153,15 +190,15 @@ func CodeOf(err error) Code {
 
 // codeIn is CodeOf, and reports whether err says it itself.
 func codeIn(err error) (Code, bool) {
-	var e *Error
 	var c Code
+	e := errorIn(err)
 	switch {
 	case err == nil:
 		return OK, true
-	case errors.As(err, &e):
-		return e.Code, true
+	case e != nil:
+		return e.Code.failed(), true
 	case errors.As(err, &c):
-		return c, true
+		return c.failed(), true
 	case errors.Is(err, context.Canceled):
 		return Canceled, true
 	case errors.Is(err, context.DeadlineExceeded):
@@ -177,12 +214,12 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 	if below, ok := err.(*status.Error); ok { // the engine's own
 		err = up(below, codec)
 	}
-	var e *Error
 	var c Code
+	e := errorIn(err)
 	switch {
-	case errors.As(err, &e):
+	case e != nil:
 	case errors.As(err, &c):
-		e = &Error{Code: c, Message: c.String()}
+		e = &Error{Code: c.failed(), Message: c.failed().String()}
 	case errors.Is(err, context.Canceled):
 		e = &Error{Code: Canceled, Message: "canceled"}
 	case errors.Is(err, context.DeadlineExceeded):
@@ -196,11 +233,7 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 			e = &Error{Code: Internal, Message: status.InternalText}
 		}
 	}
-	code := e.Code
-	if code == OK {
-		code = Unknown // 0 would read as no error at all
-	}
-	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(e.Message), Number: e.Number, Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
+	f = wire.Frame{Type: wire.Fail, Code: int64(e.Code.failed()), Message: status.Clip(e.Message), Number: e.Number, Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {
@@ -289,22 +322,17 @@ func upgrade(err error) error {
 // down is what a program's function returned as the layers below see it: with a
 // *status.Error in it if it is, or wraps, an *Error or a Code.
 func down(err error) error {
-	var e *Error
 	var c Code
+	e := errorIn(err)
 	switch {
-	case errors.As(err, &e):
-	case errors.As(err, &c):
-		return &lowered{err, &status.Error{Code: status.Code(c), Message: c.String()}}
-	default:
-		return upgrade(err)
-	}
-	switch {
-	case e == nil:
-		return &status.Error{Code: status.Unknown, Message: "an *Error that is nil"}
-	case err == error(e):
+	case e != nil && err == error(e):
 		return lower(e)
+	case e != nil:
+		return &lowered{err, lower(e)}
+	case errors.As(err, &c):
+		return &lowered{err, &status.Error{Code: status.Code(c.failed()), Message: c.failed().String()}}
 	}
-	return &lowered{err, lower(e)}
+	return upgrade(err)
 }
 
 // lowered is a program's error with what the layers below look for in it.

@@ -1,7 +1,6 @@
 package typedrpc
 
 import (
-	"errors"
 	"fmt"
 )
 
@@ -53,9 +52,9 @@ func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
 // From returns the data if err is, or wraps, an error of this fault, made here or
 // received: one with its name. It returns false if the data does not decode.
 func (f Fault[D]) From(err error) (D, bool) {
-	var e *Error
 	var d, none D
-	if !errors.As(err, &e) || e.name != f.name || f.name == "" {
+	e := errorIn(err)
+	if e == nil || e.name != f.name || f.name == "" {
 		return none, false
 	}
 	if local, ok := e.fault.(*faultData[D]); ok {
@@ -77,7 +76,12 @@ func (f Fault[D]) From(err error) (D, bool) {
 
 // FaultName returns the name of the Fault that e is of, "" if it is of none. The
 // peer chose that of a received error; it has at most 255 bytes.
-func (e *Error) FaultName() string { return e.name }
+func (e *Error) FaultName() string {
+	if e == nil {
+		return ""
+	}
+	return e.name
+}
 
 // faultData is a Fault's data before it is encoded.
 type faultData[D any] struct{ data D }
