@@ -114,16 +114,15 @@ func dialProxy(ctx context.Context, t *http.Transport, proxy *url.URL) (net.Conn
 	if proxy.Scheme == "https" && t.DialTLSContext != nil {
 		return t.DialTLSContext(ctx, "tcp", addr)
 	}
-	var c net.Conn
-	var err error
-	switch {
-	case t.DialContext != nil:
-		c, err = t.DialContext(ctx, "tcp", addr)
-	case t.Dial != nil: //lint:ignore SA1019 programs have it still
-		c, err = t.Dial("tcp", addr) //lint:ignore SA1019 see above
-	default:
-		c, err = new(net.Dialer).DialContext(ctx, "tcp", addr)
+	dial := t.DialContext
+	//lint:ignore SA1019 programs have it still
+	if old := t.Dial; dial == nil && old != nil {
+		dial = func(_ context.Context, network, addr string) (net.Conn, error) { return old(network, addr) }
 	}
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	c, err := dial(ctx, "tcp", addr)
 	if err != nil || proxy.Scheme != "https" {
 		return c, err
 	}
