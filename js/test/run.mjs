@@ -26,7 +26,7 @@ const jsserver = path.resolve(".build/jsserver");
 const built = spawnSync("go", ["build", "-o", jsserver, "./internal/e2e/jsserver"], { cwd: "..", stdio: "inherit" });
 if (built.status) process.exit(1);
 const files = entryPoints.map((file) => path.join(".build", path.basename(file, ".ts") + ".js"));
-const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=spec", ...files], {
+const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=spec", "--test-timeout=600000", ...files], {
   stdio: "inherit",
   env: { ...process.env, JSSERVER: jsserver },
 });

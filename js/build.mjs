@@ -1,0 +1,54 @@
+// Builds the client, and says what it weighs: node build.mjs
+//
+//   --check   fails when the built file in dist is not what the sources make
+//   --lib     the package for npm: one readable module, and its types
+import { build } from "esbuild";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { gzipSync } from "node:zlib";
+
+process.chdir(import.meta.dirname);
+const options = { bundle: true, format: "esm", target: "es2022", charset: "utf8", logLevel: "warning" };
+const dist = "dist/typedrpc.js";
+
+// Pages that use a part of the client: what they weigh at most, minified and gzipped, and what they are to weigh one
+// day (docs/rough-edges.md). The first may only fall.
+const pages = [
+  { name: "a page of one call", entry: "size/one.ts", most: 8_700, goal: 4_500 },
+  { name: "calls, streams, credentials", entry: "size/streams.ts", most: 13_600, goal: 6_000 },
+  { name: "everything", entry: "src/index.ts", most: 16_500, goal: 8_000 },
+];
+
+const bundle = async (entry) => {
+  const { outputFiles } = await build({ ...options, entryPoints: [entry], minify: true, write: false });
+  return Buffer.from(outputFiles[0].contents);
+};
+
+let failed = false;
+for (const { name, entry, most, goal } of pages) {
+  const bytes = await bundle(entry);
+  const size = gzipSync(bytes, { level: 9 }).length;
+  console.log(`${name}: ${size} bytes, ${bytes.length} before gzip; at most ${most}, the goal is ${goal}`);
+  failed ||= size > most;
+}
+if (failed) {
+  console.error("too large");
+  process.exit(1);
+}
+
+const banner = "// The client of typedrpc, in one file. It is built from js/src: node js/build.mjs\n";
+const built = banner + (await bundle("src/index.ts")).toString();
+if (process.argv.includes("--check")) {
+  if (readFileSync(dist, "utf8") !== built) {
+    console.error(`${dist} is stale: run npm run build in js`);
+    process.exit(1);
+  }
+} else if (process.argv.includes("--lib")) {
+  await build({ ...options, entryPoints: ["src/index.ts"], outfile: "lib/index.js" });
+  const { status } = spawnSync(path.resolve("node_modules/.bin/tsc"), ["-p", "tsconfig.lib.json"], { stdio: "inherit" });
+  process.exit(status ?? 1);
+} else {
+  mkdirSync(path.dirname(dist), { recursive: true });
+  writeFileSync(dist, built);
+}
