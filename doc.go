@@ -230,7 +230,8 @@
 // with Limits.Window and grows while a fast consumer waits for a far producer,
 // so that neither a long path nor many small items hold it back. Payloads over
 // 64 KiB leave in fragments between which others have their turn, so that big
-// messages do not delay small ones. A subscription never makes its publisher
+// messages do not delay small ones; over binary frames, that is: the JSON-RPC dialects
+// have no fragments. A subscription never makes its publisher
 // wait, unless its policy says so: there the policy decides.
 //
 // What is too large fails its call with ResourceExhausted, and the connection

@@ -128,6 +128,13 @@ func (b *RetryBudget) earn() {
 	b.spent = max(0, b.spent-max(0, cmp.Or(b.Ratio, 0.1)))
 }
 
+// unmade gives back what a retry took that is not made.
+func (b *RetryBudget) unmade() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spent = max(0, b.spent-1)
+}
+
 func (b *RetryBudget) spend() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -101,6 +101,8 @@ func (o owner) Again(cl *engine.Call, err *status.Error, n int) (time.Duration, 
 	return cl.Above.(*outcall).policy.next(err, n, cl.Repeatable())
 }
 
+func (o owner) Unmade(cl *engine.Call) { cl.Above.(*outcall).policy.Budget.unmade() }
+
 func (o owner) Next(cl *engine.Call, n int, failed *status.Error) (e *engine.Conn, err *status.Error) {
 	oc := cl.Above.(*outcall)
 	defer func() {

@@ -210,11 +210,16 @@ func (cl *Call) tryAgain(err *status.Error) bool {
 	cl.attempts++
 	cl.failed, cl.there = err, nil
 	wait, ok := cl.Conn.owner.Again(cl, err, cl.attempts)
-	if !ok || !cl.deadline.IsZero() && time.Until(cl.deadline) <= wait {
+	if !ok {
+		return false
+	}
+	if !cl.deadline.IsZero() && time.Until(cl.deadline) <= wait {
+		cl.Conn.owner.Unmade(cl)
 		return false
 	}
 	cl.lost = cl.lost || err.Outcome != status.NotSent
 	if !cl.Roams && !cl.Conn.rest(cl) {
+		cl.Conn.owner.Unmade(cl)
 		return false // the connection ends, and no other would be asked
 	}
 	// Not 0: timers that are due at once crash the race detector when several
@@ -231,11 +236,13 @@ func (cl *Call) again() {
 	why, n, failed := cl.givenUp, cl.attempts, cl.failed
 	cl.mu.Unlock()
 	if why != nil {
+		cl.Conn.owner.Unmade(cl)
 		cl.Settle(nil, nil, why(status.NotSent)) // this attempt; settle knows of the others
 		return
 	}
 	conn, err := cl.Conn.owner.Next(cl, n, failed)
 	if err != nil {
+		cl.Conn.owner.Unmade(cl)
 		cl.Settle(nil, nil, err)
 		return
 	}
@@ -254,6 +261,7 @@ func (cl *Call) GiveUp(why func(status.Outcome) *status.Error) {
 	case timer != nil:
 		if timer.Stop() {
 			cl.Conn.wake(cl)
+			cl.Conn.owner.Unmade(cl)
 			cl.Settle(nil, nil, why(status.NotSent)) // the next attempt; settle knows of the others
 		} // else again is about to see givenUp
 	case there != nil:

@@ -43,7 +43,11 @@ func Millis(d time.Duration) uint64 {
 	if d <= 0 {
 		return 0
 	}
-	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+	ms := uint64(d / time.Millisecond) // rounded up, and d may be the largest there is
+	if d%time.Millisecond > 0 {
+		ms++
+	}
+	return ms
 }
 
 // MaxHint bounds how long a peer can tell us to wait.
