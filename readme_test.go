@@ -284,7 +284,7 @@ func TestProtocol_examples(t *testing.T) {
 			}
 		})
 	}
-	for typ := wire.Hello; typ <= wire.Chunk; typ++ {
+	for typ := wire.Hello; typ <= wire.Head; typ++ {
 		if !types[typ] && typ != wire.Auth {
 			t.Errorf("no example of %v", typ)
 		}
@@ -403,7 +403,7 @@ func TestProtocol_tables(t *testing.T) {
 			t.Errorf("PROTOCOL.md does not say %q", want)
 		}
 	}
-	for typ := wire.Hello; typ <= wire.Chunk; typ++ {
+	for typ := wire.Hello; typ <= wire.Head; typ++ {
 		row := fmt.Sprintf("\n| %d | %v | ", typ, typ)
 		says(row)
 		_, rest, _ := strings.Cut(text, row)

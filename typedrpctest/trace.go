@@ -150,12 +150,12 @@ func (d *decoder) line(f *wire.Frame) string {
 	b.has("COUNTED", f.Flags&wire.CountedBit != 0)
 	b.list("meta", slices.Sorted(maps.Keys(f.Meta))) // values may be secrets
 	switch f.Type {
-	case wire.Cancel, wire.End, wire.Credit, wire.Invalid:
+	case wire.Cancel, wire.End, wire.Credit, wire.Head, wire.Invalid:
 		return b.String()
 	}
 	b.addf("%d B", len(f.Payload))
 	// What a later version or a reserved name carries may be credentials.
-	known := f.Type != wire.Invalid && f.Type <= wire.Chunk && !strings.HasPrefix(f.Method, "rpc.")
+	known := f.Type != wire.Invalid && f.Type <= wire.Head && !strings.HasPrefix(f.Method, "rpc.")
 	if known && !d.omit && len(f.Payload) > 0 {
 		b.WriteString(": ")
 		b.WriteString(show(f.Payload))

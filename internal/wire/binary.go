@@ -24,6 +24,7 @@ import (
 //	CREDIT          id · items · window
 //	NOTIFY          method · meta · payload
 //	CHUNK           id · payload
+//	HEAD            id · meta
 //
 // Integers are unsigned varints, the code is a zigzag varint, strings have
 // their length in front, meta is a count and that many keys and values, the
@@ -134,7 +135,7 @@ const maxDigits = 20
 // is the notification flow.
 func (t Type) needsID() bool {
 	switch t {
-	case Call, Result, Fail, Cancel, Item, End:
+	case Call, Result, Fail, Cancel, Item, End, Head:
 		return true
 	}
 	return false
@@ -220,6 +221,9 @@ func appendBody(dst []byte, f *Frame) []byte {
 		dst = appendMeta(dst, f.Meta)
 	case Chunk:
 		dst = binary.AppendUvarint(dst, f.ID)
+	case Head:
+		dst = binary.AppendUvarint(dst, f.ID)
+		return appendMeta(dst, f.Meta)
 	}
 	return append(dst, f.Payload...)
 }

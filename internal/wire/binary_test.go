@@ -183,6 +183,12 @@ func TestDecodeBinary_malformed(t *testing.T) {
 		{"FAIL code over 64 bits", raw(0x8a, "\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00")},
 		{"ITEM unknown flags", raw(0x8c, "\x01\x02\x00")},
 		{"ITEM id 0", raw(0x8c, "\x00\x00\x00")},
+		{"HEAD not counted", raw(0x11, "\x01\x00")},
+		{"HEAD from the caller", raw(0xd1, "\x01\x00")},
+		{"HEAD with MORE", raw(0xb1, "\x01\x00")},
+		{"HEAD id 0", raw(0x91, "\x00\x00")},
+		{"HEAD with trailing bytes", raw(0x91, "\x01\x00\x00")},
+		{"HEAD metadata over the limit", raw(0x91, string(longMeta))},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

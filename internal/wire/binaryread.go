@@ -107,7 +107,7 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 		f.TimeLeft = b.uint("time left")
 		f.Method = b.method(intern)
 		f.Meta = b.meta()
-	case Result:
+	case Result, Head:
 		f.ID = b.id()
 		f.Meta = b.meta()
 	case Fail:
@@ -131,7 +131,15 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 	case Chunk:
 		f.ID = b.uint("id")
 	}
-	if len(b.rest) > 0 {
+	b.payload(f)
+}
+
+// payload is the rest of the body, which a HEAD has none of.
+func (b *body) payload(f *Frame) {
+	switch {
+	case f.Type == Head:
+		b.end()
+	case len(b.rest) > 0:
 		f.Payload = b.rest
 	}
 }

@@ -34,6 +34,7 @@ const (
 	Credit
 	Notify
 	Chunk
+	Head
 	numTypes
 )
 
@@ -46,7 +47,7 @@ func (t Type) Counted() bool { return t >= Call && t < numTypes }
 
 var typeNames = [numTypes]string{
 	"INVALID", "HELLO", "WELCOME", "AUTH", "AUTH_OK", "PING", "ACK", "GOAWAY", "CALL",
-	"RESULT", "FAIL", "CANCEL", "ITEM", "END", "CREDIT", "NOTIFY", "CHUNK",
+	"RESULT", "FAIL", "CANCEL", "ITEM", "END", "CREDIT", "NOTIFY", "CHUNK", "HEAD",
 }
 
 // String returns the name that PROTOCOL.md uses, or "UNKNOWN".
@@ -100,7 +101,7 @@ type Frame struct {
 
 	Method   string            // CALL, NOTIFY
 	TimeLeft uint64            // CALL: milliseconds until the caller's deadline; 0: none
-	Meta     map[string]string // CALL, NOTIFY, RESULT, FAIL
+	Meta     map[string]string // CALL, NOTIFY, RESULT, FAIL, HEAD
 
 	// Payload is the message in the connection's codec (CALL, RESULT, ITEM,
 	// NOTIFY, CHUNK), the typed data of a FAIL (empty: none), or the body of
@@ -204,5 +205,5 @@ func checkFault(f *Frame) error {
 
 // hasMeta reports whether frames of type t carry metadata.
 func (t Type) hasMeta() bool {
-	return t == Call || t == Result || t == Fail || t == Notify
+	return t == Call || t == Result || t == Fail || t == Notify || t == Head
 }

@@ -180,7 +180,19 @@ var samples = []sample{
 	{
 		name:   "unknown",
 		frame:  Frame{Type: numTypes, Flags: More | FromCaller},
-		binary: "\x71\x00\x00\x00",
+		binary: "\x72\x00\x00\x00",
+	},
+	{
+		name:   "HEAD",
+		frame:  Frame{Type: Head, ID: 7, Meta: map[string]string{"k": "v"}},
+		binary: "\x91\x06\x00\x00\x07\x01\x01k\x01v",
+		json:   `{"jsonrpc":"2.0","method":"rpc.head","params":{"id":7,"meta":{"k":"v"}}}`,
+	},
+	{
+		name:   "HEAD of nothing",
+		frame:  Frame{Type: Head, ID: 300},
+		binary: "\x91\x03\x00\x00\xac\x02\x00",
+		json:   `{"jsonrpc":"2.0","method":"rpc.head","params":{"id":300}}`,
 	},
 	{
 		name: "FAIL of a fault",

@@ -17,6 +17,7 @@ const (
 	methodItem       = "rpc.item"
 	methodEnd        = "rpc.end"
 	methodCredit     = "rpc.credit"
+	methodHead       = "rpc.head"
 	methodCancelLSP  = "$/cancelRequest" // what plain clients use, after the Language Server Protocol
 	maxSafeID        = uint64(1)<<53 - 1 // the largest integer that every JSON reader keeps exact
 	maxJSONFields    = 240               // more than all member names and integers of one frame take
@@ -66,7 +67,7 @@ func codeFromJSON(code int64) int64 {
 func isControl(method string) bool {
 	switch method {
 	case methodHello, methodAuth, methodPing, methodAck, methodGoAway,
-		methodCancel, methodItem, methodEnd, methodCredit:
+		methodCancel, methodItem, methodEnd, methodCredit, methodHead:
 		return true
 	}
 	return false
@@ -133,7 +134,7 @@ func AppendJSON(dst []byte, f *Frame, hello bool) ([]byte, error) {
 
 func checkJSON(f *Frame, hello bool) error {
 	switch {
-	case f.Type == Invalid || f.Type >= Chunk || f.Flags&More != 0:
+	case f.Type == Invalid || f.Type == Chunk || f.Type >= numTypes || f.Flags&More != 0:
 		return fmt.Errorf("%w: %v or MORE in JSON", ErrNotEncodable, f.Type)
 	case !hello && !f.Type.isPlain():
 		return fmt.Errorf("%w: %v to a peer without hello", ErrNotEncodable, f.Type)
@@ -271,6 +272,10 @@ func appendControl(dst []byte, f *Frame) []byte {
 		dst = appendUint(dst, `,"id":`, f.ID)
 		dst = appendUint(dst, `,"window":`, f.Window)
 		dst = appendTrue(dst, `,"caller":true`, f.Flags&FromCaller != 0)
+	case Head:
+		dst = append(dst, `,"method":"rpc.head","params":{"id":`...)
+		dst = strconv.AppendUint(dst, f.ID, 10)
+		dst = appendMetaJSON(dst, f.Meta)
 	}
 	return append(dst, '}')
 }

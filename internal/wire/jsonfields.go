@@ -172,6 +172,8 @@ func control(method, rawID, params []byte, f *Frame, inArray bool) (handled bool
 		f.Type = Item
 	case methodCredit:
 		f.Type = Credit
+	case methodHead:
+		f.Type = Head
 	default:
 		return false, ""
 	}
@@ -217,6 +219,8 @@ func controlParams(params []byte, f *Frame) (bad string) {
 			if f.Type == Item {
 				f.Payload = value
 			}
+		case "meta":
+			ok = f.Type != Head || setMeta(value, f) == ""
 		case "items":
 			if f.Type == Credit {
 				f.Items, ok = parseUint(value)
