@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"context"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -17,9 +18,10 @@ import (
 // face is one side of a stream as typed functions see it. It is passed by value,
 // so that closures do not make it escape.
 type face struct {
-	x    *engine.Stream
-	conn *Conn
-	spec *spec
+	x     *engine.Stream
+	conn  *Conn
+	spec  *spec
+	reply *reply // nil: nobody wants to know what comes back beside the items
 }
 
 // send encodes the item that v points to and queues it. It waits for the peer's
@@ -42,6 +44,14 @@ func (f face) send(v any) error {
 // recv reads the next item into what v points to. It returns io.EOF when the
 // peer sends no more.
 func (f face) recv(v any, validate func(any) error) (engine.Item, error) {
+	p, err := f.next(v, validate)
+	if f.reply != nil {
+		f.reply.came(f.x, err != nil)
+	}
+	return p, err
+}
+
+func (f face) next(v any, validate func(any) error) (engine.Item, error) {
 	p, data, err := f.x.Next()
 	if err != nil {
 		return p, lift(err, f.conn.codec)
@@ -70,6 +80,33 @@ func (f face) recv(v any, validate func(any) error) (engine.Item, error) {
 		}
 	}
 	return p, nil
+}
+
+// reply brings a caller the metadata that comes back beside the items: on the
+// goroutine that receives them, so that it may be read there between two of them.
+type reply struct {
+	to *Metadata
+
+	mu           sync.Mutex // several goroutines may receive
+	begun, ended bool
+}
+
+func replyTo(to *Metadata) *reply {
+	if to == nil {
+		return nil
+	}
+	return &reply{to: to}
+}
+
+// came is told of each item, and of the end.
+func (p *reply) came(x *engine.Stream, end bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || p.begun && !end {
+		return
+	}
+	p.begun, p.ended = true, end
+	*p.to = maps.Clone(Metadata(x.Meta()))
 }
 
 // answer waits for the end of a stream with a response and returns it.
@@ -164,15 +201,12 @@ func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (face
 	cl := new(outcall)
 	t.prepare(cl, ctx, s)
 	cl.policy, cl.Retries, cl.Resends = nil, false, engine.MaxResends // what has been sent and received cannot be taken back
-	o := engine.OpenOptions{Held: held, Inspector: looks{r}, Stop: stop}
-	if !t.intercepted() {
-		o.Reply = (*map[string]string)(t.opts.ReplyMetadata)
-	}
-	x, failed := cl.Open(body, meta, o)
+	x, failed := cl.Open(body, meta, engine.OpenOptions{Held: held, Inspector: looks{r}, Stop: stop})
 	if failed != nil {
 		return face{}, up(failed, t.conn.codec)
 	}
-	return face{x, t.conn, s}, nil
+	r.stream, r.headed = x, false
+	return face{x, t.conn, s, replyTo(t.opts.ReplyMetadata)}, nil
 }
 
 // open is Open without its types. With interceptors, which wait for the end of
@@ -213,15 +247,12 @@ func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- 
 			t.conn.logPanic("typedrpc: interceptor panicked", r.Method, p)
 			failure = Errorf(Internal, status.InternalText).with(MayHaveRun)
 		}
-		if t.opts.ReplyMetadata != nil {
-			*t.opts.ReplyMetadata = r.ReplyMetadata
-		}
 		if x.x != nil {
 			var e *status.Error
 			if failure != nil {
 				e = lower(asError(failure))
 			}
-			x.x.Conclude(e)
+			x.x.Conclude(r.ReplyMetadata, e)
 			if e != nil && !x.x.Ended() { // else items that came before it are still to be received
 				x.x.Fail(e)
 			}
@@ -239,10 +270,7 @@ func (t *target) attend(ctx context.Context, s *spec, r *Request, opened chan<- 
 		x = o
 		opened <- o
 		<-o.x.Done()
-		r.ReplyMetadata = o.x.Meta()
-		if t.opts.ReplyMetadata != nil {
-			*t.opts.ReplyMetadata = r.ReplyMetadata
-		}
+		o.x.Between(func() { r.ReplyMetadata, r.headed = o.x.Meta(), true })
 		if err := o.x.Err(); err != nil {
 			return nil, up(err, t.conn.codec)
 		}

@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"context"
 	"io"
+	"maps"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
@@ -47,6 +48,7 @@ type Request struct {
 	// Outgoing says that this side makes the call, and does not handle it.
 	Outgoing  bool
 	forwarded bool // a stream: its items have gone to another connection
+	headed    bool // ReplyMetadata has what the handler said ahead of the items
 	// Conn is the connection that the call came in on or goes out on. With a
 	// Caller made by Pick it is the one picked for the first attempt.
 	Conn *Conn
@@ -57,6 +59,11 @@ type Request struct {
 	Metadata Metadata
 	// ReplyMetadata is the metadata that goes back with the response or the error. A
 	// handler sets it; on the caller's side it is filled in when next returns.
+	//
+	// Of a stream whose handler sends items, what is there when the first of them is
+	// sent goes ahead of it, and all goes back with the end: whoever sends that item on
+	// another goroutine has set it before, or sets it after. The caller's side has it
+	// when OnItem's function is given the first item that came, if that is there.
 	ReplyMetadata Metadata
 
 	spec   *spec // nil for names that nobody registered
@@ -79,6 +86,9 @@ type looks struct{ r *Request }
 func (l looks) Watched() bool { return len(l.r.hooks) > 0 }
 
 func (l looks) Inspect(item []byte, sent bool) (*status.Error, error) {
+	if r := l.r; !sent && !r.headed {
+		r.ReplyMetadata, r.headed = maps.Clone(r.stream.Meta()), true
+	}
 	return l.r.inspect(item, sent, false)
 }
 
@@ -106,15 +116,17 @@ func (r *Request) inspect(item []byte, sent, handler bool) (*status.Error, error
 }
 
 // face is the request's stream, typed functions' view of it.
-func (r *Request) face() face { return face{r.stream, r.Conn, r.spec} }
+func (r *Request) face() face { return face{x: r.stream, conn: r.Conn, spec: r.spec} }
 
 // RawHandler handles a call or notification by its bytes: the next step of an
 // interceptor, or a fallback. The result of a notification is ignored.
 type RawHandler func(ctx context.Context, r *Request) (Raw, error)
 
 // Forward makes the same call on c: method, payload, metadata, and the time
-// left in ctx. The callee's reply metadata is put into r.ReplyMetadata. It is what a
-// proxy's fallback handler does. It refuses with FailedPrecondition a
+// left in ctx. The callee's reply metadata is put into r.ReplyMetadata, that of a stream
+// with its first item too; interceptors of c that change it then do so in an OnItem
+// function, and where they have none it waits for them. It is what a proxy's fallback
+// handler does. It refuses with FailedPrecondition a
 // connection whose codec is another than the one r's payload is in. A
 // notification is forwarded as a notification, and a stream with its items, both ways,
 // one behind the other: a receiver that is slow makes the sender wait.
@@ -150,15 +162,20 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	case r.stream == nil || r.stream.Caller():
 		return nil, refuse(FailedPrecondition, "only a stream that came in can be forwarded")
 	default:
-		raw, failed = t.converse(ctx, s, out, r.forward)
+		raw, failed = t.converse(ctx, s, out, func(x face) (Raw, error) { return r.forward(x, out, t.intercepted()) })
 	}
-	for k, v := range out.ReplyMetadata {
-		r.ReplyMetadata.Set(k, v)
-	}
+	r.reply(out.ReplyMetadata)
 	if t.key != nil && OutcomeOf(failed) == MayHaveRun {
 		r.ReplyMetadata.Set(replay.MetaOutcome, replay.OutcomeUnknown)
 	}
 	return raw, failed
+}
+
+// reply adds to the metadata that goes back.
+func (r *Request) reply(m Metadata) {
+	for k, v := range m {
+		r.ReplyMetadata.Set(k, v)
+	}
 }
 
 // ConnFrom returns the connection that a handler's request came in on. Over
@@ -177,9 +194,10 @@ func RequestFrom(ctx context.Context) *Request {
 	return &in.Record.(*served).req
 }
 
-// forward passes the items of r's stream on to x, and x's back.
-func (r *Request) forward(x face) (Raw, error) {
-	in := face{r.stream, r.Conn, x.spec}
+// forward passes the items of r's stream on to x, and x's back; out is what was made
+// of r for that.
+func (r *Request) forward(x face, out *Request, intercepted bool) (Raw, error) {
+	in := face{x: r.stream, conn: r.Conn, spec: x.spec}
 	if r.forwarded {
 		return nil, refuse(FailedPrecondition, "the stream %q was forwarded already; its items cannot be had again", r.Method)
 	}
@@ -187,8 +205,17 @@ func (r *Request) forward(x face) (Raw, error) {
 	if in.x.Takes() {
 		go in.pass(x)
 	}
+	head := func() {
+		switch {
+		case !intercepted:
+			r.reply(x.x.Meta())
+		case len(out.hooks) > 0: // those that see no items have their say at the end
+			r.reply(out.ReplyMetadata)
+		}
+	}
 	for x.x.Takes() {
-		err := x.hand(in)
+		err := x.hand(in, head)
+		head = nil
 		if err == io.EOF {
 			break
 		}
@@ -211,7 +238,7 @@ func (f face) pass(to face) {
 		}
 	}()
 	for {
-		err := f.hand(to)
+		err := f.hand(to, nil)
 		if err == nil {
 			continue
 		}
@@ -225,13 +252,16 @@ func (f face) pass(to face) {
 	}
 }
 
-// hand passes one item on.
-func (f face) hand(to face) error {
+// hand passes one item on. before, if it is not nil, is called when there is one.
+func (f face) hand(to face, before func()) error {
 	p, data, err := f.x.Next()
 	if err != nil {
 		return lift(err, f.conn.codec)
 	}
 	defer p.Release()
+	if before != nil {
+		before()
+	}
 	if err := to.conn.e.CheckPayload(data); err != nil {
 		return Errorf(InvalidArgument, "cannot forward an item of %q: %w", to.spec.name, err)
 	}

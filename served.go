@@ -64,6 +64,9 @@ func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*eng
 func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
 	s := in.Record.(*served)
 	s.req.Payload, s.req.stream = in.Payload(), in.Stream()
+	if x := s.req.stream; x != nil && x.Reply == nil { // else this goes on with it
+		x.Reply = (*map[string]string)(&s.req.ReplyMetadata)
+	}
 	if s.req.Kind == KindNotification {
 		s.notify()
 		return nil, nil, nil

@@ -31,8 +31,14 @@ type CallOptions struct {
 	// Metadata travels with the request.
 	Metadata Metadata
 	// ReplyMetadata receives the metadata that came back, also with an error: before
-	// Call returns, before a future's Done is closed, and before a stream's last pair
-	// or error. Calls that run at the same time need a ReplyMetadata each.
+	// Call or SendAll returns, before a future's Done is closed, and before a stream's
+	// last pair or error. Calls that run at the same time need a ReplyMetadata each.
+	//
+	// A stream that brings items has it with the first of them too: what the handler had
+	// set when it sent that. It is written by whoever receives, and by nobody else: in
+	// between the program may read it, and change it, without a lock. A stream that ends
+	// without a word from its handler, because the session is lost or this side leaves,
+	// keeps what came before.
 	ReplyMetadata *Metadata
 	// FailFast makes the call fail with Unavailable, NotSent, when there is no link at
 	// the moment, and keeps it from being sent again when its session is lost.

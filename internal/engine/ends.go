@@ -107,15 +107,16 @@ func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error
 	c := x.conn
 	c.mu.Lock()
 	x.dropSendLocked()
-	x.result, x.meta, x.err = body, meta, err
+	x.dropHeadLocked()
+	x.result, x.err = body, err
+	if meta != nil || err == nil { // one that ended without a word has what came before
+		x.meta = meta
+	}
 	if !x.held {
 		x.over, x.end = true, err
 	}
 	x.sess = nil // nothing is credited any more
 	x.shrinkLocked()
-	if x.reply != nil {
-		*x.reply = meta
-	}
 	close(x.done)
 	stop := x.untieLocked()
 	c.movedLocked()
@@ -124,11 +125,11 @@ func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error
 	x.inlet.signal()
 }
 
-// Conclude sets what a held stream ends with.
-func (x *Stream) Conclude(err *status.Error) {
+// Conclude sets what a held stream ends with, and the metadata of its reply.
+func (x *Stream) Conclude(meta map[string]string, err *status.Error) {
 	c := x.conn
 	c.mu.Lock()
-	x.over, x.end, x.err = true, err, err
+	x.over, x.end, x.err, x.meta = true, err, err, meta
 	c.mu.Unlock()
 	x.inlet.signal()
 }

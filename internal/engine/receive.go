@@ -39,7 +39,10 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 				x.inlet.signal()
 			}
 			if x.inspected() {
-				if err := x.inspect(data, false); err != nil {
+				x.looking.Lock()
+				err := x.inspect(data, false)
+				x.looking.Unlock()
+				if err != nil {
 					p.buf.Release()
 					return Item{}, nil, err
 				}
@@ -104,6 +107,7 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	}
 	p.Flags, p.Dropped = f.Flags&wire.History, f.Dropped
 	x.got.Push(p)
+	x.fresh = x.fresh && x.in != nil
 	x.window.out += p.cost()
 	c.unread += p.cost()
 	first := x.got.Len() == 1

@@ -83,6 +83,12 @@ func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bo
 		c.mu.Unlock()
 		return wait, nil
 	}
+	if x.fresh && x.in != nil {
+		if err := x.headLocked(); err != nil {
+			c.mu.Unlock()
+			return nil, err
+		}
+	}
 	if x.paced(flags) {
 		x.pace.Sent(x.underWay())
 	}

@@ -213,6 +213,8 @@ func (c *Conn) receive(f *wire.Frame, body *buf.Buf) error {
 		return c.notified(f, body)
 	case wire.Item:
 		return c.received(f, body)
+	case wire.Head:
+		return c.headed(f)
 	case wire.End:
 		return c.endReceived(f)
 	case wire.Credit:

@@ -20,6 +20,10 @@ import (
 type Stream struct {
 	inspector Inspector // never nil
 
+	// Reply is the metadata that goes back from the handler's side, read when it sends
+	// the first item. The owner sets it before that.
+	Reply *map[string]string
+
 	// fixed
 	conn *Conn
 	decl *Decl
@@ -33,6 +37,7 @@ type Stream struct {
 	dropped bool // … because the call is being settled
 	over    bool // the peer sends no more
 	held    bool // the caller's: interceptors have the last word: over is set by conclude
+	fresh   bool // no HEAD and no item has gone, or come, from the handler
 
 	id   uint64 // 0 until the CALL was counted
 	sess *session.Session
@@ -59,8 +64,7 @@ type Stream struct {
 	// the caller's side, when the call is settled
 	done   chan struct{} // closed then
 	result *buf.Buf
-	meta   map[string]string
-	reply  *map[string]string // where the caller wants meta too; nil: nowhere
+	meta   map[string]string // before that, what HEAD brought
 	err    *status.Error
 	stop   func() // unties it from its context; nil: it has
 }
@@ -73,7 +77,8 @@ type inlet struct {
 	window    window
 	since     time.Time     // items wait since then, where only the newest counts
 	arrived   chan struct{} // capacity 1: there may be an item, or over is set
-	receiving sync.Mutex    // held while OnItem's functions see an item
+	receiving sync.Mutex    // held from one item to the next where OnItem's functions see them …
+	looking   sync.Mutex    // … and while they see one
 }
 
 // waits reports whether there are items to receive.
@@ -102,6 +107,7 @@ func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
 		x.pace = new(flow.Pace)
 	}
 	x.over, x.closed = !x.takes, !x.sends
+	x.fresh = caller || x.sends
 	return x
 }
 
@@ -192,17 +198,16 @@ func (x *Stream) inspect(data []byte, sent bool) error {
 
 // OpenOptions are what a stream is opened with.
 type OpenOptions struct {
-	Held      bool               // the end comes from Conclude, not from the peer alone
-	Reply     *map[string]string // where the caller wants the reply's metadata too; nil: nowhere
-	Inspector Inspector          // never nil
-	Stop      func()             // called when the stream has ended and its context is not watched any more
+	Held      bool      // the end comes from Conclude, not from the peer alone
+	Inspector Inspector // never nil
+	Stop      func()    // called when the stream has ended and its context is not watched any more
 }
 
 // Open begins a stream: it takes a reference of body and never waits. The end of
 // the call's context ends the stream. err is why it could not even be queued.
 func (cl *Call) Open(body *buf.Buf, meta map[string]string, o OpenOptions) (*Stream, *status.Error) {
 	x := newStream(cl.Conn, cl.Decl, cl.Decl.Kind, true)
-	x.inspector, x.done, x.held, x.reply = o.Inspector, make(chan struct{}), o.Held, o.Reply
+	x.inspector, x.done, x.held = o.Inspector, make(chan struct{}), o.Held
 	x.call, cl.stream = cl, x
 	cl.prepare(body, meta)
 	f := &cl.content.frame
@@ -252,14 +257,6 @@ func (x *Stream) Takes() bool { return x.takes }
 
 // Done is closed when the caller's side is settled. It is nil at the handler's.
 func (x *Stream) Done() <-chan struct{} { return x.done }
-
-// Meta is what came back with the end of the stream, at the caller's side; nil
-// before it.
-func (x *Stream) Meta() map[string]string {
-	x.conn.mu.Lock()
-	defer x.conn.mu.Unlock()
-	return x.meta
-}
 
 // Err is what a settled stream's call ended with.
 func (x *Stream) Err() *status.Error {
