@@ -278,6 +278,7 @@ func (c *Conn) refusalLocked(in *Inbound, f *wire.Frame, unknown *status.Error) 
 	hello := c.dialect != session.Plain
 	switch {
 	case c.drained != nil || c.closing:
+		c.awayLocked()
 		return status.Errorf(status.Unavailable, "shutting down"), false
 	case f.Kind != wire.Unary && !c.peer.Streams:
 		return status.Errorf(status.Unimplemented, "streams were not announced"), true

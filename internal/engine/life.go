@@ -19,6 +19,7 @@ type life struct {
 	cancel   context.CancelCauseFunc
 	done     chan struct{}   // closed when everything of the connection has ended
 	closing  bool            // Close was called or the connection failed: nothing new
+	away     bool            // it said GOAWAY because of that
 	finished bool            // everything of it has ended but handlers
 	drained  chan struct{}   // not nil while draining: closed when nothing is in flight
 	quiet    chan struct{}   // made with it: closed when nothing but streams is
@@ -225,6 +226,17 @@ func (c *Conn) endStreams() {
 			e = x.call.outOf(e)
 		}
 		x.Fail(e)
+	}
+}
+
+// awayLocked says GOAWAY before the first call that is refused because this side
+// closes: so the caller knows that it may go to the next session. It is not said
+// sooner, since a client that is told to go leaves, and may not have read all yet.
+func (c *Conn) awayLocked() {
+	if c.drained == nil && !c.life.away && c.sess != nil {
+		c.life.away = true
+		c.bye = wire.GoAwayBody{Reason: "closing"}
+		c.sess.GoAway(c.bye)
 	}
 }
 

@@ -141,10 +141,12 @@ func (o *outbox) movedLocked() {
 }
 
 // pushAnswer queues an answer that the reader gives itself.
-func (o *outbox) pushAnswer(f wire.Frame) {
+func (o *outbox) pushAnswer(f wire.Frame) *item {
 	cost := len(f.Message) + answerOverhead
 	o.hold(cost)
-	o.queue.push(new(parcel).pack(f, nil, cost))
+	it := new(parcel).pack(f, nil, cost)
+	o.queue.push(it)
+	return it
 }
 
 // answerOverhead is what an answer of the reader's takes beside its text: the

@@ -33,7 +33,8 @@ func (c *Conn) refuseLocked(in *Inbound, e *status.Error) error {
 	if in.array != nil {
 		c.arrayPartLocked(in.array, int(in.index), &f)
 	} else {
-		c.pushAnswer(f)
+		// Behind the notifications that wait: its caller may leave when it has it.
+		c.pushAnswer(f).ordered = c.closing
 	}
 	return c.overflow(c.config.Limits.MaxBuffered)
 }
@@ -75,6 +76,7 @@ func (in *Inbound) unrun() {
 	c.mu.Lock()
 	c.returnedLocked(in, 0)
 	if !in.orphanedLocked() {
+		c.awayLocked()
 		c.takeBackLocked(in, status.Errorf(status.Unavailable, "the connection is closing"))
 	}
 	c.unlockAndWake()

@@ -43,7 +43,7 @@ func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cac
 func (c *Conn) LinkUp(sess *session.Session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sess == sess && c.drained != nil {
+	if c.sess == sess && (c.drained != nil || c.life.away) {
 		sess.GoAway(c.bye)
 	}
 	linked := c.linkedLocked()
