@@ -1,6 +1,8 @@
-// Command typedrpc writes an API that Go packages declare for others, as TypeScript.
+// Command typedrpc writes an API that Go packages declare for others: as TypeScript,
+// and as a schema.
 //
 //	typedrpc ts ./api -o client.ts
+//	typedrpc schema ./api -o api.json
 //
 // "typedrpc help" says more, and README.md the rest.
 package main
@@ -13,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/openrpc"
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/read"
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/ts"
 )
@@ -20,6 +23,7 @@ import (
 const help = `typedrpc writes an API that Go packages declare for others.
 
     typedrpc ts ./api -o client.ts         TypeScript for @typedrpc/client
+    typedrpc schema ./api -o api.json      an OpenRPC document
 
 It finds every method, notification, stream, topic, transfer, fault and sign-in that
 is the value of a variable of the packages. In a Go file:
@@ -34,11 +38,12 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // command is what a command line asks for.
 type command struct {
-	read   read.Options
-	ts     ts.Options
-	out    string
-	check  bool
-	strict bool
+	read    read.Options
+	ts      ts.Options
+	openrpc openrpc.Options
+	out     string
+	check   bool
+	strict  bool
 }
 
 // run returns the exit status: 1 for an API that cannot be written as it is, or a
@@ -54,6 +59,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&c.read.Safe, "safe", false, "no int64 and no uint64 is ever beyond 2^53: do not report them")
 	flags.StringVar(&c.read.Tags, "tags", "", "build `tags`, separated by commas")
 	flags.StringVar(&c.ts.Import, "import", "@typedrpc/client", "where the output of ts imports the client from")
+	flags.StringVar(&c.openrpc.Title, "title", "", "title of the schema; default: the names of the packages")
+	flags.StringVar(&c.openrpc.Version, "version", "0.0.0", "version of the API in the schema")
 	c.read.Types = map[string]string{}
 	flags.Func("map", "`path.Type=T`: the Go type is T in TypeScript; may be given several times", func(s string) error {
 		name, text, ok := strings.Cut(s, "=")
@@ -90,6 +97,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch name {
 	case "ts":
 		write = func(api *model.API) (string, error) { return ts.File(api, c.ts) }
+	case "schema":
+		write = func(api *model.API) (string, error) { return openrpc.Document(api, c.openrpc) }
 	case "help", "-h", "-help", "--help":
 		flags.Usage()
 		return 0

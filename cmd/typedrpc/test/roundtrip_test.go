@@ -36,7 +36,7 @@ func TestRoundTrip(t *testing.T) {
 	if len(methods) < 80 {
 		t.Errorf("there are samples of %d types", len(methods))
 	}
-	if all := strings.Count(client, "= typedrpc.method<"); all != len(methods) {
+	if all := strings.Count(client, "(\"echo."); all != len(methods) {
 		t.Errorf("%d methods are declared, and %d have samples", all, len(methods))
 	}
 	write(t, filepath.Join(dir, "check.ts"), check.String())
@@ -110,6 +110,29 @@ export const k = client.echo.nobody;
 export const l = call(conn, api.echoInt, "1");
 // @ts-expect-error: a field that the tag leaves out
 export const m = client.echo.names({ Skipped: 1 });
-// @ts-expect-error: what says nothing says nothing
+// @ts-expect-error: nil is missing, and never null
 export const n = client.echo.list({ head: 1, tail: null });
+// @ts-expect-error: the handler's answer is of another type
+client.serve({ confirm: (question) => question });
+// @ts-expect-error: the item is of another type
+client.shop.fill(["purple"]);
+// @ts-expect-error: a topic's key is a string
+client.chat.room(1);
+// @ts-expect-error: nobody tells who subscribes
+client.prices.presence("key");
+
+// What is right.
+client.serve({
+  confirm: async (question, context) => question !== "" && !context.signal.aborted,
+  ticks: function* (symbol) {
+    yield { Name: symbol, Count: 1 };
+  },
+});
+for await (const tick of client.market.ticks("plums", { restart: (symbol, last) => last?.Name ?? symbol })) tick.Count satisfies number;
+for await (const { value } of client.chat.room("lobby")) value?.left satisfies number | undefined;
+(await client.shop.fill(["red", api.Color.Green])) satisfies number;
+(await client.shop()) satisfies object;
+(await (await client.files.get()).bytes()).length satisfies number;
+api.noStock.from(new Error("another"))?.left satisfies number | undefined;
+api.signIn(() => ({ left: 1 })).reply?.Name satisfies string | undefined;
 `

@@ -66,7 +66,7 @@ func (p *printer) line(format string, args ...any) {
 
 // names gives every declaration the name of its constant.
 func (p *printer) names() {
-	for _, name := range []string{"typedrpc", "newClient", "conn", "request", "options", "handlers", "items", "key", "source", "handler", "undefined", "Object"} {
+	for _, name := range []string{"typedrpc", "newClient", "conn", "request", "options", "handlers", "items", "key", "source", "present", "error", "data", "message", "undefined", "Object"} {
 		p.vars[name] = true
 	}
 	for _, t := range p.api.Types {
@@ -99,10 +99,6 @@ func (p *printer) value(goName string) string {
 
 // decl writes a declaration and its traits.
 func (p *printer) decl(d *model.Decl) {
-	maker, ok := makers[d.Kind]
-	if !ok {
-		return
-	}
 	p.doc(d.Doc)
 	var types []string
 	for _, t := range d.Messages() {
@@ -112,7 +108,7 @@ func (p *printer) decl(d *model.Decl) {
 	if traits := p.traits(d); traits != "" {
 		args += ", " + traits
 	}
-	p.line("export const %s = typedrpc.%s<%s>(%s);", p.consts[d], maker, strings.Join(types, ", "), args)
+	p.line("export const %s = typedrpc.%s<%s>(%s);", p.consts[d], makers[d.Kind], strings.Join(types, ", "), args)
 	p.line("")
 }
 
@@ -123,10 +119,24 @@ func (p *printer) traits(d *model.Decl) string {
 			traits = append(traits, fmt.Sprintf(format, args...))
 		}
 	}
+	if d.Kind == model.Notification { // its place in the order is no trait
+		return ""
+	}
+	if d.Kind == model.Topic {
+		add(d.Restartable, "restartable: true")
+		add(d.Presence, "presence: true")
+		return object(traits)
+	}
 	add(d.Idempotent, "idempotent: true")
 	add(d.Keyed, "keyed: typedrpc.keyed")
 	add(d.Serial, "serial: true")
 	add(d.Timeout > 0, "timeout: %s", milliseconds(d.Timeout))
+	add(d.Up != nil && d.Up.Kind == model.Bytes || d.Down != nil && d.Down.Kind == model.Bytes, "bytes: true")
+	return object(traits)
+}
+
+// object is traits as an object, "" without any.
+func object(traits []string) string {
 	if len(traits) == 0 {
 		return ""
 	}

@@ -1,5 +1,7 @@
 package awkward
 
+//lint:file-ignore U1000,SA5008 what is unused or odd here is what the command is tried with
+
 import (
 	"encoding/json"
 	"fmt"

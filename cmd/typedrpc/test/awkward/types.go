@@ -1,6 +1,8 @@
 // Package awkward declares a method for each type whose JSON is not obvious.
 package awkward
 
+//lint:file-ignore U1000,SA5008 what is unused or odd here is what the command is tried with
+
 import (
 	"encoding/json"
 	"net/netip"
