@@ -55,7 +55,7 @@ var (
 	// names to the others. A page says it every few seconds and forgets it as
 	// soon: so there is nothing to take back, and an old notice is worthless.
 	Type   = typedrpc.NewNotification[string]("chat.type")
-	Typing = topic.New[string]("chat.typing", topic.LatestOnly)
+	Typing = topic.New[string]("chat.typing", topic.DropOldest)
 )
 
 const (
