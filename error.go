@@ -233,7 +233,8 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 			e = &Error{Code: Internal, Message: status.InternalText}
 		}
 	}
-	f = wire.Frame{Type: wire.Fail, Code: int64(e.Code.failed()), Message: status.Clip(e.Message), Number: e.Number, Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
+	code := e.Code.failed()
+	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(status.Code(code), e.Message), Number: e.Number, Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {

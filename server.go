@@ -238,7 +238,7 @@ func (s *Server) refusal(e *Error, codec Codec) wire.ErrorBody {
 		defer func() {
 			if p := recover(); p != nil {
 				s.logger().Error("typedrpc: encoding a refusal panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
-				f = wire.Frame{Code: int64(e.Code), Message: status.Clip(e.Message)}
+				f = wire.Frame{Code: int64(e.Code), Message: status.Clip(status.Code(e.Code), e.Message)}
 			}
 		}()
 		f, _ = toWire(context.Background(), e, codec, nil)

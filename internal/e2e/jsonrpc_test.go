@@ -113,13 +113,19 @@ func TestJSONRPC_idsEchoed(t *testing.T) {
 	p := dialRaw(t, url)
 	for _, id := range []string{
 		`1`, `-1`, `0`, `1.5`, `1.0`, `1e2`, `-0.0`, `123456789012345678901234567890`, `"x"`, `""`, `"a\u0041\/\n"`, `"ü🎈"`,
-		`"` + strings.Repeat("i", 200) + `"`,
+		`"` + strings.Repeat("i", 200) + `"`, `null`, // discouraged, and legal
 	} {
 		is := is.New(t)
 		p.send(`{"jsonrpc":"2.0","method":"sum","params":[1],"id":` + id + `}`)
 		is.Equal(p.receive(), `{"jsonrpc":"2.0","id":`+id+`,"result":1}`) // byte for byte
 		_, text := post(t, url, `{"jsonrpc":"2.0","method":"sum","params":[1],"id":`+id+`}`)
 		is.Equal(text, `{"jsonrpc":"2.0","id":`+id+`,"result":1}`)
+		batch := `[{"jsonrpc":"2.0","method":"sum","params":[1],"id":` + id + `},{"jsonrpc":"2.0","method":"nobody","id":` + id + `}]`
+		want := canonical(t, `[{"jsonrpc":"2.0","id":`+id+`,"result":1},{"error":{"code":-32601,"message":"…"},"id":`+id+`,"jsonrpc":"2.0"}]`)
+		p.send(batch)
+		is.Equal(anyMessage(t, p.receive()), anyMessage(t, want))
+		_, text = post(t, url, batch)
+		is.Equal(anyMessage(t, text), anyMessage(t, want))
 	}
 }
 
@@ -134,9 +140,9 @@ func TestJSONRPC_idsRepeat(t *testing.T) {
 }
 
 func TestJSONRPC_cancelRequest(t *testing.T) {
-	for _, cancel := range []string{
-		`{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":"job"}}`,
-		`{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":"job"}}`,
+	for cancel, code := range map[string]string{
+		`{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":"job"}}`: `-32800`, // what editors look for
+		`{"jsonrpc":"2.0","method":"rpc.cancel","params":{"id":"job"}}`:      `1`,
 	} {
 		is := is.New(t)
 		h := lab.NewHanging()
@@ -150,7 +156,7 @@ func TestJSONRPC_cancelRequest(t *testing.T) {
 		p.send(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":"nobody"}}`) // is nothing
 		p.send(cancel)
 		is.Equal(<-h.Ended, context.Canceled)
-		is.Equal(anyMessage(t, p.receive()), `{"error":{"code":1,"message":"…"},"id":"job","jsonrpc":"2.0"}`)
+		is.Equal(anyMessage(t, p.receive()), `{"error":{"code":`+code+`,"message":"…"},"id":"job","jsonrpc":"2.0"}`)
 		is.Equal(len(h.Ended), 0) // the other one runs on
 	}
 }

@@ -24,6 +24,7 @@ type Inbound struct {
 	serial  bool // runs on the lane
 	ordered bool // runs on the lane, or was called from one
 	partial bool // the rest of its request is to come
+	lsp     bool // cancelled as language servers' requests are
 	ended   end  // under mu
 
 	turn  uint16 // of purchases, in which its reply was bought …

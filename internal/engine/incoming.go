@@ -303,9 +303,12 @@ func (c *Conn) cancelled(f *wire.Frame) error {
 	if c.dialect == session.Plain {
 		// Ids of plain peers may repeat: the newest is meant.
 		for id, other := range c.inbound {
-			if string(other.rawID) == string(f.RawID) && (in == nil || id > in.id) {
+			if wire.SameID(other.rawID, f.RawID) && (in == nil || id > in.id) {
 				in = other
 			}
+		}
+		if in != nil {
+			in.lsp = f.Code == wire.CodeCancelled
 		}
 	} else {
 		in = c.inbound[f.ID]

@@ -5,12 +5,13 @@ import (
 	"slices"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
 // inFlight is a call that was counted. call is nil if it was cancelled: a
-// tombstone that holds its place until the peer's terminal frame.
+// tombstone that holds its place until the terminal frame of a peer with HELLO.
 type inFlight struct {
 	call *Call
 	cost int // of the peer's budget
@@ -202,16 +203,23 @@ func (c *Conn) abandon(cl *Call) (o status.Outcome, ok bool) {
 			cl.stream.dropSendLocked()
 		}
 		o, ok = status.MayHaveRun, true
-		if c.dropPartLocked(partID{cl.id, false}) == wire.Result {
-			// Its handler has returned: the rest of the answer is dropped as
-			// it comes, and nothing else will.
+		// Where its handler has returned, the rest of the answer is dropped as it
+		// comes, and nothing else will. A plain peer may never answer, and does not
+		// owe it: with a tombstone for each that it forgot, no place would be left.
+		returned := c.dropPartLocked(partID{cl.id, false}) == wire.Result
+		if plain := c.dialect == session.Plain; plain || returned {
 			delete(c.pending, cl.id)
 			c.vacateLocked(cl.item.cost)
 			refused = c.admitLocked()
-			break
+			if plain {
+				c.forgotten++
+			}
+		} else {
+			c.pending[cl.id] = inFlight{nil, cl.item.cost}
 		}
-		c.pending[cl.id] = inFlight{nil, cl.item.cost}
-		c.queue.push(new(parcel).pack(wire.Frame{Type: wire.Cancel, ID: cl.id}, nil, 0))
+		if !returned {
+			c.queue.push(new(parcel).pack(wire.Frame{Type: wire.Cancel, ID: cl.id}, nil, 0))
+		}
 	}
 	c.checkIdleLocked()
 	c.unlockAndWake()

@@ -29,7 +29,7 @@ func (c *Conn) takeBackLocked(in *Inbound, e *status.Error) error {
 // refuseLocked queues a refusal. It does not wait for the outgoing budget, but
 // counts in it: see outbox.overflow.
 func (c *Conn) refuseLocked(in *Inbound, e *status.Error) error {
-	f := wire.Frame{Type: wire.Fail, Flags: wire.NotRun, ID: in.id, RawID: in.rawID, Code: int64(e.Code), Message: status.Clip(e.Message)}
+	f := wire.Frame{Type: wire.Fail, Flags: wire.NotRun, ID: in.id, RawID: in.rawID, Code: int64(e.Code), Message: status.Clip(e.Code, e.Message)}
 	if in.array != nil {
 		c.arrayPartLocked(in.array, int(in.index), &f)
 	} else {
@@ -180,6 +180,9 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	cost := body.Len() + len(f.Payload) + len(f.Message) + len(f.Fault) + flow.MetaSize(f.Meta) + replyOverhead
 	c.mu.Lock()
 	c.replyTurnLocked(in, cost)
+	if in.lsp && f.Code == int64(status.Canceled) && f.Number == 0 {
+		f.Number = wire.CodeCancelled
+	}
 	if in.orphanedLocked() {
 		c.returnedLocked(in, 0)
 		c.mu.Unlock()

@@ -27,7 +27,7 @@ func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cac
 	c.setPeerLocked(peer{limits: limits, Features: f, cache: cache})
 	c.notify = flow.Sender{Window: int(min(limits.Window, math.MaxInt32)), Used: c.notify.Used}
 	c.lane = new(lane)
-	c.lastIn, c.credits, c.offences = 0, 0, flow.Offences{}
+	c.lastIn, c.credits, c.forgotten, c.offences = 0, 0, 0, flow.Offences{}
 	refused := c.admitLocked()
 	c.outbox.wake() // the session looks when it gets its link
 	closing, err := c.closing, c.err

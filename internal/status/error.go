@@ -59,7 +59,7 @@ func (e *Error) clone() *Error {
 // got.
 func (e *Error) Error() string {
 	text := e.Code.String()
-	if e.Message != "" {
+	if e.Message != "" && e.Message != text { // which says it once
 		text += ": " + e.Message
 	}
 	if e.Outcome == MayHaveRun {
@@ -152,7 +152,9 @@ const InternalText = "internal error"
 // MaxText bounds an error's message on the wire.
 const MaxText = 8 << 10
 
-// Clip makes s fit to send: bounded, and UTF-8 throughout.
-func Clip(s string) string {
-	return strings.ToValidUTF8(s[:min(len(s), MaxText)], "")
+// Clip makes the text of an error fit to send: bounded, UTF-8 throughout, and never
+// nothing, since many who read it show nothing else: then it is the code in words.
+func Clip(code Code, text string) string {
+	text = strings.ToValidUTF8(text[:min(len(text), MaxText)], "")
+	return cmp.Or(text, code.String())
 }

@@ -191,12 +191,13 @@ func TestFromPeer(t *testing.T) {
 func TestClip(t *testing.T) {
 	is := is.New(t)
 	whole := strings.Repeat("x", MaxText)
-	is.Equal(Clip(whole), whole)
-	is.Equal(Clip(whole+"y"), whole)
-	is.Equal(Clip(whole[1:]+"é"), whole[1:]) // no half of a letter
-	is.Equal(Clip(whole[2:]+"é"), whole[2:]+"é")
-	is.Equal(Clip("a\xff\x80b\xe2\x82"), "ab")
-	is.Equal(Clip(""), "")
+	is.Equal(Clip(NotFound, whole), whole)
+	is.Equal(Clip(NotFound, whole+"y"), whole)
+	is.Equal(Clip(NotFound, whole[1:]+"é"), whole[1:]) // no half of a letter
+	is.Equal(Clip(NotFound, whole[2:]+"é"), whole[2:]+"é")
+	is.Equal(Clip(NotFound, "a\xff\x80b\xe2\x82"), "ab")
+	is.Equal(Clip(NotFound, ""), "not found") // many readers show nothing else
+	is.Equal(Clip(1234, "\xff"), "code 1234")
 }
 
 // What is clipped can be sent, and what could be sent is not changed.
@@ -205,7 +206,13 @@ func FuzzClip(f *testing.F) {
 	f.Add("\xe2\x82\xac", MaxText-2)
 	f.Fuzz(func(t *testing.T, s string, before int) {
 		s = string(bytes.Repeat([]byte("x"), max(0, min(before, MaxText+1)))) + s
-		got := Clip(s)
+		got := Clip(NotFound, s)
+		if strings.ToValidUTF8(s[:min(len(s), MaxText)], "") == "" {
+			if got != "not found" {
+				t.Fatalf("%q of %q", got, s)
+			}
+			return
+		}
 		if len(got) > MaxText || !utf8.ValidString(got) || utf8.ValidString(s) && !strings.HasPrefix(s, got) {
 			t.Fatalf("%q of %q", got, s)
 		}

@@ -95,6 +95,23 @@ func legalID(raw []byte) bool {
 	return err == nil
 }
 
+// SameID reports whether two ids of a plain peer's are one: numbers are compared as
+// numbers, and strings without their escapes.
+func SameID(a, b []byte) bool {
+	switch {
+	case string(a) == string(b):
+		return true
+	case isString(a) && isString(b):
+		return (bytes.IndexByte(a, '\\') >= 0 || bytes.IndexByte(b, '\\') >= 0) && unquote(a) == unquote(b)
+	}
+	x, ok := integerOf(a)
+	if !ok {
+		return false
+	}
+	y, ok := integerOf(b)
+	return ok && x == y
+}
+
 // helloID reads the id of a peer with hello: an integer that survives any JSON
 // reader.
 func helloID(raw []byte) (id uint64, ok bool) {

@@ -108,7 +108,7 @@ type Frame struct {
 	// HELLO, WELCOME, AUTH, AUTH_OK and GOAWAY (see handshake.go).
 	Payload []byte
 
-	Code       int64  // FAIL: typedrpc's own code, translated for JSON-RPC by its encoding
+	Code       int64  // FAIL: typedrpc's own code, translated for JSON-RPC by its encoding; CANCEL of a plain peer: the number that it expects then, 0: none
 	Message    string // FAIL
 	Fault      string // FAIL: the name of the declared error that Payload belongs to; "": none
 	Number     int64  // FAIL: the code that a plain peer said, or is to be told instead of Code; 0: none

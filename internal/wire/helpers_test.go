@@ -225,7 +225,10 @@ func equal(a, b *Frame) bool {
 func plainOf(f Frame) Frame {
 	f.Flags &= FromCaller
 	f.Kind, f.TimeLeft, f.Meta, f.RetryAfter = Unary, 0, nil, 0
-	if f.Type == Fail {
+	switch f.Type {
+	case Cancel:
+		f.Code = CodeCancelled
+	case Fail:
 		if f.Number == 0 {
 			f.Number = CodeToJSON(f.Code)
 		}

@@ -35,6 +35,9 @@ const (
 	ownUnavailable   = 14                // Unavailable
 )
 
+// CodeCancelled is what language servers answer a cancelled request with.
+const CodeCancelled = -32800
+
 var kindNames = [...]string{ServerStream: "server", ClientStream: "client", BidiStream: "bidi"}
 
 // CodeToJSON and codeFromJSON translate between typedrpc's codes, which are

@@ -111,7 +111,7 @@ func isCancel(method []byte) bool {
 
 // plainCancel reports whether params name a call. If they do not, the frame
 // stays what it looks like, a notification, which nobody answers.
-func plainCancel(params []byte, f *Frame) bool {
+func plainCancel(method, params []byte, f *Frame) bool {
 	var id []byte
 	bad := walk(params, func(name, value []byte) string {
 		if string(name) == "id" {
@@ -124,6 +124,9 @@ func plainCancel(params []byte, f *Frame) bool {
 	}
 	f.Type = Cancel
 	f.Flags = FromCaller
+	if string(method) == methodCancelLSP {
+		f.Code = CodeCancelled
+	}
 	setRawID(id, f)
 	return true
 }

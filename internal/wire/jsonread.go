@@ -265,7 +265,7 @@ func (r *Reader) request(e *envelope, f *Frame, inArray bool) (bad string) {
 			return bad
 		}
 	}
-	if !r.Hello && rawID == nil && isCancel(method) && plainCancel(params, f) {
+	if !r.Hello && rawID == nil && isCancel(method) && plainCancel(method, params, f) {
 		return ""
 	}
 	f.Type = Notify
