@@ -65,16 +65,15 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 	return out
 }
 
-// encode writes a batch into scratch, or what it does not fit into: that is as
-// large as it needs to be, since it is held for as long as the peer does not
-// read. The engine checks every bound before it queues, so an error is a defect
+// encode writes a batch into scratch, or a large one into a buffer that is as large
+// as it needs to be, since it is held for as long as the peer does not read. The engine checks every bound before it queues, so an error is a defect
 // of ours; the peer must not go on with a hole in the count.
 func (c *Carrier) encode(b *Batch, scratch *buf.Buf) *buf.Buf {
 	if b.whole != nil {
 		return b.whole.Retain()
 	}
 	msg := scratch
-	if b.size > cap(scratch.B) {
+	if b.size > largeBatch {
 		msg = buf.Sized(b.size)
 	}
 	var err error
@@ -87,6 +86,9 @@ func (c *Carrier) encode(b *Batch, scratch *buf.Buf) *buf.Buf {
 	}
 	return msg
 }
+
+// largeBatch is what a writer's scratch does not grow to.
+const largeBatch = 16 << 10
 
 // writesLocked counts a message for as long as it is being written, where it is
 // not counted as one that is kept. scratch is the writer's.
