@@ -206,7 +206,7 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 		if c.early = c.early[n:]; len(c.early) == 0 {
 			c.early = nil
 		}
-		return n, c.below.came(n)
+		return n, c.below.came(p[:n])
 	}
 	return c.below.read(c.Conn, p)
 }

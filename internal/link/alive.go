@@ -18,14 +18,18 @@ func (l *Link) Silence() time.Duration {
 	return time.Duration(max(t.UnixNano()-l.lastRead.Load(), int64(t.Sub(l.began))-l.lastMono.Load()))
 }
 
-// Received is how many bytes have come. What has come of a message under way
-// counts where the transport tells of it. Control frames count at most nothing.
+// Received is how many bytes of messages have come. What has come of a message
+// under way counts where the transport tells of it.
 func (l *Link) Received() int64 {
-	if l.in.wire == nil {
+	if l.in.data == nil {
 		return l.got.Load()
 	}
-	return l.in.wire.Load() - controlFrame*l.in.controls.Load()
+	return l.in.data.Load()
 }
+
+// Partway reports whether a part of a message has come, as far as the transport
+// tells.
+func (l *Link) Partway() bool { return l.in.seq.Load()%2 == 1 }
 
 // SetReadLimit bounds the messages received from now on.
 func (l *Link) SetReadLimit(n int64) { l.t.SetReadLimit(n) }

@@ -23,10 +23,10 @@ type below struct {
 	// progress is called for all that comes. Set while a Read is under way.
 	progress atomic.Pointer[func()]
 
+	frames frames       // those that came
+	data   atomic.Int64 // bytes of messages in them
 	wire   atomic.Int64 // bytes read …
 	useful atomic.Int64 // … and those of them that are no idle ones
-
-	controls atomic.Int64 // control frames that came
 
 	paced *paced // nil: nothing has had to be
 }
@@ -41,8 +41,6 @@ type paced struct {
 const (
 	// frameHead is the largest head of a frame.
 	frameHead = 14
-	// controlFrame is the largest control frame of a client.
-	controlFrame = 6 + 125
 	// smallPart is the least that a frame within a message should have: of
 	// those that have less all bytes are idle.
 	smallPart = 64
@@ -75,7 +73,7 @@ func (b *below) listen(progress func()) {
 func (b *below) read(r io.Reader, p []byte) (int, error) {
 	b.in.waits()
 	n, err := r.Read(p)
-	if e := b.came(n); err == nil {
+	if e := b.came(p[:n]); err == nil {
 		err = e
 	}
 	if err != nil {
@@ -85,17 +83,18 @@ func (b *below) read(r io.Reader, p []byte) (int, error) {
 }
 
 // came counts what was read, and refuses more when too much of it was idle.
-func (b *below) came(n int) error {
+func (b *below) came(p []byte) error {
 	if b.flooded.Load() {
 		return errFlood
 	}
-	if n == 0 {
+	if len(p) == 0 {
 		return nil
 	}
+	b.data.Add(b.frames.scan(p))
 	if f := b.progress.Load(); f != nil {
 		(*f)()
 	}
-	if idle := b.wire.Add(int64(n)) - b.useful.Load(); idle > idleTurn {
+	if idle := b.wire.Add(int64(len(p))) - b.useful.Load(); idle > idleTurn {
 		return b.pace(idle)
 	}
 	return nil
@@ -135,7 +134,6 @@ func (b *below) pace(idle int64) error {
 
 // control counts a ping or pong, and reports whether it is to be answered.
 func (b *below) control() bool {
-	b.controls.Add(1)
 	p, now := b.pacing(), time.Now()
 	p.recent = max(0, p.recent-now.Sub(p.dripped).Seconds()*controlRate) + 1
 	p.dripped = now

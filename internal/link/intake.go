@@ -29,17 +29,14 @@ const rateWindow = 10 * time.Second
 // There is one timer for a link on which messages are waited for: it is set when
 // one has begun and has not come, and again only if it finds one under way.
 type intake struct {
-	account  Account // nil: none
-	rate     int64   // bytes per second; 0: any will do
-	codes    Codes
-	link     *Link
-	wire     *atomic.Int64 // bytes that came for the transport; nil: it has whole messages
-	controls *atomic.Int64 // control frames that came; nil as wire is
-	charged  int           // reader's: what the buffer is paid for
+	account Account // nil: none
+	rate    int64   // bytes per second; 0: any will do
+	codes   Codes
+	link    *Link
+	data    *atomic.Int64 // bytes of messages that came; nil: the transport has whole ones
+	charged int           // reader's: what the buffer is paid for
 
-	seq  atomic.Uint64 // odd while a message is under way
-	off  atomic.Int64  // wire and off: what has come of it …
-	ceil atomic.Int64  // … but at most this: the rest was no part of it
+	seq atomic.Uint64 // odd while a message is under way
 
 	mu      sync.Mutex // of look's fields, too
 	look    atomic.Pointer[look]
@@ -61,7 +58,6 @@ func (in *intake) begin() {
 	if in == nil {
 		return
 	}
-	in.ceil.Store(0)
 	in.seq.Add(1)
 }
 
@@ -75,30 +71,19 @@ func (in *intake) waits() {
 	in.armLocked()
 }
 
-// asks says that n bytes have come, and that the next more are being waited for.
-// The transport reads all of those before it returns, so what has come of them
-// is seen on the wire only. That has frames' heads and control frames, too:
-// they cannot count for more than what was asked for.
-func (in *intake) asks(n, more int) {
-	if in == nil || in.wire == nil {
-		return
-	}
-	in.off.Store(int64(n) - in.wire.Load())
-	in.ceil.Store(int64(n + more))
-}
-
 func (in *intake) end() {
 	if in != nil {
 		in.seq.Add(1)
 	}
 }
 
-// progress is what has come of the message under way.
+// progress is what has come of messages, the one under way included: nothing else
+// comes while there is one.
 func (in *intake) progress() int64 {
-	if in.wire == nil {
+	if in.data == nil {
 		return 0
 	}
-	return min(in.off.Load()+in.wire.Load(), in.ceil.Load())
+	return in.data.Load()
 }
 
 // resize pays for a buffer of n bytes instead of the one that there is.

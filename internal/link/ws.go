@@ -35,7 +35,7 @@ const (
 
 func (t *ws) watch(in *intake) {
 	t.below.in = in
-	in.wire, in.controls = &t.below.wire, &t.below.controls
+	in.data = &t.below.data
 }
 
 func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
@@ -55,7 +55,6 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 			}
 		}
 		part := b.B[len(b.B):min(cap(b.B), len(b.B)+readPart)]
-		in.asks(len(b.B), len(part))
 		n, err := r.Read(part)
 		b.B = b.B[:len(b.B)+n]
 		// The library takes a connection that ends inside a message for the

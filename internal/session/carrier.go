@@ -143,8 +143,11 @@ func (c *Carrier) Kill(err error) { c.link.Kill(err) }
 // Silence is how long nothing was received.
 func (c *Carrier) Silence() time.Duration { return c.link.Silence() }
 
-// Received is how many bytes have come, control frames of the transport aside.
+// Received is how many bytes of messages have come.
 func (c *Carrier) Received() int64 { return c.link.Received() }
+
+// Partway reports whether a part of a message has come.
+func (c *Carrier) Partway() bool { return c.link.Partway() }
 
 // Answers is how many acknowledgements have come, which PINGs are answered with.
 func (c *Carrier) Answers() int64 { return c.answers.Load() }
