@@ -126,3 +126,44 @@ func TestHalfDone_slowItems(t *testing.T) {
 		lab.Settled(t, c, s)
 	})
 }
+
+// Large messages get on beside whatever else there is to send over a line.
+func TestHalfDone_largeBesideBusyStreams(t *testing.T) {
+	for _, test := range []struct{ rate, calls, size, streams int }{
+		{60_000, 10, 200_000, 150},
+		{200_000, 40, 80_000, 100},
+		{3000, 3, 100_000, 2},
+	} {
+		testkit.Bubble(t, fmt.Sprint(test), func(t *testing.T, is *is.I) {
+			c, s := slowLine(t, test.rate, 0)
+			ctx, cancel := context.WithCancel(t.Context())
+			for range test.streams {
+				x, err := typedrpc.Open(ctx, c, lab.FlowBoth, "")
+				is.NoErr(err)
+				go func() {
+					for x.Send(testkit.Letters(1000)) == nil {
+					}
+				}()
+				go func() {
+					for _, err := range x.All() {
+						if err != nil {
+							return
+						}
+					}
+				}()
+			}
+			var calls []*typedrpc.Future[string]
+			for i := range test.calls {
+				calls = append(calls, typedrpc.Go(t.Context(), c, lab.FlowCall, testkit.Letters(test.size/(1+i%2))))
+			}
+			for _, f := range calls {
+				got, err := f.Await(t.Context())
+				is.NoErr(err)
+				is.True(len(got) >= test.size/2)
+			}
+			cancel()
+			time.Sleep(time.Hour)
+			lab.Settled(t, c, s)
+		})
+	}
+}

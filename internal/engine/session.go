@@ -46,9 +46,7 @@ func (c *Conn) LinkUp(sess *session.Session) {
 	if c.sess == sess && (c.drained != nil || c.life.away) {
 		sess.GoAway(c.bye)
 	}
-	linked := c.linkedLocked()
-	c.linkLocked(linked)
-	if linked {
+	if c.linkedLocked() {
 		c.outage.backLocked()
 	}
 	c.checkIdleLocked()
@@ -62,7 +60,6 @@ func (c *Conn) LinkDown() {
 		c.mu.Unlock()
 		return // another one is here already
 	}
-	c.linkLocked(false)
 	c.gatherLocked()
 	var failed taken
 	for it := c.queue.head; it != nil; {
@@ -137,7 +134,6 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	for key := range c.partial {
 		c.dropPartLocked(key)
 	}
-	c.linkLocked(false)
 	c.pace.stop()
 	c.creditors = nil
 	c.dropLaneLocked()

@@ -22,6 +22,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 		return nil // fenced off
 	}
 	s.wroteLocked()
+	b.paced(c.link.Speed())
 	alone, pinged := s.takeControlLocked(c, b)
 	if s.next < s.sent && b.Len() == 0 && !alone {
 		return s.replayLocked(c, b, scratch)
@@ -52,7 +53,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 		s.sent += uint64(counted)
 		s.next = s.sent
 	}
-	s.tight = s.tight || b.refused || b.limit < batchBytes
+	s.tight = s.tight || b.refused || b.tight
 	s.probedLocked(pinged, counted > 0)
 	s.takenLocked()
 	switch {
