@@ -207,7 +207,7 @@ func ExampleHandle() {
 	fmt.Println(err)
 	// Output:
 	// Hello, Ada! <nil>
-	// invalid argument: invalid argument
+	// invalid argument
 }
 
 // Booking validates itself: no handler sees a bad one.

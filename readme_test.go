@@ -208,7 +208,7 @@ func TestREADME_defaults(t *testing.T) {
 		"| `WriteTimeout` | " + seconds(l.WriteTimeout) + " |",
 		fmt.Sprintf("| %d ms to %s, factor %v, full jitter, starts over after %s of a link |", b.Min.Milliseconds(), seconds(b.Max), b.Factor, seconds(client.Lived)),
 		fmt.Sprintf("with a policy %d attempts, for `Unavailable`", p.MaxAttempts),
-		"| `Close` | flushes for " + seconds(engine.ClosePatience) + " |",
+		"| `Close` | flushes for " + seconds(engine.ClosePatience) + ", and says goodbye for 1 s |",
 		"| typed data of an error, and its text | " + kibibytes(engine.MaxErrorData) + ", " + kibibytes(status.MaxText) + " |",
 	} {
 		if !strings.Contains(string(text), want) {
