@@ -64,7 +64,11 @@ func TestLogs_ofPeers(t *testing.T) {
 		}},
 		"large hosts": {"request refused", func(t *testing.T, is *is.I, srv *typedrpc.Server, _ *typedrpc.Conn, n int) {
 			local := context.WithValue(t.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80})
-			status, body := upgrade(srv, func(r *http.Request) { *r = *r.WithContext(local); r.Host = big })
+			status, body := upgrade(srv, func(r *http.Request) {
+				*r = *r.WithContext(local)
+				r.Host = big
+				r.Header.Set("Origin", "http://evil.example") // others may come by any name
+			})
 			is.Equal(status, http.StatusForbidden)
 			is.True(len(body) < kilobyte)
 		}},
@@ -166,7 +170,7 @@ func TestLogs_upgradeFailed(t *testing.T) {
 	is := is.New(t)
 	var log lab.Logs
 	url := serve(t, &typedrpc.Server{Logger: log.Logger()})
-	for _, header := range []string{"Sec-WebSocket-Key", "Sec-WebSocket-Version", "Connection"} {
+	for _, header := range []string{"Sec-WebSocket-Key", "Sec-WebSocket-Version"} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 		is.NoErr(err)
 		r.Header.Set("Connection", "Upgrade")
@@ -184,6 +188,25 @@ func TestLogs_upgradeFailed(t *testing.T) {
 		is.True(strings.Contains(string(body), "bytes cut"))
 	}
 	is.Equal(len(lines(is, &log, 2000)), 1)
+}
+
+// TestLogs_upgradeWithoutItsHeaders sends what a proxy might have left of an upgrade:
+// nothing of it is quoted, and there is a line a second.
+func TestLogs_upgradeWithoutItsHeaders(t *testing.T) {
+	testkit.Bubble(t, "once", func(t *testing.T, is *is.I) {
+		var log lab.Logs
+		srv := &typedrpc.Server{Logger: log.Logger()}
+		for _, header := range []string{"Connection", "Upgrade"} {
+			for range 50 {
+				status, body := upgrade(srv, func(r *http.Request) { r.Header.Set(header, strings.Repeat("\\", 500<<10)) })
+				is.Equal(status, http.StatusUpgradeRequired)
+				is.True(len(body) < 1000)
+				is.True(!strings.Contains(body, "\\\\"))
+			}
+		}
+		is.Equal(len(lines(is, &log, 1000)), 1)
+		is.True(log.Has("upgrade without its headers"))
+	})
 }
 
 // TestLogs_hub has a hub's own lines, which go to the default logger, bounded too.
