@@ -43,6 +43,31 @@ func (a Action) String() string {
 // Everybody allows everything that is asked for, for Handle.
 func Everybody(context.Context, Access) error { return nil }
 
+// Introduce says of whoever is about to subscribe what others are to be told beside
+// its subject, see Member.About: a name, say. The function that Handle was given calls
+// it with its own context, and may return what it returns:
+//
+//	topic.Handle(mux, &hub, Room, func(ctx context.Context, a topic.Access) error {
+//		return topic.Introduce(ctx, names[typedrpc.ConnFrom(ctx).Identity().Subject])
+//	})
+//
+// It counts for all subscriptions of the subject to the key, from when this one begins;
+// of several the latest does. "" leaves what was said. It fails with InvalidArgument for
+// more than 255 bytes, and for what is not UTF-8. Elsewhere, and where a peer wants to
+// Watch, it does nothing.
+func Introduce(ctx context.Context, about string) error {
+	if err := hub.CheckAbout(about); err != nil {
+		return seam.Lift(err)
+	}
+	if said, ok := ctx.Value(introduced{}).(*string); ok {
+		*said = about
+	}
+	return nil
+}
+
+// introduced is where the context of Handle's function has what that says.
+type introduced struct{}
+
 // Handle lets mux's peers subscribe to t and, if it has WithPresence, watch who does.
 // allow is asked for each, in the handler's context, and refuses it with an error, which
 // reaches the peer as a handler's does; an allow that is nil refuses everybody, with
@@ -72,22 +97,27 @@ func (d *declared) handle(mux *typedrpc.Mux, x *hub.Hub, codec typedrpc.Codec, a
 		}
 	}
 	coder := d.coder(codec)
-	serve := func(s seam.Decl, a Access, begin func(context.Context, *engine.Stream, *hub.Topic, string, hub.Peer) (engine.Resumer, error)) {
+	serve := func(s seam.Decl, a Access, begin func(_ context.Context, _ *engine.Stream, key string, p hub.Peer, about string) (engine.Resumer, error)) {
 		seam.Serve(mux, s, func(ctx context.Context, stream *engine.Stream, key string) (engine.Resumer, error) {
 			if err := hub.CheckKey(key); err != nil {
 				return nil, err
 			}
 			a := a
 			a.Key = key
-			if err := allow(ctx, a); err != nil {
+			about := new(string)
+			if err := allow(context.WithValue(ctx, introduced{}, about), a); err != nil {
 				return nil, err
 			}
-			return begin(ctx, stream, &d.hub, key, d.peer(stream, coder))
+			return begin(ctx, stream, key, d.peer(stream, coder), *about)
 		})
 	}
-	serve(d.items, Access{Action: ActionSubscribe, History: d.hub.Remembers()}, x.Subscribe)
+	serve(d.items, Access{Action: ActionSubscribe, History: d.hub.Remembers()}, func(ctx context.Context, s *engine.Stream, key string, p hub.Peer, about string) (engine.Resumer, error) {
+		return x.Subscribe(ctx, s, &d.hub, key, p, about)
+	})
 	if d.hub.Presence {
-		serve(d.presence, Access{Action: ActionWatch}, x.Watch)
+		serve(d.presence, Access{Action: ActionWatch}, func(ctx context.Context, s *engine.Stream, key string, p hub.Peer, _ string) (engine.Resumer, error) {
+			return x.Watch(ctx, s, &d.hub, key, p)
+		})
 		return
 	}
 	seam.Serve(mux, d.presence, func(context.Context, *engine.Stream, string) (engine.Resumer, error) {

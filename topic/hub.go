@@ -136,15 +136,29 @@ func Members[T any](h *Hub, t Topic[T], key string) ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	subjects, err := x.Members(&d.hub, key)
+	here, err := x.Members(&d.hub, key)
 	if err != nil {
 		return nil, seam.Lift(err)
 	}
-	all := make([]Member, len(subjects))
-	for i, s := range subjects {
-		all[i].Subject = s
+	all := make([]Member, len(here))
+	for i, m := range here {
+		all[i] = Member{Subject: m.Subject, About: m.About}
 	}
 	return all, nil
+}
+
+// SetAbout changes what is said of a subject beside its name, see Member.About, from
+// now on and at all hubs: a status, say. The subject has to subscribe to that key of t
+// at this hub, or it fails with NotFound; when the last of its subscriptions here ends
+// it is forgotten. Of what several hubs say of one subject the latest counts, by their
+// clocks. It fails with InvalidArgument for more than 255 bytes, and for what is not
+// UTF-8. See Introduce for what is said from the beginning.
+func SetAbout[T any](h *Hub, t Topic[T], key, subject, about string) error {
+	x, d, err := both(h, t)
+	if err != nil {
+		return err
+	}
+	return seam.Lift(x.Say(&d.hub, key, subject, about))
 }
 
 // Remove ends what a subject has of a key of t at this hub: its subscriptions, and

@@ -4,11 +4,11 @@ import (
 	"context"
 	"iter"
 	"math"
-	"strings"
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/hub"
 	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -62,7 +62,12 @@ func Subscribe[T any](ctx context.Context, c typedrpc.Caller, t Topic[T], key st
 // Member is somebody who subscribes to a key of a topic, or does so no more.
 type Member struct {
 	Subject string // of the connection's Identity; "": those without
-	Left    bool
+	// About is what the server says of the member, with Introduce or SetAbout: a name or
+	// a status, at most 255 bytes. "": nothing. No client can say it of itself.
+	About string
+	Left  bool
+	// Changed says that the member was there, and that About is another one now.
+	Changed bool
 	// History says that the member was there when Watch began, or began again after
 	// a gap, and has not left since.
 	History bool
@@ -71,8 +76,10 @@ type Member struct {
 // Watch ranges over those who subscribe to a key of t: first the ones who
 // are there, then everybody who comes or leaves. A subject with several
 // subscriptions comes with the first and leaves with the last; all connections
-// without a subject are one. A loop that is slow need not be told of somebody who
-// came and left again meanwhile. When more changes than twice the members, 512 at
+// without a subject are one. A member comes again, with Changed, when something else is
+// said About it. A loop that is slow need not be told of somebody who came and left
+// again meanwhile, and of the things said of a member is told the last; of one who left
+// and came back it may be told nothing, or that it Changed. When more changes than twice the members, 512 at
 // least, wait for slow loops together, the slowest end with ResourceExhausted;
 // they may ask again. Members at other hubs that share the broker
 // come as soon as those have answered, and at the latest 40 s after such a hub
@@ -94,14 +101,11 @@ func Watch[T any](ctx context.Context, c typedrpc.Caller, t Topic[T], key string
 		return failed[Member](err)
 	}
 	return follow(ctx, c, d, d.presence, key, func(v string, about engine.Item, _ bool) (Member, error) {
-		m := Member{History: about.Flags&wire.History != 0}
-		var came bool
-		if m.Subject, came = strings.CutPrefix(v, "+"); !came {
-			if m.Subject, m.Left = strings.CutPrefix(v, "-"); !m.Left {
-				return m, typedrpc.Errorf(typedrpc.Internal, "cannot read %.20q: presence begins with + or -", v)
-			}
+		m, ok := hub.ReadTold(v)
+		if !ok {
+			return Member{}, typedrpc.Errorf(typedrpc.Internal, "cannot read %.20q: no presence is like that", v)
 		}
-		return m, nil
+		return Member{Subject: m.Subject, About: m.About, Left: m.Left, Changed: m.Changed, History: about.Flags&wire.History != 0}, nil
 	})
 }
 

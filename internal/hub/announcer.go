@@ -29,11 +29,12 @@ func (r *room) notices() []notice {
 		m := notice{Node: id, All: true}
 		size := 0
 		for s := range r.here {
-			if size += len(s) + 4; size > noticeBytes {
+			n := r.noticeSizeLocked(s)
+			if size += n; size > noticeBytes {
 				out = append(out, m)
-				m, size = notice{Node: id}, len(s)
+				m, size = notice{Node: id}, n
 			}
-			m.Join = append(m.Join, s)
+			r.noticeLocked(&m, s)
 		}
 		m.End = true
 		out = append(out, m)
@@ -41,12 +42,13 @@ func (r *room) notices() []notice {
 		m := notice{Node: id}
 		size := 0
 		for s := range r.changed {
-			if size += len(s) + 4; size > noticeBytes {
+			n := r.noticeSizeLocked(s)
+			if size += n; size > noticeBytes {
 				out = append(out, m)
-				m, size = notice{Node: id}, len(s)
+				m, size = notice{Node: id}, n
 			}
 			if r.here[s] > 0 {
-				m.Join = append(m.Join, s)
+				r.noticeLocked(&m, s)
 			} else {
 				m.Leave = append(m.Leave, s)
 			}
@@ -55,6 +57,26 @@ func (r *room) notices() []notice {
 	}
 	r.ask, r.answer, r.changed, r.queued = false, false, nil, false
 	return out
+}
+
+// noticeLocked adds a member to a notice, with what is said of it.
+func (r *room) noticeLocked(m *notice, subject string) {
+	m.Join = append(m.Join, subject)
+	if s, ok := r.said[subject]; ok {
+		if m.About == nil {
+			m.About = map[string]said{}
+		}
+		m.About[subject] = s
+	}
+}
+
+// noticeSizeLocked is about what that takes.
+func (r *room) noticeSizeLocked(subject string) int {
+	n := len(subject) + 4
+	if s, ok := r.said[subject]; ok {
+		n += len(subject) + len(s.Text) + 40
+	}
+	return n
 }
 
 // announcer is the part of a hub that publishes notices, on a goroutine of its

@@ -18,6 +18,7 @@ type changes struct {
 	end   uint64
 	log   []change          // by number, with gaps where changes were taken back
 	last  map[string]uint64 // by subject, its last change in log
+	again map[string]uint64 // by subject, the last change of what is said of it; nil: none
 	fold  int               // the length at which log is folded
 	peak  int               // the largest count while somebody was behind
 	// waiting are those who have been told everything.
@@ -28,12 +29,13 @@ type changes struct {
 	scanning int     // onlookers that are not through with it
 }
 
-// change is one who came or left.
+// change is one who came or left, or of whom something else is said.
 type change struct {
 	at      uint64 // its number: they rise
-	next    uint64 // the subject's next one; 0: there is none
+	next    uint64 // the next time that the subject comes or leaves; 0: there is none
 	subject string
 	left    bool
+	again   bool // it neither came nor left: what is said of it changed
 }
 
 // known is a member in a set.
@@ -69,19 +71,18 @@ func (r *room) tellLocked(subject string, came bool) {
 	if r.scanning == 0 {
 		r.set = nil
 	}
+	r.logLocked(change{subject: subject, left: !came})
+}
+
+// logLocked appends a change, and wakes those who wait for one.
+func (r *room) logLocked(c change) {
 	if r.begun == 0 {
 		return
 	}
-	at := r.end
+	c.at = r.end
 	r.end++
-	if r.last == nil {
-		r.last = map[string]uint64{}
-	}
-	if before := r.last[subject]; before != 0 {
-		r.log[r.findLocked(before)].next = at
-	}
-	r.last[subject] = at
-	r.log = append(r.log, change{at: at, subject: subject, left: !came})
+	r.log = append(r.log, c)
+	r.linkLocked(len(r.log) - 1)
 	r.peak = max(r.peak, r.count)
 	for _, w := range r.waiting {
 		w.waits = 0
@@ -94,6 +95,30 @@ func (r *room) tellLocked(subject string, came bool) {
 		r.boundLocked()
 		r.fold = 2 * len(r.log)
 	}
+}
+
+// linkLocked notes where the change with index i of log is, and of the subject's
+// changes before it that it is the next.
+func (r *room) linkLocked(i int) {
+	c := &r.log[i]
+	before, said := r.last[c.subject], r.again[c.subject]
+	if c.again {
+		if r.again == nil {
+			r.again = map[string]uint64{}
+		}
+		r.again[c.subject] = c.at
+		return
+	}
+	if before != 0 {
+		r.log[r.findLocked(before)].next = c.at
+	}
+	if said > before {
+		r.log[r.findLocked(said)].next = c.at
+	}
+	if r.last == nil {
+		r.last = map[string]uint64{}
+	}
+	r.last[c.subject] = c.at
 }
 
 // beginLocked gives w its place: before the set as it is now, which is made if
@@ -139,7 +164,7 @@ func (r *room) endLocked(w *onlooker) {
 		r.scannedLocked()
 	}
 	if r.begun == 0 {
-		r.log, r.last, r.fold, r.peak, r.set = nil, nil, 0, 0, nil
+		r.log, r.last, r.again, r.fold, r.peak, r.set = nil, nil, nil, 0, 0, nil
 	}
 }
 
@@ -170,7 +195,9 @@ func (r *room) allLocked() []known {
 func (r *room) mergedLocked() []known {
 	lately := map[string]*change{}
 	for i := r.findLocked(r.setAt); i < len(r.log); i++ {
-		lately[r.log[i].subject] = &r.log[i]
+		if c := &r.log[i]; !c.again {
+			lately[c.subject] = c
+		}
 	}
 	set, old := make([]known, 0, r.count), r.set
 	for _, s := range slices.Sorted(maps.Keys(lately)) {
@@ -202,7 +229,13 @@ func (r *room) foldLocked() {
 			continue
 		}
 		if _, ok := pinned[c.at]; ok {
-			delete(before, c.subject)
+			if !c.again {
+				delete(before, c.subject)
+			}
+		} else if c.again {
+			if r.again[c.subject] != c.at {
+				continue // what is said now is told later
+			}
 		} else if b, ok := before[c.subject]; ok && b.place == place {
 			kept[b.index].at = 0
 			delete(before, c.subject)
@@ -222,21 +255,15 @@ func (r *room) relinkLocked(log []change) {
 	if cap(log) > 4*max(len(log), foldLeast) {
 		log = slices.Clone(log)
 	}
-	r.log, r.last = log, nil
+	r.log, r.last, r.again = log, nil, nil
 	if len(log) == 0 {
 		r.peak = 0
 		return
 	}
-	index := make(map[string]int, len(log))
 	r.last = make(map[string]uint64, len(log))
 	for i := range log {
-		c := &log[i]
-		c.next = 0
-		if before, ok := index[c.subject]; ok {
-			log[before].next = c.at
-		}
-		index[c.subject] = i
-		r.last[c.subject] = c.at
+		log[i].next = 0
+		r.linkLocked(i)
 	}
 }
 

@@ -43,7 +43,7 @@ func (h *Hub) Listen(ctx context.Context, t *Topic, key string) (*Listener, erro
 		l.Close()
 		return nil, err
 	}
-	if err := r.join(l.sub); err != nil {
+	if err := r.join(l.sub, ""); err != nil {
 		l.Close()
 		return nil, err
 	}

@@ -7,15 +7,20 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// Members are the subjects that subscribe to a key at this hub, in order.
-func (h *Hub) Members(t *Topic, key string) ([]string, error) {
+// Members are the subjects that subscribe to a key at this hub, in order, and what it
+// says of them.
+func (h *Hub) Members(t *Topic, key string) ([]Told, error) {
 	r, err := h.lookup(t, key)
 	if r == nil {
 		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Sorted(maps.Keys(r.here)), nil
+	all := make([]Told, 0, len(r.here))
+	for _, s := range slices.Sorted(maps.Keys(r.here)) {
+		all = append(all, Told{Subject: s, About: r.said[s].Text})
+	}
+	return all, nil
 }
 
 // Remove ends the streams of a subject at this hub, its subscriptions to a key and

@@ -13,7 +13,9 @@ import (
 // member is somebody who subscribes to a key, or does so no more.
 type member struct {
 	subject string
+	about   string // what is said of it
 	left    bool
+	changed bool // it was there, and something else is said of it now
 	history bool // was there when the onlooker came
 }
 
@@ -115,17 +117,13 @@ func (w *onlooker) next() (m member, ok bool) {
 
 // send reports whether the stream had room for m.
 func (w *onlooker) send(m member) (gone bool, err error) {
-	text := "+" + m.subject
-	if m.left {
-		text = "-" + m.subject
-	}
 	var flags wire.Flags
 	if m.history {
 		flags = wire.History
 	}
 	body := buf.Get()
 	defer body.Release()
-	if body.B, err = w.coder.Name(w.x.Conn(), body.B, text); err != nil {
+	if body.B, err = w.coder.Name(w.x.Conn(), body.B, m.text()); err != nil {
 		return false, err
 	}
 	if w.x.Watched() { // interceptors see the items
@@ -215,7 +213,7 @@ func (r *room) stepLocked(w *onlooker) (member, bool) {
 		if i < len(r.set) {
 			k := r.set[i]
 			w.cursor, w.some = k.subject, true
-			return member{subject: k.subject, history: k.since < w.from}, true
+			return r.cameLocked(w, k.subject, k.since < w.from), true
 		}
 		w.scanning, w.cursor = false, ""
 	}
@@ -235,12 +233,30 @@ func (r *room) followLocked(w *onlooker, until uint64) (member, bool) {
 			w.skip = slices.Delete(w.skip, k, k+1)
 			continue
 		}
+		if c.again {
+			if !r.tellsLocked(c) {
+				continue
+			}
+			return member{subject: c.subject, about: r.saidLocked(c.subject).Text, changed: true}, true
+		}
 		if c.next != 0 && len(w.skip) < skipMost {
 			w.skip = append(w.skip, c.next)
 			continue
 		}
-		return member{subject: c.subject, left: c.left}, true
+		if !c.left {
+			return r.cameLocked(w, c.subject, false), true
+		}
+		return member{subject: c.subject, left: true}, true
 	}
 	w.at = until
 	return member{}, false
+}
+
+// cameLocked is a member that w is told of, with what is said now: so a change of
+// that ahead need not be told.
+func (r *room) cameLocked(w *onlooker, subject string, history bool) member {
+	if at := r.again[subject]; at >= w.at && len(w.skip) < skipMost {
+		w.skip = append(w.skip, at)
+	}
+	return member{subject: subject, about: r.saidLocked(subject).Text, history: history}
 }

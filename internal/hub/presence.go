@@ -31,12 +31,16 @@ type notice struct {
 	// Without a list begun these are changes.
 	Join  []string `json:"join,omitempty"`
 	Leave []string `json:"leave,omitempty"`
+	// About is what is said of those in Join.
+	About map[string]said `json:"about,omitempty"`
 }
 
 // presence is who is in a room. Its fields are under room.mu.
 type presence struct {
 	feed      feed
 	here      map[string]int   // this hub's subscriptions by subject
+	said      map[string]said  // what it says of them; nil: nothing
+	spoken    bool             // something was said of somebody, by any hub
 	nodes     map[string]*node // other hubs' members, while somebody watches
 	onlookers map[*onlooker]struct{}
 	changes
@@ -52,9 +56,9 @@ type presence struct {
 
 // node is another hub.
 type node struct {
-	members map[string]struct{}
-	coming  map[string]struct{} // a list of which not all parts have come; nil: none
-	seen    time.Time           // its last list or sign
+	members map[string]said // by subject, with what it says of them
+	coming  map[string]said // a list of which not all parts have come; nil: none
+	seen    time.Time       // its last list or sign
 }
 
 func (p *presence) init(r *room) {
@@ -79,15 +83,24 @@ func (r *room) openPresence(ctx context.Context) error {
 // presentLocked counts a subscription in or out.
 func (r *room) presentLocked(subject string, by int) {
 	before := r.here[subject]
-	if r.here[subject] += by; r.here[subject] == 0 {
-		delete(r.here, subject)
-	}
-	if before > 0 && r.here[subject] > 0 {
+	if before > 0 && before+by > 0 {
+		r.here[subject] += by
 		return
 	}
-	if !r.elsewhereLocked(subject, nil) {
-		r.tellLocked(subject, by > 0)
-	}
+	r.newsLocked(subject, func() {
+		if r.here[subject] += by; r.here[subject] == 0 {
+			delete(r.here, subject)
+			delete(r.said, subject)
+		}
+		if !r.elsewhereLocked(subject, nil) {
+			r.tellLocked(subject, by > 0)
+		}
+	})
+	r.changedLocked(subject)
+}
+
+// changedLocked has the other hubs told of a subject, if they want to know.
+func (r *room) changedLocked(subject string) {
 	if r.shares() && time.Since(r.asked) < presencePatience {
 		if r.changed == nil {
 			r.changed = map[string]struct{}{}
@@ -107,19 +120,23 @@ func (r *room) elsewhereLocked(subject string, but *node) bool {
 	return false
 }
 
-// setLocked changes another hub's member.
-func (r *room) setLocked(n *node, subject string, present bool) {
-	if _, was := n.members[subject]; was == present {
+// setLocked changes another hub's member, or what that says of it.
+func (r *room) setLocked(n *node, subject string, present bool, about said) {
+	was, had := n.members[subject]
+	if had == present && was == about {
 		return
 	}
-	if present {
-		n.members[subject] = struct{}{}
-	} else {
-		delete(n.members, subject)
-	}
-	if r.here[subject] == 0 && !r.elsewhereLocked(subject, n) {
-		r.tellLocked(subject, present)
-	}
+	r.spoken = r.spoken || about.Text != ""
+	r.newsLocked(subject, func() {
+		if present {
+			n.members[subject] = about
+		} else {
+			delete(n.members, subject)
+		}
+		if had != present && r.here[subject] == 0 && !r.elsewhereLocked(subject, n) {
+			r.tellLocked(subject, present)
+		}
+	})
 }
 
 // noticed takes what comes on the presence channel.
@@ -147,7 +164,7 @@ func (r *room) noticed(msg []byte) {
 	}
 	n := r.nodes[m.Node]
 	if n == nil {
-		n = &node{members: map[string]struct{}{}}
+		n = &node{members: map[string]said{}}
 		r.nodes[m.Node] = n
 	}
 	n.seen = now
@@ -159,19 +176,19 @@ func (r *room) noticed(msg []byte) {
 
 func (r *room) updateLocked(n *node, m *notice) {
 	if m.All {
-		n.coming = map[string]struct{}{}
+		n.coming = map[string]said{}
 	}
 	if n.coming == nil {
 		for _, s := range m.Leave {
-			r.setLocked(n, s, false)
+			r.setLocked(n, s, false, said{})
 		}
 		for _, s := range m.Join {
-			r.setLocked(n, s, true)
+			r.setLocked(n, s, true, m.about(s))
 		}
 		return
 	}
 	for _, s := range m.Join {
-		n.coming[s] = struct{}{}
+		n.coming[s] = m.about(s)
 	}
 	if !m.End {
 		return
@@ -180,11 +197,11 @@ func (r *room) updateLocked(n *node, m *notice) {
 	n.coming = nil
 	for s := range maps.Clone(n.members) {
 		if _, ok := all[s]; !ok {
-			r.setLocked(n, s, false)
+			r.setLocked(n, s, false, said{})
 		}
 	}
-	for s := range all {
-		r.setLocked(n, s, true)
+	for s, about := range all {
+		r.setLocked(n, s, true, about)
 	}
 }
 
@@ -210,7 +227,7 @@ func (r *room) beatLocked(now time.Time) {
 			continue
 		}
 		for s := range maps.Clone(n.members) {
-			r.setLocked(n, s, false)
+			r.setLocked(n, s, false, said{})
 		}
 		delete(r.nodes, id)
 	}

@@ -164,9 +164,9 @@ func (r *room) forgetFirstLocked() {
 	m.kept = nil
 }
 
-// join puts s into the room and gives it the history: one step, so that no
+// join puts s into the room, with what is said of it, and gives it the history: one step, so that no
 // message is missing between them and none is in both.
-func (r *room) join(s *subscriber) error {
+func (r *room) join(s *subscriber, about string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -200,6 +200,9 @@ func (r *room) join(s *subscriber) error {
 	s.place = int32(len(r.subs))
 	r.subs = append(r.subs, s)
 	if s.local == nil {
+		if about != "" {
+			r.sayLocked(s.peer.Subject, about)
+		}
 		r.presentLocked(s.peer.Subject, 1)
 	}
 	return nil

@@ -49,6 +49,7 @@ type subscriber struct {
 
 	direct bool  // under mu: the handler rests, and queue is empty or to be replaced
 	over   bool  // under mu
+	about  uint8 // bytes that its account pays for, of what is said of it
 	place  int32 // under room.mu: in room.subs; -1: it is not there
 	past   *past // the history that was not sent yet; nil: there is none; the handler's alone
 
@@ -87,14 +88,26 @@ func (q *queued) cost() int { return q.body.Len() + flow.MessageOverhead }
 // the members, and what is kept of a member for those who look on.
 const subscriptionCost = 512
 
+// costWith is what a subscription takes that brought n bytes to be said of it.
+func costWith(n int) int {
+	if n > 0 {
+		n += aboutCost
+	}
+	return subscriptionCost + n
+}
+
 // Subscribe begins a subscription, on its handler's goroutine. What it returns
-// goes on with it until the stream ends.
-func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) (engine.Resumer, error) {
-	r, err := h.admit(x, t, key, subscriptionCost)
+// goes on with it until the stream ends. about is what is said of its subject from
+// now on; "": what is said already.
+func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer, about string) (engine.Resumer, error) {
+	if err := CheckAbout(about); err != nil {
+		return nil, err
+	}
+	r, err := h.admit(x, t, key, costWith(len(about)))
 	if err != nil {
 		return nil, err
 	}
-	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), lag: t.lag(), observed: x.Watched(), place: -1}
+	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), lag: t.lag(), observed: x.Watched(), about: uint8(len(about)), place: -1}
 	begun := false
 	defer func() {
 		if !begun {
@@ -107,7 +120,7 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 	if err := r.openPresence(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.join(s); err != nil {
+	if err := r.join(s, about); err != nil {
 		return nil, err
 	}
 	begun = true
@@ -119,7 +132,7 @@ func (s *subscriber) close() {
 	s.room.leave(s)
 	s.drop()
 	s.room.hub.leaveAccount(s.x.Conn(), s.account)
-	s.room.release(s.x, subscriptionCost)
+	s.room.release(s.x, costWith(int(s.about)))
 }
 
 // policy and most are the topic's: what becomes of a slow subscriber, and how many
