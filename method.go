@@ -52,8 +52,8 @@ type Notification[T any] struct {
 }
 
 // NewMethod declares a method. It panics if the name is bad (empty, longer than
-// 255 bytes, not UTF-8, with white space or control characters, or beginning
-// with "rpc." or "$/", which JSON-RPC reserves) or if a trait does not apply.
+// 255 bytes, not UTF-8, with white space or control characters, or one that the wire
+// uses itself, such as "rpc.cancel" and "$/cancelRequest") or if a trait does not apply.
 func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Resp] {
 	s := newSpec(name, KindMethod, traits, MethodTrait.method)
 	s.pool.New = func() any { return new(pair[Req, Resp]) }
@@ -279,7 +279,7 @@ func (allocOf[T]) target(v any) (any, bool, bool) {
 
 // newSpec makes a spec of what traits say, which apply applies.
 func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *spec)) *spec {
-	if err := checkName("method", name); err != nil {
+	if err := checkMethod(name); err != nil {
 		panic(err.Error())
 	}
 	s := &spec{name: name, kind: kind}
@@ -315,11 +315,19 @@ func (s *spec) title() string {
 
 // declared tells the engine what it needs to know of s.
 func (s *spec) declared() *spec {
-	s.decl = engine.Decl{Name: s.name, Kind: engine.Kind(s.kind), Idempotent: s.idempotent, Serial: s.serial, MaxSize: s.maxSize}
+	s.decl = engine.Decl{Name: s.name, Kind: engine.Kind(s.kind), Idempotent: s.idempotent, Serial: s.serial, MaxSize: s.maxSize, Kept: [2]bool{wire.Kept(s.name, false), wire.Kept(s.name, true)}}
 	return s
 }
 
-// checkName says what is wrong with the name of a method, a fault.
+// checkMethod says what is wrong with the name of a declaration.
+func checkMethod(name string) error {
+	if wire.Kept(name, true) || wire.Kept(name, false) {
+		return fmt.Errorf("typedrpc: method name %q is reserved: typedrpc uses it on the wire (PROTOCOL.md section 7)", name)
+	}
+	return checkName("method", name)
+}
+
+// checkName says what is wrong with the form of a name: a method's, a fault's.
 func checkName(of, name string) error {
 	switch {
 	case name == "":
@@ -330,8 +338,6 @@ func checkName(of, name string) error {
 		return fmt.Errorf("typedrpc: %s name %q is not UTF-8", of, name)
 	case strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }):
 		return fmt.Errorf("typedrpc: %s name %q has white space or control characters", of, name)
-	case strings.HasPrefix(name, "rpc.") || strings.HasPrefix(name, "$/"):
-		return fmt.Errorf("typedrpc: %s name %q is reserved: JSON-RPC keeps \"rpc.\" and \"$/\" for itself", of, name)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/jsoncodec"
 	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
 // Mux maps names to handlers. One Mux may serve any number of connections, on
@@ -128,9 +129,9 @@ func (m *Mux) add(e *entry) {
 	t.entries.Store(&entries)
 }
 
-// lookup finds the entry for a name and kind: nil if there is none. A method
-// may be notified.
-func (m *Mux) lookup(name string, kind Kind) *entry {
+// lookup finds the entry for a name and kind that a peer with hello, or a plain one,
+// has said: nil if there is none. A method may be notified.
+func (m *Mux) lookup(name string, kind Kind, hello bool) *entry {
 	t := m.table()
 	if e := t.all()[name]; e != nil {
 		if is := e.spec.kind; is != kind && (kind != KindNotification || is != KindMethod) {
@@ -138,15 +139,15 @@ func (m *Mux) lookup(name string, kind Kind) *entry {
 		}
 		return e
 	}
-	if checkName("method", name) != nil {
-		return nil // reserved names are not for fallbacks
+	if wire.Kept(name, hello) || checkName("method", name) != nil {
+		return nil // not for fallbacks
 	}
 	return t.fallback.Load()
 }
 
 // find is lookup that says why there is none.
-func (m *Mux) find(name string, kind Kind) (*entry, *status.Error) {
-	if e := m.lookup(name, kind); e != nil {
+func (m *Mux) find(name string, kind Kind, hello bool) (*entry, *status.Error) {
+	if e := m.lookup(name, kind, hello); e != nil {
 		return e, nil
 	}
 	if kind == KindNotification {

@@ -142,7 +142,7 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 		return nil, refuse(FailedPrecondition, "cannot forward %q: its payload is in codec %q, the other connection speaks %q", r.Method, have, want)
 	}
 	if err := checkName("method", r.Method); err != nil {
-		return nil, refuse(Unimplemented, "cannot forward %q: reserved or malformed name", r.Method)
+		return nil, refuse(Unimplemented, "cannot forward %q: malformed name", r.Method)
 	}
 	s := r.spec
 	if s == nil {

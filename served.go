@@ -7,6 +7,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/logs"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -55,7 +56,7 @@ func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*eng
 	s.req = Request{Method: name, Kind: Kind(kind), Conn: o.conn, Metadata: meta}
 	s.Record = s
 	var nobody *status.Error
-	if s.entry, nobody = o.conn.opts.mux.find(name, s.req.Kind); nobody == nil {
+	if s.entry, nobody = o.conn.opts.mux.find(name, s.req.Kind, o.conn.e.Dialect() != session.Plain); nobody == nil {
 		s.req.spec = s.entry.spec
 	}
 	return &s.Inbound, nobody

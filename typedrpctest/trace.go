@@ -155,7 +155,7 @@ func (d *decoder) line(f *wire.Frame) string {
 	}
 	b.addf("%d B", len(f.Payload))
 	// What a later version or a reserved name carries may be credentials.
-	known := f.Type != wire.Invalid && f.Type <= wire.Head && !strings.HasPrefix(f.Method, "rpc.")
+	known := f.Type != wire.Invalid && f.Type <= wire.Head && !wire.Kept(f.Method, true)
 	if known && !d.omit && len(f.Payload) > 0 {
 		b.WriteString(": ")
 		b.WriteString(show(f.Payload))

@@ -382,18 +382,20 @@ func TestJSONRPC_invalidRequests(t *testing.T) {
 	}
 }
 
-// Reserved names are nobody's method, also not the fallback's.
+// Of the names that others keep, only the cancels are kept from the fallback.
 func TestJSONRPC_reservedNames(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
 	mux.HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) { return typedrpc.Raw(`"fallback"`), nil })
 	p := dialRaw(t, serve(t, &typedrpc.Server{Mux: mux}))
-	for _, name := range []string{"rpc.hello", "rpc.ping", "rpc.discover", "$/progress"} {
+	for _, name := range []string{"rpc.cancel", "$/cancelRequest"} {
 		p.send(`{"jsonrpc":"2.0","method":"` + name + `","id":1}`)
 		is.Equal(anyMessage(t, p.receive()), `{"error":{"code":-32601,"message":"…"},"id":1,"jsonrpc":"2.0"}`)
 	}
-	p.send(`{"jsonrpc":"2.0","method":"other","id":1}`)
-	is.Equal(p.receive(), `{"jsonrpc":"2.0","id":1,"result":"fallback"}`)
+	for _, name := range []string{"other", "rpc.hello", "rpc.ping", "rpc.item", "rpc.discover", "$/progress"} {
+		p.send(`{"jsonrpc":"2.0","method":"` + name + `","id":1}`)
+		is.Equal(p.receive(), `{"jsonrpc":"2.0","id":1,"result":"fallback"}`)
+	}
 }
 
 func TestJSONRPC_batchRunsConcurrently(t *testing.T) {

@@ -23,6 +23,10 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 			c.mu.Unlock()
 			return false, err
 		}
+		if err := c.keptLocked(d); err != nil {
+			c.mu.Unlock()
+			return false, err
+		}
 		if limit := d.Limit(c.peer.most()); body.Len() > limit {
 			c.mu.Unlock()
 			return false, status.Errorf(status.ResourceExhausted, "notification %q has %d bytes, at most %d can be sent", d.Name, body.Len(), limit)

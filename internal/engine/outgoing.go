@@ -145,6 +145,9 @@ func (o *outgoing) vacateLocked(cost int) {
 
 // cannotLocked says why the peer cannot take a call at all.
 func (c *Conn) cannotLocked(cl *Call) *status.Error {
+	if err := c.keptLocked(cl.Decl); err != nil {
+		return err
+	}
 	if cl.stream != nil && c.sess != nil && !c.peer.Streams {
 		return status.Errorf(status.Unimplemented, "the peer takes no streams, %q is one", cl.Decl.Name)
 	}
@@ -156,6 +159,18 @@ func (c *Conn) cannotLocked(cl *Call) *status.Error {
 	limit := cl.Decl.Limit(c.peer.most())
 	if n := cl.content.body.Len(); n > limit {
 		return status.Errorf(status.ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.Decl.Name, n, limit)
+	}
+	return nil
+}
+
+// keptLocked refuses a name that would become a frame of ours at the peer.
+func (c *Conn) keptLocked(d *Decl) *status.Error {
+	hello := 0
+	if c.dialect != session.Plain {
+		hello = 1
+	}
+	if d.Kept[hello] {
+		return status.Errorf(status.Unimplemented, "%q cannot be sent: the protocol uses the name itself", d.Name)
 	}
 	return nil
 }

@@ -111,6 +111,9 @@ type Decl struct {
 	Idempotent bool
 	Serial     bool
 	MaxSize    int // of an encoded message; 0: the connection's limit alone
+	// Kept says that the wire uses the name itself, towards plain peers and towards
+	// those with HELLO. Only what is forwarded can have such a name.
+	Kept [2]bool
 	// Newest says of a server stream that only its newest item counts: the sender has
 	// few under way, and the receiver is given the last of those that have come, but
 	// for a HISTORY.

@@ -76,6 +76,16 @@ func isControl(method string) bool {
 	return false
 }
 
+// Kept reports whether name is one that the dialects with hello, or the plain one, use
+// themselves: under it a program's message would become one of ours. Safe for
+// concurrent use.
+func Kept(name string, hello bool) bool {
+	if hello {
+		return isControl(name)
+	}
+	return name == methodCancel || name == methodCancelLSP
+}
+
 // JSONSize returns an upper bound on the length of f's JSON encoding, cheaply.
 // Safe for concurrent use.
 func JSONSize(f *Frame) int {
