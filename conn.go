@@ -175,6 +175,17 @@ func (c *Conn) retryBudget() *RetryBudget {
 	return c.budget.Load()
 }
 
+// callback runs a program's function on a goroutine of ours, where nobody else
+// recovers.
+func (o *options) callback(name string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.logger.Error("typedrpc: callback panicked", "callback", logs.Known(name), "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+		}
+	}()
+	f()
+}
+
 // logPanic notes what a program's function panicked with. method is a name, or a
 // logs.Known.
 func (c *Conn) logPanic(message string, method, p any) {

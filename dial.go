@@ -258,7 +258,7 @@ func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 			if s.Err != nil { // else the first handshake may be choosing the codec
 				change.Err = lift(s.Err, c.codec)
 			}
-			tell(change)
+			c.opts.callback("OnState", func() { tell(change) })
 		}
 	}
 	if get := o.SignIn.get; get != nil {

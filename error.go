@@ -306,41 +306,80 @@ func lower(e *Error) *status.Error {
 	}
 	return &status.Error{
 		Code: status.Code(e.Code), Message: e.Message, Number: e.Number, Outcome: e.Outcome.lower(),
-		RetryAfter: e.RetryAfter, Data: e.Data, Cause: upgrade(e.cause), Gap: e.gap, Fault: e.name, Face: e,
+		RetryAfter: e.RetryAfter, Data: e.Data, Cause: foreign(e.cause), Gap: e.gap, Fault: e.name, Face: e,
 	}
 }
 
-// upgrade is err with what the layers below look for in it: the answer of an HTTP
-// server that a program met, while it got credentials for example.
-func upgrade(err error) error {
-	var u *UpgradeError
-	if !errors.As(err, &u) {
+// foreign is err, which may be a program's, as the layers below see it: they look into
+// errors on goroutines where nobody recovers. nil stays nil.
+func foreign(err error) error {
+	switch err.(type) {
+	case nil, *status.Error, *lowered, *client.UpgradeError, *link.CloseError:
 		return err
 	}
-	return &lowered{err, &client.UpgradeError{Status: u.Status, Header: u.Header, Body: u.Body}}
+	if err == context.Canceled || err == context.DeadlineExceeded {
+		return err
+	}
+	return &lowered{err, upgrade(err)}
+}
+
+// upgrade is what the layers below look for in err: the answer of an HTTP server that
+// a program met, while it got credentials for example. nil: there is none.
+func upgrade(err error) (below error) {
+	defer func() { recover() }() // of the methods of errors
+	var u *UpgradeError
+	if errors.As(err, &u) && u != nil {
+		below = &client.UpgradeError{Status: u.Status, Header: u.Header, Body: u.Body}
+	}
+	return below
 }
 
 // down is what a program's function returned as the layers below see it: with a
 // *status.Error in it if it is, or wraps, an *Error or a Code.
-func down(err error) error {
+func down(err error) (below error) {
+	defer func() {
+		if recover() != nil { // of the methods of errors
+			below = &lowered{err, nil}
+		}
+	}()
 	var c Code
 	e := errorIn(err)
 	switch {
-	case e != nil && err == error(e):
-		return lower(e)
 	case e != nil:
+		if x, ok := err.(*Error); ok && x == e {
+			return lower(e)
+		}
 		return &lowered{err, lower(e)}
 	case errors.As(err, &c):
 		return &lowered{err, &status.Error{Code: status.Code(c.failed()), Message: c.failed().String()}}
 	}
-	return upgrade(err)
+	return foreign(err)
 }
 
-// lowered is a program's error with what the layers below look for in it.
+// lowered is a program's error with what the layers below look for in it. Its methods
+// keep what those of the program's panic with.
 type lowered struct{ text, below error }
 
-func (l *lowered) Error() string   { return l.text.Error() }
-func (l *lowered) Unwrap() []error { return []error{l.below, l.text} }
+func (l *lowered) Error() (text string) {
+	defer func() {
+		if recover() != nil {
+			text = "an error whose method Error panicked"
+		}
+	}()
+	return l.text.Error()
+}
+
+func (l *lowered) Unwrap() error { return l.below }
+
+func (l *lowered) Is(target error) bool {
+	defer func() { recover() }()
+	return errors.Is(l.text, target)
+}
+
+func (l *lowered) As(target any) bool {
+	defer func() { recover() }()
+	return errors.As(l.text, target)
+}
 
 // with returns a copy of e with another outcome.
 func (e *Error) with(o Outcome) *Error {

@@ -148,10 +148,11 @@ func (s *served) serve() (body *buf.Buf, err error) {
 }
 
 // invoke runs one of a notification's handlers.
-func (s *served) invoke(h RawHandler) (err error) {
+func (s *served) invoke(h RawHandler) (code Code, err error) {
+	code = Internal // unless it returns, and its error can be looked into
 	defer s.caught(&err)
 	_, err = h(&s.Inbound, &s.req)
-	return err
+	return CodeOf(err), err
 }
 
 // caught makes a panic one failed call. It is deferred.
@@ -181,8 +182,8 @@ func (s *served) notify() {
 		if s.req.Conn.e.Ended() {
 			return
 		}
-		err := s.invoke(h)
-		switch CodeOf(err) {
+		code, err := s.invoke(h)
+		switch code {
 		case 0, Unimplemented:
 		case InvalidArgument, ResourceExhausted: // the peer's mistake, at the peer's rate
 			logger.Debug("typedrpc: notification refused", "method", s.known(), "error", err)

@@ -173,7 +173,7 @@ func (s *Server) configure() error {
 		return owner{&Conn{codec: codec(i), keeper: k, opts: opts}}
 	}
 	o.Made = func(o engine.Owner, e *engine.Conn) { o.(owner).conn.e = e }
-	s.callbacks(&o, codec)
+	s.callbacks(&o, opts, codec)
 	inner, err := server.New(o)
 	if err != nil {
 		return err
@@ -206,16 +206,16 @@ func (s *Server) offered() (codecs []Codec, names []string, err error) {
 }
 
 // callbacks are the program's functions as the layer below calls them.
-func (s *Server) callbacks(o *server.Options, codec func(int) Codec) {
+func (s *Server) callbacks(o *server.Options, opts *options, codec func(int) Codec) {
 	o.OnConnect = func(e *engine.Conn) func() {
 		if s.OnConnect == nil {
 			return nil
 		}
-		return func() { s.OnConnect(connOf(e)) }
+		return func() { opts.callback("OnConnect", func() { s.OnConnect(connOf(e)) }) }
 	}
 	o.OnDisconnect = func(e *engine.Conn, err error) {
 		if s.OnDisconnect != nil {
-			s.OnDisconnect(connOf(e), lift(err, connOf(e).codec))
+			opts.callback("OnDisconnect", func() { s.OnDisconnect(connOf(e), lift(err, connOf(e).codec)) })
 		}
 	}
 	if run := s.SignIn.run; run != nil {

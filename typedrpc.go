@@ -10,6 +10,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -183,12 +184,12 @@ func Broadcast[C Caller, T any](ctx context.Context, conns iter.Seq[C], n Notifi
 	}
 	b := broadcast{spec: n.spec, bodies: map[encodedFor]*buf.Buf{}}
 	defer b.release()
-	var behind []Caller
+	var behind []late
 	var errs []error
 	for c := range conns {
 		busy, err := b.send(ctx, c, &v, true)
-		if busy {
-			behind = append(behind, c)
+		if busy != nil {
+			behind = append(behind, late{c, busy})
 		} else if err != nil {
 			errs = append(errs, err)
 		}
@@ -302,17 +303,38 @@ func (b *broadcast) release() {
 
 // wait sends to the connections that are behind, each for itself: they do not
 // wait for each other either.
-func (b *broadcast) wait(ctx context.Context, callers []Caller, v any) error {
-	errs := make([]error, len(callers))
+func (b *broadcast) wait(ctx context.Context, behind []late, v any) error {
+	errs := make([]error, len(behind))
 	var wg sync.WaitGroup
-	for i, c := range callers {
-		wg.Go(func() { _, errs[i] = b.send(ctx, c, v, false) })
+	for i, l := range behind {
+		errs[i] = Errorf(Internal, "an interceptor, or Pick's function, ended its goroutine").with(MayHaveRun)
+		wg.Go(func() { errs[i] = b.sendSafely(ctx, l, v) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool) (busy bool, _ error) {
+// late is a caller whose connection is behind.
+type late struct {
+	caller Caller
+	conn   *Conn // which was
+}
+
+// sendSafely is send for a goroutine of our own, on which nobody else can recover: the
+// panic of Pick's function, or of the encoding, is one failed notification.
+func (b *broadcast) sendSafely(ctx context.Context, l late, v any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.conn.logPanic("typedrpc: broadcasting panicked", logs.Known(b.spec.name), p)
+			err = Errorf(Internal, status.InternalText).with(NotSent)
+		}
+	}()
+	_, err = b.send(ctx, l.caller, v, false)
+	return err
+}
+
+// send returns the connection that is behind, nil: it was sent, or failed.
+func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool) (busy *Conn, _ error) {
 	t, err := aim(ctx, caller, b.spec, "NewNotification")
 	var body *buf.Buf
 	if err == nil {
@@ -323,17 +345,20 @@ func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool)
 	}
 	switch {
 	case err != nil:
-		return false, err
+		return nil, err
 	case noWait && !t.intercepted():
-		busy, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.failFast(t.conn)})
+		behind, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.failFast(t.conn)})
 		if e != nil {
-			return busy, up(e, t.conn.codec)
+			return nil, up(e, t.conn.codec)
 		}
-		return busy, nil
+		if behind {
+			return t.conn, nil
+		}
+		return nil, nil
 	case noWait && t.conn.e.Behind(body.Len()+wire.MaxMeta):
-		return true, nil // before the interceptors see it, who may see it only once, and add metadata
+		return t.conn, nil // before the interceptors see it, who may see it only once, and add metadata
 	}
-	return false, t.notifySafely(ctx, b.spec, body)
+	return nil, t.notifySafely(ctx, b.spec, body)
 }
 
 // notifySafely is notify for a goroutine of our own: an interceptor's panic is one

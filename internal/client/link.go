@@ -9,6 +9,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
@@ -52,6 +53,20 @@ func (t try) giveUp(carrier *session.Carrier) {
 	}
 }
 
+// reach makes a link. What is below it may be the program's: the transport of its HTTP
+// client.
+func (d *Client) reach() (t link.Transport, name string, resp *http.Response, err error) {
+	ctx, url, offers := d.try.dial, d.at.url, d.o.Offers
+	err = apart("the HTTP client", func() error {
+		var err error
+		t, name, resp, err = d.o.Connect(ctx, url, offers)
+		return err
+	}, func(p any) {
+		d.conn.Logger().Error("typedrpc: HTTP client panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+	})
+	return t, name, resp, err
+}
+
 // connect makes one attempt and, if it gets the connection a link, serves it
 // until it ends.
 func (d *Client) connect() error {
@@ -64,7 +79,7 @@ func (d *Client) connect() error {
 
 	d.begins()
 	defer d.try.over()
-	t, name, resp, err := d.o.Connect(d.try.dial, d.at.url, d.o.Offers)
+	t, name, resp, err := d.reach()
 	if err != nil {
 		return d.dialError(d.try.ctx, resp, err)
 	}

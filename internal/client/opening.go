@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
@@ -84,14 +85,33 @@ func (d *Client) credentials(ctx context.Context) (creds []byte, size int, err e
 
 // ask runs the user's function, whose panic fails one attempt.
 func (d *Client) ask(ctx context.Context) (creds []byte, size int, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			d.conn.Logger().Error("typedrpc: credentials function panicked",
-				"panic", logs.Panic{Value: p}, "stack", logs.Stack{})
-			err = &status.Error{Code: status.Internal, Message: "the credentials function panicked"}
-		}
-	}()
-	return d.o.Credentials(ctx)
+	err = apart("the credentials function", func() error {
+		var err error
+		creds, size, err = d.o.Credentials(ctx)
+		return err
+	}, func(p any) {
+		d.conn.Logger().Error("typedrpc: credentials function panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+	})
+	return creds, size, err
+}
+
+// apart runs a function of the program's on a goroutine of its own, and waits for it:
+// one that ends its goroutine, as t.FailNow does, would end the supervisor's. panicked
+// is told of a panic.
+func apart(what string, f func() error, panicked func(p any)) error {
+	err := error(&status.Error{Code: status.Internal, Message: what + " ended its goroutine"})
+	var g sync.WaitGroup
+	g.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				panicked(p)
+				err = &status.Error{Code: status.Internal, Message: what + " panicked"}
+			}
+		}()
+		err = f()
+	})
+	g.Wait()
+	return err
 }
 
 // Hello is the server's.

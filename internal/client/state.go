@@ -68,11 +68,18 @@ func (d *Client) changeLocked(s Change) {
 }
 
 func (d *Client) tell() {
+	rested := false
+	defer func() {
+		if !rested { // OnState ended this goroutine: go on with another
+			go d.tell()
+		}
+	}()
 	for {
 		d.mu.Lock()
 		if len(d.changes) == 0 {
 			d.telling = false
 			d.mu.Unlock()
+			rested = true
 			return
 		}
 		s := d.changes[0]

@@ -3,8 +3,10 @@ package hub
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -26,6 +28,7 @@ type feed struct {
 	broker  Broker
 	channel string
 	deliver func([]byte)
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	opening *opening // nil: nobody needed it yet, or it failed, or it is open
@@ -39,8 +42,8 @@ type opening struct {
 	left bool // who made it left: the others need another
 }
 
-func (f *feed) init(b Broker, channel string, deliver func([]byte)) {
-	f.broker, f.channel, f.deliver = b, channel, deliver
+func (f *feed) init(h *Hub, channel string, deliver func([]byte)) {
+	f.broker, f.channel, f.deliver, f.log = h.broker, channel, deliver, h.log
 }
 
 // open subscribes if that has not been done: the first who asks does it, with
@@ -96,6 +99,11 @@ func (f *feed) close() {
 	f.cancel, f.opening = nil, nil
 	f.mu.Unlock()
 	if cancel != nil {
+		defer func() {
+			if p := recover(); p != nil {
+				f.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+			}
+		}()
 		cancel()
 	}
 }

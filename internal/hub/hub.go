@@ -152,7 +152,7 @@ func (h *Hub) enter(t *Topic, key string) (*room, error) {
 	r := h.rooms[id]
 	if r == nil {
 		r = &room{hub: h, roomID: id}
-		r.items.init(h.broker, channelOf(t, key), r.deliver)
+		r.items.init(h, channelOf(t, key), r.deliver)
 		r.presence.init(r)
 		h.rooms[id] = r
 	}

@@ -63,7 +63,7 @@ type node struct {
 
 func (p *presence) init(r *room) {
 	if r.shares() {
-		p.feed.init(r.hub.broker, presenceChannelOf(r.topic, r.key), r.noticed)
+		p.feed.init(r.hub, presenceChannelOf(r.topic, r.key), r.noticed)
 	}
 	p.here = map[string]int{}
 	p.asked = time.Now() // others may be watching already

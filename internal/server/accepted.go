@@ -67,7 +67,9 @@ func (a *Accepted) end(cause error) {
 	a.mu.Unlock()
 	a.greets.Wait()
 	if announced {
-		s.o.OnDisconnect(c, c.Err())
+		var told sync.WaitGroup // it may end its goroutine, and this one has more to do
+		told.Go(func() { s.o.OnDisconnect(c, c.Err()) })
+		told.Wait()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
@@ -35,7 +35,7 @@ func (s *Server) authenticateRequest(base context.Context, r *http.Request) (g g
 	ctx, cancel, stop := s.bounded(base)
 	defer stop()
 	defer context.AfterFunc(r.Context(), func() { cancel(context.Canceled) })()
-	id, _, err := s.authenticate(ctx, r, nil, JSONCodec)
+	id, _, err := s.authenticate(ctx, r, nil, JSONCodec, nil, cancel)
 	if err == nil {
 		return grant{id: id, end: s.ending(cancel)}, nil
 	}
@@ -52,23 +52,39 @@ func (s *Server) authenticateRequest(base context.Context, r *http.Request) (g g
 	return g, refuse(answer, "%s", e.Message)
 }
 
-// authenticate runs the user's function, whose panic refuses one peer.
-func (s *Server) authenticate(ctx context.Context, r *http.Request, creds []byte, codec int) (id Identity, reply []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the sign-in function panicked: %v", p)
-		}
+// authenticate runs the user's function, whose panic refuses one peer, and so does the
+// end of its goroutine, which is one of its own. When left is closed it is canceled.
+func (s *Server) authenticate(ctx context.Context, r *http.Request, creds []byte, codec int, left <-chan struct{}, cancel context.CancelCauseFunc) (id Identity, reply []byte, err error) {
+	err = errExited
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		defer func() {
+			if p := recover(); p != nil {
+				s.o.Config.Logger.Error("typedrpc: sign-in function panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+				err = fmt.Errorf("the sign-in function panicked: %v", p)
+			}
+		}()
+		id, reply, err = s.o.Authenticate(ctx, r.WithContext(ctx), creds, codec)
 	}()
-	return s.o.Authenticate(ctx, r.WithContext(ctx), creds, codec)
+	select {
+	case <-left:
+		cancel(context.Canceled)
+		<-returned
+	case <-returned:
+	}
+	return id, reply, err
 }
+
+var errExited = errors.New("the sign-in function ended its goroutine")
 
 func (s *Server) logRefusal(r *http.Request, err error, foreign bool) {
 	logger := s.o.Config.Logger
 	if foreign {
-		logger.WarnContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err)
+		logger.WarnContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", s.o.Up(err))
 		return
 	}
-	logger.DebugContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", err) // the peer's mistake
+	logger.DebugContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", s.o.Up(err)) // the peer's mistake
 }
 
 // authenticateLink runs the user's Authenticate with what HELLO or AUTH brought
@@ -79,18 +95,7 @@ func (s *Server) authenticateLink(c *session.Carrier, r *http.Request, codec int
 	}
 	ctx, cancel, stop := s.bounded(context.WithoutCancel(r.Context()))
 	defer stop()
-	returned := make(chan struct{})
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		select {
-		case <-c.Done():
-			cancel(context.Canceled)
-		case <-returned:
-		}
-	})
-	g.id, g.reply, err = s.authenticate(ctx, r, raw, codec)
-	close(returned)
-	watch.Wait()
+	g.id, g.reply, err = s.authenticate(ctx, r, raw, codec, c.Done(), cancel)
 	if err != nil {
 		cancel(s.o.Up(err))
 		return grant{}, err
