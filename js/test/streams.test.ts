@@ -155,7 +155,22 @@ describe("topics", () => {
     await call(conn, api.publish, { Key: "presence", Text: "x" });
     await first;
     await other.return!();
-    assert.deepEqual((await members.next()).value, { subject: "", left: true, history: false });
+    assert.deepEqual((await members.next()).value, { subject: "", about: "", left: true, changed: false, history: false });
+    await members.return!();
+  });
+  test("tell what the server says of who is there", async () => {
+    const conn = dial(server.url());
+    const other = subscribe(conn, api.room, "introduced");
+    const first = other.next();
+    const members = watch(conn, api.room, "introduced");
+    const member = { subject: "", about: "Änn Lee", left: false, changed: false };
+    assert.deepEqual({ ...((await members.next()).value as Member), history: true }, { ...member, history: true });
+    await call(conn, api.publish, { Key: "introduced", Text: "about Bob:+" });
+    assert.deepEqual((await members.next()).value, { ...member, about: "Bob:+", changed: true, history: false });
+    await call(conn, api.publish, { Key: "introduced", Text: "x" });
+    await first;
+    await other.return!();
+    assert.equal(((await members.next()).value as Member).left, true);
     await members.return!();
   });
   test("go on after a gap, and say so", async () => {

@@ -235,8 +235,16 @@ func (s *service) files(mux *typedrpc.Mux) {
 		}
 		return w.Send(strings.NewReader(string(file)), &transfer.SendOptions{Offset: f.Offset})
 	})
-	topic.Handle(mux, &s.hub, room, topic.Everybody)
+	topic.Handle(mux, &s.hub, room, func(ctx context.Context, a topic.Access) error {
+		if a.Key != "introduced" {
+			return nil
+		}
+		return topic.Introduce(ctx, "Änn Lee")
+	})
 	typedrpc.Handle(mux, publish, func(ctx context.Context, p post) (int, error) {
+		if about, ok := strings.CutPrefix(p.Text, "about "); ok {
+			return 0, topic.SetAbout(&s.hub, room, p.Key, "", about)
+		}
 		return 0, topic.Publish(ctx, &s.hub, room, p.Key, p.Text)
 	})
 }

@@ -2,6 +2,7 @@ import { isHistory } from "../engine/stream.js";
 import { RpcError, Status } from "../status.js";
 import type { Caller } from "./call.js";
 import { checkName } from "./declare.js";
+import { toBytes, toText } from "../wire/text.js";
 import { type ReceiveOptions, follow } from "./stream.js";
 
 declare const types: unique symbol;
@@ -40,7 +41,11 @@ export interface TopicEvent<Message> {
 export interface Member {
   /** Who it is; "": those of whom nobody knows. */
   readonly subject: string;
+  /** What the server says of them, a name or a status; "": nothing. */
+  readonly about: string;
   readonly left: boolean;
+  /** They were there, and about is another one now. */
+  readonly changed: boolean;
   /** They were there when watching began. */
   readonly history: boolean;
 }
@@ -88,8 +93,17 @@ export function watch<Message>(
     key,
     traitsOf(options, traits),
     (value: string, about) => {
-      if (!/^[+-]/.test(value)) throw new RpcError(Status.Internal, "presence begins with + or -", { outcome: "mayHaveRun" });
-      return { subject: value.slice(1), left: value.startsWith("-"), history: isHistory(about) };
+      const [, kind, size, rest] = /^([+-]|[*=](\d+):)(.*)$/s.exec(value) ?? [];
+      if (kind === undefined || rest === undefined) throw new RpcError(Status.Internal, "presence makes no sense", { outcome: "mayHaveRun" });
+      const bytes = toBytes(rest);
+      const end = size === undefined ? bytes.length : Number(size);
+      return {
+        subject: toText(bytes.subarray(0, end)),
+        about: toText(bytes.subarray(end)),
+        left: kind === "-",
+        changed: kind.startsWith("="),
+        history: isHistory(about),
+      };
     },
     traits.restartable ? () => key : undefined,
   );
