@@ -19,9 +19,12 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// What has stopped is given up after ten seconds in which its peer was heard, and
-// the link after as many in which it was not.
+// A peer that has stopped is given up after ten seconds in which it was heard.
 const halfSoon, halfLate = 10 * time.Second, 20 * time.Second
+
+// Who goes on with other messages may be one fragment behind, and what ten seconds
+// want, at a kibibyte per second.
+const behindSoon, behindLate = 70 * time.Second, 100 * time.Second
 
 // halfDone is a server with methods for large messages, and a client by hand.
 func halfDone(t *testing.T, limits typedrpc.Limits) (*testkit.RawPeer, *typedrpc.Conn, *int) {
@@ -163,16 +166,17 @@ func TestHalfDone_fragmentsStop(t *testing.T) {
 		lab.Settled(t, c)
 	})
 	testkit.Bubble(t, "when nothing is heard", func(t *testing.T, is *is.I) {
+		// The line may stand still: that is the keepalive's.
 		c, p := mute(t)
 		is.NoErr(p.Send(begun(1)))
-		time.Sleep(halfSoon - time.Second)
+		time.Sleep(39 * time.Second)
 		is.Equal(hook.Conn(c).Partial, 1)
-		time.Sleep(halfLate - halfSoon)
+		time.Sleep(2 * time.Second)
 		is.Equal(hook.Conn(c).Partial, 0)
-		is.Equal(p.CloseCode(), session.CloseTimeout)
 		lab.Settled(t, c)
 	})
 	testkit.Bubble(t, "when we are not heard", func(t *testing.T, is *is.I) {
+		// The peer may wait for acknowledgements: it will find out that the line is dead.
 		c, p := mute(t)
 		is.NoErr(p.Send(begun(1)))
 		began := time.Now()
@@ -180,7 +184,7 @@ func TestHalfDone_fragmentsStop(t *testing.T) {
 			is.NoErr(p.Send(wire.Frame{Type: wire.Ping}))
 			time.Sleep(time.Second)
 		}
-		is.True(time.Since(began) >= halfSoon && time.Since(began) <= halfLate)
+		is.True(time.Since(began) >= behindSoon && time.Since(began) <= behindLate)
 		p.T.Kill()
 		lab.Settled(t, c)
 	})
@@ -236,7 +240,7 @@ func TestHalfDone_stoppedAmongOthers(t *testing.T) {
 			is.NoErr(p.Send(wire.Frame{Type: wire.Notify, Method: lab.FlowNote.Name(), Payload: testkit.Quoted(1200)}))
 			time.Sleep(time.Second)
 		}
-		is.True(time.Since(began) >= halfSoon && time.Since(began) <= halfLate)
+		is.True(time.Since(began) >= behindSoon && time.Since(began) <= behindLate)
 		is.Equal(len(p.Got(wire.Fail)), 1)
 		lab.Settled(t, c)
 	})
@@ -245,7 +249,7 @@ func TestHalfDone_stoppedAmongOthers(t *testing.T) {
 		for id := range uint64(100) {
 			is.NoErr(p.Send(begun(id + 1)))
 		}
-		for range int(halfLate / time.Second) {
+		for range int(behindLate / time.Second) {
 			time.Sleep(time.Second)
 			for id := range uint64(100) {
 				p.Send(chunk(id+1, 1, wire.More))

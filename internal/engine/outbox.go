@@ -20,7 +20,7 @@ func (c *Conn) dropQueueLocked() {
 		c.free(it.cost)
 		it.body.Release()
 	}
-	c.notify.Used, c.cutting, c.abreast, c.abreastSmall = 0, 0, 0, 0
+	c.notify.Used, c.cutting = 0, 0
 }
 
 // unqueueLocked takes a frame out of the queue, wherever it waits there.
@@ -44,7 +44,6 @@ func (o *outbox) addLocked(b *session.Batch, f *wire.Frame, body *buf.Buf, sent 
 	}
 	if *sent == 0 {
 		o.cutting += body.Len()
-		*o.abreastOf(body.Len())++
 	}
 	*sent += int32(len(f.Payload)) // a message is bounded
 	if f.Flags&wire.More != 0 {
@@ -60,28 +59,7 @@ func (o *outbox) addLocked(b *session.Batch, f *wire.Frame, body *buf.Buf, sent 
 // uncutLocked ends a message that was leaving in fragments: others may begin.
 func (o *outbox) uncutLocked(bytes int) {
 	o.cutting -= bytes
-	*o.abreastOf(bytes)--
 	o.gatherLocked()
-}
-
-// abreastOf is how many messages like one of so many bytes are leaving in fragments.
-func (o *outbox) abreastOf(bytes int) *int {
-	if bytes > fragment {
-		return &o.abreast
-	}
-	return &o.abreastSmall
-}
-
-// hastenLocked puts what is leaving in fragments and has waited for the longest to
-// the front: the peer gives up what does not get on, whatever else it is sent.
-func (o *outbox) hastenLocked() {
-	for it := o.queue.head; it != nil; it = it.next {
-		if it.sent > 0 || it.line != nil && it.line.sent > 0 {
-			o.queue.remove(it)
-			o.queue.insert(it, o.queue.head)
-			return
-		}
-	}
 }
 
 // gatherLocked puts what waits for others back to the front of the queue, in
@@ -109,22 +87,19 @@ func (c *Conn) outgoingLocked() int {
 // outbox is what waits for the writer: its queues, whose turn it is, whether the
 // writer knows, and who waits for room. It never settles a call. Under Conn.mu.
 type outbox struct {
-	queue        items // ready to be taken
-	large        items // those that wait until another has left in fragments
-	cutting      int   // bytes of messages that are leaving in fragments …
-	abreast      int   // … how many of those are of more than one fragment's size …
-	abreastSmall int   // … and how many of less, on a slow line
-	hastened     bool  // one of them was the first of the last batch
-	midway       *item // of them, the ordered one
-	overtaken    bool  // an ordered one waits in large, and so must those behind it
-	woken        bool  // the writer knows that there is something to take
-	queued       int   // bytes of replies, items and notifications in queue …
-	unsent       int   // … and of replies that wait for room there
-	credits      int   // notifications to credit
-	creditors    []*Stream
-	room         chan struct{} // not nil while somebody waits for budget or window
-	starved      []*Stream     // handlers at rest that wait for budget
-	account      *flow.Account // counts what is queued, too
+	queue     items // ready to be taken
+	large     items // those that wait until another has left in fragments
+	cutting   int   // bytes of messages that are leaving in fragments
+	midway    *item // of them, the ordered one
+	overtaken bool  // an ordered one waits in large, and so must those behind it
+	woken     bool  // the writer knows that there is something to take
+	queued    int   // bytes of replies, items and notifications in queue …
+	unsent    int   // … and of replies that wait for room there
+	credits   int   // notifications to credit
+	creditors []*Stream
+	room      chan struct{} // not nil while somebody waits for budget or window
+	starved   []*Stream     // handlers at rest that wait for budget
+	account   *flow.Account // counts what is queued, too
 }
 
 // hold counts n bytes in, and free out, that wait for the socket.

@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -34,12 +37,20 @@ type assembly struct {
 	over  bool // it was refused: the rest is dropped
 	late  bool // … a notification, for being slow: what is told of it waits for the rest
 
-	// how it gets on, see pace: it was there at the last look, and since enough came …
-	seen    bool
-	came    int // … bytes
-	looks   int // … looks that are held against it …
-	silent  int // … at which the peer was not heard …
-	excused int // … and at which its rest may have been on its way
+	// how it gets on: see pace
+	seen   bool          // it was there when they were looked at
+	came   int           // bytes since it was last not behind …
+	waited time.Duration // … how long that is ago …
+	among  int           // … and the most that were under way together since then
+	looks  int           // on this link that are certain, at which it was there
+	parts  int           // when it had its last: bytes of all parts …
+	begun  int           // … how many messages had been begun …
+	others int           // … and how many were under way
+}
+
+// behind is how many bytes more should have come.
+func (a *assembly) behind(l *flow.Limits) float64 {
+	return l.Least(a.waited)/float64(max(a.among, 1)) - float64(a.came)
 }
 
 // assemble takes a frame with MORE, or a CHUNK. When a message is whole that
@@ -145,7 +156,7 @@ func (c *Conn) requestOf(in *Inbound, f *wire.Frame) *assembly {
 	a.frame.Flags, a.in = f.Flags, in
 	a.body.B = append(a.body.B, f.Payload...)
 	a.spare -= len(f.Payload)
-	a.came += len(f.Payload)
+	c.partCameLocked(a, len(f.Payload))
 	c.account.Give(len(f.Payload)) // the call counts it
 	return a
 }
@@ -218,7 +229,7 @@ func (c *Conn) growPartLocked(a *assembly, part []byte, last bool) *status.Error
 	}
 	a.body.B = append(a.body.B, part...)
 	a.spare -= len(part)
-	a.came += len(part)
+	c.partCameLocked(a, len(part))
 	if a.in != nil {
 		a.in.cost += int32(len(part))
 		a.in.held += int32(len(part))

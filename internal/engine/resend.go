@@ -77,7 +77,7 @@ func (c *Conn) sortQueueLocked(again bool, resend *items, t *taken) {
 			it.body.Release()
 		}
 	}
-	c.cutting, c.abreast, c.abreastSmall, c.midway = 0, 0, 0, nil
+	c.cutting, c.midway = 0, nil
 	c.queue.prepend(&keep)
 }
 

@@ -11,7 +11,7 @@ import (
 
 const (
 	// fragment is the largest payload that is sent whole where the peer takes
-	// fragments, and the size of one (PROTOCOL.md section 1.1), on a line that is not slow.
+	// fragments, and the size of one (PROTOCOL.md section 1.1).
 	fragment = 64 << 10
 	// quantum is what a line may add to a batch in one turn: small enough for
 	// a few lines to share a batch, large enough not to matter to one alone.
@@ -34,9 +34,6 @@ func (c *Conn) take(b *session.Batch) {
 	defer c.mu.Unlock()
 	c.takeCreditsLocked(b)
 	moved, queued := b.Len() > 0, c.queued
-	if c.hastened = c.cutting > 0 && b.Slow() && !c.hastened; c.hastened {
-		c.hastenLocked()
-	}
 	var now time.Time
 	for it := c.queue.head; it != nil; it = c.queue.head {
 		var t turn
@@ -178,21 +175,21 @@ func (c *Conn) takeCreditsLocked(b *session.Batch) {
 // cutLocked makes f, whose payload has left up to sent, the next frame to send:
 // the whole, or one fragment. It says whether that can go now.
 func (c *Conn) cutLocked(b *session.Batch, f *wire.Frame, payload []byte, sent int) turn {
-	rest, turn := payload[sent:], b.Turn()
-	if !c.peer.Fragments || sent == 0 && len(payload) <= turn {
+	rest := payload[sent:]
+	if !c.peer.Fragments || len(payload) <= fragment {
 		if !b.Fits(f, len(payload)) {
 			return turnFull
 		}
 		f.Payload = payload
 		return turnDone
 	}
-	if sent == 0 && c.waitsTurnLocked(b, len(payload)) {
-		return turnLater
+	if sent == 0 && (c.large.len > 0 || c.cutting > 0 && uint64(c.cutting+len(payload)) > c.peer.limits.Budget) {
+		return turnLater // the peer assembles only so much at once; first come, first served
 	}
 	if sent > 0 {
 		*f = wire.Frame{Type: wire.Chunk, Flags: chunkFlags(f), ID: f.ID}
 	}
-	n := min(len(rest), turn)
+	n := min(len(rest), fragment)
 	if !b.Fits(f, n) {
 		return turnFull
 	}
@@ -201,19 +198,6 @@ func (c *Conn) cutLocked(b *session.Batch, f *wire.Frame, payload []byte, sent i
 		f.Flags |= wire.More
 	}
 	return turnDone
-}
-
-// waitsTurnLocked reports whether a message of n bytes has to wait until others
-// that leave in fragments have: first come, first served. The peer assembles only so
-// much at once, and gives up what does not get on, so over a slow line they leave
-// one after another, beside one that is no larger than a fragment.
-func (c *Conn) waitsTurnLocked(b *session.Batch, n int) bool {
-	abreast := *c.abreastOf(n)
-	switch {
-	case abreast > 0 && abreast >= b.Abreast(), n > fragment && c.large.len > 0:
-		return true
-	}
-	return c.cutting > 0 && uint64(c.cutting+n) > c.peer.limits.Budget
 }
 
 // chunkFlags says who sends the rest of f.

@@ -46,7 +46,9 @@ func (c *Conn) LinkUp(sess *session.Session) {
 	if c.sess == sess && (c.drained != nil || c.life.away) {
 		sess.GoAway(c.bye)
 	}
-	if c.linkedLocked() {
+	linked := c.linkedLocked()
+	c.linkLocked(linked)
+	if linked {
 		c.outage.backLocked()
 	}
 	c.checkIdleLocked()
@@ -60,6 +62,7 @@ func (c *Conn) LinkDown() {
 		c.mu.Unlock()
 		return // another one is here already
 	}
+	c.linkLocked(false)
 	c.gatherLocked()
 	var failed taken
 	for it := c.queue.head; it != nil; {
@@ -134,6 +137,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	for key := range c.partial {
 		c.dropPartLocked(key)
 	}
+	c.linkLocked(false)
 	c.pace.stop()
 	c.creditors = nil
 	c.dropLaneLocked()

@@ -4,48 +4,81 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
-	"github.com/typedrpc/typedrpc/internal/link"
-	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// pace finds messages in fragments that make too little progress, with a look
-// every two seconds while there are any. Under Conn.mu.
+// pace finds messages in fragments that make too little progress, with one timer
+// while there are any. Its clock stands still while there is no link. Under
+// Conn.mu.
 //
-// Each has to make the least rate, whatever else comes. A look is held against one
-// if the peer was heard: much has come since the last look, of anything, or it has
-// answered when asked. A line that stands still holds back what was sent, and is
-// not the message's fault; but a link over which nothing is heard for as long ends,
-// as it does in the middle of a WebSocket message, and the session may go on over
-// another one.
+// A peer sends what it has under way in turns, a fragment each, so one of k
+// makes a k-th of the rate, and comes in steps: it may be one fragment behind.
+// All together may be no more than that behind either, whatever their number.
+// The clock goes as far as something has come over the link: a line that is half
+// open, and dies, has taken no time.
+//
+// Whoever takes turns sends, so a peer of whom less than the rate comes, of
+// anything, is not that far behind: it has stopped. What is half done of it is
+// given up after a window of looks for which that is certain: it has answered,
+// when asked, so it hears us and we hear it. All others are left out: a line that
+// stands still, or is dead in one direction, holds back what was sent, or the
+// acknowledgements that the peer waits for.
 type pace struct {
-	timer   *time.Timer      // nil: nothing is under way
-	link    *session.Carrier // that there was at the last look; nil: none
-	got     int64            // what it had received then …
-	answers int64            // … and how many answers had come
-	silent  int              // looks in a row at which nobody was heard over it
+	timer  *time.Timer   // nil: nothing is under way
+	linked time.Duration // how long there has been a link, until …
+	since  time.Time     // … this one came; zero: there is none
+	heard  time.Time     // something has come over it at least until then
+
+	// since the last look
+	at      time.Duration // by the clock of linked
+	came    int           // bytes of parts that have come
+	behind  float64       // bytes that all together are behind
+	got     int64         // what the link had received then …
+	answers int64         // … and how many answers had come
+
+	parts  int              // bytes of parts, ever …
+	begun  int              // … and how many messages
+	recent [looksKept]int64 // what came before each of the latest looks that are certain
+	looks  int              // how many those were
 }
 
 const (
-	looksKept = 5
+	// lookEvery is short, because a line that stands still for a while should
+	// cost few looks.
 	lookEvery = flow.RateWindow / looksKept
-	// mostSilent is how many looks at which nobody is heard a message outlives, on
-	// one link after another.
-	mostSilent = 2 * looksKept
-	// mostExcused is at how many looks a message that the link is receiving may be
-	// the rest of one that has begun.
-	mostExcused = 2 * looksKept
+	looksKept = 5
 	// segment is what comes over a line at once: a window may have one less.
 	segment = 1500
 )
+
+// now is the time with a link.
+func (p *pace) now() time.Duration {
+	if p.since.IsZero() {
+		return p.linked
+	}
+	return p.linked + max(0, p.heard.Sub(p.since))
+}
+
+// linkLocked notes that there is a link now, or none.
+func (c *Conn) linkLocked(up bool) {
+	p := &c.pace
+	p.linked, p.since = p.now(), time.Time{}
+	if up { // perhaps nobody has noticed that the last one was dead
+		p.since = time.Now()
+		p.heard, p.got, p.answers = p.since, 0, 0
+		for _, a := range c.partial {
+			a.looks = 0 // links that die one after another are no peer that has stopped
+		}
+	}
+}
 
 // stop is called when nothing is under way any more.
 func (p *pace) stop() {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	*p = pace{}
+	*p = pace{linked: p.linked, since: p.since, heard: p.heard}
 }
 
 // addPartLocked begins a message that comes in parts.
@@ -54,27 +87,30 @@ func (c *Conn) addPartLocked(key partID, a *assembly) {
 		c.partial = map[partID]*assembly{}
 	}
 	c.partial[key] = a
+	c.pace.begun++
 	if c.pace.timer == nil && c.config.Limits.MinRate > 0 {
 		c.lookedLocked()
 		c.pace.timer = time.AfterFunc(lookEvery, c.lookAtParts)
 	}
 }
 
-// carrierLocked is the link that there is, nil: none.
-func (c *Conn) carrierLocked() *session.Carrier {
-	if c.sess == nil {
-		return nil
+// listenLocked brings the clock up to when something last came.
+func (c *Conn) listenLocked() {
+	if !c.linkedLocked() {
+		return
 	}
-	return c.sess.Carrier()
+	if at := time.Now().Add(-c.sess.Carrier().Silence()); at.After(c.pace.heard) {
+		c.pace.heard = at
+	}
 }
 
 // lookedLocked notes what there is, for the next look.
 func (c *Conn) lookedLocked() {
-	p, carrier := &c.pace, c.carrierLocked()
-	if carrier != p.link {
-		p.link, p.silent = carrier, 0
-	}
-	if carrier != nil {
+	c.listenLocked()
+	p := &c.pace
+	p.at, p.came = p.now(), 0
+	if c.linkedLocked() {
+		carrier := c.sess.Carrier()
 		p.got, p.answers = carrier.Received(), carrier.Answers()
 	}
 	for _, a := range c.partial {
@@ -82,23 +118,20 @@ func (c *Conn) lookedLocked() {
 	}
 }
 
-// heardLocked reports whether the peer was heard since the last look, and whether
-// what came may be a part of any message: the link is receiving one. A peer of whom
-// little comes is asked to answer until the next look.
-func (c *Conn) heardLocked() (heard, partway bool) {
-	p, carrier := &c.pace, c.pace.link
-	came := carrier.Received() - p.got
+// sentLocked returns how much has come since the last look, and whether that is
+// all that the peer wanted to send. It asks a peer of whom little came to answer
+// until the next one.
+func (c *Conn) sentLocked() (came int64, certain bool) {
+	if !c.linkedLocked() {
+		return 0, false
+	}
+	p, carrier := &c.pace, c.sess.Carrier()
+	came = max(carrier.Received()-p.got, int64(p.came))
 	if float64(came) >= c.config.Limits.Least(lookEvery) {
-		p.silent = 0
-		return true, carrier.Partway()
+		return came, true
 	}
 	carrier.Ping()
-	if carrier.Answers() > p.answers {
-		p.silent = 0
-		return true, false
-	}
-	p.silent++
-	return false, false
+	return came, carrier.Answers() > p.answers
 }
 
 // lookAtParts refuses what makes too little progress. It may meet the reader in
@@ -111,8 +144,7 @@ func (c *Conn) lookAtParts() {
 	}
 	e := status.Errorf(status.ResourceExhausted, "a message in fragments came slower than %d bytes per second and was given up", c.config.Limits.MinRate)
 	var after []func()
-	slow, over := c.slowPartsLocked()
-	for _, a := range slow {
+	for _, a := range c.slowPartsLocked() {
 		after = append(after, c.refuseSlowLocked(a, e))
 	}
 	c.lookedLocked()
@@ -124,9 +156,6 @@ func (c *Conn) lookAtParts() {
 	c.unlockAndWake()
 	for _, f := range after {
 		f()
-	}
-	if over != nil {
-		over.Fail(&link.CloseError{Code: session.CloseTimeout, Reason: "the rest of a message does not come, nor an answer", Err: link.ErrSlow})
 	}
 }
 
@@ -167,40 +196,66 @@ func (c *Conn) underWayLocked() (k int) {
 	return k
 }
 
-// slowPartsLocked takes what makes too little progress out of the parts. over is
-// the link over which nobody is heard any more, nil: none.
-func (c *Conn) slowPartsLocked() (slow []*assembly, over *session.Carrier) {
-	if c.pace.link == nil || c.pace.link != c.carrierLocked() {
-		return nil, nil // there was none for all of the time
+// slowPartsLocked takes what makes too little progress out of the parts.
+func (c *Conn) slowPartsLocked() (slow []*assembly) {
+	p, limits, k := &c.pace, &c.config.Limits, c.underWayLocked()
+	c.listenLocked()
+	came, certain := c.sentLocked()
+	passed := p.now() - p.at
+	most := limits.Least(flow.RateWindow) + fragment
+	old := 0
+	for _, a := range c.partial {
+		if a.seen && !a.over {
+			old++
+			a.waited += passed
+			if certain {
+				a.looks++
+			}
+			if a.among = max(a.among, k); a.behind(limits) <= 0 {
+				a.waited, a.came, a.among = 0, 0, 0
+			}
+		}
 	}
-	least := c.config.Limits.Least(flow.RateWindow)
-	enough := int(least - min(least/4, segment))
-	heard, partway := c.heardLocked()
-	old := false
+	if old == 0 {
+		p.behind = 0
+		return nil
+	}
+	if certain {
+		p.recent[p.looks%looksKept] = came
+		p.looks++
+	}
+	stopped := p.stopped(limits)
+	p.behind = max(0, p.behind+limits.Least(passed)-float64(p.came))
+	all := p.behind > most
 	for key, a := range c.partial {
 		if !a.seen || a.over {
 			continue
 		}
-		old = true
-		switch {
-		case a.came >= enough:
-			a.came, a.looks, a.silent, a.excused = 0, 0, 0, 0
-		case !heard:
-			a.silent++
-		case partway && a.excused < mostExcused:
-			a.excused++
-		default:
-			a.looks++
-		}
-		if a.looks >= looksKept || a.silent >= mostSilent {
+		if all || stopped && a.looks >= looksKept || a.behind(limits) > most || p.overtaken(a) {
 			slow = append(slow, a)
 			c.endSlowLocked(key, a)
 		}
 	}
-	if old && c.pace.silent >= looksKept {
-		over = c.pace.link
+	if all {
+		p.behind = 0
 	}
-	return slow, over
+	return slow
+}
+
+// stopped reports whether less than the rate came in the latest window.
+func (p *pace) stopped(l *flow.Limits) bool {
+	sum := int64(0)
+	for _, n := range p.recent {
+		sum += n
+	}
+	least := l.Least(flow.RateWindow)
+	return float64(sum) < least-min(least/4, segment)
+}
+
+// overtaken reports whether a has missed a turn: all others that were there when
+// it had its last have had two since, and those that were begun later one.
+func (p *pace) overtaken(a *assembly) bool {
+	return p.parts-a.parts > (2*a.others+p.begun-a.begun)*fragment
 }
 
 // endSlowLocked takes a message out of the parts.
@@ -213,4 +268,13 @@ func (c *Conn) endSlowLocked(key partID, a *assembly) {
 	if a.in != nil {
 		a.in.partial = false
 	}
+}
+
+// partCameLocked notes that n bytes of a have come.
+func (c *Conn) partCameLocked(a *assembly, n int) {
+	p := &c.pace
+	a.came += n
+	p.came += n
+	p.parts += n
+	a.parts, a.begun, a.others = p.parts, p.begun, len(c.partial)
 }

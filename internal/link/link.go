@@ -104,7 +104,6 @@ type Link struct {
 	onWrite  func()        // likewise
 	batches  atomic.Uint64 // messages written, to tell an idle writer
 	got      atomic.Int64  // bytes of messages received
-	speed    speed         // of what is written
 	in       intake        // what is being received
 
 	mu       sync.Mutex
@@ -299,11 +298,9 @@ func (l *Link) write() {
 		msg := l.up.Fill(scratch)
 		large = msg.Len() >= largeBatch
 		if msg != nil {
-			began := l.mono()
-			l.writing.Store(began + 1)
+			l.onWrite()
 			err := l.t.Write(msg.B, l.text, l.onWrite)
 			l.writing.Store(0)
-			l.speed.wrote(msg.Len(), time.Duration(l.mono()-began))
 			l.batches.Add(1)
 			if msg != scratch {
 				msg.Release()

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"math"
 	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -24,8 +23,6 @@ type Batch struct {
 	limit   int  // bytes
 	strict  bool // the first frame has at most …
 	most    int  // … so many bytes
-	tight   bool // the log leaves less than a batch
-	speed   int  // of the link, in bytes per second; 0: any
 	refused bool // and was larger
 	frames  []wire.Frame
 	bufs    []*buf.Buf
@@ -40,7 +37,6 @@ var batches = sync.Pool{New: func() any { return new(Batch) }}
 func getBatch(d Dialect) *Batch {
 	b := batches.Get().(*Batch)
 	b.dialect, b.max, b.limit, b.strict, b.refused = d, maxBatch, batchBytes, false, false
-	b.tight, b.speed = false, 0
 	if d == Plain {
 		b.max = 1 // to a plain peer arrays are answers to arrays
 	}
@@ -58,41 +54,9 @@ func (b *Batch) within(l *replay) {
 	room := l.room()
 	b.strict = l.bytes > 0
 	if room < batchBytes {
-		b.limit, b.tight = min(b.limit, max(room, 0)), true
+		b.limit = max(room, 0)
 	}
 	b.most = room
-}
-
-// paced makes the batch one that leaves within a second or two over a link of so
-// many bytes per second: what is urgent then does not wait for longer.
-func (b *Batch) paced(speed int) {
-	if b.speed = speed; speed > 0 {
-		b.limit = min(b.limit, b.Turn())
-	}
-}
-
-// Slow reports that what is sent has to wait for the link.
-func (b *Batch) Slow() bool { return b.speed > 0 }
-
-// Turn is the most of a large message that is to leave at once, on a link that is
-// slow.
-func (b *Batch) Turn() int {
-	if b.speed == 0 {
-		return batchBytes
-	}
-	return min(max(b.speed, leastTurn/2)*2, batchBytes)
-}
-
-// leastTurn is what is worth a frame of its own over any link.
-const leastTurn = 2 << 10
-
-// Abreast is how many large messages may be on their way at once, so that each has
-// a turn every few seconds.
-func (b *Batch) Abreast() int {
-	if b.speed == 0 {
-		return math.MaxInt
-	}
-	return max(3*b.speed/batchBytes, 1)
 }
 
 // Fits reports whether f with a payload of n bytes still fits.

@@ -22,7 +22,6 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 		return nil // fenced off
 	}
 	s.wroteLocked()
-	b.paced(c.link.Speed())
 	alone, pinged := s.takeControlLocked(c, b)
 	if s.next < s.sent && b.Len() == 0 && !alone {
 		return s.replayLocked(c, b, scratch)
@@ -53,7 +52,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 		s.sent += uint64(counted)
 		s.next = s.sent
 	}
-	s.tight = s.tight || b.refused || b.tight
+	s.tight = s.tight || b.refused || b.limit < batchBytes
 	s.probedLocked(pinged, counted > 0)
 	s.takenLocked()
 	switch {
