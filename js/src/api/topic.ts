@@ -94,8 +94,8 @@ export function watch<Message>(
     traitsOf(options, traits),
     (value: string, about) => {
       const [, kind, size, rest] = /^([+-]|[*=](\d+):)(.*)$/s.exec(value) ?? [];
-      if (kind === undefined || rest === undefined) throw new RpcError(Status.Internal, "presence makes no sense", { outcome: "mayHaveRun" });
-      const bytes = toBytes(rest);
+      if (!kind) throw new RpcError(Status.Internal, "bad presence", { outcome: "mayHaveRun" });
+      const bytes = toBytes(rest!);
       const end = size === undefined ? bytes.length : Number(size);
       return {
         subject: toText(bytes.subarray(0, end)),

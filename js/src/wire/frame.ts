@@ -16,6 +16,7 @@ export const enum Type {
   Credit,
   Notify,
   Chunk,
+  Head,
 }
 
 /** Bits of a frame's flags. */
@@ -131,4 +132,5 @@ export const shapes: Readonly<Record<number, readonly [may: number, ...fields: (
   [Type.Credit]: [May.BeCaller | May.BeCallee, "id", "items", "window"],
   [Type.Notify]: [May.BeCallee | May.GoOn | May.HavePayload, "method", "metadata"],
   [Type.Chunk]: [May.BeCaller | May.BeCallee | May.GoOn | May.HavePayload, "id"],
+  [Type.Head]: [May.BeCallee, "id", "metadata"],
 };
