@@ -164,6 +164,7 @@ func TestOutcome_everyCallEnds(t *testing.T) {
 					is.Equal(w.ran(i), 1)
 					is.Equal(next.ran(i), 0)
 				}
+				synctest.Wait()
 				is.True(handler.Err() != nil) // and on the client
 				for i, f := range again {
 					_, err := f.Await(t.Context())
