@@ -320,6 +320,7 @@ func TestLane_flagIsInheritedThroughPlainMethods(t *testing.T) {
 		// The chain ends in a Serial method of the server, whose lane waits for
 		// its end, when n is odd, and of the client, whose lane is free.
 		for n := 1; n <= 6; n++ {
+			synctest.Wait() // the lanes are at rest
 			_, err := typedrpc.Call(t.Context(), c, lab.LaneSerial, n)
 			if n%2 == 1 {
 				is.True(errors.Is(err, typedrpc.FailedPrecondition))
