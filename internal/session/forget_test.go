@@ -38,8 +38,7 @@ func TestCarrier_forgetsWhatItHasReceived(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				w := &watching{engine: new(engine)}
-				r := startLogging(Options{Dialect: d}, 0)
-				r.Session.engine = w
+				r := startLogging(Options{Dialect: d}, 0, func(r *running) { r.Session.engine = w })
 				if d != Plain {
 					r.greet(t, 0)
 				}
@@ -65,8 +64,7 @@ func TestSession_whatIsBeingWrittenIsCounted(t *testing.T) {
 			is := is.New(t)
 			var a flow.Account
 			a.Open(flow.NewLedger(1<<30), nil)
-			r := startLogging(Options{Dialect: d}, 0)
-			r.log.account = &a
+			r := startLogging(Options{Dialect: d}, 0, func(r *running) { r.log.account = &a })
 			if d != Plain {
 				r.greet(t, 0)
 			}

@@ -147,8 +147,8 @@ type running struct {
 // opening.
 func start(o Options) *running { return startLogging(o, 0) }
 
-// startLogging makes a session that keeps log bytes.
-func startLogging(o Options, log int) *running {
+// startLogging makes a session that keeps log bytes. set changes it before it runs.
+func startLogging(o Options, log int, set ...func(*running)) *running {
 	if o.Message == 0 {
 		o.Message = 1 << 20
 	}
@@ -156,6 +156,9 @@ func startLogging(o Options, log int) *running {
 	r := &running{Session: New(e, o.Dialect, o.Client, log, nil), o: o, engine: e}
 	if o.Client {
 		e.onOpened = func(c *Carrier, w wire.WelcomeBody) error { return r.Attach(c, w.Received, nil) }
+	}
+	for _, f := range set {
+		f(r)
 	}
 	near, far := link.Pipe()
 	r.dial(near, far)
