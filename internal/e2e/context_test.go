@@ -31,11 +31,9 @@ type contextKey struct{}
 // standard is a context of package context, as a handler's is to be.
 func standard(life time.Duration) subject {
 	base, closes := context.WithCancelCause(context.WithValue(context.Background(), contextKey{}, 5))
-	ctx, cancel := base, context.CancelFunc(func() {})
+	ctx, cancel := context.WithCancel(base)
 	if life > 0 {
 		ctx, cancel = context.WithTimeout(base, life)
-	} else {
-		ctx, cancel = context.WithCancel(base)
 	}
 	return subject{ctx, cancel, func() { closes(typedrpc.Unavailable) }}
 }
@@ -107,7 +105,7 @@ func TestContext_likeTheStandardOnes(t *testing.T) {
 		"the deadline passes": {time.Second, func(s subject, note func(context.Context)) {
 			time.Sleep(time.Second - 1)
 			note(s.ctx)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			note(s.ctx)
 			s.cancel()
