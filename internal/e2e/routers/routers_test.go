@@ -141,6 +141,7 @@ func inEcho() []mounted {
 		with("Gzip, only what is long", "", echomiddleware.GzipWithConfig(echomiddleware.GzipConfig{MinLength: 1000})),
 		with("Decompress", "", echomiddleware.Decompress()),
 		with("ContextTimeout", "", echomiddleware.ContextTimeout(time.Minute)),
+		//lint:ignore SA1019 it is what many servers have
 		with("Timeout", "Timeout", echomiddleware.TimeoutWithConfig(echomiddleware.TimeoutConfig{Timeout: time.Minute})),
 		with("BodyDump", "", echomiddleware.BodyDump(func(echo.Context, []byte, []byte) {})),
 		with("the usual", "", logger, echomiddleware.Recover(), echomiddleware.RequestID(), echomiddleware.Secure(),
