@@ -229,17 +229,6 @@ func (c *Conn) endStreams() {
 	}
 }
 
-// awayLocked says GOAWAY before the first call that is refused because this side
-// closes: so the caller knows that it may go to the next session. It is not said
-// sooner, since a client that is told to go leaves, and may not have read all yet.
-func (c *Conn) awayLocked() {
-	if c.drained == nil && !c.life.away && c.sess != nil {
-		c.life.away = true
-		c.bye = wire.GoAwayBody{Reason: "closing"}
-		c.sess.GoAway(c.bye)
-	}
-}
-
 func closeOnce(ch chan struct{}) {
 	select {
 	case <-ch:

@@ -66,8 +66,9 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 }
 
 // encode writes a batch into scratch, or a large one into a buffer that is as large
-// as it needs to be, since it is held for as long as the peer does not read. The engine checks every bound before it queues, so an error is a defect
-// of ours; the peer must not go on with a hole in the count.
+// as it needs to be, since it is held for as long as the peer does not read. The
+// engine checks every bound before it queues, so an error is a defect of ours; the
+// peer must not go on with a hole in the count.
 func (c *Carrier) encode(b *Batch, scratch *buf.Buf) *buf.Buf {
 	if b.whole != nil {
 		return b.whole.Retain()
