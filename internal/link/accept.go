@@ -115,7 +115,10 @@ func (u *upgrade) greet(c net.Conn) error {
 	for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Trailer"} {
 		head.Del(name) // of a body, which there is none
 	}
-	if _, ok := head["Date"]; !ok && head != nil {
+	if head == nil {
+		head = http.Header{}
+	}
+	if _, ok := head["Date"]; !ok {
 		head.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	}
 	maps.Copy(head, u.header)
