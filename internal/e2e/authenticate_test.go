@@ -231,7 +231,7 @@ func TestCredentials_fail(t *testing.T) {
 		_, err = o.Dial(t, &typedrpc.Server{SignIn: signedIn()}, &typedrpc.DialOptions{
 			SignIn: signIn.Present(func(context.Context) (login, error) { return login{}, fmt.Errorf("none: %w", typedrpc.NotFound) }),
 		})
-		is.True(errors.Is(err, typedrpc.NotFound))
+		is.Equal(typedrpc.CodeOf(err), typedrpc.NotFound) // errors.Is would find the cause, too
 	})
 }
 
