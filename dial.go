@@ -60,8 +60,8 @@ type DialOptions struct {
 	SignIn Presenter
 	// Dialect is Binary by default.
 	Dialect Dialect
-	// Codecs are offered in this order; the server's choice is fixed for the
-	// life of the connection. Default JSON. Only for Binary.
+	// Codecs are offered in this order, and the server takes the first that it has,
+	// for the life of the connection. Default JSON. Only for Binary.
 	Codecs []Codec
 	// HTTPClient makes the upgrade request; its transport decides about TLS
 	// and proxies. Default http.DefaultClient. Not in a browser.

@@ -75,7 +75,8 @@ type Server struct {
 	// later. Many clients may share an address, behind a proxy for example.
 	// Negative: any number. Default 1,000.
 	BeginRate int
-	// Codecs that clients may choose. Default JSON.
+	// Codecs that clients may choose. Default JSON. Peers that speak Text or JSONRPC
+	// are served by JSON, whatever is here.
 	Codecs []Codec
 	// Compress accepts permessage-deflate without context takeover. Default
 	// off. The message limit holds for the decompressed message.
