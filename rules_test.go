@@ -104,6 +104,7 @@ var layers = []struct {
 	{"internal/wire", ""},
 	{"internal/buf", ""},
 	{"internal/logs", ""},
+	{"internal/testkit/live", ""},
 }
 
 // TestRules_layers keeps arrows going down: what a package may import is in a

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/internal/testkit/live"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -246,7 +246,7 @@ func TestRetry_futuresNeedNoGoroutines(t *testing.T) {
 		c := f.dial(t, &typedrpc.RetryPolicy{Budget: &typedrpc.RetryBudget{Ratio: 1, Burst: 1000}})
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		before := runtime.NumGoroutine()
+		before := live.Goroutines()
 		var fs []*typedrpc.Future[int]
 		for range 500 {
 			fs = append(fs, typedrpc.Go(t.Context(), c, retryRead, typedrpc.Empty{}))
@@ -254,7 +254,7 @@ func TestRetry_futuresNeedNoGoroutines(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		is.Equal(f.calls.Load(), int64(500)) // all of them wait for their second attempt
-		is.True(runtime.NumGoroutine() <= before+1)
+		is.True(live.Goroutines() <= before+1)
 		_, err := typedrpc.All(t.Context(), fs...)
 		is.NoErr(err)
 		is.NoErr(c.Close())

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/testkit/live"
 )
 
 // upper is a layer above that sends lines and notes what arrives. Each Fill
@@ -158,7 +158,7 @@ func TestLink_gathersWhileAWriteStalls(t *testing.T) {
 func TestLink_writerRetiresWhenIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		before := runtime.NumGoroutine()
+		before := live.Goroutines()
 		r := run(Options{})
 		r.send("hello")
 		synctest.Wait()
@@ -166,8 +166,8 @@ func TestLink_writerRetiresWhenIdle(t *testing.T) {
 		time.Sleep(3 * linger)
 		synctest.Wait()
 		is.True(!r.hasWriter())
-		is.True(runtime.NumGoroutine() <= before+1) // the reader
-		r.send("again")                             // and a new one is started for the next message
+		is.True(live.Goroutines() <= before+1) // the reader
+		r.send("again")                        // and a new one is started for the next message
 		synctest.Wait()
 		is.True(r.hasWriter())
 		r.stop()
@@ -476,7 +476,7 @@ func (s *sticky) Kill() {
 func TestLink_goodbyeIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		before := runtime.NumGoroutine()
+		before := live.Goroutines()
 		near, far := Pipe()
 		r := runOver(&sticky{Transport: near, killed: make(chan struct{})}, far, Options{WriteTimeout: time.Minute})
 		r.send("x")
@@ -486,7 +486,7 @@ func TestLink_goodbyeIsBounded(t *testing.T) {
 		<-r.end
 		is.Equal(time.Since(began), goodbye)
 		synctest.Wait()
-		is.True(runtime.NumGoroutine() <= before) // Run joined the writer and the goodbye
+		is.True(live.Goroutines() <= before) // Run joined the writer and the goodbye
 	})
 }
 

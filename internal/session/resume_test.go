@@ -346,7 +346,8 @@ func (r *running) overtake(is *is.I, gate chan struct{}, meanwhile func()) wire.
 	r.run()
 	attached := make(chan error, 1)
 	go func() { attached <- r.accept(r.carrier, 0, wire.WelcomeBody{Token: "t"}) }()
-	for range 1000 {
+	for r.reading.TryLock() { // Attach, or the old reader, has it from here on
+		r.reading.Unlock()
 		runtime.Gosched()
 	}
 	meanwhile()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/testkit/live"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -403,7 +403,7 @@ func TestSession_idleAsksOncePerSilence(t *testing.T) {
 func TestSession_leavesNothingBehind(t *testing.T) {
 	dialects(t, func(t *testing.T, d Dialect) {
 		is := is.New(t)
-		before := runtime.NumGoroutine()
+		before := live.Goroutines()
 		client, server := pair(t, d)
 		client.carrier.KeepAlive(time.Second)
 		server.carrier.KeepAlive(time.Second)
@@ -413,7 +413,7 @@ func TestSession_leavesNothingBehind(t *testing.T) {
 		<-client.end
 		<-server.end
 		synctest.Wait()
-		is.True(runtime.NumGoroutine() <= before)
+		is.True(live.Goroutines() <= before)
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/internal/testkit/live"
 	"github.com/typedrpc/typedrpc/internal/wire"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
@@ -98,22 +99,6 @@ func stormyCall(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand, i int) er
 	return nil
 }
 
-// goroutines counts those that run code of this module; the runtime and other
-// packages have some of their own.
-func goroutines() int {
-	stacks := make([]byte, 1<<20)
-	for n := runtime.Stack(stacks, true); n == len(stacks); n = runtime.Stack(stacks, true) {
-		stacks = make([]byte, 2*len(stacks))
-	}
-	n := 0
-	for stack := range strings.SplitSeq(strings.TrimRight(string(stacks), "\x00"), "\n\n") {
-		if strings.Contains(stack, "typedrpc.(*") || strings.Contains(stack, "typedrpc/internal/") {
-			n++
-		}
-	}
-	return n
-}
-
 // calm reports whether nothing of any call is left.
 func calm(c *typedrpc.Conn) bool {
 	s := hook.Conn(c)
@@ -136,7 +121,7 @@ func TestStorm_contextsOverPipe(t *testing.T) {
 			is.NoErr(err)
 			time.Sleep(3 * time.Second)
 			synctest.Wait()
-			before := goroutines()
+			before := live.Goroutines()
 			calls := testkit.Size(50_000, 50_000)
 			if d != typedrpc.Binary {
 				calls /= 5
@@ -148,7 +133,7 @@ func TestStorm_contextsOverPipe(t *testing.T) {
 			is.True(calm(s))
 			is.Equal(links.Load(), int64(1)) // no link was closed
 			is.Equal(c.State(), typedrpc.StateConnected)
-			is.Equal(goroutines(), before)
+			is.Equal(live.Goroutines(), before)
 			is.NoErr(c.Close())
 		})
 	}
@@ -156,7 +141,7 @@ func TestStorm_contextsOverPipe(t *testing.T) {
 
 func TestStorm_contextsOverWebSocket(t *testing.T) {
 	is := is.New(t)
-	before := goroutines()
+	before := live.Goroutines()
 	l := lab.New()
 	var links atomic.Int64
 	l.OnConnect = func(*typedrpc.Conn) { links.Add(1) }
@@ -172,7 +157,7 @@ func TestStorm_contextsOverWebSocket(t *testing.T) {
 	is.NoErr(c.Close())
 	is.NoErr(l.Shutdown(t.Context()))
 	hs.Close()
-	for goroutines() > before { // a leak is a test that does not end
+	for live.Goroutines() > before { // a leak is a test that does not end
 		<-time.After(time.Millisecond)
 	}
 }
