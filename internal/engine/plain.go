@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -14,6 +15,8 @@ type arrayReply struct {
 	parts [][]byte // encoded, in the order of the requests
 	open  int      // requests not answered yet
 	size  int
+
+	scratch []byte
 }
 
 // receiveArray takes an array: its calls run concurrently, and when the last
@@ -47,13 +50,20 @@ func (c *Conn) receiveArray(fs []wire.Frame, msg *buf.Buf) error {
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.overflow(c.config.Limits.MaxBuffered)
+	err := c.overflow(c.config.Limits.MaxBuffered)
+	c.mu.Unlock()
+	giveWay(len(fs) > crowd)
+	return err
 }
 
 // arrayPartLocked adds one answer and queues the array with the last one.
 func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
-	part, err := wire.AppendJSON(nil, f, false)
+	part, err := wire.AppendJSON(a.scratch[:0], f, false)
+	if len(part) <= 256 { // as most are, which are to take no more than they need
+		a.scratch, part = part, bytes.Clone(part)
+	} else {
+		a.scratch = nil
+	}
 	most := c.config.Limits.MaxBuffered
 	if err != nil || a.size+len(part) > most || c.queued+len(part) > 2*most {
 		fail := wire.Frame{Type: wire.Fail, ID: f.ID, RawID: f.RawID, Code: int64(status.ResourceExhausted), Message: "the answers to this batch are too large together; send its requests one by one"}

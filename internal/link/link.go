@@ -61,8 +61,8 @@ var (
 	ErrSlow    = errors.New("a message that the peer began makes too little progress")
 )
 
-// largeBatch is a message that keeps reader or writer busy for as long as
-// others need to get ready.
+// largeBatch is a message, or what many come to, that keeps reader or writer busy
+// for as long as others need to get ready.
 const largeBatch = 16 << 10
 
 const (
@@ -172,8 +172,8 @@ func (l *Link) readOne() error {
 		}
 		return &CloseError{Err: unexpected(err)}
 	}
-	size := b.Len() // less when something was claimed
-	l.got.Add(int64(size))
+	size := int64(b.Len()) // less when something was claimed
+	got := l.got.Add(size)
 	select {
 	case <-l.done:
 		return l.Err() // given up: nothing more is taken from this link
@@ -182,9 +182,9 @@ func (l *Link) readOne() error {
 	if err := l.up.Deliver(b, text); err != nil {
 		return err
 	}
-	if size >= largeBatch {
-		// Those that it woke have waited for this goroutine; behind a stream
-		// of such messages they would go on to, until it is preempted.
+	if got/largeBatch != (got-size)/largeBatch {
+		// Those that it woke have waited for this goroutine; behind a stream of
+		// messages, and those of many links, they would go on to, until it is preempted.
 		runtime.Gosched()
 	}
 	return nil

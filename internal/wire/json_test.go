@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/matryer/is"
 )
@@ -483,4 +485,30 @@ func TestJSON_allocations(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two bytes of a peer's are not to make a frame's room each time: the room for a
+// large batch is used again.
+func TestReader_roomOfLargeBatches(t *testing.T) {
+	is := is.New(t)
+	msg := []byte("[" + strings.Repeat("1,", MaxBatch-1) + "1]")
+	r := Reader{}
+	read := func() {
+		fs, array, err := r.Read(msg)
+		if err != nil || !array || len(fs) != MaxBatch || fs[MaxBatch-1].Type != Invalid {
+			t.Fatal(len(fs), array, err)
+		}
+		r.Forget()
+	}
+	read()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 100 {
+		read()
+	}
+	runtime.ReadMemStats(&after)
+	each := (after.TotalAlloc - before.TotalAlloc) / 100
+	t.Logf("%d bytes for each message of %d", each, len(msg))
+	is.True(each < MaxBatch*uint64(unsafe.Sizeof(Frame{}))/2)
+	is.True(r.frames == nil) // nothing of it stays with the connection
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"sync"
 )
 
 // SyntaxError says why a whole JSON-RPC message cannot be used. It wraps
@@ -39,6 +40,10 @@ const (
 	keepFrames = 64
 )
 
+// large has room for the largest batch. What a peer makes with two bytes for each
+// element is not to cost a quarter of a megabyte every time, growing to that.
+var large = sync.Pool{New: func() any { return new([MaxBatch]Frame) }}
+
 // Reader reads messages of the JSON-RPC 2.0 dialect (PROTOCOL.md section 7).
 // Set its fields before the first Read. Not safe for concurrent use.
 type Reader struct {
@@ -50,7 +55,8 @@ type Reader struct {
 	Odd []Oddity // what was strange about answers in the last message of a plain peer
 
 	frames []Frame
-	text   []byte // an unescaped method name
+	large  *[MaxBatch]Frame // where those are, of a large batch
+	text   []byte           // an unescaped method name
 }
 
 // Read parses the whole message before it returns anything, so that after an
@@ -99,11 +105,12 @@ func (r *Reader) Read(msg []byte) (frames []Frame, array bool, err error) {
 
 // Forget gives up the frames that Read returned last: they hold its message.
 func (r *Reader) Forget() {
-	if cap(r.frames) > keepFrames {
-		r.frames = nil
-	}
 	clear(r.frames)
 	r.frames, r.Odd = r.frames[:0], nil
+	if r.large != nil {
+		large.Put(r.large)
+		r.frames, r.large = nil, nil
+	}
 }
 
 // parseError turns a scanner's error into a SyntaxError.
@@ -174,6 +181,11 @@ func (r *Reader) batch(s *scanner) error {
 
 // add turns an envelope into the next frame.
 func (r *Reader) add(e *envelope, inArray bool) error {
+	if len(r.frames) == keepFrames && r.large == nil {
+		r.large = large.Get().(*[MaxBatch]Frame)
+		n := copy(r.large[:], r.frames)
+		r.frames = r.large[:n]
+	}
 	r.frames = append(r.frames, Frame{})
 	f := &r.frames[len(r.frames)-1]
 	if !r.Hello && r.answers(e) {

@@ -18,13 +18,6 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 // smallBudget is the server's in tests.
 const smallBudget = 64 << 20
 
-// known are the attacks that the server does not stand up to yet, with what does not
-// hold: "go run . run -size small -budget 64MiB" makes them all the same. Delete an
-// entry when it is mended.
-var known = map[string]string{
-	"flood-invalid": "on two busy cores the honest client's calls pile up until it holds the most, with a budget as small as this",
-}
-
 // built is the program, without the race detector, which would be measured
 // otherwise: its shadow memory is many times what the server has.
 func built(t *testing.T) string {
@@ -52,9 +45,6 @@ func TestHostile(t *testing.T) {
 		tried[kind] = true
 		t.Run(a.name, func(t *testing.T) {
 			is := is.New(t)
-			if why, ok := known[a.name]; ok {
-				t.Skip("not mended yet: " + why)
-			}
 			if testing.Short() && another {
 				t.Skip("one of each kind with -short")
 			}
@@ -87,9 +77,6 @@ func TestAttacks(t *testing.T) {
 		is.True(!seen[a.name]) // a name is used once
 		is.True(a.what != "" && a.run != nil)
 		seen[a.name] = true
-	}
-	for name := range known {
-		is.True(seen[name]) // what is known is an attack
 	}
 }
 
