@@ -328,7 +328,12 @@ func init() {
 		in := engine.From(ctx)
 		return in != nil && in.Ordered()
 	}
-	hook.Server = func(srv any) hook.ServerSums { return hook.ServerSums(srv.(*Server).s.Load().Snapshot()) }
+	hook.Server = func(srv any) hook.ServerSums {
+		if s := srv.(*Server).s.Load(); s != nil {
+			return hook.ServerSums(s.Snapshot())
+		}
+		return hook.ServerSums{} // it has served nobody
+	}
 	hook.Replay = func(cache any) hook.ReplaySums { return hook.ReplaySums(cache.(*ReplayCache).cache.Snapshot()) }
 }
 

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/matryer/is"
 )
@@ -509,6 +508,6 @@ func TestReader_roomOfLargeBatches(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	each := (after.TotalAlloc - before.TotalAlloc) / 100
 	t.Logf("%d bytes for each message of %d", each, len(msg))
-	is.True(each < MaxBatch*uint64(unsafe.Sizeof(Frame{}))/2)
+	is.True(each < 128<<10)  // 606,104 where it grows each time; the race detector drops some
 	is.True(r.frames == nil) // nothing of it stays with the connection
 }
