@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"slices"
 	"sync/atomic"
 
@@ -87,6 +88,7 @@ func (t *ws) widen(b *buf.Buf) (*buf.Buf, error) {
 	}
 	size = max(size, cap(b.B)+512)
 	if cap(b.B) > firstBuffer {
+		runtime.Gosched() // likewise: all of it may have come already
 		if err := t.below.in.resize(size); err != nil {
 			b.Release()
 			return nil, err
@@ -133,6 +135,7 @@ func (t *ws) Write(msg []byte, text bool, progress func()) error {
 			return err
 		}
 		progress()
+		runtime.Gosched() // as for messages that are large: the kernel may take many
 	}
 	return w.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -268,5 +269,6 @@ func (x *exchange) write(answer []byte) {
 		if _, err := x.w.Write(part); err != nil {
 			return
 		}
+		runtime.Gosched() // it may all fit into the kernel's buffers: others have their turns
 	}
 }
