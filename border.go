@@ -3,6 +3,8 @@ package typedrpc
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/typedrpc/typedrpc/internal/client"
 	"github.com/typedrpc/typedrpc/internal/link"
@@ -49,6 +51,12 @@ func lift(err error, c Codec) error {
 		return e.text
 	case *client.UpgradeError:
 		return &UpgradeError{Status: e.Status, Header: e.Header, Body: e.Body}
+	case *status.Reason:
+		r := &reason{said: e.Said, cause: lift(e.Cause, c)}
+		for _, why := range e.Why {
+			r.why = append(r.why, up(why, c))
+		}
+		return r
 	case *link.CloseError:
 		if e.Remote {
 			return &CloseError{Code: e.Code, Reason: e.Reason}
@@ -61,6 +69,41 @@ func lift(err error, c Codec) error {
 		}
 	}
 	return err
+}
+
+// reason is the cause of an error that came of having no link. What links, and attempts
+// to get one, ended with is found in it, but for what says of the error itself how it
+// ended: a program that tries again while the server is Unavailable is to stop at its own
+// deadline.
+type reason struct {
+	said  string // the error's message for peers, without what names hosts
+	cause error  // it has that without the link too; nil: nothing
+	why   []*Error
+}
+
+func (r *reason) Error() string {
+	texts := make([]string, 0, 1+len(r.why))
+	if r.cause != nil {
+		texts = append(texts, r.cause.Error())
+	}
+	for _, e := range r.why {
+		texts = append(texts, e.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (r *reason) Unwrap() error { return r.cause }
+
+func (r *reason) Is(target error) bool {
+	switch target {
+	case Gap, Unavailable, Canceled, DeadlineExceeded, context.Canceled, context.DeadlineExceeded:
+		return false
+	}
+	return slices.ContainsFunc(r.why, func(e *Error) bool { return errors.Is(e, target) })
+}
+
+func (r *reason) As(target any) bool {
+	return slices.ContainsFunc(r.why, func(e *Error) bool { return errors.As(e, target) })
 }
 
 // lower is e as the layers below see it. nil stays nil.

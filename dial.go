@@ -143,9 +143,10 @@ func (s State) String() string {
 // StateChange is what DialOptions.OnState is told.
 type StateChange struct {
 	State State
-	// Err is why the last link or attempt ended, of StateWaiting and StateClosed (see
-	// CloseError), or why credentials were not refreshed, of StateConnected.
+	// Err is why the last link or attempt ended (see CloseError), nil before there was
+	// one; of StateConnected it is why credentials were not refreshed.
 	Err     error
+	Since   time.Time // since when there has been no link; zero: there is one, or was none yet
 	Next    time.Time // of StateWaiting: when the next attempt is made
 	Attempt int       // of StateConnecting and StateWaiting: attempts in a row, from 1
 	URL     string    // of StateConnecting and StateConnected: where, without user and query
@@ -254,7 +255,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 	if tell := o.OnState; tell != nil {
 		below.OnState = func(s client.Change) {
-			change := StateChange{State: State(s.State), Next: s.Next, Attempt: s.Attempt, URL: s.URL, Resumed: s.Resumed}
+			change := StateChange{State: State(s.State), Next: s.Next, Attempt: s.Attempt, URL: s.URL, Resumed: s.Resumed, Since: s.Since}
 			if s.Err != nil { // else the first handshake may be choosing the codec
 				change.Err = lift(s.Err, c.codec)
 			}

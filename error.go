@@ -231,8 +231,11 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 			e = &Error{Code: Internal, Message: status.InternalText}
 		}
 	}
-	code := e.Code.failed()
-	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(status.Code(code), e.Message), Number: e.Number, Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
+	code, text := e.Code.failed(), e.Message
+	if r, ok := e.cause.(*reason); ok {
+		text = r.said
+	}
+	f = wire.Frame{Type: wire.Fail, Code: int64(code), Message: status.Clip(status.Code(code), text), Number: e.Number, Fault: e.name, RetryAfter: flow.Millis(e.RetryAfter), Payload: e.Data}
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {

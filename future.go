@@ -46,9 +46,7 @@ func (f *Future[T]) Await(ctx context.Context) (T, error) {
 		case <-f.Done():
 		case <-ctx.Done():
 			var none T
-			err := ended(ctx, MayHaveRun)
-			err.Message = "stopped waiting for a call that goes on"
-			return none, err
+			return none, unawaited(ctx, "stopped waiting for a call that goes on", f.p)
 		}
 	}
 	f.resolve()
@@ -143,7 +141,7 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 	unbind := func() bool { return true }
 	if ctx.Done() != nil {
 		unbind = context.AfterFunc(ctx, func() {
-			cl.GiveUp(func(o status.Outcome) *status.Error { return status.Ended(ctx, o) })
+			cl.GiveUp(cl.Expired)
 		})
 	}
 	cl.Untie(func() bool { defer stop(); return unbind() })
@@ -194,12 +192,23 @@ func collect(ctx context.Context, fs []*pending, each func(i int) bool) error {
 				return nil
 			}
 		case <-ctx.Done():
-			err := ended(ctx, MayHaveRun)
-			err.Message = "stopped waiting for calls that go on"
-			return err
+			return unawaited(ctx, "stopped waiting for calls that go on", fs...)
 		}
 	}
 	return nil
+}
+
+// unawaited is the error of who stops waiting for fs because ctx has ended. It says so
+// where one of them has no link.
+func unawaited(ctx context.Context, text string, fs ...*pending) *Error {
+	e := status.Ended(ctx, status.MayHaveRun)
+	e.Message = text
+	for _, f := range fs {
+		if x := f.call.Unlinked(e); x != e {
+			return up(x, f.call.codec())
+		}
+	}
+	return up(e, nil)
 }
 
 func pendings[T any](fs []*Future[T]) []*pending {

@@ -42,14 +42,15 @@ type Client struct {
 	attempt   uint64               // of all, rising
 	place     string               // where this attempt was redirected to, if that is not trusted …
 	home      string               // … and the attempt that began the session
+	failure   *status.Error        // of the last link, or round of attempts
 	told      chan<- *status.Error // of the first; nil when it has been
 	first     context.Context      // the program's, which bounds that; nil after it: it may be a request's
 	try       try
 
 	mu       sync.Mutex
 	state    Change
-	why      error    // the last link, or attempt, ended
-	changes  []Change // not told yet
+	lost     time.Time // since when there has been no link; zero: there is one, or was none yet
+	changes  []Change  // not told yet
 	telling  bool
 	min, max time.Duration    // window that the server gave for coming back
 	refused  *status.Error    // what the server said instead of WELCOME
@@ -192,11 +193,11 @@ func (d *Client) run() {
 		}
 		d.failed++
 		wait, back := d.verdict(cause)
-		if !back || !d.pause(wait, d.explain(cause)) {
+		if !back || !d.pause(wait, d.failure) {
 			break
 		}
 	}
-	err := c.Failed(d.explain(cause))
+	err := c.Failed(d.failure)
 	d.stop()
 	if s := d.claim(); s != nil {
 		s.End(err)
@@ -213,7 +214,7 @@ func (d *Client) run() {
 
 // pause waits for the next attempt; it reports false when the connection was
 // closed.
-func (d *Client) pause(wait time.Duration, cause error) bool {
+func (d *Client) pause(wait time.Duration, cause *status.Error) bool {
 	select {
 	case <-d.now: // asked for while connected: do not wait at all
 		return true
@@ -242,10 +243,18 @@ func (d *Client) bound() context.Context {
 // round tries one address after another until one has given the connection a
 // link, which it serves until that ends.
 func (d *Client) round() (cause error) {
+	var tried []*status.Error
 	for _, d.at = range d.order() {
-		d.change(Change{State: Connecting, Attempt: int(d.failed) + 1, URL: d.at.where})
+		d.change(Change{State: Connecting, Err: errorOf(d.failure), Attempt: int(d.failed) + 1, URL: d.at.where})
 		cause = d.connect()
-		if d.opened || d.final(cause) || d.bound().Err() != nil || d.ctx.Err() != nil {
+		d.failure = d.explain(cause)
+		if d.opened || d.final(cause) {
+			break
+		}
+		tried = append(tried, d.failure)
+		d.failure = status.Together(tried)
+		d.conn.Away(d.failure)
+		if d.bound().Err() != nil || d.ctx.Err() != nil {
 			break
 		}
 	}

@@ -81,7 +81,11 @@ func (d *Client) connect() error {
 	defer d.try.over()
 	t, name, resp, err := d.reach()
 	if err != nil {
-		return d.dialError(d.try.ctx, resp, err)
+		e := d.dialError(d.try.ctx, resp, err)
+		if e.Code == status.DeadlineExceeded || e.Code == status.Canceled { // ctx has ended
+			e = e.Lacking("no answer of "+d.at.where, nil)
+		}
+		return e
 	}
 	d.reached(resp)
 	hello, err := d.choose(name)
@@ -115,7 +119,7 @@ func (d *Client) connect() error {
 		d.refused.Cause = cause
 		return &refusedError{d.refused, cause}
 	case !d.opened && d.try.ctx.Err() != nil:
-		return status.Ended(d.try.ctx, status.NotSent)
+		return status.Ended(d.try.ctx, status.NotSent).Lacking("no handshake with "+d.at.where, nil)
 	}
 	return cause
 }
@@ -148,6 +152,7 @@ func (d *Client) linkEnded(carrier *session.Carrier, cause error) {
 	if s == nil {
 		return
 	}
+	d.conn.Away(d.explain(cause))
 	lost, over := s.Detach(carrier, cause)
 	if lost { // and no AUTH leaves any more
 		d.settle(false, nil)
@@ -159,7 +164,7 @@ func (d *Client) linkEnded(carrier *session.Carrier, cause error) {
 		d.drop(s, cause)
 		return
 	}
-	d.conn.LinkDown()
+	d.conn.LinkDown(cause)
 	d.mu.Lock()
 	sent, acked, received := s.Positions()
 	if sent > acked && acked == d.stuck.acked && received == d.stuck.received {

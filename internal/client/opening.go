@@ -202,7 +202,7 @@ func (d *Client) welcomed(s *session.Session, token string, reply []byte) {
 // serve is called when the session has the link.
 func (d *Client) serve(carrier *session.Carrier, keepAlive time.Duration, resumed bool) {
 	d.opened, d.since = true, time.Now()
-	d.first = nil
+	d.first, d.failure = nil, nil
 	d.try.over()
 	d.mu.Lock()
 	d.min, d.max = 0, 0

@@ -25,7 +25,7 @@ func (d *Client) Reauthenticate(ctx context.Context) *status.Error {
 	case d.turn <- struct{}{}:
 		defer func() { <-d.turn }()
 	case <-ctx.Done():
-		return status.Ended(ctx, status.NotSent)
+		return d.conn.GaveUp(ctx, status.NotSent)
 	case <-d.conn.Done():
 		return d.gone(ctx)
 	}
@@ -85,7 +85,7 @@ func (d *Client) reauthenticate(ctx context.Context) *status.Error {
 		case <-up:
 			return nil
 		case <-ctx.Done():
-			return status.Ended(ctx, status.NotSent)
+			return c.GaveUp(ctx, status.NotSent)
 		case <-c.Done():
 			return d.gone(ctx)
 		}

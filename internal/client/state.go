@@ -1,6 +1,10 @@
 package client
 
-import "time"
+import (
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/status"
+)
 
 // State is what a connection is doing, with the numbers of the API's.
 type State uint8
@@ -21,6 +25,15 @@ type Change struct {
 	Attempt int
 	URL     string
 	Resumed bool
+	Since   time.Time
+}
+
+// errorOf is e, and a nil that is one.
+func errorOf(e *status.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
 }
 
 // State is what the connection is doing.
@@ -30,15 +43,14 @@ func (d *Client) State() State {
 	return d.state.State
 }
 
-// lacks says what the connection waits for while it has no link, and why the last
-// one, or the last attempt, ended.
-func (d *Client) lacks() (what string, why error) {
+// lacks says what the connection waits for while it has no link.
+func (d *Client) lacks() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state.State == Waiting {
-		return "the next attempt to connect, in " + time.Until(d.state.Next).Round(time.Millisecond).String(), d.why
+		return "the next attempt to connect, in " + time.Until(d.state.Next).Round(time.Millisecond).String()
 	}
-	return "an answer of " + d.state.URL, d.why
+	return "an answer of " + d.state.URL
 }
 
 // change publishes a state. OnState is called on a goroutine that lives while
@@ -50,13 +62,14 @@ func (d *Client) change(s Change) {
 }
 
 func (d *Client) changeLocked(s Change) {
-	d.state = s
-	switch s.State {
-	case Waiting:
-		d.why = s.Err
-	case Connected:
-		d.why = nil
+	switch {
+	case s.State == Connected:
+		d.lost = time.Time{}
+	case d.state.State == Connected:
+		d.lost = time.Now()
 	}
+	s.Since = d.lost
+	d.state = s
 	if d.o.OnState == nil {
 		return
 	}

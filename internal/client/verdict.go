@@ -37,7 +37,7 @@ func (e *UpgradeError) Error() string {
 
 // dialError explains a failed dial without repeating the URL, which may hold
 // secrets.
-func (d *Client) dialError(ctx context.Context, resp *http.Response, err error) error {
+func (d *Client) dialError(ctx context.Context, resp *http.Response, err error) *status.Error {
 	text := "cannot connect to " + d.at.where + ": "
 	var re *link.RedirectError
 	switch {

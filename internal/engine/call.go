@@ -281,9 +281,24 @@ func (cl *Call) Wait() {
 	select {
 	case <-cl.ready:
 	case <-done:
-		cl.GiveUp(func(o status.Outcome) *status.Error { return status.Ended(cl.Ctx, o) })
+		cl.GiveUp(cl.Expired)
 		<-cl.ready
 	}
+}
+
+// Expired is the error of a call whose context has ended, for GiveUp.
+func (cl *Call) Expired(o status.Outcome) *status.Error { return cl.Conn.GaveUp(cl.Ctx, o) }
+
+// Unlinked is e, of who does not wait any more for a shared call that goes on, with what
+// keeps the call from going on.
+func (cl *Call) Unlinked(e *status.Error) *status.Error {
+	cl.mu.Lock()
+	there, settled := cl.there, cl.settled
+	cl.mu.Unlock()
+	if there == nil || settled {
+		return e
+	}
+	return there.unlinked(e)
 }
 
 // watcher is told that a future is settled.

@@ -56,9 +56,8 @@ type Config struct {
 	Intern   func(name []byte) string
 	Heals    bool // dialled: it outlives its sessions
 	Posted   bool // not a connection at all: one HTTP POST
-	// Lacks says what a connection without a link waits for, and what ended the
-	// last one, or the last attempt. nil: nobody is told.
-	Lacks func() (what string, why error)
+	// Lacks says what a connection without a link waits for. nil: nobody is told.
+	Lacks func() string
 }
 
 // New makes a connection whose contexts derive from base. It has no session yet,

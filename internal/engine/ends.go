@@ -55,6 +55,16 @@ func (x *Stream) Fail(e *status.Error) {
 	x.in.cancel()
 }
 
+// expired ends a caller's side whose context has ended.
+func (x *Stream) expired() {
+	x.call.GiveUp(func(o status.Outcome) *status.Error {
+		e := x.call.Expired(o)
+		x.Refuse(e)
+		return e
+	})
+	x.Refuse(status.Ended(x.call.Ctx, status.MayHaveRun)) // for one that was settled already
+}
+
 // verdict is what the call fails with although its handler may think otherwise.
 func (x *Stream) verdict() error {
 	c := x.conn

@@ -376,6 +376,15 @@ func (c *Conn) Finish(cause error) {
 	close(c.done)
 }
 
+// closedLocked is the error of what comes when the connection has begun to end.
+func (c *Conn) closedLocked() *status.Error {
+	e := status.Errorf(status.Unavailable, "the connection is closed")
+	if c.err != nil {
+		e = e.Because(c.err)
+	}
+	return e
+}
+
 // asUnavailable makes cause an *Error.
 func asUnavailable(cause error) *status.Error {
 	var e *status.Error

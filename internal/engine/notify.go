@@ -54,7 +54,7 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 		case <-c.done:
 		}
 		if ctx.Err() != nil { // before whatever else has ended
-			return false, status.Ended(ctx, status.NotSent)
+			return false, c.GaveUp(ctx, status.NotSent)
 		}
 	}
 	c.notify.Used += cost

@@ -1,33 +1,97 @@
 package engine
 
 import (
+	"context"
 	"iter"
 	"time"
+
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// outage is the time without a link, for what waits for one without a deadline: a
-// program that hangs is to find in its log what it hangs on. Under Conn.mu.
+// outage is the time without a link. What fails in it says so, and why; of what waits
+// without a deadline the log says it, since a program that hangs is to find there what
+// it hangs on. Under Conn.mu.
 type outage struct {
-	n     uint32      // of the connection's outages
-	since time.Time   // zero: there is a link, or nobody is told
-	timer *time.Timer // of the next look at what waits; nil: there is none
+	n     uint32        // of the connection's outages
+	since time.Time     // zero: there is a link
+	why   *status.Error // what the last link, or attempt to get one, ended with
+	timer *time.Timer   // of the next look at what waits; nil: there is none
+	away  time.Time     // since when the peer has been leaving, where it is
 }
 
 // outagePatience is for how long a call may wait before that is logged.
 const outagePatience = 10 * time.Second
 
-// outLocked is called when the link is gone. Only what was dialled tells: at a
-// server nothing waits for longer than the session has.
-func (c *Conn) outLocked() {
+// Away notes what a link, or an attempt to get one, ended with. Whoever brings the
+// links calls it before it says that the link is gone, and after each attempt.
+func (c *Conn) Away(why *status.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.outage.why = why
+}
+
+// lackLocked says what calls wait for, where that is more than their turn, since when,
+// and why; "": nothing.
+func (c *Conn) lackLocked() (what string, why *status.Error) {
 	o := &c.outage
-	if c.config.Lacks == nil || c.closing {
+	since, what := o.since, "no connection"
+	switch {
+	case !since.IsZero():
+		why = o.why
+	case c.peer.away:
+		since, what = o.away, "the peer has been shutting down"
+	default:
+		return "", nil
+	}
+	if d := time.Since(since).Round(time.Millisecond); d > 0 {
+		return what + " for " + d.String(), why
+	} else if why == nil && c.peer.away {
+		return "the peer is shutting down", nil
+	}
+	return what + " at the moment", why
+}
+
+// noLinkLocked is the error of what cannot be sent because there is no link.
+func (c *Conn) noLinkLocked() *status.Error {
+	e := status.Errorf(status.Unavailable, "no connection at the moment")
+	if what, why := c.lackLocked(); what != "" {
+		e.Message = ""
+		e = e.Lacking(what, why)
+	}
+	return e
+}
+
+// GaveUp is the error of what was given up because ctx ended: while there is no link
+// it says that, and why.
+func (c *Conn) GaveUp(ctx context.Context, o status.Outcome) *status.Error {
+	return c.unlinked(status.Ended(ctx, o))
+}
+
+func (c *Conn) unlinked(e *status.Error) *status.Error {
+	c.mu.Lock()
+	what, why := c.lackLocked()
+	c.mu.Unlock()
+	if what == "" {
+		return e
+	}
+	return e.Lacking(what, why)
+}
+
+// outLocked is called when the link is gone, because of cause. Only what was dialled
+// logs: at a server nothing waits for longer than the session has.
+func (c *Conn) outLocked(cause error) {
+	o := &c.outage
+	if c.closing {
 		return
 	}
 	if o.since.IsZero() {
 		o.since = time.Now()
 		o.n++
 	}
-	if len(c.pending)+c.queue.len+c.waiting.len > 0 {
+	if o.why == nil {
+		o.why = status.Lost(cause, nil)
+	}
+	if c.config.Lacks != nil && len(c.pending)+c.queue.len+c.waiting.len > 0 {
 		c.lookLocked(outagePatience)
 	}
 }
@@ -37,12 +101,12 @@ func (o *outage) backLocked() {
 	if o.timer != nil {
 		o.timer.Stop()
 	}
-	o.since, o.timer = time.Time{}, nil
+	o.since, o.timer, o.why = time.Time{}, nil, nil
 }
 
 // waitsLocked is called with each call that begins.
 func (c *Conn) waitsLocked(cl *Call) {
-	if !c.outage.since.IsZero() && cl.deadline.IsZero() {
+	if c.config.Lacks != nil && !c.outage.since.IsZero() && cl.deadline.IsZero() {
 		cl.began = time.Now()
 		c.lookLocked(outagePatience)
 	}
@@ -83,11 +147,10 @@ func (c *Conn) tellWaiting() {
 	if next > 0 {
 		c.lookLocked(max(next, time.Second)) // each look costs all that wait
 	}
-	without := now.Sub(o.since)
+	without, why := now.Sub(o.since), o.why
 	c.mu.Unlock()
 	if calls > 0 {
-		what, err := c.config.Lacks()
-		c.config.Logger.Warn("typedrpc: a call waits for a link", "method", name, "calls", calls, "without", without, "awaits", what, "error", err)
+		c.config.Logger.Warn("typedrpc: a call waits for a link", "method", name, "calls", calls, "without", without, "awaits", c.config.Lacks(), "error", why)
 	}
 }
 

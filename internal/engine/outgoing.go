@@ -74,13 +74,13 @@ func (c *Conn) unsentLocked(kind Kind, failFast, nested bool) *status.Error {
 	case c.config.Posted:
 		return status.Errorf(status.FailedPrecondition, "this request came over HTTP POST: there is no connection to call back on")
 	case c.closing:
-		return &status.Error{Code: status.Unavailable, Message: "the connection is closed", Cause: c.err}
+		return c.closedLocked()
 	case c.drained != nil && !nested:
 		return status.Errorf(status.Unavailable, "the connection is shutting down")
 	case c.sess == nil && !c.config.Heals:
-		return status.Errorf(status.Unavailable, "the connection is gone")
+		return status.Lost(nil, c.outage.why)
 	case c.sess == nil && nested, failFast && !c.linkedLocked():
-		return status.Errorf(status.Unavailable, "no connection at the moment")
+		return c.noLinkLocked()
 	case c.peer.away && kind == KindCall && (failFast || nested || !c.config.Heals):
 		return status.Errorf(status.Unavailable, "the peer is shutting down")
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"math"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -55,8 +56,8 @@ func (c *Conn) LinkUp(sess *session.Session) {
 }
 
 // LinkDown is called when the session goes on without a link: what would rather
-// fail than wait for one, and has not left, does.
-func (c *Conn) LinkDown() {
+// fail than wait for one, and has not left, does. cause is what the link ended with.
+func (c *Conn) LinkDown(cause error) {
 	c.mu.Lock()
 	if c.linkedLocked() {
 		c.mu.Unlock()
@@ -83,11 +84,12 @@ func (c *Conn) LinkDown() {
 		it = next
 	}
 	refused := c.admitLocked()
-	c.outLocked()
+	c.outLocked(cause)
+	none := c.noLinkLocked()
 	c.checkIdleLocked()
 	c.mu.Unlock()
 	refused.settleEach()
-	failed.settle(status.Errorf(status.Unavailable, "no connection at the moment"))
+	failed.settle(none)
 }
 
 // linkedLocked reports whether there is a session, and a link that carries it.
@@ -142,12 +144,16 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.creditors = nil
 	c.dropLaneLocked()
 	failed := c.interruptLocked(c.config.Heals && !c.closing)
-	c.outLocked()
+	var why *status.Error
+	if !c.outage.since.IsZero() { // since before: no other link has come
+		why = c.outage.why
+	}
+	c.outLocked(cause)
 	c.movedLocked()
 	c.checkIdleLocked()
 	c.mu.Unlock()
 	// Before the handlers' contexts end, whose calls are told of the loss too.
-	failed.settle(&status.Error{Code: status.Unavailable, Message: "connection lost", Cause: cause})
+	failed.settle(status.Lost(cause, why))
 	if !c.config.Heals {
 		c.over(cause)
 	}
@@ -228,7 +234,7 @@ func (c *Conn) receive(f *wire.Frame, body *buf.Buf) error {
 // goingAway takes a GOAWAY: calls that have not left wait for the next session.
 func (c *Conn) goingAway(b wire.GoAwayBody) {
 	c.mu.Lock()
-	c.peer.away = true
+	c.peer.away, c.outage.away = true, time.Now()
 	c.keeper.GoingAway(flow.Hint(b.Min), flow.Hint(b.Max))
 	c.gatherLocked()
 	var held items

@@ -141,17 +141,17 @@ func (cl *Call) outOf(err *status.Error) *status.Error {
 }
 
 // settle fails them all with cause, each with its own outcome.
-func (t taken) settle(cause error) {
+func (t taken) settle(cause *status.Error) {
 	for _, group := range []struct {
 		calls   []*Call
 		outcome status.Outcome
 	}{{t.notSent, status.NotSent}, {t.mayHaveRun, status.MayHaveRun}} {
 		for _, cl := range group.calls {
-			err := asUnavailable(cause).With(group.outcome)
+			err := cause.With(group.outcome)
 			switch {
 			case cl.stream == nil || group.outcome == status.NotSent:
 			case t.lost:
-				err = status.SessionLost(cause)
+				err = status.LostItems(cause)
 			default:
 				err.Message += "; items of the stream may be missing"
 			}

@@ -217,7 +217,7 @@ func (cl *Call) Open(body *buf.Buf, meta map[string]string, o OpenOptions) (*Str
 	}
 	stop, unbind := o.Stop, func() bool { return true }
 	if ctx := cl.Ctx; ctx.Done() != nil {
-		unbind = context.AfterFunc(ctx, func() { x.Fail(status.Ended(ctx, status.MayHaveRun)) })
+		unbind = context.AfterFunc(ctx, x.expired)
 	}
 	cl.Conn.mu.Lock() // the context may end this moment
 	x.stop = func() { unbind(); stop() }

@@ -44,7 +44,7 @@ func (a *Accepted) linkEnded(c *session.Carrier, cause error) {
 	case over:
 		a.end(a.sess.Err())
 	case lost:
-		a.conn.LinkDown()
+		a.conn.LinkDown(cause)
 		limits := &a.server.o.Config.Limits
 		a.server.registry.Keep(a.sess, limits.Grace, limits.HandshakeTimeout, a.conn.Holds, a.end)
 	}
