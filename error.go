@@ -246,6 +246,35 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 	return f, foreign
 }
 
+// broadcastError is one connection's of those that a Broadcast joins.
+type broadcastError struct {
+	whose string
+	err   error
+}
+
+func (e *broadcastError) Error() string { return e.whose + ": " + e.err.Error() }
+func (e *broadcastError) Unwrap() error { return e.err }
+
+// errorOf is err of c, which may be nil, at that place among those that a Broadcast was
+// given. nil stays nil.
+func errorOf(c *Conn, place int, err error) error {
+	if err == nil {
+		return nil
+	}
+	whose := fmt.Sprintf("connection %d", place)
+	if c != nil {
+		switch subject, addr := c.Identity().Subject, c.RemoteAddr(); {
+		case subject != "" && addr != "":
+			whose = fmt.Sprintf("%q at %s", subject, addr)
+		case subject != "":
+			whose = fmt.Sprintf("%q", subject)
+		case addr != "":
+			whose = addr
+		}
+	}
+	return &broadcastError{whose, err}
+}
+
 // with returns a copy of e with another outcome.
 func (e *Error) with(o Outcome) *Error {
 	x := *e

@@ -166,9 +166,10 @@ func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error 
 // each codec and dialect. A connection that is behind delays nobody: the
 // others are served first, then Broadcast waits for it, with ctx. For one that has
 // lost its link the notification waits, as Notify's does. It returns the errors of the
-// connections that could not be served, joined, each an *Error that does not tell of
-// which. Callers made by With
-// bring their metadata and interceptors:
+// connections that could not be served, joined. Each wraps an *Error, and its text begins
+// with whose it is: the Identity's subject and the peer's address, or, where there is
+// neither, as on a client, its place among conns, from 1. Callers made by With bring their
+// metadata and interceptors:
 //
 //	func(yield func(typedrpc.Caller) bool) {
 //		for c := range srv.Conns() {
@@ -186,12 +187,14 @@ func Broadcast[C Caller, T any](ctx context.Context, conns iter.Seq[C], n Notifi
 	defer b.release()
 	var behind []late
 	var errs []error
+	place := 0
 	for c := range conns {
-		busy, err := b.send(ctx, c, &v, true)
-		if busy != nil {
-			behind = append(behind, late{c, busy})
+		place++
+		conn, busy, err := b.send(ctx, c, &v, true)
+		if busy {
+			behind = append(behind, late{c, conn, place})
 		} else if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, errorOf(conn, place, err))
 		}
 	}
 	return errors.Join(append(errs, b.wait(ctx, behind, &v))...)
@@ -305,12 +308,18 @@ func (b *broadcast) release() {
 // wait for each other either.
 func (b *broadcast) wait(ctx context.Context, behind []late, v any) error {
 	errs := make([]error, len(behind))
+	exited := Errorf(Internal, "an interceptor, or Pick's function, ended its goroutine").with(MayHaveRun)
 	var wg sync.WaitGroup
 	for i, l := range behind {
-		errs[i] = Errorf(Internal, "an interceptor, or Pick's function, ended its goroutine").with(MayHaveRun)
+		errs[i] = exited
 		wg.Go(func() { errs[i] = b.sendSafely(ctx, l, v) })
 	}
 	wg.Wait()
+	for i, l := range behind {
+		if errs[i] == exited {
+			errs[i] = errorOf(l.conn, l.place, exited)
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -318,6 +327,7 @@ func (b *broadcast) wait(ctx context.Context, behind []late, v any) error {
 type late struct {
 	caller Caller
 	conn   *Conn // which was
+	place  int   // among those that Broadcast was given
 }
 
 // sendSafely is send for a goroutine of our own, on which nobody else can recover: the
@@ -326,15 +336,16 @@ func (b *broadcast) sendSafely(ctx context.Context, l late, v any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.conn.logPanic("typedrpc: broadcasting panicked", logs.Known(b.spec.name), p)
-			err = Errorf(Internal, status.InternalText).with(NotSent)
+			err = errorOf(l.conn, l.place, Errorf(Internal, status.InternalText).with(NotSent))
 		}
 	}()
-	_, err = b.send(ctx, l.caller, v, false)
-	return err
+	conn, _, err := b.send(ctx, l.caller, v, false)
+	return errorOf(conn, l.place, err)
 }
 
-// send returns the connection that is behind, nil: it was sent, or failed.
-func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool) (busy *Conn, _ error) {
+// send returns the connection that it was for, nil if there is none, and whether that
+// is behind: if not it was sent, or failed.
+func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool) (to *Conn, behind bool, _ error) {
 	t, err := aim(ctx, caller, b.spec, "NewNotification")
 	var body *buf.Buf
 	if err == nil {
@@ -345,20 +356,17 @@ func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool)
 	}
 	switch {
 	case err != nil:
-		return nil, err
+		return t.conn, false, err
 	case noWait && !t.intercepted():
 		behind, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.failFast(t.conn)})
 		if e != nil {
-			return nil, up(e, t.conn.codec)
+			return t.conn, false, up(e, t.conn.codec)
 		}
-		if behind {
-			return t.conn, nil
-		}
-		return nil, nil
+		return t.conn, behind, nil
 	case noWait && t.conn.e.Behind(body.Len()+wire.MaxMeta):
-		return t.conn, nil // before the interceptors see it, who may see it only once, and add metadata
+		return t.conn, true, nil // before the interceptors see it, who may see it only once, and add metadata
 	}
-	return nil, t.notifySafely(ctx, b.spec, body)
+	return t.conn, false, t.notifySafely(ctx, b.spec, body)
 }
 
 // notifySafely is notify for a goroutine of our own: an interceptor's panic is one

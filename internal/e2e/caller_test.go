@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 func TestBroadcast_encodedOnce(t *testing.T) {
@@ -70,6 +73,71 @@ func TestBroadcast_joinsErrors(t *testing.T) {
 		is.True(errors.Is(err, typedrpc.Unavailable)) // of the dead one
 		is.Equal(<-got, 8)                            // the living one was served
 		is.NoErr(typedrpc.Broadcast(t.Context(), slices.Values([]*typedrpc.Conn{server}), lab.Tell, 8))
+	})
+}
+
+// Each error of a Broadcast says which connection it is of, and is an *Error for all that:
+// of those that fail at once, that are behind, whose interceptors fail, and of clients.
+func TestBroadcast_saysWhose(t *testing.T) {
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		srv := &typedrpc.Server{Logger: slog.New(slog.DiscardHandler), SignIn: lab.Sign.Verify(func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, int, error) {
+			return typedrpc.Identity{Subject: *name}, 0, nil
+		})}
+		hold := make(chan struct{})
+		mux := typedrpc.NewMux()
+		news := typedrpc.NewNotification[string]("news")
+		typedrpc.Handle(mux, news, func(context.Context, string) error { <-hold; return nil })
+		dial := func(name string) (c, s *typedrpc.Conn) {
+			c, s, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{
+				Dialect: d, Mux: mux,
+				SignIn: lab.Sign.Present(func(context.Context) (string, error) { return name, nil }),
+			})
+			is.NoErr(err)
+			return c, s
+		}
+		slow, ann := dial("ann")
+		gone, bob := dial("bob")
+		gone.Close()
+		<-bob.Context().Done()
+		well, carl := dial("carl")
+		nameless, nobody := dial("")
+		nameless.Close()
+		<-nobody.Context().Done()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for typedrpc.Notify(ctx, ann, news, strings.Repeat("x", 10_000)) == nil {
+		}
+		refuses := func(end func()) typedrpc.Caller {
+			return carl.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{func(context.Context, *typedrpc.Request, typedrpc.RawHandler) (typedrpc.Raw, error) {
+				end()
+				return nil, typedrpc.PermissionDenied
+			}}})
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := typedrpc.Broadcast(ctx, slices.Values([]typedrpc.Caller{ann, bob, refuses(func() {}), refuses(func() { panic("no") }), nobody, nil}), news, strings.Repeat("y", 10_000))
+		is.Equal(strings.Split(err.Error(), "\n"), []string{
+			`"bob" at pipe: unavailable: the connection is closed`,
+			`"carl" at pipe: permission denied`,
+			`"carl" at pipe: internal: internal error (may have run)`,
+			"pipe: unavailable: the connection is closed",
+			`connection 6: invalid argument: the Caller of "news" is nil`,
+			`"ann" at pipe: deadline exceeded`, // after the others
+		})
+		for _, each := range err.(interface{ Unwrap() []error }).Unwrap() {
+			var e *typedrpc.Error
+			is.True(errors.As(each, &e))
+		}
+		is.True(errors.Is(err, context.DeadlineExceeded))
+		is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun) // the panic
+
+		err = typedrpc.Broadcast(t.Context(), slices.Values([]*typedrpc.Conn{well, gone}), lab.Tell, 1) // clients know no subjects
+		is.True(strings.HasPrefix(err.Error(), "connection 2: unavailable"))
+		close(hold)
+		for _, c := range []*typedrpc.Conn{slow, well} {
+			c.Close()
+		}
 	})
 }
 
