@@ -143,7 +143,36 @@
 //
 // The [Outcome] says how far a call got. NotSent: no handler saw it, and making
 // it again is always safe. MayHaveRun: it left, and no answer came. Answered:
-// the error is the handler's own.
+// the peer took it, and this is its answer. Which errors of calls and streams have
+// which:
+//
+//   - NotSent, InvalidArgument: no declaration, Caller or Conn; options or metadata that
+//     make no sense; a request that cannot be encoded; a Key that the peer knows with
+//     another request.
+//   - NotSent, ResourceExhausted: a request over MaxSize or the peer's MaxMessage; the
+//     peer's other limits, where waiting for them could deadlock; a server that is full.
+//   - NotSent, FailedPrecondition: the peer's lane, where waiting for it could deadlock.
+//   - NotSent, Unimplemented: no such name, or one of another kind.
+//   - NotSent, Unavailable: no link and FailFast; a connection that has ended, or ends, on
+//     either side.
+//   - NotSent, Canceled or DeadlineExceeded: the context had ended before the call left.
+//   - NotSent, with a code of its own: the error of Pick's function, and of an outgoing
+//     interceptor that did not call next.
+//   - Answered, InvalidArgument: a request that cannot be decoded, or whose Validate
+//     failed without a code of its own.
+//   - Answered, Internal: a panic, a foreign error, a response that cannot be encoded, or
+//     decoded.
+//   - Answered, ResourceExhausted: a response over a limit.
+//   - Answered, with a code of its own: what the handler, or an interceptor around it,
+//     returned.
+//   - MayHaveRun, Canceled or DeadlineExceeded: the context ended, or Cancel was called,
+//     when the call had left.
+//   - MayHaveRun, Unavailable: the session was lost, or the connection closed, when the
+//     call had left.
+//   - MayHaveRun, FailedPrecondition: a Key that was used with another server, or is too
+//     old to be known.
+//
+// From a plain JSON-RPC peer every error is Answered: it cannot say that nothing ran.
 //
 // # Lost links, lost sessions, retries
 //
