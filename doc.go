@@ -295,6 +295,30 @@
 // [Handle]. Encode secrets into neither Error.Message nor Error.Data: both are
 // for the peer.
 //
+// # Panics
+//
+// What of the program's code the library calls on goroutines of its own has a net: a panic
+// there is logged with its stack, and ends what was asked for and nothing else.
+//
+//   - In a handler, a fallback, Validate, an incoming interceptor, a codec, MapError, the
+//     data of a Fault, a method of a returned error, or a topic's function that allows:
+//     the call fails with Internal, the notification is dropped, nobody is let in.
+//   - In the function of SignIn.Verify: the peer is refused, as Unauthenticated. In that of
+//     SignIn.Present, or in the transport of HTTPClient: this attempt to connect fails.
+//   - In Server.OnConnect and OnDisconnect, and in DialOptions.OnState: the connection
+//     goes on, and later events are told.
+//   - In OnRetry, in Pick's function when a call is made again, in an outgoing interceptor
+//     of a future, of a stream from [Open] or of a connection that a Broadcast waits for,
+//     and in OnItem of what is forwarded: the call, the stream or that notification fails
+//     with Internal.
+//   - In a topic's Broker: the notice is lost. In a codec for subscribers: they miss the
+//     message, and are told so. In a logger, or a value that writes itself: the line is lost.
+//
+// On the caller's own goroutine nobody catches a panic but the caller: there run encoding,
+// decoding, outgoing interceptors and Pick's function of Call and Notify, the bodies of
+// loops, the sequence given to SendAll, and Restartable's function. Nor are panics caught
+// in methods of a context of the program's own.
+//
 // # Ending
 //
 // [Conn.Close] fails the calls in flight, flushes what was queued before, waits
@@ -326,4 +350,12 @@
 //			t.Error(err)
 //		}
 //	})
+//
+// # Other documents
+//
+// Where a comment names docs/limits.md, PROTOCOL.md or the like, that is a file of the
+// module: https://github.com/typedrpc/typedrpc/blob/main/docs/limits.md, or in the folder
+// that "go list -m -f '{{.Dir}}' github.com/typedrpc/typedrpc" prints, of your version.
+// docs/guide.md is the long tour, examples/README.md has ten programs, and docs/grpc.md is
+// for those who come from gRPC.
 package typedrpc

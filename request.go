@@ -122,14 +122,23 @@ func (r *Request) face() face { return face{x: r.stream, conn: r.Conn, spec: r.s
 // interceptor, or a fallback. The result of a notification is ignored.
 type RawHandler func(ctx context.Context, r *Request) (Raw, error)
 
-// Forward makes the same call on c: method, payload, metadata, and the time
-// left in ctx. The callee's reply metadata is put into r.ReplyMetadata, that of a stream
-// with its first item too; interceptors of c that change it then do so in an OnItem
-// function, and where they have none it waits for them. It is what a proxy's fallback
-// handler does. It refuses with FailedPrecondition a
-// connection whose codec is another than the one r's payload is in. A
-// notification is forwarded as a notification, and a stream with its items, both ways,
-// one behind the other: a receiver that is slow makes the sender wait.
+// Forward makes the same call on c. It is what a proxy's fallback handler does. A
+// notification is forwarded as a notification, and a stream with its items, both ways, one
+// behind the other: a receiver that is slow makes the sender wait. It refuses with
+// FailedPrecondition a connection whose codec is another than the one r's payload is in.
+//
+// Kept are the name, the kind, the payload, the metadata, to which c's options add, the end
+// and the deadline of ctx, and the key of a Keyed method's call. Back come the response or
+// the error, with its code, text, data, Number and the name of its fault, and the reply
+// metadata, which is put into r.ReplyMetadata, that of a stream with its first item too;
+// interceptors of c that change it then do so in an OnItem function, and where they have
+// none it waits for them.
+//
+// Not kept is who calls: the callee sees this side, its Identity and its address. What it
+// is to know of r's caller is metadata that this side sets, over what the caller may have
+// said by that name. Nor is an Outcome: to r's caller every answer of this side is Answered.
+// Traits are those of the declaration that r's name has on this side: an Idempotent one is
+// sent again when c's session is lost, and a name that nobody declared here is not.
 func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	if c == nil || r == nil || r.Conn == nil || r.Conn.e == nil {
 		return nil, refuse(InvalidArgument, "Forward needs a Caller, and a Request that came in")

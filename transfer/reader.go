@@ -144,8 +144,9 @@ func (r *Reader) begin() error {
 }
 
 // Total returns how many bytes the whole transfer has, as its sender announced, -1 if
-// it did not know. It waits for the beginning of the transfer; before it, and if there
-// was none, it is -1.
+// it did not know, or if there was no beginning. In a handler it waits for the beginning
+// of the transfer, as Begin and Read do, until the handler's context ends; for a Reader
+// that Receive returned that was there, and it does not wait.
 func (r *Reader) Total() int64 {
 	if r.sum == nil {
 		r.Begin(nil) // its error is Read's
