@@ -67,7 +67,8 @@ type handler struct {
 // The type of fn is d's: see Method and its siblings, which also say when it runs.
 //
 // fn's context ends when the caller gives up, when the time that the caller gave
-// has passed, and when its session is over (but see Keyed); ConnFrom and
+// has passed, and when its session is over (but see Keyed, and what a plain peer notified
+// before it closed is handled for 30 seconds more); ConnFrom and
 // RequestFrom find the connection and the request in it. If the request's type, or
 // a pointer to it, has a method Validate() error, it is called first and its error
 // answers the call, as InvalidArgument unless it is an *Error or a Code; what the

@@ -197,6 +197,7 @@ func (d *Client) run() {
 			break
 		}
 	}
+	c.RunOut()
 	err := c.Failed(d.failure)
 	d.stop()
 	if s := d.claim(); s != nil {

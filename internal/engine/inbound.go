@@ -289,7 +289,7 @@ func (in *Inbound) unlockEnded(why end) end {
 		return was
 	}
 	in.ended |= why
-	if in.conn.Ended() {
+	if in.conn.ctx.Err() != nil {
 		in.ended |= withConn
 	}
 	if in.done != nil {

@@ -47,6 +47,14 @@ func (c *Conn) handlersLocked() []*Inbound {
 	return handlers
 }
 
+// losersLocked returns what of it loses its session now.
+func (c *Conn) losersLocked() []*Inbound {
+	if c.lane != nil && c.lane.leaver.current {
+		return slices.Collect(maps.Values(c.inbound))
+	}
+	return c.handlersLocked()
+}
+
 // offendedLocked counts an offence of the peer and returns what ends the link
 // when there were too many.
 func (i *incoming) offendedLocked() error {

@@ -19,6 +19,7 @@ type lane struct {
 	held    int      // bytes of the account that those take
 	taken   int      // notifications handled and not credited yet …
 	spent   int      // … and their bytes
+	leaver  leaver
 }
 
 // waiter is a call or notification in its place on the lane. A notification has
@@ -61,6 +62,7 @@ func (c *Conn) runLane(l *lane) {
 	}()
 	for {
 		c.mu.Lock()
+		l.ranLocked()
 		if c.lane != l || l.queue.Len() == 0 {
 			l.running = false
 			c.checkIdleLocked()
@@ -70,6 +72,7 @@ func (c *Conn) runLane(l *lane) {
 		}
 		w := l.queue.Pop()
 		in := w.in
+		l.leaver.nextLocked()
 		if in != nil {
 			c.startLocked(in)
 		} else {
@@ -84,10 +87,21 @@ func (c *Conn) runLane(l *lane) {
 	}
 }
 
-// dropLaneLocked gives up the lane of a session that is over.
+// dropLaneLocked gives up what a session that is over has on the lane.
 func (c *Conn) dropLaneLocked() {
-	c.emptyLaneLocked()
-	c.lane = nil
+	l := c.lane
+	if l == nil {
+		return
+	}
+	if !l.leaver.any() {
+		c.emptyLaneLocked()
+		c.lane = nil
+		return
+	}
+	for l.queue.Len() > l.leaver.waits {
+		c.dropWaiterLocked(l, l.queue.PopLast(), false)
+	}
+	l.bytes, l.taken, l.spent = 0, 0, 0
 }
 
 // emptyLaneLocked gives up what the lane has not begun. The peer is credited for
@@ -97,19 +111,34 @@ func (c *Conn) emptyLaneLocked() {
 	if l == nil {
 		return
 	}
+	for l.leaver.waits > 0 {
+		l.leaver.waits--
+		c.dropWaiterLocked(l, l.queue.Pop(), true)
+	}
 	for l.queue.Len() > 0 {
-		w := l.queue.Pop()
-		if w.in != nil {
-			w.in.body.Release()
-			continue
-		}
-		w.payload.Release()
-		l.held -= int(w.held)
-		c.account.Give(int(w.held))
-		l.tookLocked(int(w.cost))
+		c.dropWaiterLocked(l, l.queue.Pop(), false)
 	}
 	l.pack.rest()
 	c.creditLaneLocked()
+}
+
+// dropWaiterLocked gives up what was taken from the queue, unbegun. left says that its
+// peer has left.
+func (c *Conn) dropWaiterLocked(l *lane, w waiter, left bool) {
+	if in := w.in; in != nil {
+		in.body.Release()
+		if left {
+			c.account.Give(int(in.held))
+			in.held = 0
+		}
+		return
+	}
+	w.payload.Release()
+	l.held -= int(w.held)
+	c.account.Give(int(w.held))
+	if !left {
+		l.tookLocked(int(w.cost))
+	}
 }
 
 // tookLocked notes a notification that nobody waits for any more.
@@ -223,7 +252,9 @@ func (c *Conn) notificationDone(l *lane, in *Inbound, held int) {
 		c.mu.Unlock()
 		return
 	}
-	l.tookLocked(int(in.cost))
+	if !l.leaver.current {
+		l.tookLocked(int(in.cost))
+	}
 	if l.queue.Len() == 0 {
 		l.pack.rest()
 	}

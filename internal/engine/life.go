@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/link"
@@ -21,6 +22,8 @@ type life struct {
 	closing  bool            // Close was called or the connection failed: nothing new
 	away     bool            // it said GOAWAY because of that
 	finished bool            // everything of it has ended but handlers
+	polite   bool            // the session's peer has closed it …
+	parted   atomic.Bool     // … and that was the connection's end
 	drained  chan struct{}   // not nil while draining: closed when nothing is in flight
 	quiet    chan struct{}   // made with it: closed when nothing but streams is
 	bye      wire.GoAwayBody // what the peer is told then, on every link
@@ -48,9 +51,9 @@ func (c *Conn) Close() {
 }
 
 // Ended reports whether nothing of the peer's is to begin any more: the connection
-// was closed, or the context that it lives by has ended. Without locks: every handler
-// is asked for before it begins.
-func (c *Conn) Ended() bool { return c.ctx.Err() != nil }
+// was closed, or the context that it lives by has ended. What a peer sent that has left
+// since may begin. Without locks: every handler is asked for before it begins.
+func (c *Conn) Ended() bool { return c.ctx.Err() != nil && !c.parted.Load() }
 
 // Discard ends the context of a connection that never began.
 func (c *Conn) Discard(e *status.Error) { c.cancel(c.owner.Face(e)) }
@@ -245,6 +248,8 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError) {
 	defer cancel()
 	cause := &status.Error{Code: status.Unavailable, Message: "the connection was closed by this side", Cause: bye.Err}
 	c.mu.Lock()
+	c.polite = false
+	c.parted.Store(false)
 	sess, linked := c.sess, c.linkedLocked()
 	if c.closing {
 		c.mu.Unlock()
@@ -312,6 +317,7 @@ func (c *Conn) End(sess *session.Session, cause error) {
 	if sess.End(cause) {
 		c.keeper.Over(cause)
 	}
+	c.forsake(sess)
 }
 
 // flush waits until what is queued has left, the peer's handlers have taken the
@@ -359,6 +365,9 @@ func (c *Conn) over(cause error) {
 	c.movedLocked()
 	if c.drained != nil {
 		closeOnce(c.drained)
+	}
+	if c.polite && c.ctx.Err() == nil {
+		c.parted.Store(true)
 	}
 	c.mu.Unlock()
 	failed.settle(err)

@@ -27,7 +27,9 @@ func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cac
 	c.sess = sess
 	c.setPeerLocked(peer{limits: limits, Features: f, cache: cache})
 	c.notify = flow.Sender{Window: int(min(limits.Window, math.MaxInt32)), Used: c.notify.Used}
-	c.lane = new(lane)
+	if c.lane == nil { // else it has what an earlier one's peer left behind, which comes first
+		c.lane = new(lane)
+	}
 	c.lastIn, c.credits, c.forgotten, c.offences = 0, 0, 0, flow.Offences{}
 	refused := c.admitLocked()
 	c.outbox.wake() // the session looks when it gets its link
@@ -130,7 +132,9 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 		return
 	}
 	c.sess, c.woken, c.peer.away = nil, false, false
-	handlers := c.handlersLocked()
+	c.polite = c.leftLocked(cause)
+	runsOn := c.polite && c.leaveLocked()
+	handlers := c.losersLocked()
 	for _, in := range c.inbound {
 		in.detachLocked()
 	}
@@ -142,7 +146,11 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.linkLocked(false)
 	c.pace.stop()
 	c.creditors = nil
-	c.dropLaneLocked()
+	if !runsOn {
+		c.dropLaneLocked()
+	} else if !c.config.Heals {
+		c.dropQueueLocked()
+	}
 	failed := c.interruptLocked(c.config.Heals && !c.closing)
 	var why *status.Error
 	if !c.outage.since.IsZero() { // since before: no other link has come
@@ -154,7 +162,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.mu.Unlock()
 	// Before the handlers' contexts end, whose calls are told of the loss too.
 	failed.settle(status.Lost(cause, why))
-	if !c.config.Heals {
+	if !c.config.Heals && !runsOn {
 		c.over(cause)
 	}
 	var ce *link.CloseError

@@ -56,6 +56,7 @@ func (a *Accepted) end(cause error) {
 	s.registry.Remove(a.sess)
 	c.Lost(a.sess, cause)
 	announced := a.open.Swap(false)
+	c.RunOut()
 	c.Finish(cause)
 	a.mu.Lock()
 	a.over = true
