@@ -157,6 +157,19 @@ func (c *Conn) RunOut() {
 	}
 }
 
+// Ended reports whether nothing of the peer's is to begin any more: the connection
+// was closed, or the context that it lives by has ended. What a peer sent that has left
+// since may begin. Without locks: every handler is asked for before it begins.
+func (c *Conn) Ended() bool { return c.ctx.Err() != nil && !c.parted.Load() }
+
+// End ends a session, whether it has a link or not.
+func (c *Conn) End(sess *session.Session, cause error) {
+	if sess.End(cause) {
+		c.keeper.Over(cause)
+	}
+	c.forsake(sess)
+}
+
 // forsake gives up what the peer of a session has left behind: it is not to be run any
 // more.
 func (c *Conn) forsake(sess *session.Session) {

@@ -50,11 +50,6 @@ func (c *Conn) Close() {
 	<-c.done
 }
 
-// Ended reports whether nothing of the peer's is to begin any more: the connection
-// was closed, or the context that it lives by has ended. What a peer sent that has left
-// since may begin. Without locks: every handler is asked for before it begins.
-func (c *Conn) Ended() bool { return c.ctx.Err() != nil && !c.parted.Load() }
-
 // Discard ends the context of a connection that never began.
 func (c *Conn) Discard(e *status.Error) { c.cancel(c.owner.Face(e)) }
 
@@ -310,14 +305,6 @@ func (c *Conn) evicted() {
 	c.config.Logger.Warn("typedrpc: connection closed: of all it holds the most of Server.MaxMemory, which is nearly full", "bytes", c.account.Used())
 	time.AfterFunc(LastWords, c.kill) // what it holds is needed now
 	c.Expel(&link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and this connection holds the most of it"})
-}
-
-// End ends a session, whether it has a link or not.
-func (c *Conn) End(sess *session.Session, cause error) {
-	if sess.End(cause) {
-		c.keeper.Over(cause)
-	}
-	c.forsake(sess)
 }
 
 // flush waits until what is queued has left, the peer's handlers have taken the
