@@ -9,6 +9,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -81,6 +82,9 @@ func (t *target) policy(s *spec) *RetryPolicy {
 // encode encodes a request or notification.
 func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
 	b := buf.Get()
+	if _, none := v.(*Empty); none && t.conn.e.Dialect() == session.Plain {
+		return b.Fit(), nil // no params: those who take them by position take no object
+	}
 	var err error
 	if b.B, err = s.encode(t.conn.codec, b.B, v); err == nil {
 		err = t.conn.e.CheckPayload(b.B)

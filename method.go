@@ -14,7 +14,8 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// Empty is the type of a request or response that says nothing.
+// Empty is the type of a request or response that says nothing. Towards plain JSON-RPC
+// peers such a request has no params; a type of your own without fields is an object.
 type Empty = struct{}
 
 // Raw is a message that is encoded already, in the connection's codec, for

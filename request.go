@@ -8,6 +8,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -162,7 +163,7 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 		return nil, fault
 	}
 	defer passed()
-	out := &Request{Method: r.Method, Kind: r.Kind, Outgoing: true, Conn: t.conn, Payload: r.Payload, Metadata: t.metadata(r.Metadata), spec: s}
+	out := &Request{Method: r.Method, Kind: r.Kind, Outgoing: true, Conn: t.conn, Payload: r.passed(t.conn), Metadata: t.metadata(r.Metadata), spec: s}
 	var raw Raw
 	var failed error
 	switch {
@@ -178,6 +179,15 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 		r.ReplyMetadata.Set(replay.MetaOutcome, replay.OutcomeUnknown)
 	}
 	return raw, failed
+}
+
+// passed is the payload as c is sent it: what another peer of ours makes of Empty is
+// nothing to a plain one.
+func (r *Request) passed(c *Conn) Raw {
+	if r.Conn.e.Dialect() != session.Plain && c.e.Dialect() == session.Plain && string(r.Payload) == "{}" {
+		return nil
+	}
+	return r.Payload
 }
 
 // reply adds to the metadata that goes back.

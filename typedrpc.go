@@ -278,7 +278,7 @@ type broadcast struct {
 
 // body is v as t's connection is sent it.
 func (b *broadcast) body(t *target, v any) (*buf.Buf, *Error) {
-	key := encodedFor{t.conn.codec.Name(), t.conn.e.Dialect() != session.Binary}
+	key := encodedFor{t.conn.codec.Name(), t.conn.e.Dialect()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if body := b.bodies[key]; body != nil {
@@ -291,11 +291,11 @@ func (b *broadcast) body(t *target, v any) (*buf.Buf, *Error) {
 	return body, err
 }
 
-// encodedFor is what one encoding is good for: the JSON-RPC dialect checks
-// payloads that the binary one need not.
+// encodedFor is what one encoding is good for: the JSON-RPC dialects check payloads
+// that the binary one need not, and plain peers are not sent those that say nothing.
 type encodedFor struct {
-	codec string
-	text  bool
+	codec   string
+	dialect session.Dialect
 }
 
 func (b *broadcast) release() {
