@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/jsoncodec"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -183,7 +184,7 @@ func (m *Mux) check(c Codec) error {
 // decode reads the request's payload into v.
 func (r *Request) decode(s *spec, v any) error {
 	c := r.Conn.codec
-	if len(r.Payload) > s.decl.Limit(len(r.Payload)) {
+	if !engine.Fits(r.Payload, s.decl.Limit(len(r.Payload))) {
 		return Errorf(ResourceExhausted, "the message has %d bytes, %q takes at most %d", len(r.Payload), s.name, s.maxSize)
 	}
 	var err error

@@ -292,7 +292,7 @@ func (c *Conn) refusalLocked(in *Inbound, f *wire.Frame, unknown *status.Error) 
 		return status.Errorf(status.Unimplemented, "streams were not announced"), true
 	case unknown != nil:
 		return unknown, false
-	case len(f.Payload) > limits.MaxMessage:
+	case !Fits(f.Payload, limits.MaxMessage):
 		return status.Errorf(status.ResourceExhausted, "the request has %d bytes, at most %d are taken", len(f.Payload), limits.MaxMessage), false
 	case len(c.inbound) >= limits.MaxCalls:
 		return status.Errorf(status.ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls), hello

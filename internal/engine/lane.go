@@ -177,7 +177,7 @@ func (c *Conn) notified(f *wire.Frame, body *buf.Buf) error {
 	}
 	w := waiter{name: f.Method, meta: f.Meta, cost: int32(cost)}
 	switch {
-	case len(f.Payload) > c.config.Limits.MaxMessage, f.Flags&wire.More != 0, c.closing:
+	case !Fits(f.Payload, c.config.Limits.MaxMessage), f.Flags&wire.More != 0, c.closing:
 		// Dropped, and credited in its turn: it keeps its place in the queue.
 		w.dropped = true
 		body.Release()

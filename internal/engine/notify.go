@@ -27,7 +27,7 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 			c.mu.Unlock()
 			return false, err
 		}
-		if limit := d.Limit(c.peer.most()); body.Len() > limit {
+		if limit := d.Limit(c.peer.most()); !Fits(body.Bytes(), limit) {
 			c.mu.Unlock()
 			return false, status.Errorf(status.ResourceExhausted, "notification %q has %d bytes, at most %d can be sent", d.Name, body.Len(), limit)
 		}

@@ -157,8 +157,8 @@ func (c *Conn) cannotLocked(cl *Call) *status.Error {
 		}
 	}
 	limit := cl.Decl.Limit(c.peer.most())
-	if n := cl.content.body.Len(); n > limit {
-		return status.Errorf(status.ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.Decl.Name, n, limit)
+	if body := cl.content.body; !Fits(body.Bytes(), limit) {
+		return status.Errorf(status.ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.Decl.Name, body.Len(), limit)
 	}
 	return nil
 }

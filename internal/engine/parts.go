@@ -220,8 +220,8 @@ func (c *Conn) growPartLocked(a *assembly, part []byte, last bool) *status.Error
 		held, most = c.inBytes, 2*limits.MaxBuffered
 	}
 	switch {
-	case a.body.Len()+len(part) > limits.MaxMessage:
-		return status.Errorf(status.ResourceExhausted, "the message has more than the %d bytes that are taken", limits.MaxMessage)
+	case a.body.Len()+len(part) > limits.MaxMessage+listBytes:
+		return tooLong(limits.MaxMessage)
 	case held > 0 && held+len(part) > most:
 		return status.Errorf(status.ResourceExhausted, "%d bytes have not been received, no more are taken", held)
 	case !c.widenLocked(a, len(part), last):
@@ -238,7 +238,14 @@ func (c *Conn) growPartLocked(a *assembly, part []byte, last bool) *status.Error
 		a.taken += len(part)
 		c.unread += len(part)
 	}
+	if last && !Fits(a.body.B, limits.MaxMessage) {
+		return tooLong(limits.MaxMessage)
+	}
 	return nil
+}
+
+func tooLong(most int) *status.Error {
+	return status.Errorf(status.ResourceExhausted, "the message has more than the %d bytes that are taken", most)
 }
 
 // unlendPartLocked gives back what an assembly holds of the budgets.

@@ -34,6 +34,16 @@ func (c *Conn) setPeerLocked(p peer) {
 // most is how many bytes a message to it may have.
 func (p *peer) most() int { return int(min(p.limits.Message, flow.MaxMessageCeiling)) }
 
+// Fits reports whether a request or notification keeps to a limit. A value that has to
+// travel in a list counts without that, on both sides and in all dialects: a message that
+// its sender lets pass arrives, by whatever way.
+func Fits(payload []byte, limit int) bool {
+	return len(payload) <= limit || len(payload) <= limit+listBytes && wire.Lone(payload)
+}
+
+// listBytes are the brackets of such a list.
+const listBytes = 2
+
 // Features are the optional parts of the protocol that both ends announced. Auth
 // says that there are credentials.
 type Features struct{ Streams, Fragments, Resume, Auth bool }

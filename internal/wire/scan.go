@@ -79,6 +79,18 @@ func Array(data []byte, maxDepth int, element func(value []byte) error) error {
 	}
 }
 
+// Lone reports whether data is a list of one value that is neither a list nor an object:
+// that is how JSON-RPC carries such a value as params.
+func Lone(data []byte) bool {
+	n, lone := 0, true
+	err := Array(data, 1, func(value []byte) error {
+		n++
+		lone = value[0] != '[' && value[0] != '{'
+		return nil
+	})
+	return err == nil && n == 1 && lone
+}
+
 // scanError is a fault in JSON text.
 type scanError struct {
 	offset int
