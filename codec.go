@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/typedrpc/typedrpc/internal/jsoncodec"
 	"github.com/typedrpc/typedrpc/internal/session"
@@ -24,7 +25,7 @@ type Codec interface {
 	// data.
 	Decode(data []byte, v any) error
 	// Check reports whether messages of v's type can be carried; v points to
-	// a zero message. It is asked when a server or a connection is made, for
+	// a zero message, which it may change. It is asked when a server or a connection is made, for
 	// what its Mux has then; a message of a handler that is added later, or of a call
 	// that goes out, fails when it is encoded or decoded.
 	Check(v any) error
@@ -45,11 +46,54 @@ func checkCodec(c Codec) error {
 	return nil
 }
 
+// checkType asks c whether it can carry the declaration's messages of type T.
+func checkType[T any](s *spec, c Codec) error {
+	var zero T
+	v, ok := s.fresh(&zero)
+	if !ok {
+		v = &zero
+	}
+	if _, ok := v.(*Bytes); ok && s.kind.streams() {
+		return nil // no codec sees it
+	}
+	name := fmt.Sprintf("%T", &zero)[1:]
+	if err := c.Check(v); err != nil {
+		return fmt.Errorf("typedrpc: codec %q cannot carry %s of %s: %w", c.Name(), name, s.title(), err)
+	}
+	if pointee, points := strings.CutPrefix(name, "*"); points && !ok && c != JSON && passesOn(c, &zero) {
+		return fmt.Errorf("typedrpc: codec %q would write %s of %s as JSON, and what it points to otherwise: give the declaration typedrpc.Alloc[%s]()", c.Name(), name, s.title(), pointee)
+	}
+	return nil
+}
+
+// passesOn reports whether a codec leaves a message that is a pointer to JSON, by the
+// pointer to it that it is given without Alloc, and writes it in another way by itself.
+func passesOn[T any](c Codec, v *T) (left bool) {
+	defer func() {
+		if recover() != nil { // it does not expect such messages
+			left = false
+		}
+	}()
+	JSON.Decode([]byte("{}"), v) // so that it points to something, where that is possible
+	asJSON, err := JSON.Append(nil, v)
+	given, fails := c.Append(nil, v)
+	if err != nil || fails != nil || string(given) != string(asJSON) {
+		return false
+	}
+	alone, err := c.Append(nil, any(*v))
+	return err == nil && string(alone) != string(asJSON)
+}
+
 // JSON is the default Codec and the one of the dialects Text and JSONRPC. It is
 // encoding/json, except that scalars, strings, byte slices, Empty, Raw and
 // types with AppendJSON([]byte) ([]byte, error) and UnmarshalJSON([]byte) error
 // are handled without reflection. Like encoding/json it ignores unknown
 // members of a message and writes byte slices in base64.
+//
+// What encoding/json would change or could not read is refused: a string that is not
+// UTF-8 by the sender, unless its message has a json.RawMessage in it, or writes its own
+// JSON; and by Check, with its path, a field of an interface type other than any, of a
+// channel, a function or a complex number, also behind pointers, slices and maps.
 const JSON = jsonCodec("json")
 
 type jsonCodec string
@@ -60,7 +104,7 @@ func (jsonCodec) Append(dst []byte, v any) ([]byte, error) {
 	raw, ok := v.(*Raw)
 	switch {
 	case !ok:
-		return jsoncodec.Append(dst, v)
+		return jsoncodec.AppendText(dst, v)
 	case len(*raw) == 0:
 		return append(dst, "null"...), nil
 	}
@@ -79,10 +123,14 @@ func (jsonCodec) Decode(data []byte, v any) error {
 }
 
 func (jsonCodec) Check(v any) error {
-	if _, ok := v.(*Raw); ok {
+	switch v.(type) {
+	case *Raw, *any:
 		return nil
 	}
-	return jsoncodec.Check(v)
+	if err := jsoncodec.Check(v); err != nil {
+		return err
+	}
+	return jsoncodec.Probe(v)
 }
 
 // Bytes is an item of a stream that no codec sees: it travels as it is in the

@@ -343,21 +343,6 @@ func checkName(of, name string) error {
 	return nil
 }
 
-func checkType[T any](s *spec, c Codec) error {
-	var zero T
-	v, ok := s.fresh(&zero)
-	if !ok {
-		v = &zero
-	}
-	if _, ok := v.(*Bytes); ok && s.kind.streams() {
-		return nil // no codec sees it
-	}
-	if err := c.Check(v); err != nil {
-		return fmt.Errorf("typedrpc: codec %q cannot carry %T of %s: %w", c.Name(), zero, s.title(), err)
-	}
-	return nil
-}
-
 func (s *spec) fresh(v any) (any, bool) {
 	for _, a := range s.allocs {
 		if msg, ok := a.fresh(v); ok {

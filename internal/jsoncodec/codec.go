@@ -12,6 +12,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -61,6 +62,45 @@ func Append(dst []byte, v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	return append(dst, b...), err
 }
+
+// AppendText is Append, and refuses strings that are not UTF-8, which that changes.
+func AppendText(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case *string:
+		if !utf8.ValidString(*v) {
+			return dst, errText
+		}
+		return wire.AppendString(dst, *v), nil
+	case *[]byte, jsonAppender, json.Marshaler:
+		return Append(dst, v)
+	}
+	out, err := Append(dst, v)
+	if err == nil && replaced(out[len(dst):], v) {
+		err = errText
+	}
+	return out, err
+}
+
+// replaced reports whether encoding/json has written a string of v that is not UTF-8 as
+// one with U+FFFD in it, which is the only one that it escapes. JSON that the program
+// brings may have the escape in it: where there is such in v nobody can tell.
+func replaced(b []byte, v any) bool {
+	for rest := b; ; {
+		i := bytes.Index(rest, []byte(`\ufffd`))
+		if i < 0 {
+			return false
+		}
+		if slashes := i - len(bytes.TrimRight(rest[:i], `\`)); slashes%2 == 0 {
+			break
+		}
+		rest = rest[i+1:]
+	}
+	text := fmt.Sprintf("%#v", v)
+	return !strings.Contains(text, "json.RawMessage{") && !strings.Contains(text, "typedrpc.Raw{")
+}
+
+// errText refuses what would arrive as another text: of two keys of a map as one.
+var errText = errors.New("a string is not UTF-8")
 
 // appendFloat writes f as encoding/json and JavaScript do: whole numbers look
 // whole, so that a reader who declared an integer can read them.
