@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/typedrpc/typedrpc"
@@ -24,6 +25,36 @@ func helloServer() *typedrpc.Server {
 		return "Hello, " + name + "!", nil
 	})
 	return &typedrpc.Server{Mux: mux}
+}
+
+// Handlers are tested over a connection in memory. Where this example makes a t of its
+// own, a test has its own; inside of synctest.Test it is the bubble's.
+func ExamplePair() {
+	t := new(exampleT)
+	defer t.end()
+
+	client, _ := typedrpctest.Pair(t, helloServer(), nil)
+	greeting, err := typedrpc.Call(context.Background(), client, hello, "Ada")
+	if err != nil {
+		t.Fatalf("hello: %v", err)
+	}
+	fmt.Println(greeting)
+	// Output: Hello, Ada!
+}
+
+// exampleT is what Pair needs of a test.
+type exampleT struct {
+	testing.TB
+	cleanups []func()
+}
+
+func (t *exampleT) Helper()                           {}
+func (t *exampleT) Cleanup(f func())                  { t.cleanups = append(t.cleanups, f) }
+func (t *exampleT) Fatalf(format string, args ...any) { log.Fatalf(format, args...) }
+func (t *exampleT) end() {
+	for _, f := range t.cleanups {
+		f()
+	}
 }
 
 // A real http.Server and a real Dial over a network in memory.

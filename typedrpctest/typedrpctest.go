@@ -29,8 +29,9 @@ import (
 // time is the bubble's.
 //
 // Both ends are closed when the test ends, before its other cleanups that were
-// registered earlier. In a bubble close the client before the bubble's function
-// returns, since a bubble waits for its goroutines. A handshake that fails
+// registered earlier. In a bubble give it the bubble's own t: then it also waits, in
+// the bubble's time and for a day at most, until the handlers have returned, since a
+// bubble panics when goroutines remain; those that still run are logged. A handshake that fails
 // fails the test; Dial returns the error instead.
 func Pair(t testing.TB, srv *typedrpc.Server, o *typedrpc.DialOptions) (client, server *typedrpc.Conn) {
 	t.Helper()
@@ -38,9 +39,16 @@ func Pair(t testing.TB, srv *typedrpc.Server, o *typedrpc.DialOptions) (client, 
 	if err != nil {
 		t.Fatalf("typedrpctest.Pair: %v", err)
 	}
+	in := bubble()
+	if in != "" {
+		opened(in)
+	}
 	t.Cleanup(func() {
 		client.Close()
 		server.Close()
+		if in != "" && closed(in) && bubble() == in { // else t is not the bubble's
+			outlast(t, in)
+		}
 	})
 	return client, server
 }
