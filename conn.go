@@ -87,8 +87,9 @@ func (c *Conn) Codec() Codec { return c.made().codec }
 // Close ends the connection. Calls in flight fail at once with Unavailable and
 // handlers' contexts end; no handler begins any more, and notifications and calls
 // that wait for their turn are dropped. What was sent before is flushed, if there is a link:
-// Close waits, for at most five seconds, until a typedrpc peer has acknowledged
-// it and its handlers have taken the notifications.
+// Close waits, for at most four seconds, until a typedrpc peer has acknowledged
+// it and its handlers have taken the notifications, and for at most another second
+// for the goodbye.
 // Close returns when the connection's goroutines have ended, except those of
 // handlers and of OnState, so it may be called in them. Closing again waits
 // for the same end. A client whose connection a server closes comes back and begins a

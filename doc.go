@@ -181,7 +181,8 @@
 // both ways, are completed, handlers run on, credit, cancels and deadlines keep
 // counting; nothing is lost and nothing runs twice. All that a program sees is the
 // time that it took. Calls made meanwhile wait as long as their contexts
-// allow, and notifications are queued, or they fail at once with FailFast.
+// allow, and notifications are queued while the window has room for them, or they fail
+// at once with FailFast.
 //
 // A session is lost when no new link comes within Limits.Grace (30 s), when the
 // server was restarted or has to give up sessions (Server.MaxKept), or when it is
@@ -322,7 +323,7 @@
 // # Ending
 //
 // [Conn.Close] fails the calls in flight, flushes what was queued before, waits
-// a few seconds at most for the peer's handlers to take the notifications, and
+// four seconds at most for the peer's handlers to take the notifications, and
 // returns when the connection's goroutines have ended. [Conn.Shutdown] and
 // [Server.Shutdown] let calls in flight finish first, and then end the streams
 // with Unavailable, because they may be endless. Call Server.Shutdown

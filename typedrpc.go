@@ -139,10 +139,11 @@ func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req R
 
 // Notify sends a notification. It returns when the notification is queued, in
 // the order in which calls of Notify return; it waits, with ctx, while the
-// peer's handlers are behind by more than the window that it announced.
+// peer's handlers are behind by more than the window that it announced, or more than
+// Limits.MaxBuffered waits for the socket.
 // Nothing tells whether a handler ran: a notification in flight when a session
-// is lost may be lost too. One that has not left waits for the next link, and Notify
-// does not wait for it, unless MaxBuffered bytes wait already. The error is an *Error.
+// is lost may be lost too. One that has not left waits for the next link: Notify
+// returns meanwhile, until what waits fills the window. The error is an *Error.
 func Notify[T any](ctx context.Context, c Caller, n Notification[T], v T) error {
 	t, err := aim(ctx, c, n.spec, "NewNotification")
 	if err == nil {

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +51,33 @@ func TestRun(t *testing.T) {
 		is.True(found) // the line is there, and in its place
 		rest = after
 	}
+}
+
+// README.md shows what is printed, but for the port. What the connection tells comes on
+// a goroutine of its own: within a step its place may be another.
+func TestRun_readme(t *testing.T) {
+	is := is.New(t)
+	var out bytes.Buffer
+	is.NoErr(run(t.Context(), "127.0.0.1:0", &out))
+	text, err := os.ReadFile("README.md")
+	is.NoErr(err)
+	_, shown, found := strings.Cut(string(text), "prints what each side does:\n\n")
+	is.True(found)
+	shown, _, found = strings.Cut(shown, "\nWhat to look at:")
+	is.True(found)
+	steps := func(text, indent string) (all []string) {
+		text = regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllString(text, "127.0.0.1:port")
+		for step := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
+			var lines []string
+			for line := range strings.Lines(step) {
+				lines = append(lines, strings.TrimSpace(strings.TrimPrefix(line, indent)))
+			}
+			slices.Sort(lines)
+			all = append(all, strings.Join(lines, "\n"))
+		}
+		return all
+	}
+	is.Equal(steps(shown, "    "), steps(out.String(), ""))
 }
 
 func TestRun_portTaken(t *testing.T) {
