@@ -242,7 +242,9 @@ var goStatements = map[string]int{
 	"internal/engine/incoming.go beginLocked":    1, // one for each call being handled …
 	"internal/engine/bought.go unparkSomeLocked": 1, // … that waited for replies to be read …
 	"internal/engine/bought.go unparkLocked":     1, // … and what begins many of those in turns
-	"internal/engine/rest.go Wake":               1, // … and one that rested
+	"internal/engine/rest.go Wake":               1, // … and one that rested, whose items somebody looks at
+	"internal/engine/rest.go add":                1, // … and all others of a connection that rested
+	"internal/engine/rest.go run":                1, // … which go on when one has ended their goroutine
 	"internal/engine/inbound.go AfterFunc":       1, // as package context does
 	"internal/engine/inbound.go unlockEnded":     1, // as package context does
 	"internal/engine/lane.go laneLocked":         1, // the ordered lane, while there is work

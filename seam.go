@@ -72,7 +72,8 @@ func serveResumed(s *spec, begin func(context.Context, *engine.Stream, string) (
 			err = r.stream.Attend(ctx, h)
 		default:
 			r.stream.Entrust(h)
-			err = h.Resume(ctx)
+			r.stream.Wake()
+			err = engine.ErrRests
 		}
 		return nil, lift(err, r.Conn.codec)
 	}

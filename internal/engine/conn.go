@@ -42,6 +42,7 @@ type Conn struct {
 	life            // how the connection ends
 	outage   outage // while there is no link
 	lane     *lane
+	roused   roused // has a lock of its own
 
 	account flow.Account // of the server's ledger; has a lock of its own
 }

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"runtime"
+	"sync"
 	"sync/atomic"
 )
 
@@ -23,8 +25,9 @@ type rest struct {
 	handler Resumer       // set before the first rest; nil: there is none
 	woken   chan struct{} // capacity 1, of one that waits on its goroutine; nil: it has none
 	state   atomic.Uint32
-	starved bool // the window has no room for what was offered; under Conn.mu
-	listed  bool // the connection has none: in outbox.starved; under Conn.mu
+	next    *Stream // behind it, of those that were roused
+	starved bool    // the window has no room for what was offered; under Conn.mu
+	listed  bool    // the connection has none: in outbox.starved; under Conn.mu
 }
 
 // What state is.
@@ -79,10 +82,13 @@ func (x *Stream) Wake() {
 	for {
 		switch {
 		case r.state.CompareAndSwap(resting, running):
-			if r.woken != nil {
+			switch {
+			case r.woken != nil:
 				signal(r.woken)
-			} else {
+			case x.Watched(): // it may wait for its window
 				go x.in.again()
+			default:
+				x.conn.roused.add(x)
 			}
 			return
 		case r.state.CompareAndSwap(running, calledFor), r.state.Load() == calledFor:
@@ -91,8 +97,63 @@ func (x *Stream) Wake() {
 	}
 }
 
-// rests ends a handler's goroutine for now. It reports false if there is
-// something to do already.
+// roused are the connection's handlers that rested and have something to do. They
+// have a goroutine together and take turns, because what they do goes to one queue:
+// a thousand of a connection's would else be a thousand among those who want the
+// processors, and those of others one.
+type roused struct {
+	mu          sync.Mutex // below all others
+	first, last *Stream
+	busy        bool
+}
+
+func (r *roused) add(x *Stream) {
+	r.mu.Lock()
+	if r.first == nil {
+		r.first = x
+	} else {
+		r.last.rest.next = x
+	}
+	r.last = x
+	begin := !r.busy
+	r.busy = true
+	r.mu.Unlock()
+	if begin {
+		go r.run()
+	}
+}
+
+func (r *roused) run() {
+	over := false
+	defer func() {
+		if !over {
+			go r.run() // a codec has ended the goroutine
+		}
+	}()
+	for x := r.take(); x != nil; x = r.take() {
+		x.in.again()
+		runtime.Gosched()
+	}
+	over = true
+}
+
+func (r *roused) take() *Stream {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.first
+	if x == nil {
+		r.busy = false
+		return nil
+	}
+	r.first, x.rest.next = x.rest.next, nil
+	if r.first == nil {
+		r.last = nil
+	}
+	return x
+}
+
+// rests ends a handler's goroutine for now. If there is something to do already it
+// reports false, or that has its turn.
 func (in *Inbound) rests() bool {
 	in.overhead(-handlerOverhead - in.body.Size()) // of the size that it was counted with
 	in.body.Release()
@@ -101,8 +162,12 @@ func (in *Inbound) rests() bool {
 	if r.state.CompareAndSwap(running, resting) {
 		return true
 	}
-	in.overhead(handlerOverhead)
 	r.state.Store(running)
+	if !in.stream.Watched() {
+		in.conn.roused.add(in.stream)
+		return true
+	}
+	in.overhead(handlerOverhead)
 	return false
 }
 
