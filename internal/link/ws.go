@@ -58,6 +58,9 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 		part := b.B[len(b.B):min(cap(b.B), len(b.B)+readPart)]
 		n, err := r.Read(part)
 		b.B = b.B[:len(b.B)+n]
+		if n == readPart {
+			runtime.Gosched() // all of a large message may have come, or be made of little
+		}
 		// The library takes a connection that ends inside a message for the
 		// end of the message, and may decompress what it has not unmasked.
 		if err == io.EOF && t.below.broken.Load() {
@@ -88,7 +91,6 @@ func (t *ws) widen(b *buf.Buf) (*buf.Buf, error) {
 	}
 	size = max(size, cap(b.B)+512)
 	if cap(b.B) > firstBuffer {
-		runtime.Gosched() // likewise: all of it may have come already
 		if err := t.below.in.resize(size); err != nil {
 			b.Release()
 			return nil, err
