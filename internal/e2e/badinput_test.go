@@ -178,7 +178,6 @@ func TestBadInput_mixedMessages(t *testing.T) {
 		{"text in binary", "typedrpc.v1.json", func(p rawPeer) { p.send(helloText) }},
 		{"binary in text", "typedrpc.jsonrpc", func(p rawPeer) { p.sendBinary(helloFrame()) }},
 		{"JSON as a binary message", "typedrpc.jsonrpc", func(p rawPeer) { p.sendBinary([]byte(helloText)) }},
-		{"binary to plain", "", func(p rawPeer) { p.sendBinary([]byte(`{"jsonrpc":"2.0","method":"x","id":1}`)) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			is := is.New(t)

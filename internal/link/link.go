@@ -82,7 +82,7 @@ const scratchBytes = 2 << 10
 
 // Options of a link. Zero durations switch the check off.
 type Options struct {
-	Text         bool          // messages are text
+	Text         bool          // messages that are written are text; see Speak
 	WriteTimeout time.Duration // a write that makes no progress for so long ends the link
 	MinRate      int           // bytes per second that a message being received makes at least; 0 or less: any will do
 	Codes        Codes
@@ -92,7 +92,7 @@ type Options struct {
 type Link struct {
 	t        Transport
 	up       Upper
-	text     bool
+	text     atomic.Bool // messages that are written are text
 	stall    time.Duration
 	done     chan struct{} // closed by the first fail
 	kick     chan struct{} // capacity 1: there is something to write
@@ -122,9 +122,10 @@ type Link struct {
 // New makes a link over t. Nothing is read or written before Run.
 func New(t Transport, up Upper, o Options) *Link {
 	l := &Link{
-		t: t, up: up, text: o.Text, stall: o.WriteTimeout,
+		t: t, up: up, stall: o.WriteTimeout,
 		done: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
+	l.text.Store(o.Text)
 	l.onRead = l.touch
 	l.began = time.Now()
 	l.onWrite = func() { l.writing.Store(l.mono() + 1) }
@@ -248,6 +249,13 @@ func (l *Link) Kill(err error) {
 	l.t.Kill()
 }
 
+// Speak makes the messages that are written from now on text, or binary ones.
+func (l *Link) Speak(text bool) {
+	if l.text.Load() != text {
+		l.text.Store(text)
+	}
+}
+
 // Err returns why the link ended, nil while it lives.
 func (l *Link) Err() error {
 	l.mu.Lock()
@@ -299,7 +307,7 @@ func (l *Link) write() {
 		large = msg.Len() >= largeBatch
 		if msg != nil {
 			l.onWrite()
-			err := l.t.Write(msg.B, l.text, l.onWrite)
+			err := l.t.Write(msg.B, l.text.Load(), l.onWrite)
 			l.writing.Store(0)
 			l.batches.Add(1)
 			if msg != scratch {

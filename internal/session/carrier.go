@@ -303,7 +303,10 @@ func (c *Carrier) takeControlLocked(b *Batch, received uint64) (alone, pinged bo
 
 // Deliver is the link's: a message that arrived.
 func (c *Carrier) Deliver(msg *buf.Buf, text bool) error {
-	if text != (c.o.Dialect != Binary) {
+	switch {
+	case c.o.Dialect == Plain: // some send JSON in binary messages, and read nothing else
+		c.link.Speak(text)
+	case text != (c.o.Dialect == JSON):
 		return protocolError("binary and text messages mixed up", nil)
 	}
 	if s := c.sess.Load(); s != nil {
