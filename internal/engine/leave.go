@@ -2,14 +2,16 @@ package engine
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/session"
 )
 
-// leaveTime bounds how long what a plain peer had sent before it left goes on being run.
-const leaveTime = 30 * time.Second
+// LeaveTime bounds how long what a plain peer had sent before it left goes on being run.
+const LeaveTime = 30 * time.Second
 
 // leaver is the plain peer of a session that it closed itself, if something of it is on
 // the lane. What had arrived until then is run, as if it were still there: it knows no
@@ -56,7 +58,7 @@ func (c *Conn) leaveLocked() bool {
 	if v.timer != nil {
 		v.timer.Stop()
 	}
-	v.timer = time.AfterFunc(leaveTime, func() { c.giveUpLane(l, true) })
+	v.timer = time.AfterFunc(LeaveTime, func() { c.giveUpLane(l, true) })
 	return true
 }
 
@@ -181,4 +183,24 @@ func (c *Conn) forsake(sess *session.Session) {
 	}
 	c.mu.Unlock()
 	c.giveUpLane(l, false)
+}
+
+// CallersLeft ends the contexts of all calls that came: their callers are not there any
+// more, or may not be. Calls with a key go on, for the one who asks again.
+func (c *Conn) CallersLeft() {
+	c.mu.Lock()
+	calls := slices.Collect(maps.Values(c.inbound))
+	c.mu.Unlock()
+	for _, in := range calls {
+		if in.keyed == nil {
+			in.cancel()
+		}
+	}
+}
+
+// Asked reports whether a plain peer has made calls.
+func (c *Conn) Asked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lastIn > 0
 }

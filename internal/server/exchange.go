@@ -143,8 +143,7 @@ func (x *exchange) refuse(h *HTTPRefusal) {
 	h.Write(x.w)
 }
 
-// read reads the body, or says why not. The client may be gone: then neither is
-// returned.
+// read reads the body, or says why not.
 func (x *exchange) read(r *http.Request) (*buf.Buf, *HTTPRefusal) {
 	b, err := x.readAll(http.MaxBytesReader(x.w, r.Body, int64(x.limits.MaxMessage)))
 	if err == nil {
@@ -167,7 +166,9 @@ func (x *exchange) read(r *http.Request) (*buf.Buf, *HTTPRefusal) {
 		h.Header.Set("Connection", "close")
 		return nil, h
 	}
-	return nil, nil
+	h := refuse(http.StatusBadRequest, "the request ended before all of it had come") // if somebody is there
+	h.Header.Set("Connection", "close")
+	return nil, h
 }
 
 var errNoRoom = errors.New("no room for the body")
@@ -247,8 +248,9 @@ func (x *exchange) answers(n int) {
 	x.answer = n
 }
 
-// write writes the answer, unless the client does not read it.
-func (x *exchange) write(answer []byte) {
+// write writes the answer, unless the client does not read it. asked says that there has
+// to be one.
+func (x *exchange) write(answer []byte, asked bool) {
 	x.mu.Lock()
 	ended := x.ended
 	x.writing = true
@@ -256,6 +258,9 @@ func (x *exchange) write(answer []byte) {
 	switch {
 	case ended != nil:
 		x.refuse(ended)
+		return
+	case len(answer) == 0 && asked:
+		x.refuse(refuse(http.StatusServiceUnavailable, "the request was given up before it had been answered"))
 		return
 	case len(answer) == 0:
 		x.w.WriteHeader(http.StatusNoContent) // only notifications

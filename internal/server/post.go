@@ -12,6 +12,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -48,41 +49,45 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	}
 	x.account.Own(ownerOf(id, r))
 	body, refused := x.read(r)
-	switch {
-	case refused != nil:
+	if refused != nil {
 		x.refuse(refused)
-	case body != nil:
-		s.serveBody(x, r, id, body)
+		return
 	}
+	s.serveBody(x, r, id, body)
 }
 
 // serveBody runs what a POST asks for and writes the answer.
 func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.Buf) {
-	base := r.Context()
+	base := context.WithoutCancel(r.Context()) // which ends when the client has sent all, too
 	if id.Context != nil {
-		var cancel context.CancelFunc
-		base, cancel = context.WithCancel(id.Context)
-		defer cancel()
-		defer context.AfterFunc(r.Context(), cancel)()
+		base = id.Context
+		defer context.AfterFunc(id.Context, func() {
+			if r.Context().Err() == nil { // else it ends with that
+				x.end(refuse(http.StatusUnauthorized, "%s", errIdentityEnded.Message), errIdentityEnded)
+			}
+		})()
 	}
 	k := &posted{id, r.RemoteAddr}
 	c := s.newConn(base, k, session.Plain, JSONCodec, true)
 	c.Account().Own(x.account.Owner())
-	t := &postTransport{conn: c, x: x, request: body, killed: make(chan struct{})}
+	t := &postTransport{conn: c, x: x, request: body, left: r.Context().Done(), killed: make(chan struct{})}
 	t.sess = c.NewSession(engine.Features{})
 	c.Opened(t.sess, s.o.Config.Limits.PlainPeer(), engine.Features{}, "")
 	carrier := engine.NewCarrier(t, &s.o.Config, session.Plain, nil, false)
 	t.sess.Attach(carrier, 0, nil) // a session that is new has not ended
 	x.begin(c)
-	gone := context.AfterFunc(base, func() { t.sess.End(&link.CloseError{Err: s.o.Down(context.Cause(base))}) })
 	cause := carrier.Run()
 	t.sess.Detach(carrier, cause)
-	gone()
 	c.Lost(t.sess, cause)
 	c.Finish(cause)
 
-	x.write(t.answer)
+	x.write(t.answer, c.Asked())
 }
+
+var (
+	errIdentityEnded = status.Errorf(status.Unauthenticated, "the identity has ended")
+	errLeft          = status.Errorf(status.Unavailable, "the client has closed its side, and what it asked for did not end")
+)
 
 // posted is the keeper of one POST's connection.
 type posted struct {
@@ -109,6 +114,7 @@ type postTransport struct {
 	x       *exchange
 	request *buf.Buf // nil when it was read
 	answer  []byte
+	left    <-chan struct{} // closed when the client has gone, or has closed its side
 	once    sync.Once
 	killed  chan struct{}
 }
@@ -121,13 +127,30 @@ func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
 	t.x.taken()
 	// The message was delivered. When all that it began has ended and the
 	// answer is written, the connection has served its purpose.
+	idle := t.conn.WhenIdle()
 	select {
-	case <-t.conn.WhenIdle():
-		t.sess.CloseAfterFlush(&link.CloseError{Err: io.EOF})
-		<-t.killed
+	case <-idle:
 	case <-t.killed:
+	case <-t.left:
+		t.leave(idle)
 	}
+	t.sess.CloseAfterFlush(&link.CloseError{Err: io.EOF})
+	<-t.killed
 	return nil, false, io.EOF
+}
+
+// leave is for a client that may still read, and may be gone: net/http cannot tell. Its
+// calls are cancelled, and answered. What it notified is run.
+func (t *postTransport) leave(idle <-chan struct{}) {
+	t.conn.CallersLeft()
+	patience := time.NewTimer(engine.LeaveTime)
+	defer patience.Stop()
+	select {
+	case <-idle:
+	case <-t.killed:
+	case <-patience.C:
+		t.x.end(refuse(http.StatusServiceUnavailable, "%s", errLeft.Message), errLeft)
+	}
 }
 
 func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
