@@ -151,6 +151,55 @@ export async function chat(binary) {
       await carol.context().close();
       await presents(ada, ["Ada (you)", "Bob"]);
     });
+    await test("chat: nothing runs over a narrow window", async () => {
+      for (const hash of ["", "#a-room-with-a-name-as-long-as-it"]) {
+        const eve = await open({ viewport: { width: 320, height: 568 } });
+        await eve.goto(server.url + hash);
+        const wide = () => eve.evaluate(() => document.documentElement.scrollWidth);
+        assert.equal(await wide(), 320);
+        await join(eve, "Eve, whose name is long");
+        if (!hash) await reads(eve, said);
+        assert.equal(await wide(), 320);
+        await eve.screenshot({ path: picture("chat-narrow.png") });
+        await eve.context().close();
+      }
+    });
+    await test("chat: who types is forgotten with the link, and when they leave", async () => {
+      const eve = await open();
+      const fay = await open();
+      let cut;
+      await eve.routeWebSocket(/\/rpc$/, (ws) => {
+        ws.connectToServer();
+        cut = () => ws.close({ code: 4999 });
+      });
+      // The page's own timers stand still: what goes is not what they take away.
+      await eve.addInitScript(() => {
+        const { setTimeout } = window;
+        window.setTimeout = (fn, ms, ...rest) => setTimeout(fn, ms === 4000 ? 1e9 : ms, ...rest);
+      });
+      for (const page of [eve, fay]) {
+        await page.goto(`${server.url}#quiet`);
+        await page.reload();
+      }
+      await join(eve, "Eve");
+      await join(fay, "Fay");
+      await presents(eve, ["Eve (you)", "Fay"]);
+      const types = async () => {
+        await fay.getByLabel("Message", { exact: true }).pressSequentially("x");
+        await eve.getByText("Fay is typing…").waitFor();
+      };
+      await types();
+      await cut();
+      await until("the notice", () => eve.textContent("#typing"), "");
+      await connected(eve);
+      await presents(eve, ["Eve (you)", "Fay"]);
+      await new Promise((resolve) => setTimeout(resolve, 2000)); // the page tells others that often
+      await types();
+      await fay.context().close();
+      await presents(eve, ["Eve (you)"]);
+      await until("the notice", () => eve.textContent("#typing"), "");
+      await eve.context().close();
+    });
     await test("chat: another room has other messages and people", async () => {
       await bob.getByRole("link", { name: "music" }).click();
       await presents(bob, ["Bob (you)"]);
@@ -247,6 +296,8 @@ export async function chat(binary) {
         server = await start(binary, addr);
         for (const page of both) await connected(page);
         away = false;
+        await until("the error", () => ada.isVisible("#chat-error"), false); // it is over
+        assert.equal(await ada.inputValue("#text"), "to nobody");
         for (const page of both) await presents(page, page === ada ? ["Ada (you)", "Bob"] : ["Ada", "Bob (you)"]);
         for (const [page, text] of [[ada, `here again (${how})`], [bob, `me too (${how})`]]) {
           said.push(text);
@@ -328,6 +379,10 @@ async function client(page) {
         methods: {
           double: ([n]) => 2 * n,
           fails: () => { throw Object.assign(new Error("no"), { code: 9, data: [1] }); },
+          throws: async ([how]) => {
+            throw { text: "just so", nothing: undefined, null: null, number: 7, "string code": Object.assign(new Error("no"), { code: "E_NO" }), bigint: Object.assign(new Error("no"), { code: 9, data: 1n }), endless: Object.assign(new Error("no"), { code: 2 ** 70 }), proxy: new Proxy({}, { get() { throw new Error("never"); } }), symbol: Symbol("s") }[how];
+          },
+          returns: async ([what]) => ({ bigint: 1n, function: () => 1, symbol: Symbol("s"), loop: (() => { const o = {}; return (o.o = o); })(), nothing: undefined, date: new Date(0), toJSON: { toJSON: () => undefined } })[what],
           hangs: (_, signal) => new Promise((_, reject) => signal.addEventListener("abort", () => (told.push("abort"), reject(new Error("taken back"))))),
           tell: async ([text]) => { await new Promise((resolve) => setTimeout(resolve, 20)); told.push(text); },
         },
@@ -374,6 +429,23 @@ async function client(page) {
     }
     link.tell(note("rpc.cancel", { id: 3 }));
     assert.equal((await answer(link, 3)).error.message, "taken back");
+  });
+  await test("client: it answers whatever a method throws or returns", async () => {
+    const link = await open();
+    const failed = { code: 13, message: "the method failed" };
+    const cases = [
+      ["throws", "text", { error: { code: 13, message: "just so" } }], ["throws", "nothing", { error: failed }], ["throws", "null", { error: failed }],
+      ["throws", "number", { error: failed }], ["throws", "string code", { error: { code: 13, message: "no" } }], ["throws", "bigint", { error: { code: 9, message: "no" } }],
+      ["throws", "endless", { error: { code: 13, message: "no" } }], ["throws", "proxy", { error: failed }], ["throws", "symbol", { error: failed }],
+      ["returns", "bigint", "error"], ["returns", "function", "error"], ["returns", "symbol", "error"], ["returns", "loop", "error"], ["returns", "toJSON", "error"],
+      ["returns", "nothing", { result: null }], ["returns", "date", { result: "1970-01-01T00:00:00.000Z" }],
+    ];
+    for (const [i, [method, how, want]] of cases.entries()) {
+      link.tell(frame({ id: i + 1, method, params: [how] }));
+      const got = await answer(link, i + 1);
+      if (want === "error") assert.equal(got.error?.code, 13, how);
+      else assert.deepEqual(got, { jsonrpc: "2.0", id: i + 1, ...want }, how);
+    }
   });
   await test("client: notifications are handled in order, and credited", async () => {
     const link = await open();

@@ -130,6 +130,44 @@ try {
     await other.waitForSelector("#error:not([hidden])");
     await other.close();
   });
+  await test("the page answers whatever its methods throw or return", async () => {
+    const other = await browser.newPage();
+    const answers = new Map();
+    let toPage;
+    await other.routeWebSocket(/\/test$/, (ws) => {
+      toPage = ws;
+      ws.onMessage((text) => answers.set(JSON.parse(text).id, JSON.parse(text)));
+    });
+    await other.goto(server.url);
+    await other.evaluate(async () => {
+      const { connect } = await import("./rpc-client.js");
+      const no = (more) => Object.assign(new Error("no"), more);
+      await new Promise((resolve) => connect(new URL("test", location.href).href.replace("http", "ws"), {
+        onState: (state) => state === "connected" && resolve(),
+        methods: {
+          text: () => { throw "just so"; }, nothing: () => Promise.reject(), "string code": () => { throw no({ code: "E_NO" }); },
+          code: () => { throw no({ code: 9 }); }, bigint: () => 1n, "bigint code": () => { throw no({ code: 1n }); },
+          loop: () => { const o = {}; return (o.o = o); }, function: () => () => 1, undefined: () => undefined,
+        },
+      }));
+    });
+    const INTERNAL = -32603;
+    const cases = {
+      text: [INTERNAL, "just so"], nothing: [INTERNAL, "the method failed"], "string code": [INTERNAL, "no"], code: [9, "no"],
+      bigint: [INTERNAL], "bigint code": [INTERNAL, "no"], loop: [INTERNAL], function: [INTERNAL], undefined: [], unknown: [-32601],
+    };
+    for (const [i, [method, [code, message]]] of Object.entries(cases).entries()) {
+      toPage.send(JSON.stringify({ jsonrpc: "2.0", id: i + 1, method, params: [] }));
+      for (const deadline = Date.now() + 5000; !answers.has(i + 1); await new Promise((resolve) => setTimeout(resolve, 5))) {
+        assert.ok(Date.now() < deadline, `${method} was not answered`);
+      }
+      const { result, error } = answers.get(i + 1);
+      if (code === undefined) assert.equal(result, null);
+      else assert.equal(error?.code, code, method);
+      if (message) assert.equal(error.message, message);
+    }
+    await other.close();
+  });
   await test("nothing runs over a narrow window", async () => {
     await page.setViewportSize({ width: 320, height: 640 });
     const width = await page.evaluate(() => document.documentElement.scrollWidth);

@@ -71,9 +71,9 @@ export function connect(url, { methods = {}, onState = () => {} } = {}) {
     try {
       const fn = table.get(method);
       if (!fn) throw new RPCError({ code: METHOD_NOT_FOUND, message: `this page has no method "${method}"` });
-      answer.result = (await fn(params, controller.signal)) ?? null;
+      answer.result = sendable(await fn(params, controller.signal));
     } catch (error) {
-      answer.error = { code: error.code ?? INTERNAL_ERROR, message: error.message };
+      answer.error = said(error);
     }
     running.delete(id);
     if (ws.readyState === WebSocket.OPEN) ws.send(JSON.stringify(answer));
@@ -98,4 +98,24 @@ export function connect(url, { methods = {}, onState = () => {} } = {}) {
       });
     },
   };
+}
+
+// said is what the server is told of what a method threw, which may be anything.
+function said(thrown) {
+  let answer = { code: INTERNAL_ERROR, message: "the method failed" };
+  try {
+    const { code, message, data } = Object(thrown);
+    const text = String(message ?? (typeof thrown === "string" ? thrown : answer.message));
+    answer = { code: Number.isSafeInteger(code) ? code : answer.code, message: text };
+    return JSON.parse(JSON.stringify({ ...answer, data }));
+  } catch {
+    return answer; // what cannot be written is left out
+  }
+}
+
+// sendable is a result as JSON has it; it throws for one that JSON does not have.
+function sendable(result) {
+  const text = JSON.stringify(result ?? null);
+  if (text === undefined) throw new TypeError(`a ${typeof result} cannot be sent`);
+  return JSON.parse(text);
 }

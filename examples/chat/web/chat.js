@@ -29,6 +29,8 @@ function shown(state, { error, delay, reply }) {
   status.dataset.state = state;
   $("retry").hidden = state !== "waiting";
   $("people").classList.toggle("stale", state !== "connected");
+  if (state !== "connected") nobodyTypes(); // nobody would tell when they stop
+  else if ($("chat-error").dataset.until === "link") tell("chat-error", "");
   switch (state) {
     case "connecting":
       status.textContent = "connecting…";
@@ -136,8 +138,12 @@ function enter(name) {
     here.people.clear();
     return ({ value }) => {
       const who = value.slice(1);
-      if (value[0] === "+") here.people.add(who);
-      else here.people.delete(who);
+      if (value[0] === "+") {
+        here.people.add(who);
+      } else {
+        here.people.delete(who);
+        stoppedTyping(here, who);
+      }
       showPeople();
     };
   });
@@ -246,8 +252,9 @@ async function say() {
   } catch (error) {
     // It is in the box again, unless something else is there by now.
     if (room === to && !$("text").value) setText(text);
-    const unsure = error.code === UNAVAILABLE && !error.notRun;
-    tell("chat-error", unsure ? `${error.message}: the message may have been sent` : `Not sent: ${error.message}`);
+    const away = error.code === UNAVAILABLE;
+    if (away && !error.notRun) tell("chat-error", `${error.message}: the message may have been sent`);
+    else tell("chat-error", `Not sent: ${error.message}`, away ? "link" : "");
   }
 }
 
@@ -297,6 +304,11 @@ function stoppedTyping(here, who) {
   showTyping();
 }
 
+function nobodyTypes() {
+  lastTyped = 0; // and others have forgotten that this side does
+  for (const who of [...(room?.typing.keys() ?? [])]) stoppedTyping(room, who);
+}
+
 function showTyping() {
   const names = [...room?.typing.keys() ?? []];
   if (names.length > 3) return $("typing").replaceChildren("several people are typing…");
@@ -314,7 +326,9 @@ function make(tag, className, ...children) {
   return element;
 }
 
-function tell(id, text) {
+// tell shows a text, or with "" none. One until "link" goes when there is a link again.
+function tell(id, text, until = "") {
+  $(id).dataset.until = until;
   $(id).textContent = text;
   $(id).hidden = !text;
 }

@@ -381,10 +381,10 @@ class Link {
     const answer = { id };
     try {
       const fn = stream ? undefined : this.methods.get(method);
-      if (fn) answer.result = (await fn(params, controller.signal)) ?? null;
+      if (fn) answer.result = sendable(await fn(params, controller.signal));
       else Object.assign(answer, { notRun: true, error: { code: -32601, message: `this page has no method "${method}"` } });
     } catch (error) {
-      answer.error = { code: Number.isInteger(error.code) ? error.code : INTERNAL, message: String(error.message), data: error.data };
+      answer.error = said(error);
     }
     this.serving.delete(id);
     this.send(answer);
@@ -470,6 +470,26 @@ class Incoming {
   leave() {
     if (!this.over) this.call.giveUp(new RPCError({ code: CANCELED, message: "the loop was left" }));
   }
+}
+
+// said is what the server is told of what a method threw, which may be anything.
+function said(thrown) {
+  let answer = { code: INTERNAL, message: "the method failed" };
+  try {
+    const { code, message, data } = Object(thrown);
+    const text = String(message ?? (typeof thrown === "string" ? thrown : answer.message));
+    answer = { code: Number.isSafeInteger(code) ? code : answer.code, message: text };
+    return JSON.parse(JSON.stringify({ ...answer, data }));
+  } catch {
+    return answer; // what cannot be written is left out
+  }
+}
+
+// sendable is a result as JSON has it; it throws for one that JSON does not have.
+function sendable(result) {
+  const text = JSON.stringify(result ?? null);
+  if (text === undefined) throw new TypeError(`a ${typeof result} cannot be sent`);
+  return JSON.parse(text);
 }
 
 function aborted(signal, notRun = false) {
