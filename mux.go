@@ -11,6 +11,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/jsoncodec"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -225,6 +226,9 @@ var errOver = Errorf(Unavailable, "the connection is closing")
 
 // encode writes a response.
 func (r *Request) encode(s *spec, v any) (*buf.Buf, error) {
+	if r.heavy {
+		defer flow.Heavy()()
+	}
 	b := buf.Get()
 	var err error
 	if b.B, err = s.encode(r.Conn.codec, b.B, v); err != nil {

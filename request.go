@@ -50,6 +50,7 @@ type Request struct {
 	Outgoing  bool
 	forwarded bool // a stream: its items have gone to another connection
 	headed    bool // ReplyMetadata has what the handler said ahead of the items
+	heavy     bool // the response is large, as far as is known
 	// Conn is the connection that the call came in on or goes out on. With a
 	// Caller made by Pick it is the one picked for the first attempt.
 	Conn *Conn

@@ -68,6 +68,7 @@ func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
 	if x := s.req.stream; x != nil && x.Reply == nil { // else this goes on with it
 		x.Reply = (*map[string]string)(&s.req.ReplyMetadata)
 	}
+	s.req.heavy = in.Heavy()
 	if s.req.Kind == KindNotification {
 		s.notify()
 		return nil, nil, nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/session"
 )
 
@@ -100,6 +101,9 @@ func (in *Inbound) Conn() *Conn { return in.conn }
 
 // Payload is the encoded request, valid until Run returns.
 func (in *Inbound) Payload() []byte { return in.body.Bytes() }
+
+// Heavy reports whether the call is taken to answer much.
+func (in *Inbound) Heavy() bool { return int(in.price) > flow.HeavyFrom+replyOverhead }
 
 // Stream has the items, nil: it has none.
 func (in *Inbound) Stream() *Stream { return in.stream }

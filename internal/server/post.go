@@ -10,6 +10,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -154,6 +155,9 @@ func (t *postTransport) leave(idle <-chan struct{}) {
 }
 
 func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
+	if len(msg) > flow.HeavyFrom {
+		defer flow.Heavy()()
+	}
 	t.answer = append(t.answer, msg...)
 	t.x.answers(cap(t.answer))
 	return nil

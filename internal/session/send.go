@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -75,6 +76,9 @@ func (c *Carrier) encode(b *Batch, scratch *buf.Buf) *buf.Buf {
 	}
 	msg := scratch
 	if b.size > largeBatch {
+		if b.size > flow.HeavyFrom {
+			defer flow.Heavy()()
+		}
 		msg = buf.Sized(b.size)
 	}
 	var err error
