@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,10 +29,10 @@ func TestPair_outlastsHandlers(t *testing.T) {
 			"notification": func(c *typedrpc.Conn) { typedrpc.Notify(context.Background(), c, napN, 3*time.Hour) },
 		} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
-				woke := 0
+				var woke atomic.Int32
 				mux := typedrpc.NewMux()
-				typedrpc.Handle(mux, nap, func(_ context.Context, d time.Duration) (int, error) { time.Sleep(d); woke++; return 0, nil })
-				typedrpc.Handle(mux, napN, func(_ context.Context, d time.Duration) error { time.Sleep(d); woke++; return nil })
+				typedrpc.Handle(mux, nap, func(_ context.Context, d time.Duration) (int, error) { time.Sleep(d); woke.Add(1); return 0, nil })
+				typedrpc.Handle(mux, napN, func(_ context.Context, d time.Duration) error { time.Sleep(d); woke.Add(1); return nil })
 				synctest.Test(t, func(t *testing.T) {
 					client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
 					other, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
@@ -43,7 +44,7 @@ func TestPair_outlastsHandlers(t *testing.T) {
 						other.Close()
 					}
 				})
-				is.New(t).Equal(woke, 2)
+				is.New(t).Equal(woke.Load(), int32(2))
 			})
 		}
 	}

@@ -459,8 +459,7 @@ func TestAway_client(t *testing.T) {
 		defer time.Sleep(time.Hour) // until the server has given the session up
 		defer c.Close()
 		server := <-conns
-		synctest.Wait()
-		w.Cable().Cut()
+		gone(w)
 		time.Sleep(time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
