@@ -15,10 +15,11 @@ import (
 
 // target is where one call goes.
 type target struct {
-	conn *Conn // of the first attempt
-	pick func(context.Context, string) (*Conn, error)
-	opts CallOptions
-	key  *replay.Key // of a Keyed method's call
+	conn  *Conn // of the first attempt
+	pick  func(context.Context, string) (*Conn, error)
+	opts  CallOptions
+	key   *replay.Key // of a Keyed method's call
+	depth int16       // of the message that was encoded for it
 }
 
 // next returns the connection for the next attempt.
@@ -79,15 +80,29 @@ func (t *target) policy(s *spec) *RetryPolicy {
 	return t.conn.opts.retry
 }
 
-// encode encodes a request or notification.
+// encode encodes a request or notification that t's connection can be sent.
 func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
+	b, err := t.encodeForAll(s, v)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.conn.e.CheckDepth(t.depth); err != nil {
+		b.Release()
+		return nil, refuse(InvalidArgument, "cannot encode the message of %q: %w", s.name, err)
+	}
+	return b, nil
+}
+
+// encodeForAll encodes a message for all connections of the codec and the dialect.
+// What each of them takes is not asked.
+func (t *target) encodeForAll(s *spec, v any) (*buf.Buf, *Error) {
 	b := buf.Get()
 	if _, none := v.(*Empty); none && t.conn.e.Dialect() == session.Plain {
 		return b.Fit(), nil // no params: those who take them by position take no object
 	}
 	var err error
 	if b.B, err = s.encode(t.conn.codec, b.B, v); err == nil {
-		err = t.conn.e.CheckPayload(b.B)
+		t.depth, err = t.conn.e.Measure(b.B)
 	}
 	if err != nil {
 		b.Release()
@@ -156,8 +171,8 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 		// and the writer may still hold the request then.
 		body := buf.Copy(r.Payload)
 		defer body.Release()
-		if err := t.conn.e.CheckPayload(body.B); err != nil {
-			return nil, refuse(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
+		if err := t.measure(r.Method, body.B); err != nil {
+			return nil, err
 		}
 		if s.kind == KindNotification {
 			meta := maps.Clone(r.Metadata) // read when the notification is written
@@ -176,6 +191,19 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 		}
 		return answer.B, nil // not released: an interceptor may keep it
 	})
+}
+
+// measure is encode's checks of a payload that is encoded already.
+func (t *target) measure(name string, payload []byte) *Error {
+	depth, err := t.conn.e.Measure(payload)
+	if err == nil {
+		err = t.conn.e.CheckDepth(depth)
+	}
+	if err != nil {
+		return refuse(InvalidArgument, "cannot send the payload of %q: %w", name, err)
+	}
+	t.depth = depth
+	return nil
 }
 
 // around runs send inside the interceptors.
@@ -275,7 +303,7 @@ func (cl *outcall) recycle() {
 // prepare fills in a call.
 func (t *target) prepare(cl *outcall, ctx context.Context, s *spec) {
 	cl.target, cl.spec, cl.policy = *t, s, t.policy(s)
-	cl.Above, cl.Conn, cl.Ctx, cl.Decl, cl.Key = cl, t.conn.e, ctx, &s.decl, t.key
+	cl.Above, cl.Conn, cl.Ctx, cl.Decl, cl.Key, cl.Depth = cl, t.conn.e, ctx, &s.decl, t.key, t.depth
 	cl.FailFast, cl.Roams = t.failFast(t.conn), t.pick != nil
 	cl.Resends = engine.MaxResends
 	if cl.Retries = cl.policy != nil; cl.Retries {
@@ -293,7 +321,7 @@ func (cl *outcall) begin(body *buf.Buf, meta Metadata) {
 
 // send queues a notification.
 func (t *target) send(ctx context.Context, s *spec, body *buf.Buf, meta Metadata) *Error {
-	_, err := t.conn.e.Notify(ctx, &s.decl, body, meta, engine.NotifyOptions{FailFast: t.failFast(t.conn)})
+	_, err := t.conn.e.Notify(ctx, &s.decl, body, meta, engine.NotifyOptions{FailFast: t.failFast(t.conn), Depth: t.depth})
 	return up(err, t.conn.codec)
 }
 

@@ -211,9 +211,11 @@ type Limits struct {
 	// notification received, in its encoding. Default 4 MiB, at most
 	// 16 MiB less 64 KiB.
 	MaxMessage int
-	// MaxCalls is how many calls and streams of the peer run here at once. A typedrpc
-	// peer waits for its turn; from others, more are refused with
-	// ResourceExhausted, NotSent. Default 1,024.
+	// MaxCalls is how many calls and streams of the peer run here at once. An eighth of
+	// these places, rounded up, is kept for calls, but one is always a stream's:
+	// streams, and so subscriptions, have 896 of 1,024. A typedrpc peer waits for its
+	// turn; from others, more are refused with ResourceExhausted, NotSent. Default
+	// 1,024.
 	MaxCalls int
 	// MaxBuffered bounds three things for one connection, in bytes, each by itself:
 	// requests being handled, for which a typedrpc peer waits for its turn; replies,

@@ -191,8 +191,8 @@ func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (face
 	}
 	body := buf.Copy(r.Payload)
 	defer body.Release()
-	if err := t.conn.e.CheckPayload(body.B); err != nil {
-		return face{}, refuse(InvalidArgument, "cannot send the payload of %q: %w", r.Method, err)
+	if err := t.measure(r.Method, body.B); err != nil {
+		return face{}, err
 	}
 	stop := func() {}
 	if s.timeout > 0 {

@@ -184,7 +184,7 @@ func Broadcast[C Caller, T any](ctx context.Context, conns iter.Seq[C], n Notifi
 		_, err := aim(ctx, nil, nil, "NewNotification")
 		return err
 	}
-	b := broadcast{spec: n.spec, bodies: map[encodedFor]*buf.Buf{}}
+	b := broadcast{spec: n.spec, bodies: map[encodedFor]encoded{}}
 	defer b.release()
 	var behind []late
 	var errs []error
@@ -274,22 +274,30 @@ type broadcast struct {
 	spec *spec
 
 	mu     sync.Mutex
-	bodies map[encodedFor]*buf.Buf
+	bodies map[encodedFor]encoded
 }
 
-// body is v as t's connection is sent it.
+// body is v as t's connection is sent it, encoded once for all of its kind. What t's
+// peer takes of it is t's own affair.
 func (b *broadcast) body(t *target, v any) (*buf.Buf, *Error) {
 	key := encodedFor{t.conn.codec.Name(), t.conn.e.Dialect()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if body := b.bodies[key]; body != nil {
-		return body, nil
+	e, ok := b.bodies[key]
+	if !ok {
+		e.body, e.err = t.encodeForAll(b.spec, v)
+		e.depth = t.depth
+		b.bodies[key] = e
 	}
-	body, err := t.encode(b.spec, v)
-	if err == nil {
-		b.bodies[key] = body
-	}
-	return body, err
+	t.depth = e.depth
+	return e.body, e.err
+}
+
+// encoded is a message of a Broadcast.
+type encoded struct {
+	body  *buf.Buf // nil: it cannot be encoded
+	depth int16
+	err   *Error
 }
 
 // encodedFor is what one encoding is good for: the JSON-RPC dialects check payloads
@@ -300,8 +308,8 @@ type encodedFor struct {
 }
 
 func (b *broadcast) release() {
-	for _, body := range b.bodies {
-		body.Release()
+	for _, e := range b.bodies {
+		e.body.Release()
 	}
 }
 
@@ -359,7 +367,7 @@ func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool)
 	case err != nil:
 		return t.conn, false, err
 	case noWait && !t.intercepted():
-		behind, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.failFast(t.conn)})
+		behind, e := t.conn.e.Notify(ctx, &b.spec.decl, body, t.opts.Metadata, engine.NotifyOptions{NoWait: true, FailFast: t.failFast(t.conn), Depth: t.depth})
 		if e != nil {
 			return t.conn, false, up(e, t.conn.codec)
 		}

@@ -107,7 +107,8 @@ func TestTopic_costs(t *testing.T) {
 			mux, hub := typedrpc.NewMux(), new(topic.Hub)
 			defer hub.Close()
 			topic.Handle(mux, hub, tp, topic.Everybody)
-			srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+			// A thousand streams are more than the default leaves them.
+			srv := &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{MaxCalls: 2048}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 			defer srv.Shutdown(gone)
 			if test.members > 0 {
 				streamsOf(t, srv, "test.cost", test.key, 1, 1)

@@ -253,7 +253,7 @@ func (c *Conn) stuckLocked(in *Inbound) bool {
 
 func (c *Conn) refuseParkedLocked(in *Inbound) {
 	in.detachLocked()
-	delete(c.inbound, in.id)
+	c.vacateInLocked(in)
 	in.body.Release()
 	c.refuseLocked(in, status.Errorf(status.ResourceExhausted, "the answers to this batch are too large together; send its requests one by one"))
 }

@@ -28,20 +28,23 @@ type Call struct {
 	Above   any         // the record that it is embedded in
 	Resends int         // how often it is sent again after its session was lost
 
-	FailFast bool // it does not wait for a link
-	Retries  bool // Owner.Again is asked when it fails
-	Roams    bool // Owner.Next may name another connection
-	Shared   bool // a future: Done is closed, watchers are told
+	FailFast bool  // it does not wait for a link
+	Retries  bool  // Owner.Again is asked when it fails
+	Roams    bool  // Owner.Next may name another connection
+	Shared   bool  // a future: Done is closed, watchers are told
+	Depth    int16 // of its payload, see Measure
 
 	item    item
 	content content // the CALL and its payload
 
 	id       uint64 // while in pending
+	rank     uint64 // of the latest attempt among the connection's, by when they were begun
+	passed   bool   // it went before a larger one that waited
+	lack     string // what it had waited for when it was given up, if that was the peer's doing
 	deadline time.Time
 	within   *Inbound      // the handler of the same connection that makes it; nil: none does
 	lost     bool          // an earlier attempt may have run
 	claimed  bool          // the latest attempt counts among its key's uses
-	order    uint64        // the id of an attempt that was not run: its place in line
 	stream   *Stream       // the items of a stream; nil: none
 	attempts int           // that failed, by the policy's count …
 	failed   *status.Error // … the last one with this
@@ -88,7 +91,7 @@ func (cl *Call) Begin(body *buf.Buf, meta map[string]string) {
 
 func (cl *Call) prepare(body *buf.Buf, meta map[string]string) {
 	cl.deadline, _ = cl.Ctx.Deadline()
-	cl.item.call, cl.item.ordered = cl, cl.Decl.Serial
+	cl.item.call, cl.item.ordered, cl.item.depth = cl, cl.Decl.Serial, cl.Depth
 	cl.content = content{wire.Frame{Type: wire.Call, Method: cl.Decl.Name, Meta: meta}, body.Retain()}
 	cl.item.content = &cl.content
 	cl.item.cost = body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
@@ -247,12 +250,18 @@ func (cl *Call) again() {
 		return
 	}
 	cl.aim(conn)
+	if err := cl.measure(); err != nil {
+		cl.Conn.owner.Unmade(cl)
+		cl.Settle(nil, nil, err)
+		return
+	}
 	cl.launch(n)
 }
 
 // GiveUp ends the call because its context did, or the user cancelled it. The
 // call is settled when giveUp returns, or is just being settled elsewhere.
-func (cl *Call) GiveUp(why func(status.Outcome) *status.Error) {
+func (cl *Call) GiveUp(reason func(status.Outcome) *status.Error) {
+	why := func(o status.Outcome) *status.Error { return cl.lacking(reason(o)) }
 	cl.mu.Lock()
 	cl.givenUp = why
 	timer, there := cl.timer, cl.there

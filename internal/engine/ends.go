@@ -38,7 +38,7 @@ func (x *Stream) Stop(e *status.Error, err error) {
 func (x *Stream) Fail(e *status.Error) {
 	if x.in == nil {
 		x.call.GiveUp(func(o status.Outcome) *status.Error {
-			e := e.With(o)
+			e := x.call.lacking(e.With(o))
 			x.Refuse(e)
 			return e
 		})
@@ -58,7 +58,7 @@ func (x *Stream) Fail(e *status.Error) {
 // expired ends a caller's side whose context has ended.
 func (x *Stream) expired() {
 	x.call.GiveUp(func(o status.Outcome) *status.Error {
-		e := x.call.Expired(o)
+		e := x.call.lacking(x.call.Expired(o))
 		x.Refuse(e)
 		return e
 	})

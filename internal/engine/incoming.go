@@ -20,6 +20,7 @@ import (
 // replies to be read. It never runs one. Under Conn.mu.
 type incoming struct {
 	inbound  map[uint64]*Inbound
+	inflow   int        // of them, the streams
 	inBytes  int        // of their payloads
 	parked   []*Inbound // of them, those that wait for room for their replies
 	unparks  bool       // a goroutine begins some of them
@@ -28,6 +29,17 @@ type incoming struct {
 	bought   purchases  // room for what those will answer
 	lastIn   uint64
 	offences flow.Offences
+}
+
+// vacateInLocked gives back the place of a call.
+func (i *incoming) vacateInLocked(in *Inbound) {
+	if i.inbound[in.id] != in {
+		return
+	}
+	delete(i.inbound, in.id)
+	if in.Kind.Streams() {
+		i.inflow--
+	}
 }
 
 // dropParkedLocked gives up calls that have not begun and never will.
@@ -115,6 +127,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	c.inbound[in.id] = in
 	c.inBytes += int(in.cost)
 	if in.Kind.Streams() {
+		c.inflow++
 		c.attachLocked(in, f)
 	}
 	if f.Flags&wire.More != 0 {
@@ -295,7 +308,9 @@ func (c *Conn) refusalLocked(in *Inbound, f *wire.Frame, unknown *status.Error) 
 	case !Fits(f.Payload, limits.MaxMessage):
 		return status.Errorf(status.ResourceExhausted, "the request has %d bytes, at most %d are taken", len(f.Payload), limits.MaxMessage), false
 	case len(c.inbound) >= limits.MaxCalls:
-		return status.Errorf(status.ResourceExhausted, "%d calls are running, no more are taken", limits.MaxCalls), hello
+		return status.Errorf(status.ResourceExhausted, "all %d places are taken, %d of them by streams; see Limits.MaxCalls", limits.MaxCalls, c.inflow), hello
+	case in.Kind.Streams() && uint64(c.inflow) >= flow.StreamPlaces(uint64(limits.MaxCalls)):
+		return status.Errorf(status.ResourceExhausted, "all %d places that streams may have are taken, the others of %d are for calls; see Limits.MaxCalls", c.inflow, limits.MaxCalls), hello
 	case c.inBytes > 0 && c.inBytes+int(in.cost) > limits.MaxBuffered:
 		return status.Errorf(status.ResourceExhausted, "%d bytes of requests are being handled, at most %d are taken", c.inBytes, limits.MaxBuffered), hello
 	case in.serial && f.Flags&wire.Lane != 0 && c.lane.busy():

@@ -19,6 +19,7 @@ type item struct {
 	line  *line // the turn of a line; all else is zero, and content nil
 	cost  int   // bytes of a budget: the peer's for a CALL, our own for the rest
 	sent  int32 // bytes of the payload that left in fragments
+	depth int16 // of the payload, as JSON; of what may go to another peer than it was made for
 	whole bool  // body is a whole message, not a payload
 
 	ordered bool // NOTIFY, and CALL of a Serial method: they do not overtake each other
@@ -77,15 +78,14 @@ func (l *items) insert(it, at *item) {
 	l.len++
 }
 
-// sort brings calls that were on the wire before into their old order, before
-// those that never were.
+// sort brings calls into the order in which they were made.
 func (l *items) sort() {
 	var all []*item
 	for it := l.pop(); it != nil; it = l.pop() {
 		all = append(all, it)
 	}
 	slices.SortStableFunc(all, func(a, b *item) int {
-		return cmp.Compare(a.call.order-1, b.call.order-1) // 0 wraps around: last
+		return cmp.Compare(a.call.rank, b.call.rank)
 	})
 	for _, it := range all {
 		l.push(it)

@@ -153,7 +153,7 @@ func (c *Conn) checkIdleLocked() {
 		return
 	}
 	if c.drained != nil {
-		if c.waiting.len == 0 {
+		if c.waiting.len() == 0 {
 			closeOnce(c.drained)
 		}
 	} else if c.config.Heals && c.linkedLocked() && c.notify.Used == 0 {
@@ -212,9 +212,9 @@ func (c *Conn) endStreams() {
 			all = append(all, cl.stream)
 		}
 	}
-	for it := c.waiting.head; it != nil; it = it.next {
-		if it.call.stream != nil {
-			all = append(all, it.call.stream)
+	for cl := range c.waiting.all() {
+		if cl.stream != nil {
+			all = append(all, cl.stream)
 		}
 	}
 	c.mu.Unlock()

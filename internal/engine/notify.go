@@ -23,13 +23,9 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 			c.mu.Unlock()
 			return false, err
 		}
-		if err := c.keptLocked(d); err != nil {
+		if err := c.cannotReadLocked(d, body.Bytes(), o.Depth); err != nil {
 			c.mu.Unlock()
 			return false, err
-		}
-		if limit := d.Limit(c.peer.most()); !Fits(body.Bytes(), limit) {
-			c.mu.Unlock()
-			return false, status.Errorf(status.ResourceExhausted, "notification %q has %d bytes, at most %d can be sent", d.Name, body.Len(), limit)
 		}
 		if c.roomLocked(cost) {
 			break
@@ -60,7 +56,7 @@ func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[stri
 	c.notify.Used += cost
 	c.hold(cost)
 	it := new(parcel).pack(wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta}, body.Keep(), cost)
-	it.ordered = true
+	it.ordered, it.depth = true, o.Depth
 	c.queue.push(it)
 	c.unlockAndWake()
 	return false, nil
@@ -79,5 +75,29 @@ func (c *Conn) roomLocked(cost int) bool {
 	return c.notify.Fits(cost) && (c.queued == 0 || c.queued+cost <= c.outgoingLocked())
 }
 
-// NotifyOptions are what a notification wants.
-type NotifyOptions struct{ FailFast, NoWait bool }
+// NotifyOptions are what a notification wants. Depth is its payload's, see Measure.
+type NotifyOptions struct {
+	FailFast, NoWait bool
+	Depth            int16
+}
+
+// dropUnreadLocked takes notifications out of the queue that have waited for a
+// session whose peer cannot take them, and returns their names: it would close the
+// link.
+func (c *Conn) dropUnreadLocked() (names []string) {
+	for it := c.queue.head; it != nil; {
+		next := it.next
+		if it.call == nil && it.line == nil && it.frame.Type == wire.Notify {
+			d := Decl{Name: it.frame.Method, Kind: KindNotification}
+			if c.cannotReadLocked(&d, it.body.Bytes(), it.depth) != nil {
+				names = append(names, d.Name)
+				c.queue.remove(it)
+				c.notify.Used -= it.cost
+				c.free(it.cost)
+				it.body.Release()
+			}
+		}
+		it = next
+	}
+	return names
+}

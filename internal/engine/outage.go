@@ -91,7 +91,7 @@ func (c *Conn) outLocked(cause error) {
 	if o.why == nil {
 		o.why = status.Lost(cause, nil)
 	}
-	if c.config.Lacks != nil && len(c.pending)+c.queue.len+c.waiting.len > 0 {
+	if c.config.Lacks != nil && len(c.pending)+c.queue.len+c.waiting.len() > 0 {
 		c.lookLocked(outagePatience)
 	}
 }
@@ -166,8 +166,8 @@ func (c *Conn) unboundedLocked() iter.Seq[*Call] {
 				return
 			}
 		}
-		for it := c.waiting.head; it != nil; it = it.next {
-			if !tell(it.call) {
+		for cl := range c.waiting.all() {
+			if !tell(cl) {
 				return
 			}
 		}

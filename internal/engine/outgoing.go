@@ -14,20 +14,20 @@ import (
 // tombstone that holds its place until the terminal frame of a peer with HELLO.
 type inFlight struct {
 	call *Call
-	cost int // of the peer's budget
+	place
 }
 
-// outgoing are our calls by where they are, their places and bytes of the peer's
+// outgoing are our calls by where they are, what they have of the peer's places and
 // budget, and the window of notifications. It never counts bytes of our own
 // budget. Under Conn.mu.
 type outgoing struct {
-	waiting items               // calls without a slot, or held for the next session
+	waiting waiting             // calls without a place, or held for the next session
 	pending map[uint64]inFlight // taken, by id
 	resting map[*Call]struct{}  // waiting for their next attempt
 	nextID  uint64
-	slots   int // calls in queue and pending …
-	held    int // … and their bytes of the peer's budget
-	notify  flow.Sender
+	ranks   uint64 // attempts that were begun
+	places
+	notify flow.Sender
 
 	// of a plain peer
 	forgotten int  // calls that were given up, and may still be answered
@@ -107,58 +107,51 @@ func (c *Conn) start(cl *Call) *status.Error {
 		c.mu.Unlock()
 		return err
 	}
-	if c.waiting.len == 0 && c.placeLocked(&cl.item) {
-		c.queue.push(&cl.item)
-	} else if cl.within != nil {
-		n, b := c.peer.limits.Calls, c.peer.limits.Budget
-		c.mu.Unlock()
-		return status.Errorf(status.ResourceExhausted, "the peer takes %d calls and %d bytes of requests at once and all are in use; a handler of the same connection must not wait for its turn", n, b)
-	} else {
-		c.waiting.push(&cl.item)
+	c.ranks++
+	cl.rank = c.ranks
+	if !c.mayGoLocked(cl) {
+		return c.holdLocked(cl, counted)
 	}
-	cl.counted = counted
-	c.account.Force(counted)
-	c.waitsLocked(cl)
+	c.goLocked(cl)
+	c.countLocked(cl, counted)
 	c.unlockAndWake()
 	return nil
 }
 
-// placeLocked takes a place among the calls in flight for it, if there is one:
-// the peer announced how many it runs, and how many bytes of requests it holds,
-// at once. One request always fits.
-func (c *Conn) placeLocked(it *item) bool {
-	if c.sess == nil || c.peer.away || uint64(c.slots) >= c.peer.limits.Calls {
-		return false
+// holdLocked lets a call wait that cannot go yet, or refuses it: a nested one must
+// not. It gives the lock back.
+func (c *Conn) holdLocked(cl *Call, counted int) (err *status.Error) {
+	if cl.within != nil {
+		err = status.Errorf(status.ResourceExhausted, "%s; a handler of the same connection must not wait for its turn", c.shortOfLocked(cl))
+	} else {
+		c.waiting.push(&cl.item)
+		c.countLocked(cl, counted)
 	}
-	if b := c.peer.limits.Budget; b > 0 && c.held > 0 && uint64(c.held+it.cost) > b {
-		return false
+	crowded, limits, streams := c.crowdedOutLocked(cl), c.peer.limits, c.streams
+	c.unlockAndWake()
+	if crowded {
+		c.tellCrowded(cl, limits, streams)
 	}
-	c.slots++
-	c.held += it.cost
-	return true
+	return err
 }
 
-func (o *outgoing) vacateLocked(cost int) {
-	o.slots--
-	o.held -= cost
+// countLocked counts what a call takes of the account while it lasts.
+func (c *Conn) countLocked(cl *Call, counted int) {
+	cl.counted = counted
+	c.account.Force(counted)
+	c.waitsLocked(cl)
 }
 
 // cannotLocked says why the peer cannot take a call at all.
 func (c *Conn) cannotLocked(cl *Call) *status.Error {
-	if err := c.keptLocked(cl.Decl); err != nil {
+	if err := c.cannotReadLocked(cl.Decl, cl.content.body.Bytes(), cl.item.depth); err != nil {
 		return err
 	}
 	if cl.stream != nil && c.sess != nil && !c.peer.Streams {
 		return status.Errorf(status.Unimplemented, "the peer takes no streams, %q is one", cl.Decl.Name)
 	}
 	if cl.Key != nil && c.sess != nil {
-		if err := cl.claim(c.peer.cache); err != nil {
-			return err
-		}
-	}
-	limit := cl.Decl.Limit(c.peer.most())
-	if body := cl.content.body; !Fits(body.Bytes(), limit) {
-		return status.Errorf(status.ResourceExhausted, "the request of %q has %d bytes, at most %d can be sent", cl.Decl.Name, body.Len(), limit)
+		return cl.claim(c.peer.cache)
 	}
 	return nil
 }
@@ -175,41 +168,23 @@ func (c *Conn) keptLocked(d *Decl) *status.Error {
 	return nil
 }
 
-// admitLocked moves waiting calls into free places. It returns those that this
-// peer cannot take, to be settled without the lock.
-func (c *Conn) admitLocked() (refused refusals) {
-	for it := c.waiting.head; it != nil; it = c.waiting.head {
-		err := c.cannotLocked(it.call)
-		switch {
-		case c.sess == nil || c.peer.away:
-			return refused
-		case err != nil:
-			c.waiting.remove(it)
-			refused = append(refused, refusal{it.call, err})
-		case !c.placeLocked(it):
-			return refused
-		default:
-			c.waiting.remove(it)
-			c.queue.push(it)
-		}
-	}
-	return refused
-}
-
 // abandon takes a call out of wherever it is and tells the peer. ok is false
 // if it is nowhere: then it is being settled.
 func (c *Conn) abandon(cl *Call) (o status.Outcome, ok bool) {
 	c.mu.Lock()
-	var refused refusals
 	switch {
-	case cl.item.list == &c.waiting:
+	case c.waiting.has(&cl.item):
+		if c.sess != nil && !c.peer.away {
+			cl.lack = c.shortOfLocked(cl)
+		}
 		c.waiting.remove(&cl.item)
+		c.admitLocked() // it may have been in front
 		o, ok = status.NotSent, true
 	case cl.item.list != nil && cl.id == 0:
 		c.unqueueLocked(&cl.item)
-		c.vacateLocked(cl.item.cost)
+		c.vacateLocked(cl.place())
+		c.admitLocked()
 		o, ok = status.NotSent, true
-		refused = c.admitLocked()
 	case cl.id != 0 && c.pending[cl.id].call == cl:
 		if cl.item.list != nil { // in the middle of its fragments
 			c.unqueueLocked(&cl.item)
@@ -224,13 +199,13 @@ func (c *Conn) abandon(cl *Call) (o status.Outcome, ok bool) {
 		returned := c.dropPartLocked(partID{cl.id, false}) == wire.Result
 		if plain := c.dialect == session.Plain; plain || returned {
 			delete(c.pending, cl.id)
-			c.vacateLocked(cl.item.cost)
-			refused = c.admitLocked()
+			c.vacateLocked(cl.place())
+			c.admitLocked()
 			if plain {
 				c.forgotten++
 			}
 		} else {
-			c.pending[cl.id] = inFlight{nil, cl.item.cost}
+			c.pending[cl.id] = inFlight{nil, cl.place()}
 		}
 		if !returned {
 			c.queue.push(new(parcel).pack(wire.Frame{Type: wire.Cancel, ID: cl.id}, nil, 0))
@@ -238,6 +213,5 @@ func (c *Conn) abandon(cl *Call) (o status.Outcome, ok bool) {
 	}
 	c.checkIdleLocked()
 	c.unlockAndWake()
-	refused.settleEach()
 	return o, ok
 }

@@ -15,7 +15,8 @@ import (
 // peer is what the other end of this session, or of the last one, announced and
 // said. It never says what we do about it. Under Conn.mu.
 type peer struct {
-	limits wire.Limits
+	limits  wire.Limits
+	streams uint64 // how many of limits.Calls may be streams
 	Features
 	cache string // the identity of its replay cache, "": it has none
 	away  bool   // it said GOAWAY: it takes no more calls
@@ -26,6 +27,7 @@ type peer struct {
 type bounds struct{ bytes, depth atomic.Int32 }
 
 func (c *Conn) setPeerLocked(p peer) {
+	p.streams = flow.StreamPlaces(p.limits.Calls)
 	c.peer = p
 	c.bounds.bytes.Store(int32(p.most()))
 	c.bounds.depth.Store(int32(min(p.limits.Depth, maxDepth)))
@@ -71,15 +73,54 @@ func SharedFeatures(d session.Dialect, ours, theirs []string) Features {
 	}
 }
 
-// CheckPayload keeps what is no JSON value out of the JSON-RPC dialect, where it
-// would break its envelope: a Raw, or a message that writes its own JSON. What
-// nests deeper than the peer reads ends here too: it would close the link.
-func (c *Conn) CheckPayload(p []byte) error {
-	if c.dialect == session.Binary || len(p) == 0 {
-		return nil
+// Unmeasured is the depth of a payload for the binary dialect, which does not ask.
+const Unmeasured int16 = -1
+
+// Measure keeps what is no JSON value out of the JSON-RPC dialect, where it would
+// break its envelope: a Raw, or a message that writes its own JSON. It returns how
+// deep the payload nests, for those that it is sent to.
+func (c *Conn) Measure(p []byte) (depth int16, err error) {
+	if c.dialect == session.Binary {
+		return Unmeasured, nil
 	}
-	if err := wire.Valid(p, int(c.bounds.depth.Load())); err != nil {
-		return fmt.Errorf("message is no JSON, or deeper than the peer reads: %w", err)
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := wire.Depth(p, maxDepth)
+	if err != nil {
+		return 0, fmt.Errorf("message is no JSON: %w", err)
+	}
+	return int16(n), nil
+}
+
+// CheckDepth refuses what nests deeper than the peer reads: it would close the link.
+func (c *Conn) CheckDepth(depth int16) error {
+	if most := c.bounds.depth.Load(); int32(depth) > most && c.dialect != session.Binary {
+		return fmt.Errorf("message nests %d levels, which is too deep: the peer reads %d", depth, most)
+	}
+	return nil
+}
+
+// CheckPayload is both, for what goes to this session's peer and nobody else.
+func (c *Conn) CheckPayload(p []byte) error {
+	depth, err := c.Measure(p)
+	if err != nil {
+		return err
+	}
+	return c.CheckDepth(depth)
+}
+
+// cannotReadLocked says why the peer of this session cannot take a payload. All that
+// may go to another peer than the one it was encoded for is held against it again.
+func (c *Conn) cannotReadLocked(d *Decl, payload []byte, depth int16) *status.Error {
+	if err := c.keptLocked(d); err != nil {
+		return err
+	}
+	if limit := d.Limit(c.peer.most()); !Fits(payload, limit) {
+		return status.Errorf(status.ResourceExhausted, "the message of %q has %d bytes, at most %d can be sent", d.Name, len(payload), limit)
+	}
+	if err := c.CheckDepth(depth); err != nil {
+		return status.Errorf(status.InvalidArgument, "cannot send the message of %q: %w", d.Name, err)
 	}
 	return nil
 }

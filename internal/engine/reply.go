@@ -20,7 +20,7 @@ func (c *Conn) refuse(in *Inbound, e *status.Error) error {
 
 func (c *Conn) takeBackLocked(in *Inbound, e *status.Error) error {
 	in.detachLocked()
-	delete(c.inbound, in.id)
+	c.vacateInLocked(in)
 	err := c.refuseLocked(in, e)
 	c.checkIdleLocked()
 	return err
@@ -195,7 +195,7 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	} else {
 		c.returnedLocked(in, 0)
 	}
-	delete(c.inbound, in.id)
+	c.vacateInLocked(in)
 	c.soldLocked(in, body.Len()+len(f.Payload))
 	c.inBytes -= int(in.cost)
 	if in.array != nil {

@@ -33,25 +33,22 @@ func (c *Conn) interruptLocked(again bool) (t taken) {
 		}
 		if again && c.mayResend(cl) {
 			cl.resends++
-			cl.lost, cl.order, cl.claimed = true, id, false
+			cl.lost, cl.claimed = true, false
 			resend.push(&cl.item)
 		} else {
 			t.mayHaveRun = append(t.mayHaveRun, cl)
 		}
 	}
 	clear(c.pending)
-	c.slots, c.held = 0, 0
+	c.places = places{}
 
 	c.sortQueueLocked(again, &resend, &t)
-	c.waiting.prepend(&resend)
-	c.waiting.sort()
-	for it := c.waiting.head; it != nil; {
-		next := it.next
-		if !again || !it.call.waits() {
-			c.waiting.remove(it)
-			t.notSent = append(t.notSent, it.call)
+	c.waiting.merge(&resend)
+	for cl := range c.waiting.all() {
+		if !again || !cl.waits() {
+			c.waiting.remove(&cl.item)
+			t.notSent = append(t.notSent, cl)
 		}
-		it = next
 	}
 	return t
 }
@@ -111,10 +108,8 @@ func (c *Conn) abandonCallsLocked() (t taken) {
 		}
 		it = next
 	}
-	for it := c.waiting.pop(); it != nil; it = c.waiting.pop() {
-		t.notSent = append(t.notSent, it.call)
-	}
-	c.slots, c.held = 0, 0
+	t.notSent = append(t.notSent, c.waiting.drain()...)
+	c.places = places{}
 	c.outage.backLocked() // nothing waits any more
 	return t
 }

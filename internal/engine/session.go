@@ -31,12 +31,16 @@ func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cac
 		c.lane = new(lane)
 	}
 	c.lastIn, c.credits, c.forgotten, c.offences = 0, 0, 0, flow.Offences{}
-	refused := c.admitLocked()
+	refused, unread := c.refusedLocked(), c.dropUnreadLocked()
+	c.admitLocked()
 	c.outbox.wake() // the session looks when it gets its link
 	closing, err := c.closing, c.err
 	c.movedLocked()
 	c.mu.Unlock()
 	refused.settleEach()
+	for _, name := range unread {
+		c.config.Logger.Warn("typedrpc: notification dropped: it waited for a peer that cannot take it", "method", name)
+	}
 	if closing {
 		sess.End(&link.CloseError{Code: session.CloseDone, Reason: "closed", Err: err})
 	}
@@ -72,25 +76,22 @@ func (c *Conn) LinkDown(cause error) {
 		next := it.next
 		if it.call != nil && it.call.id == 0 && it.call.FailFast {
 			c.unqueueLocked(it)
-			c.vacateLocked(it.cost)
+			c.vacateLocked(it.call.place())
 			failed.notSent = append(failed.notSent, it.call)
 		}
 		it = next
 	}
-	for it := c.waiting.head; it != nil; {
-		next := it.next
-		if it.call.FailFast {
-			c.waiting.remove(it)
-			failed.notSent = append(failed.notSent, it.call)
+	for cl := range c.waiting.all() {
+		if cl.FailFast {
+			c.waiting.remove(&cl.item)
+			failed.notSent = append(failed.notSent, cl)
 		}
-		it = next
 	}
-	refused := c.admitLocked()
+	c.admitLocked()
 	c.outLocked(cause)
 	none := c.noLinkLocked()
 	c.checkIdleLocked()
 	c.mu.Unlock()
-	refused.settleEach()
 	failed.settle(none)
 }
 
@@ -139,6 +140,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 		in.detachLocked()
 	}
 	clear(c.inbound)
+	c.inflow = 0
 	c.dropParkedLocked()
 	for key := range c.partial {
 		c.dropPartLocked(key)
@@ -250,17 +252,15 @@ func (c *Conn) goingAway(b wire.GoAwayBody) {
 		next := it.next
 		if it.call != nil && it.call.id == 0 && it.call.waits() {
 			c.queue.remove(it)
-			c.vacateLocked(it.cost)
+			c.vacateLocked(it.call.place())
 			held.push(it)
 		}
 		it = next
 	}
-	c.waiting.prepend(&held)
+	c.waiting.merge(&held)
 	var failed taken
 	if !c.config.Heals {
-		for it := c.waiting.pop(); it != nil; it = c.waiting.pop() {
-			failed.notSent = append(failed.notSent, it.call)
-		}
+		failed.notSent = c.waiting.drain()
 	}
 	c.checkIdleLocked()
 	c.mu.Unlock()

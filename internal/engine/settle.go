@@ -16,8 +16,8 @@ func (c *Conn) countCallLocked(it *item, f *wire.Frame, now *time.Time) {
 	cl := it.call
 	c.nextID++
 	f.ID = c.nextID
-	cl.id, cl.order = f.ID, 0
-	c.pending[f.ID] = inFlight{cl, it.cost}
+	cl.id = f.ID
+	c.pending[f.ID] = inFlight{cl, cl.place()}
 	if !cl.deadline.IsZero() {
 		if now.IsZero() {
 			*now = time.Now()
@@ -49,7 +49,7 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 		return err
 	}
 	delete(c.pending, f.ID)
-	c.vacateLocked(in.cost)
+	c.vacateLocked(in.place)
 	cl := in.call
 	if cl != nil && cl.item.list != nil {
 		c.unqueueLocked(&cl.item) // refused before the whole of it was sent
@@ -62,10 +62,9 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 		full = c.holdAnswerLocked(cl.within, f, body)
 	}
 	away := c.peer.away
-	refused := c.admitLocked()
+	c.admitLocked()
 	c.checkIdleLocked()
 	c.unlockAndWake()
-	refused.settleEach()
 	switch {
 	case cl == nil:
 		body.Release()
@@ -114,12 +113,8 @@ func (c *Conn) sendLaterLocked(cl *Call, f *wire.Frame) bool {
 	}
 	// In front of what was made after it, so that Serial calls keep their
 	// order.
-	cl.order, cl.id = cl.id, 0
-	at := c.waiting.head
-	for at != nil && at.call.order != 0 && at.call.order < cl.order {
-		at = at.next
-	}
-	c.waiting.insert(&cl.item, at)
+	cl.id = 0
+	c.waiting.insert(&cl.item)
 	return true
 }
 

@@ -7,12 +7,12 @@ func (c *Conn) Snapshot() hook.ConnSums {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := hook.ConnSums{
-		Queue: c.queue.len, Large: c.large.len, Waiting: c.waiting.len, Pending: len(c.pending), Resting: len(c.resting),
-		Slots: c.slots, Held: c.held, NextID: c.nextID,
+		Queue: c.queue.len, Large: c.large.len, Waiting: c.waiting.len(), Pending: len(c.pending), Resting: len(c.resting),
+		Slots: c.slots, Flowing: c.streams, Held: c.held, Passed: c.passed, NextID: c.nextID,
 		Cutting: c.cutting, Midway: c.midway != nil, Overtaken: c.overtaken, Queued: c.queued, Unsent: c.unsent,
 		NotifyWindow: c.notify.Window, NotifyUsed: c.notify.Used, NotifySizes: c.notify.Sizes.Len(),
 		SentItems: c.sentItems, Unread: c.unread, Grown: c.grown, Creditors: len(c.creditors),
-		Inbound: len(c.inbound), Partial: len(c.partial), InBytes: c.inBytes, Parked: len(c.parked),
+		Inbound: len(c.inbound), Inflow: c.inflow, Partial: len(c.partial), InBytes: c.inBytes, Parked: len(c.parked),
 		Lane: c.lane != nil, Credits: c.credits, MostUnread: c.mostUnread(), Account: c.account.Used(),
 		PeerCalls: c.peer.limits.Calls, PeerWindow: c.peer.limits.Window, PeerBudget: c.peer.limits.Budget, PeerCache: c.peer.cache,
 	}

@@ -92,6 +92,16 @@ func (l Limits) Announced() wire.Limits {
 	}
 }
 
+// StreamPlaces is how many of so many places for calls streams may have: all but
+// an eighth, rounded up, and one at least. Both sides keep to it.
+func StreamPlaces(calls uint64) uint64 {
+	eighth := calls / 8
+	if calls%8 > 0 {
+		eighth++
+	}
+	return max(1, calls-eighth)
+}
+
 // RateWindow is the time over which what is half received must make MinRate.
 const RateWindow = 10 * time.Second
 

@@ -18,7 +18,9 @@ type ConnSums struct {
 	Pending int // taken, and not answered
 	Resting int // waiting for their next attempt
 	Slots   int // calls in queue and pending …
-	Held    int // … and their bytes of the peer's budget
+	Flowing int // … those of them that are streams …
+	Held    int // … their bytes of the peer's budget …
+	Passed  int // … and those of calls that passed a larger one
 	NextID  uint64
 
 	// What waits for the writer.
@@ -42,6 +44,7 @@ type ConnSums struct {
 
 	// Calls and notifications that we handle.
 	Inbound    int
+	Inflow     int  // streams among them
 	Partial    int  // messages of which parts have come
 	InBytes    int  // of the payloads of calls
 	Parked     int  // calls that wait for replies to be read

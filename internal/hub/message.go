@@ -31,19 +31,10 @@ func (m *message) size() int64 {
 type encoding struct {
 	codec  string
 	body   *buf.Buf // nil: there is none
-	text   sound    // under room.mu
+	depth  int16    // of the text, as JSON, and 1; 0: not looked at, -1: it is none, or too deep for all. Under room.mu
 	number uint64   // of the message in its room: they rise
 	holding
 }
-
-// sound says whether an encoding may travel in the JSON-RPC dialect.
-type sound uint8
-
-const (
-	unchecked sound = iota
-	modest          // JSON, no deeper than everybody reads
-	doubtful
-)
 
 func (e *encoding) fill(data []byte) {
 	e.body = &buf.Buf{B: data}
@@ -67,13 +58,13 @@ func (m *message) bodyFor(s *subscriber) *encoding {
 	if !s.peer.Text {
 		return e
 	}
-	if e.text == unchecked {
-		e.text = doubtful
-		if wire.Valid(e.body.B, wire.MaxDepth) == nil {
-			e.text = modest
+	if e.depth == 0 { // once for all
+		e.depth = -1
+		if depth, err := wire.Depth(e.body.B, mostDepth); err == nil {
+			e.depth = int16(depth) + 1
 		}
 	}
-	if depth := int(s.peer.Depth); (e.text == doubtful || depth < wire.MaxDepth) && wire.Valid(e.body.B, depth) != nil {
+	if e.depth < 0 || e.depth > s.peer.Depth+1 {
 		return nil
 	}
 	return e
@@ -113,6 +104,9 @@ func recode(m *message, s *subscriber) (data []byte, err error) {
 }
 
 const maxKey = 255
+
+// mostDepth is how deep a message nests that anybody is given.
+const mostDepth = 10_000
 
 // CheckKey says why there is no such key.
 func CheckKey(key string) *status.Error {

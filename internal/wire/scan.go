@@ -23,6 +23,15 @@ func Valid(data []byte, maxDepth int) error {
 	return s.end()
 }
 
+// Depth is Valid, and returns how deep data nests.
+func Depth(data []byte, maxDepth int) (int, error) {
+	s := newScanner(data, maxDepth)
+	if err := s.value(); err != nil {
+		return 0, err
+	}
+	return s.deepest, s.end()
+}
+
 // Object reads data as one JSON object and calls member with each name,
 // unescaped, and each value as it was written, in order. A name that comes
 // twice, judged after unescaping, is refused. maxDepth is as for Valid and
@@ -105,9 +114,10 @@ func (e *scanError) Unwrap() error { return ErrMalformed }
 
 // scanner is a cursor over JSON text.
 type scanner struct {
-	data []byte
-	pos  int
-	room int // levels of nesting left
+	data    []byte
+	pos     int
+	room    int // levels of nesting left
+	deepest int // level of the latest value
 }
 
 func newScanner(data []byte, maxDepth int) scanner {
@@ -164,6 +174,7 @@ func (s *scanner) value() error {
 		d        = s.data
 		i        = s.pos
 		depth    int
+		deepest  int
 		inObject bool
 		room     [4]uint64
 		outer    = room[:]
@@ -191,6 +202,7 @@ func (s *scanner) value() error {
 				outer[word] |= bit
 			}
 			depth++
+			deepest = max(deepest, depth)
 			inObject = c == '{'
 			i = skipSpace(d, i+1)
 			if i < len(d) && d[i] == c+2 { // '}' and ']' are two after '{' and '['
@@ -214,7 +226,7 @@ func (s *scanner) value() error {
 	closing:
 		for {
 			if depth == 0 {
-				s.pos = i
+				s.pos, s.deepest = i, deepest
 				return nil
 			}
 			i = skipSpace(d, i)
