@@ -29,9 +29,10 @@ type Raw []byte
 // response. Declare it once, in a package that both sides import, and use it
 // with Handle and Call. A Method is safe for concurrent use.
 //
-// Req and Resp may be any types that the connection's codec carries. An
-// interface type as Req needs a conversion at the call, because Go infers the
-// dynamic type.
+// Req and Resp may be any types that the connection's codec carries. JSON decodes into
+// no interface but any: a message that is one, or has one inside, needs a type with
+// UnmarshalJSON around it. An interface type as Req needs a conversion at the call, because
+// Go infers the dynamic type. A type that is used by pointer needs an [Alloc] for most codecs.
 //
 // Calls run concurrently, each handler on its own goroutine, unless the method is
 // Serial. A peer may also notify a method: then its handler runs like a notification's,
@@ -246,7 +247,10 @@ func TagOf[T any](r *Request) (T, bool) {
 
 // Alloc makes messages of type *T with new(T), for types that are used by
 // pointer, such as protobuf's: the codec is given the *T itself, there is no
-// copy and no reflection. Give one Alloc for each such type of a declaration.
+// copy and no reflection. Give one Alloc for each such type of a declaration: T is the
+// type behind the pointer. Without one, and with one of another type, the codec is given
+// a pointer to the pointer, which JSON takes and most others do not: Server.Check says
+// so, and go vet (the module's vet) before that.
 func Alloc[T any]() Trait {
 	return anyTrait(func(s *spec) { s.allocs = append(s.allocs, allocOf[T]{}) })
 }

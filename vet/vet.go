@@ -1,6 +1,7 @@
 // Package vet finds what compiles in a program that uses typedrpc and cannot be
 // meant: errors that a loop does not look at, results that are dropped although
-// the call does nothing but return them, streams that nobody can end.
+// the call does nothing but return them, streams that nobody can end, messages that
+// cannot be decoded.
 //
 // Its analyzers know the library by the paths of its packages and by the types
 // of what they return, and import nothing of it. The command cmd/typedrpcvet runs

@@ -22,6 +22,8 @@ func TestAnalyzers(t *testing.T) {
 		"hidden":   vet.HiddenError,
 		"noeffect": vet.NoEffect,
 		"dropped":  vet.Dropped,
+		"messages": vet.Messages,
+		"codecs":   vet.Messages,
 	} {
 		t.Run(dir, func(t *testing.T) { analysistest.Run(t, analysistest.TestData(), a, dir) })
 	}

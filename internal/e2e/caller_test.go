@@ -117,14 +117,19 @@ func TestBroadcast_saysWhose(t *testing.T) {
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := typedrpc.Broadcast(ctx, slices.Values([]typedrpc.Caller{ann, bob, refuses(func() {}), refuses(func() { panic("no") }), nobody, nil}), news, strings.Repeat("y", 10_000))
-		is.Equal(strings.Split(err.Error(), "\n"), []string{
-			`"bob" at pipe: unavailable: the connection is closed`,
+		lines := strings.Split(err.Error(), "\n")
+		whose := []string{
+			`"bob" at pipe: unavailable: `,
 			`"carl" at pipe: permission denied`,
-			`"carl" at pipe: internal: internal error (may have run)`,
-			"pipe: unavailable: the connection is closed",
-			`connection 6: invalid argument: the Caller of "news" is nil`,
+			`"carl" at pipe: internal: `,
+			"pipe: unavailable: ",
+			`connection 6: invalid argument: `,
 			`"ann" at pipe: deadline exceeded`, // after the others
-		})
+		}
+		is.Equal(len(lines), len(whose))
+		for i, want := range whose {
+			is.True(strings.HasPrefix(lines[i], want))
+		}
 		for _, each := range err.(interface{ Unwrap() []error }).Unwrap() {
 			var e *typedrpc.Error
 			is.True(errors.As(each, &e))

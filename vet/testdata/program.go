@@ -16,6 +16,12 @@ var (
 	count = typedrpc.NewServerStream[int, int]("count", typedrpc.Timeout(time.Hour))
 	total = typedrpc.NewClientStream[int, int, int]("total")
 	chat  = typedrpc.NewBidiStream[int, int, int]("chat")
+
+	failed = typedrpc.NewMethod[int, []error]("failed")                                          // want
+	point  = typedrpc.NewMethod[*struct{}, int]("point", typedrpc.Alloc[*struct{}]())            // want
+	any_   = topic.New[map[string]any]("any", typedrpc.Tag(1), typedrpc.Alloc[map[string]any]()) // want
+	right  = transfer.NewUpload[*struct{ At time.Time }, typedrpc.Raw]("up", typedrpc.Alloc[struct{ At time.Time }]())
+	data   = typedrpc.NewFault[fmt.Stringer]("data", typedrpc.NotFound) // want
 )
 
 func main() {

@@ -14,4 +14,4 @@ import (
 	"github.com/typedrpc/typedrpc/vet"
 )
 
-func main() { multichecker.Main(vet.HiddenError, vet.NoEffect, vet.Dropped) }
+func main() { multichecker.Main(vet.HiddenError, vet.NoEffect, vet.Dropped, vet.Messages) }

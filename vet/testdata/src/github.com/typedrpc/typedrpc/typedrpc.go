@@ -34,6 +34,25 @@ func (own) method(*spec)       {}
 
 func Timeout(seconds int) CallTrait { return callTrait(nil) }
 func Own() own                      { return own{} }
+func Alloc[T any]() CallTrait       { return callTrait(nil) }
+
+const Idempotent = idempotent(true)
+
+type idempotent bool
+
+func (idempotent) method(*spec) {}
+
+type (
+	Raw          []byte
+	Fault[D any] struct{}
+)
+
+type SignIn[Creds, Reply any] struct{}
+
+func NewSignIn[Creds, Reply any](traits ...CallTrait) SignIn[Creds, Reply] {
+	return SignIn[Creds, Reply]{}
+}
+func NewFault[D any](name string, code int) Fault[D] { return Fault[D]{} }
 
 func Dial(ctx context.Context, url string) (*Conn, error) { return nil, nil }
 func (c *Conn) With(o CallOptions) Caller                 { return c }
