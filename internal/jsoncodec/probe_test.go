@@ -92,7 +92,6 @@ func TestProbe_passes(t *testing.T) {
 			P    *time.Duration
 			skip shape
 			No   shape `json:"-"`
-			Dash int   `json:"-,"`
 			S    int   `json:",string"`
 		}{},
 	} {
