@@ -226,6 +226,33 @@ func ExampleCallOptions() {
 	// example
 }
 
+// A subscription in plain JSON-RPC: its events leave behind the reply that says its
+// number.
+func ExampleRequest() {
+	subscribe := typedrpc.NewMethod[string, int]("subscribe")
+	event := typedrpc.NewNotification[string]("event")
+	mux := typedrpc.NewMux()
+	typedrpc.Handle(mux, subscribe, func(ctx context.Context, what string) (int, error) {
+		r := typedrpc.RequestFrom(ctx)
+		r.AfterReply = func(ctx context.Context, err error) {
+			if err == nil {
+				typedrpc.Notify(ctx, r.Conn, event, "the first of "+what)
+			}
+		}
+		return 7, nil
+	})
+	events, client := make(chan string), typedrpc.NewMux()
+	typedrpc.Handle(client, event, func(_ context.Context, text string) error { events <- text; return nil })
+	conn, stop := exampleConnect(mux, &typedrpc.DialOptions{Mux: client})
+	defer stop()
+
+	fmt.Println(typedrpc.Call(context.Background(), conn, subscribe, "logs"))
+	fmt.Println(<-events)
+	// Output:
+	// 7 <nil>
+	// the first of logs
+}
+
 // With Params, JSON-RPC peers may send a list instead of an object.
 func ExampleParams() {
 	type Difference struct {

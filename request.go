@@ -67,6 +67,20 @@ type Request struct {
 	// another goroutine has set it before, or sets it after. The caller's side has it
 	// when OnItem's function is given the first item that came, if that is there.
 	ReplyMetadata Metadata
+	// AfterReply, if a handler or an interceptor of a request that came in has set it,
+	// is called once, after they have returned. With a nil error the reply has its place
+	// in the queue: a notification or a call that the function sends on Conn leaves behind
+	// it, as a subscription's first event has to leave behind its id. (A call may overtake
+	// a reply of more than 64 KiB over binary frames, and the end of a stream is overtaken
+	// by both.) The error is not nil where the answer is an error, which is what the caller
+	// is told, where nobody is told because the connection was lost, and where a method was
+	// notified; a caller that has cancelled is told all the same.
+	//
+	// ctx ends with the connection; the handler's own has ended. The function runs on the
+	// handler's goroutine, for a Serial method on the lane, which it holds up, and for the
+	// calls of a JSON-RPC batch on one of theirs when all have ended. Its panic is logged. Over
+	// HTTP POST there is no connection to send on.
+	AfterReply func(ctx context.Context, err error)
 
 	spec   *spec // nil for names that nobody registered
 	stream *engine.Stream

@@ -71,6 +71,7 @@ func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
 	s.req.heavy = in.Heavy()
 	if s.req.Kind == KindNotification {
 		s.notify()
+		o.Replied(in, errNotified)
 		return nil, nil, nil
 	}
 	body, err := s.serve()
@@ -97,6 +98,21 @@ func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
 	}
 	f.Meta = s.req.ReplyMetadata // which MapError may have set
 	return f
+}
+
+// Waits reports whether the program has something to do behind the reply.
+func (s *served) Waits() bool { return s.req.AfterReply != nil }
+
+func (o owner) Replied(in *engine.Inbound, err error) {
+	s := in.Record.(*served)
+	after := s.req.AfterReply
+	if after == nil {
+		return
+	}
+	s.req.AfterReply = nil
+	var panicked error // which is nobody's
+	defer s.caught(&panicked)
+	after(o.conn.e.Context(), lift(err, o.conn.codec))
 }
 
 func (o owner) Again(cl *engine.Call, err *status.Error, n int) (time.Duration, bool) {
@@ -128,6 +144,8 @@ func (o owner) Next(cl *engine.Call, n int, failed *status.Error) (e *engine.Con
 }
 
 func (o owner) Face(e *status.Error) error { return up(e, o.conn.codec) }
+
+var errNotified = status.Errorf(status.FailedPrecondition, "the request was a notification: nothing answers it")
 
 // serve runs a call's handler. The frames between the goroutine's first and the
 // program's function are few: a handler whose stack grows costs its caller a

@@ -80,6 +80,9 @@ type Record interface {
 	Inspector
 	Name() string
 	Decl() *Decl // nil: of a fallback, or of nobody
+	// Waits reports whether Owner.Replied is to be called. It is asked when the handler
+	// has returned.
+	Waits() bool
 	// Forget drops the request's bytes: its handler has returned, and its context may
 	// be kept for long.
 	Forget()

@@ -39,6 +39,10 @@ type Owner interface {
 	// logs what stays here, and runs user code, whose panics it recovers. The
 	// engine adds the id, and bounds the rest. Where Run ran.
 	Failure(in *Inbound, err error) wire.Frame
+	// Replied is called where Record.Waits, when what answers a call has its place in the
+	// queue, or never will: err says why, or is what the caller is told. It runs user code,
+	// whose panics it recovers. Without locks, where Run ran, or on a goroutine of its own.
+	Replied(in *Inbound, err error)
 	// Again says whether a call that failed for the n-th time is tried again, and
 	// when. Asked where Call.Retries is set, by whoever settles the call, with
 	// Call.mu held: it may take a retry budget's lock and nothing else.

@@ -17,6 +17,38 @@ type arrayReply struct {
 	size  int
 
 	scratch []byte
+
+	waits []replied // answered calls of whose place the owner is told
+}
+
+// replied is a call of an array that was answered, with err or nil.
+type replied struct {
+	in  *Inbound
+	err error
+}
+
+// tellLocked tells the owner of the calls that were answered, when the array has its
+// place in the queue, or has lost it.
+func (a *arrayReply) tellLocked(c *Conn, lost bool) {
+	if len(a.waits) == 0 {
+		return
+	}
+	for i := range a.waits {
+		if lost {
+			a.waits[i].err = status.SessionLost(nil)
+		}
+	}
+	go c.tell(a.waits)
+	a.waits = nil
+}
+
+// tell tells the owner of one after another.
+func (c *Conn) tell(all []replied) {
+	if len(all) == 0 {
+		return
+	}
+	defer c.tell(all[1:]) // also when the program's function ends the goroutine
+	c.owner.Replied(all[0].in, all[0].err)
 }
 
 // receiveArray takes an array: its calls run concurrently, and when the last
@@ -89,6 +121,7 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
 	it := new(parcel).pack(wire.Frame{}, b, a.size)
 	it.whole = true
 	c.queue.push(it)
+	a.tellLocked(c, false)
 }
 
 func invalidReply(f *wire.Frame) *wire.Frame {

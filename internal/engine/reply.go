@@ -101,7 +101,9 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 		f = c.failure(in, err)
 	}
 	in.over()
-	c.reply(in, f, body)
+	if done, err := c.reply(in, f, body, err); done && in.Record.Waits() {
+		c.owner.Replied(in, err)
+	}
 }
 
 // checkReply refuses a response that cannot be sent.
@@ -172,8 +174,10 @@ func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
 	c.account.Give(cost)
 }
 
-// reply queues the terminal frame.
-func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
+// reply queues the terminal frame, unless nobody is there to answer. It reports false
+// where that is an array's, which is queued when all of it has ended: then the owner is
+// told elsewhere.
+func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done bool, _ error) {
 	defer in.dropRequest()
 	body = body.Fit()
 	f.ID, f.RawID = in.id, in.rawID
@@ -184,10 +188,11 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 		f.Number = wire.CodeCancelled
 	}
 	if in.orphanedLocked() {
+		err := in.lostLocked()
 		c.returnedLocked(in, 0)
 		c.mu.Unlock()
 		body.Release() // nobody is there to answer
-		return
+		return true, err
 	}
 	if in.array == nil {
 		c.queued += cost
@@ -202,6 +207,9 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 		if body != nil {
 			f.Payload = body.B
 		}
+		if in.Record.Waits() {
+			in.array.waits = append(in.array.waits, replied{in, err})
+		}
 		c.arrayPartLocked(in.array, int(in.index), &f)
 		body.Release()
 	} else {
@@ -212,6 +220,7 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 			in.Answer = new(Answer)
 		}
 		it := in.Answer.parcel.pack(f, body, cost)
+		it.ordered = in.Record.Waits() // what notifications must not overtake
 		if x := in.stream; x != nil {
 			c.dropPartLocked(partID{in.id, true})
 			x.finishLocked()
@@ -224,4 +233,5 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf) {
 	c.unparkLocked()
 	c.checkIdleLocked()
 	c.unlockAndWake()
+	return in.array == nil, err
 }

@@ -138,6 +138,9 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	handlers := c.losersLocked()
 	for _, in := range c.inbound {
 		in.detachLocked()
+		if in.array != nil {
+			in.array.tellLocked(c, true)
+		}
 	}
 	clear(c.inbound)
 	c.inflow = 0

@@ -34,8 +34,11 @@ func (r *request) Name() string                              { return r.name }
 func (*request) Decl() *engine.Decl                          { return nil }
 func (*request) Watched() bool                               { return false }
 func (*request) Forget()                                     {}
+func (r *request) Waits() bool                               { return false }
 func (*request) Inspect([]byte, bool) (*status.Error, error) { return nil, nil }
 func (echo) Face(e *status.Error) error                      { return e }
+func (echo) Replied(*engine.Inbound, error)                  {}
+
 func (echo) Failure(_ *engine.Inbound, err error) (f wire.Frame) {
 	e, _, _ := refusalOf(err)
 	return wire.Frame{Type: wire.Fail, Code: int64(e.Code), Message: e.Message}
