@@ -257,19 +257,23 @@ func once(serve func(context.Context, *Request) (*buf.Buf, error)) func(context.
 			return nil, in.refuse(r, fault)
 		}
 		cache := r.Conn.e.Replays()
-		run, first, err := cache.Begin(key, r.sum(), age, in.handler())
-		if err != nil {
-			return nil, in.refuse(r, err)
-		}
-		if first {
-			return runOnce(ctx, cache, run, r, serve)
-		}
-		select {
-		case <-run.Done():
-			return give(run.Answer(), r)
-		case <-ctx.Done():
-			cache.Leave(run, nil, in != nil && in.Cancelled())
-			return nil, ctx.Err()
+		for {
+			run, first, err := cache.Begin(key, r.sum(), age, in.handler())
+			if err != nil {
+				return nil, in.refuse(r, err)
+			}
+			if first {
+				return runOnce(ctx, cache, run, r, serve)
+			}
+			select {
+			case <-run.Done():
+				if !run.Void() {
+					return give(run.Answer(), r)
+				}
+			case <-ctx.Done():
+				cache.Leave(run, nil, in != nil && in.Cancelled())
+				return nil, ctx.Err()
+			}
 		}
 	}
 }
@@ -277,14 +281,23 @@ func once(serve func(context.Context, *Request) (*buf.Buf, error)) func(context.
 // runOnce runs the handler and notes its answer.
 func runOnce(ctx context.Context, cache *replay.Cache, run *replay.Run, r *Request, serve func(context.Context, *Request) (*buf.Buf, error)) (*buf.Buf, error) {
 	a := replay.Answer{Err: &status.Error{Code: status.Internal, Message: status.InternalText}} // unless it returns
+	begun := true
 	defer func() {
+		if !begun {
+			cache.Void(run)
+			return
+		}
 		a.Meta = maps.Clone(r.ReplyMetadata)
 		cache.End(run, a)
 	}()
 	body, err := serve(ctx, r)
-	if err != nil {
+	var e *Error
+	switch {
+	case errors.As(err, &e) && e == errOver:
+		begun = false // its connection is not everybody's who asks with this key
+	case err != nil:
 		a.Err = r.Conn.flatten(ctx, err)
-	} else {
+	default:
 		a = replay.Answer{Body: append([]byte(nil), body.Bytes()...)}
 	}
 	return body, err

@@ -30,6 +30,7 @@ type Run struct {
 	done     chan struct{}
 	answer   Answer
 	over     bool
+	void     bool        // with over: there is no answer
 	waiting  int         // callers that are there for the answer …
 	idle     *time.Timer // ends the handler's context when nobody comes back
 	detached *Detached   // not nil: its session was lost
@@ -121,6 +122,19 @@ func (c *Cache) End(r *Run, a Answer) {
 	r.endLocked()
 	c.mu.Unlock()
 }
+
+// Void forgets a run whose handler did not begin, because the connection that its call
+// came over had ended: whoever waits for it, or asks again, is to begin another.
+func (c *Cache) Void(r *Run) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.void = true
+	c.dropLocked(r.entry)
+	r.endLocked()
+}
+
+// Void reports whether the run came to nothing, once Done is closed.
+func (r *Run) Void() bool { return r.void }
 
 // endLocked notes that the handler, or the last one that forwards, returned.
 func (r *Run) endLocked() {
