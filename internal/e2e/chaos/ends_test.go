@@ -240,7 +240,7 @@ var endsWays = []endsWay{
 		time.Sleep(time.Duration(1+rand.IntN(30)) * time.Millisecond)
 		conns[0].Close()
 	}},
-	{name: "evicted, of all that there is room for", memory: 512 << 10, logged: "connection closed: of all it holds the most", end: func(ctx context.Context, _ *ending, _ *lab.Town, conns []*typedrpc.Conn) {
+	{name: "evicted, of all that there is room for", memory: 256 << 10, logged: "connection closed: of all it holds the most", end: func(ctx context.Context, _ *ending, _ *lab.Town, conns []*typedrpc.Conn) {
 		for range 4 {
 			for _, c := range conns {
 				go typedrpc.Call(ctx, c, endsEcho, strings.Repeat("v", 60_000+rand.IntN(30_000)))
