@@ -89,9 +89,12 @@ type (
 	}
 	// EmbeddingInterface embeds an interface: a member of its name.
 	EmbeddingInterface struct {
-		fmt.Stringer
+		Anything
 	}
 )
+
+// Anything is an interface that JSON can be read into.
+type Anything interface{}
 
 // Tree contains itself through a slice.
 type Tree struct {

@@ -43,6 +43,9 @@ export interface Anonymous {
   nothing: Record<string, never>;
 }
 
+/** Anything is an interface that JSON can be read into. */
+export type Anything = unknown;
+
 /** Kind is an enumeration of numbers. */
 export type AwkwardKind = 0 | 1 | 2 | 99;
 
@@ -186,7 +189,7 @@ export interface Embedding {
 
 /** EmbeddingInterface embeds an interface: a member of its name. */
 export interface EmbeddingInterface {
-  Stringer: Stringer;
+  Anything: Anything;
 }
 
 /** EmbeddingNamed has a member for what it embeds, because of the tag. */
@@ -537,13 +540,6 @@ export type Stamp = Time;
 
 /** StampedEvent has more than a time, but the time writes its JSON. */
 export type StampedEvent = Time;
-
-/**
- * Stringer is implemented by any value that has a String method, which defines the “native” format for
- * that value. The String method is used to print values passed as an operand to any format that
- * accepts a string or to an unformatted printer such as \[Print].
- */
-export type Stringer = unknown;
 
 /** Switch is an enumeration of truths. */
 export type Switch = true;
