@@ -280,7 +280,9 @@ type broadcast struct {
 // body is v as t's connection is sent it, encoded once for all of its kind. What t's
 // peer takes of it is t's own affair.
 func (b *broadcast) body(t *target, v any) (*buf.Buf, *Error) {
-	key := encodedFor{t.conn.codec.Name(), t.conn.e.Dialect()}
+	d := t.conn.e.Dialect()
+	_, none := v.(*Empty)
+	key := encodedFor{t.conn.codec.Name(), d != session.Binary, none && d == session.Plain}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e, ok := b.bodies[key]
@@ -304,7 +306,8 @@ type encoded struct {
 // that the binary one need not, and plain peers are not sent those that say nothing.
 type encodedFor struct {
 	codec   string
-	dialect session.Dialect
+	checked bool
+	bare    bool // it has no params
 }
 
 func (b *broadcast) release() {
