@@ -60,6 +60,7 @@ func NewReader(items iter.Seq2[typedrpc.Bytes, error]) *Reader {
 		bad:   typedrpc.InvalidArgument,
 		leave: func() {},
 		next: func(b *typedrpc.Bytes) error {
+			*b = nil // while it waits for the next one
 			for item, err := range items {
 				*b = item
 				return err
@@ -274,6 +275,7 @@ func (r *Reader) finish(sum []byte) error {
 
 // receive receives the next item of the transfer.
 func (r *Reader) receive() error {
+	r.data = nil // the next one may be long in coming
 	err := r.next(&r.item)
 	if err == io.EOF {
 		return r.lost("it breaks off after %d bytes: %w", r.done, io.ErrUnexpectedEOF)

@@ -108,10 +108,7 @@ var heldWays = []heldWay{
 	{name: "small calls", in: 3, over: true, peers: 60, least: 1e4, fill: sends(50, stays("stay", 10))},
 	{name: "calls with much metadata", in: 2, peers: 20, least: 8e6, fill: sends(5, func(i int) wire.Frame {
 		f := stays("stay", 10)(i)
-		f.Meta = map[string]string{}
-		for k := range 1600 {
-			f.Meta[fmt.Sprint("k", k)] = fmt.Sprint(k)
-		}
+		f.Meta = pairs(1600)
 		return f
 	})},
 	{name: "calls that wait for the lane", in: 3, peers: 12, least: 48e6, fill: sends(4, stays("serial", 1_000_000))},
@@ -146,6 +143,23 @@ var heldWays = []heldWay{
 	{name: "answers to calls of handlers", in: 2, peers: 12, least: 24e6, prepare: sends(1, func(int) wire.Frame { return call(1, "back", "4") }), fill: sends(4, func(i int) wire.Frame {
 		return wire.Frame{Type: wire.Result, ID: uint64(i + 1), Payload: testkit.Quoted(500_000)}
 	})},
+	{name: "answers to calls of handlers, with much metadata", in: 2, peers: 12, least: 8e6, prepare: sends(1, func(int) wire.Frame { return call(1, "back", "8") }), fill: sends(8, func(i int) wire.Frame {
+		return wire.Frame{Type: wire.Result, ID: uint64(i + 1), Payload: testkit.Quoted(10), Meta: pairs(1600)}
+	})},
+	{name: "failures of calls of handlers", in: 2, peers: 12, least: 24e6, prepare: sends(1, func(int) wire.Frame { return call(1, "back", "40") }), fill: sends(40, func(i int) wire.Frame {
+		return wire.Frame{Type: wire.Fail, ID: uint64(i + 1), Code: 9, Message: "no", Payload: testkit.Quoted(60_000)}
+	})},
+	{name: "half a notification with much metadata", in: 1, peers: 80, least: 7e6, fill: sends(1, func(int) wire.Frame {
+		return wire.Frame{Type: wire.Notify, Flags: wire.More, Method: "note", Payload: testkit.Quoted(10), Meta: pairs(1600)}
+	})},
+}
+
+func pairs(n int) map[string]string {
+	meta := map[string]string{}
+	for k := range n {
+		meta[fmt.Sprint("k", k)] = fmt.Sprint(k)
+	}
+	return meta
 }
 
 // What peers make a server hold is counted as what it takes in memory, within a

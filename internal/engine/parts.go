@@ -34,6 +34,7 @@ type assembly struct {
 	body  *buf.Buf
 	taken int  // bytes of the budgets; a call counts its own
 	spare int  // bytes of the account for what body has room for beside those
+	meta  int  // … and for its metadata; a call counts its own
 	over  bool // it was refused: the rest is dropped
 	late  bool // … a notification, for being slow: what is told of it waits for the rest
 
@@ -87,6 +88,8 @@ func (c *Conn) assemble(f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err er
 		fallthrough
 	case f.Type != wire.Chunk:
 		a = c.newAssembly(f)
+		a.meta = flow.MetaCost(f.Meta)
+		c.account.Force(a.meta)
 		c.addPartLocked(key, a)
 	}
 	return c.grow(key, a, f)
@@ -251,8 +254,8 @@ func tooLong(most int) *status.Error {
 // unlendPartLocked gives back what an assembly holds of the budgets.
 func (c *Conn) unlendPartLocked(a *assembly) {
 	c.give(a.taken)
-	c.account.Give(a.spare)
-	a.taken, a.spare = 0, 0
+	c.account.Give(a.spare + a.meta)
+	a.taken, a.spare, a.meta = 0, 0, 0
 }
 
 // endPartLocked gives up an assembly.
@@ -260,7 +263,7 @@ func (c *Conn) endPartLocked(key partID, a *assembly) {
 	delete(c.partial, key)
 	c.unlendPartLocked(a)
 	a.body.Release()
-	a.body = nil
+	a.body, a.frame.Meta = nil, nil
 }
 
 // dropPartLocked gives up the unfinished message of a call that has ended, and

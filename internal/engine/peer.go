@@ -152,7 +152,11 @@ func (c *Conn) Shares() Features {
 
 // fromPeer is the error that a FAIL says.
 func (c *Conn) fromPeer(f *wire.Frame) *status.Error {
-	e := status.FromPeer(f.Code, f.Message, f.Fault, flow.Hint(f.RetryAfter), f.Payload, f.Flags&wire.NotRun != 0)
+	data := f.Payload
+	if len(data) > MaxErrorData && c.dialect != session.Plain {
+		data = nil // no peer of ours sends so much
+	}
+	e := status.FromPeer(f.Code, f.Message[:min(len(f.Message), status.MaxText)], f.Fault, flow.Hint(f.RetryAfter), data, f.Flags&wire.NotRun != 0)
 	e.Number = f.Number
 	e.Foreign = c.dialect == session.Plain && f.Number >= 0 && f.Number <= int64(status.Unauthenticated)
 	return e

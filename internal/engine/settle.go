@@ -58,7 +58,7 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 		cl = nil
 	}
 	var full *status.Error
-	if cl != nil && f.Type == wire.Result {
+	if cl != nil {
 		full = c.holdAnswerLocked(cl.within, f, body)
 	}
 	away := c.peer.away
@@ -68,10 +68,13 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	switch {
 	case cl == nil:
 		body.Release()
-	case full != nil:
+	case full != nil && f.Type == wire.Result:
 		body.Release()
-		cl.Settle(nil, f.Meta, full)
+		cl.Settle(nil, nil, full)
 	case f.Type == wire.Fail:
+		if full != nil { // what happened is told, and no more
+			f.Message, f.Payload, f.Meta = full.Message, nil, nil
+		}
 		err := c.fromPeer(f)
 		if away && cl.stream != nil && err.Code == status.Unavailable && err.Outcome == status.Answered {
 			err = err.Broken() // by the peer's shutdown, and not by its handler's will
@@ -93,7 +96,7 @@ func (c *Conn) holdAnswerLocked(in *Inbound, f *wire.Frame, body *buf.Buf) *stat
 	if in == nil || in.held <= 0 { // it has returned
 		return nil
 	}
-	n := sizeOf(body, f.Payload)
+	n := sizeOf(body, f.Payload) + flow.MetaCost(f.Meta) + len(f.Message)
 	if int(in.held)+n > math.MaxInt32 || !c.account.Take(n) {
 		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
 	}

@@ -178,7 +178,7 @@ func (l *Ledger) lookLocked(n int64) {
 // weighs an eighth of what waits for a peer to go on, or to read: on a busy
 // machine the calls of those who do nothing wrong pile up as well.
 func (l *Ledger) relieveLocked(now time.Time) {
-	left := l.used.Load()
+	left, stuck := l.used.Load(), int64(0)
 	owners := map[string]int64{}
 	var held []holding
 	for a := range l.accounts {
@@ -188,6 +188,8 @@ func (l *Ledger) relieveLocked(now time.Time) {
 		case a.told > 0:
 			if now.Sub(l.began)-a.told < patience {
 				left -= drawn
+			} else {
+				stuck += drawn
 			}
 		default:
 			h := holding{a, drawn, max(drawn/8, drawn-a.served.Load()/8*7)}
@@ -208,6 +210,9 @@ func (l *Ledger) relieveLocked(now time.Time) {
 		h := held[worst]
 		held[worst] = held[len(held)-1]
 		held = held[:len(held)-1]
+		if stuck > l.full()/2 && h.drawn <= l.least()/2 {
+			continue // what those hold who do not go is not the fault of this one
+		}
 		left -= h.drawn
 		if h.owner != "" {
 			owners[h.owner] -= h.weight

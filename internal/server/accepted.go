@@ -34,6 +34,7 @@ type Accepted struct {
 	latest   identified    // of a later link, or of an AUTH
 	expire   *time.Timer
 	over     bool
+	ending   bool // no AUTH is taken any more
 	renewals []renewal // AUTHs that wait
 	renewing bool      // and one is being handled
 }
@@ -54,6 +55,7 @@ func (a *Accepted) linkEnded(c *session.Carrier, cause error) {
 func (a *Accepted) end(cause error) {
 	s, c := a.server, a.conn
 	s.registry.Remove(a.sess)
+	a.dropRenewals()
 	c.Lost(a.sess, cause)
 	announced := a.open.Swap(false)
 	c.RunOut()

@@ -96,7 +96,25 @@ func (s *Server) guard(r *http.Request) *HTTPRefusal {
 		s.o.Config.Logger.Warn("typedrpc: request refused", "remote", r.RemoteAddr, "error", err)
 		return refuse(http.StatusForbidden, "%s", err.Error())
 	}
+	if n := headerCost(r.Header); n > maxHeaders {
+		return refuse(http.StatusRequestHeaderFieldsTooLarge, "the request's headers take %d bytes of memory, at most %d are taken", n, maxHeaders)
+	}
 	return nil
+}
+
+// maxHeaders bounds the headers of a request by what they take, since they are kept
+// for as long as the connection: net/http takes a megabyte, of which short ones take
+// fourteen.
+const maxHeaders = 64 << 10
+
+func headerCost(h http.Header) (n int) {
+	for name, values := range h {
+		n += len(name) + 96
+		for _, v := range values {
+			n += len(v) + 32
+		}
+	}
+	return n
 }
 
 // drains refuses new work while the server shuts down. What may be a session that
@@ -110,6 +128,7 @@ func (s *Server) drains(mayResume bool) *HTTPRefusal {
 	}
 	h := refuse(http.StatusServiceUnavailable, "shutting down")
 	h.Header.Set("Retry-After", "1")
+	h.Header.Set("Connection", "close") // what else came over it would be answered one by one
 	return h
 }
 

@@ -43,15 +43,30 @@ func (a *Accepted) Auth(c *session.Carrier, b wire.AuthBody) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.ending {
+		return
+	}
 	if len(a.renewals) == maxRenewals {
 		c.Fail(&link.CloseError{Code: session.CloseFlood, Reason: "too many AUTHs at once"})
 		return
 	}
 	a.renewals = append(a.renewals, renewal{c, slices.Clone(b.Credentials)})
+	a.conn.Account().Force(len(b.Credentials))
 	if !a.renewing {
 		a.renewing = true
 		a.greets.Go(a.renewAll)
 	}
+}
+
+// dropRenewals gives up the AUTHs that wait: the connection ends.
+func (a *Accepted) dropRenewals() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ending = true
+	for _, r := range a.renewals {
+		a.conn.Account().Give(len(r.raw))
+	}
+	a.renewals = nil
 }
 
 func (a *Accepted) renewAll() {
@@ -64,7 +79,13 @@ func (a *Accepted) renewAll() {
 		}
 		r, req := a.renewals[0], a.request
 		a.renewals = a.renewals[1:]
+		a.conn.Account().Give(len(r.raw))
 		a.mu.Unlock()
+		select {
+		case <-r.carrier.Done():
+			continue // nobody waits for the answer
+		default:
+		}
 		if answer, ok := a.renewed(r, req); ok {
 			r.carrier.AuthOK(answer)
 		}
