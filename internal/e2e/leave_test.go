@@ -263,17 +263,31 @@ func TestLeave_time(t *testing.T) {
 	l := &stayed{takes: time.Second}
 	lab.Strangers(t, l.mux(), typedrpc.Limits{}, func(t *testing.T, s *lab.Stranger, c *typedrpc.Conn, log *lab.Logs) {
 		is := is.New(t)
-		*l = stayed{takes: 20 * time.Second}
-		for n := range 5 {
+		*l = stayed{takes: 3500 * time.Millisecond}
+		for n := range 12 {
 			s.Send(leaveText("note", n, ""))
 		}
 		s.T.Close(1000, "")
 		time.Sleep(time.Minute)
 		ran, ended := l.took()
-		is.Equal(ran, upTo(2))
+		is.Equal(ran, upTo(9)) // in 30 seconds
 		is.Equal(ended, 1)
 		is.True(log.Has("handlers take too long"))
 		is.True(log.Has("dropped=3"))
+		is.Equal(lab.Unpaid(c), "")
+	})
+	lab.Strangers(t, l.mux(), typedrpc.Limits{}, func(t *testing.T, s *lab.Stranger, c *typedrpc.Conn, log *lab.Logs) {
+		is := is.New(t)
+		*l = stayed{takes: 20 * time.Second}
+		for n := range 5 {
+			s.Send(leaveText("note", n, ""))
+		}
+		s.T.Close(1000, "")
+		time.Sleep(5 * time.Second) // one of them has four
+		ran, ended := l.took()
+		is.Equal(ran, upTo(1))
+		is.Equal(ended, 1)
+		is.True(log.Has("dropped=4"))
 		is.Equal(lab.Unpaid(c), "")
 	})
 }

@@ -102,6 +102,31 @@ func TestPOST_clientLeftForGood(t *testing.T) {
 	}
 }
 
+// What was notified is run while it gets on: a handler that takes too long ends it.
+func TestPOST_clientLeftStuckNotifications(t *testing.T) {
+	note := func(n int) string { return strings.TrimSpace(leaveText("note", n, "")) }
+	for _, test := range []struct {
+		takes, until time.Duration
+		status       int
+	}{
+		{3 * time.Second, 6 * time.Second, http.StatusNoContent},
+		{20 * time.Second, 4 * time.Second, http.StatusServiceUnavailable},
+	} {
+		testkit.Bubble(t, test.takes.String(), func(t *testing.T, is *is.I) {
+			srv := &typedrpc.Server{Mux: leftMux(&stayed{takes: test.takes}, nil)}
+			ctx, leave := context.WithCancel(t.Context())
+			leave()
+			w := httptest.NewRecorder()
+			began := time.Now()
+			srv.ServeHTTP(w, postOf(ctx, "["+note(1)+","+note(2)+"]"))
+			is.Equal(time.Since(began), test.until)
+			is.Equal(w.Code, test.status)
+			time.Sleep(time.Minute)
+			is.NoErr(srv.Shutdown(t.Context()))
+		})
+	}
+}
+
 // An identity that ends meanwhile is one that was revoked; one that ends with the
 // request is not.
 func TestPOST_identityEnded(t *testing.T) {

@@ -14,6 +14,7 @@ type lane struct {
 	queue   flow.Ring[waiter]
 	pack    packer // of the small payloads in queue
 	running bool
+	ran     int      // requests that have been run
 	current *Inbound // the notification being handled
 	bytes   int      // of the notifications in queue, with their overhead
 	held    int      // bytes of the account that those take
@@ -60,8 +61,9 @@ func (c *Conn) runLane(l *lane) {
 			go c.runLane(l)
 		}
 	}()
-	for {
+	for ran := 0; ; ran = 1 {
 		c.mu.Lock()
+		l.ran += ran
 		l.ranLocked()
 		if c.lane != l || l.queue.Len() == 0 {
 			l.running = false

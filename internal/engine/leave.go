@@ -10,8 +10,13 @@ import (
 	"github.com/typedrpc/typedrpc/internal/session"
 )
 
-// LeaveTime bounds how long what a plain peer had sent before it left goes on being run.
-const LeaveTime = 30 * time.Second
+const (
+	// LeaveTime bounds how long what a plain peer had sent before it left goes on being run.
+	LeaveTime = 30 * time.Second
+	// StuckTime is how long one handler of it may take: somebody who sends what does not
+	// come to an end, and leaves, is not to hold it for longer.
+	StuckTime = 4 * time.Second
+)
 
 // leaver is the plain peer of a session that it closed itself, if something of it is on
 // the lane. What had arrived until then is run, as if it were still there: it knows no
@@ -19,7 +24,8 @@ const LeaveTime = 30 * time.Second
 type leaver struct {
 	waits   int           // how many of the lane's queue are its, the oldest
 	current bool          // and what runs at the moment is
-	timer   *time.Timer   // gives up
+	timer   *time.Timer   // gives up: a handler that takes too long, or all at …
+	until   time.Time     // … this time
 	out     chan struct{} // closed when all has been run, or given up; nil: nobody waits
 }
 
@@ -58,7 +64,8 @@ func (c *Conn) leaveLocked() bool {
 	if v.timer != nil {
 		v.timer.Stop()
 	}
-	v.timer = time.AfterFunc(LeaveTime, func() { c.giveUpLane(l, true) })
+	v.until = time.Now().Add(LeaveTime)
+	v.timer = time.AfterFunc(StuckTime, func() { c.giveUpLane(l, true) })
 	return true
 }
 
@@ -67,6 +74,7 @@ func (v *leaver) nextLocked() {
 	if v.waits > 0 {
 		v.waits--
 		v.current = true
+		v.timer.Reset(max(min(StuckTime, time.Until(v.until)), 1))
 	}
 }
 
@@ -89,6 +97,17 @@ func (l *lane) goneLocked() {
 		close(v.out)
 	}
 	*v = leaver{}
+}
+
+// LaneRan is how many requests of the lane have been run, and whether there are more.
+func (c *Conn) LaneRan() (n int, more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lane
+	if l == nil {
+		return 0, false
+	}
+	return l.ran, l.busy()
 }
 
 // giveUpLane drops what of a leaver's requests has not been run, and lets what has come

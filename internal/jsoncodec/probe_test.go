@@ -40,7 +40,7 @@ type (
 		*Fine
 	}
 	Fine  struct{ B []string }
-	own   struct{ s shape }
+	own   struct{ S shape }
 	owns  struct{ O *own }
 	texts struct{ M map[netip.Addr]int }
 )

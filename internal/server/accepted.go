@@ -34,7 +34,7 @@ type Accepted struct {
 	latest   identified    // of a later link, or of an AUTH
 	expire   *time.Timer
 	over     bool
-	ending   bool // no AUTH is taken any more
+	ending   bool      // no AUTH is taken any more
 	renewals []renewal // AUTHs that wait
 	renewing bool      // and one is being handled
 }

@@ -144,13 +144,24 @@ func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
 // calls are cancelled, and answered. What it notified is run.
 func (t *postTransport) leave(idle <-chan struct{}) {
 	t.conn.CallersLeft()
-	patience := time.NewTimer(engine.LeaveTime)
+	until := time.Now().Add(engine.LeaveTime)
+	patience := time.NewTimer(engine.StuckTime)
 	defer patience.Stop()
-	select {
-	case <-idle:
-	case <-t.killed:
-	case <-patience.C:
-		t.x.end(refuse(http.StatusServiceUnavailable, "%s", errLeft.Message), errLeft)
+	for ran, _ := t.conn.LaneRan(); ; {
+		select {
+		case <-idle:
+			return
+		case <-t.killed:
+			return
+		case now := <-patience.C:
+			n, more := t.conn.LaneRan()
+			if more && n == ran || !now.Before(until) { // calls were cancelled: those it waits for
+				t.x.end(refuse(http.StatusServiceUnavailable, "%s", errLeft.Message), errLeft)
+				return
+			}
+			ran = n // it gets on
+			patience.Reset(max(min(engine.StuckTime, time.Until(until)), 1))
+		}
 	}
 }
 
