@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/client"
@@ -254,11 +255,20 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 // callbacks are the program's functions as the layer below calls them.
 func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 	if tell := o.OnState; tell != nil {
+		var known atomic.Pointer[Codec] // a first handshake may be choosing it meanwhile
+		choose := below.Chosen
+		below.Chosen = func(name string) {
+			choose(name)
+			codec := c.codec
+			known.Store(&codec)
+		}
 		below.OnState = func(s client.Change) {
 			change := StateChange{State: State(s.State), Next: s.Next, Attempt: s.Attempt, URL: s.URL, Resumed: s.Resumed, Since: s.Since}
-			if s.Err != nil { // else the first handshake may be choosing the codec
-				change.Err = lift(s.Err, c.codec)
+			var codec Codec
+			if k := known.Load(); k != nil {
+				codec = *k
 			}
+			change.Err = lift(s.Err, codec)
 			c.opts.callback("OnState", func() { tell(change) })
 		}
 	}
