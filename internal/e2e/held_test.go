@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -219,4 +220,12 @@ func weigh(t *testing.T, w heldWay, offer string) {
 	is.True(heap >= int64(w.least/w.peers*peers))  // the attack was made
 	is.True(heap <= counted*3/2+slack)             // all that is held is counted
 	is.True(w.over || counted <= (heap+slack)*3/2) // and not much else
+	for _, p := range all {
+		p.T.Kill()
+	}
+	time.Sleep(time.Minute) // grace
+	synctest.Wait()
+	s := hook.Server(srv)
+	is.Equal(s.Budget, int64(0)) // all of it is given back …
+	is.Equal(s.Left, int64(0))   // … by those who took it
 }

@@ -156,7 +156,11 @@ func (c *Conn) fromPeer(f *wire.Frame) *status.Error {
 	if len(data) > MaxErrorData && c.dialect != session.Plain {
 		data = nil // no peer of ours sends so much
 	}
-	e := status.FromPeer(f.Code, f.Message[:min(len(f.Message), status.MaxText)], f.Fault, flow.Hint(f.RetryAfter), data, f.Flags&wire.NotRun != 0)
+	text := f.Message
+	if len(text) > status.MaxText {
+		text = status.Clip(status.Code(f.Code), text)
+	}
+	e := status.FromPeer(f.Code, text, f.Fault, flow.Hint(f.RetryAfter), data, f.Flags&wire.NotRun != 0)
 	e.Number = f.Number
 	e.Foreign = c.dialect == session.Plain && f.Number >= 0 && f.Number <= int64(status.Unauthenticated)
 	return e
