@@ -149,6 +149,40 @@ func TestLedger_endsWhoHoldsMost(t *testing.T) {
 	})
 }
 
+// TestLedger_whoDoesNotGo: those who hold little are not ended for what others hold, who
+// were told to end and do not.
+func TestLedger_whoDoesNotGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		const mb = 1 << 20
+		l := NewLedger(64 * mb)
+		var ended []int
+		accounts := make([]Account, 3)
+		for i := range accounts {
+			accounts[i].Open(l, func() { ended = append(ended, i) })
+		}
+		hold := func(i, n int) {
+			time.Sleep(2 * patience)
+			accounts[i].Force(n)
+			synctest.Wait()
+		}
+		hold(0, 60*mb)
+		is.Equal(ended, []int{0})
+		for range 5 {
+			hold(1, 100<<10)
+		}
+		is.Equal(ended, []int{0})
+		hold(2, 2*mb)
+		is.Equal(ended, []int{0, 2}) // that is not little
+		hold(1, mb/2)
+		is.Equal(ended, []int{0, 2, 1}) // nor is this, any more
+		for i := range accounts {
+			accounts[i].Close()
+		}
+		is.Equal(l.Used(), int64(0))
+	})
+}
+
 // TestLedger_manySmall: those who hold next to nothing, but are many, go as well.
 func TestLedger_manySmall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/testkit"
@@ -316,6 +317,37 @@ func TestAccepted_authFlood(t *testing.T) {
 		is.Equal(p.CloseCode(), session.CloseFlood)
 		time.Sleep(time.Minute)
 		synctest.Wait()
+		is.Equal(s.Snapshot(), Snapshot{})
+	})
+}
+
+// The AUTHs that wait are counted, and when the link has ended none of them is looked
+// at any more: a slow check of each would hold up the end of the connection.
+func TestAccepted_authsThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		asked := 0
+		s, _ := echoServer(t, func(o *Options) {
+			o.Config.Ledger = flow.NewLedger(64 << 20)
+			o.Authenticate = func(context.Context, *http.Request, []byte, int) (Identity, []byte, error) {
+				if asked++; asked > 1 {
+					time.Sleep(10 * time.Second) // it does not look at its context
+				}
+				return Identity{}, nil, nil
+			}
+		})
+		p, _ := join(t, s, testkit.HelloOf(1))
+		idle := s.Snapshot().Budget
+		b := wire.AuthBody{Credentials: []byte(`"` + strings.Repeat("x", 50_000) + `"`)}
+		for range 5 { // one is being handled
+			is.NoErr(p.Send(wire.Frame{Type: wire.Auth, Payload: b.Append(nil)}))
+			synctest.Wait()
+		}
+		is.True(s.Snapshot().Budget-idle >= 4*50_000)
+		p.T.Kill()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		is.Equal(asked, 2)
 		is.Equal(s.Snapshot(), Snapshot{})
 	})
 }
