@@ -71,8 +71,6 @@ export async function failure(promise: Promise<unknown>): Promise<RpcError> {
 
 /** Forwards connections to a server until they are cut. */
 export class Proxy {
-  /** Bytes per second each way; 0: as many as there are. */
-  rate = 0;
   /** Connections are refused. */
   down = false;
   /** Bytes are held back. */
@@ -125,7 +123,6 @@ export class Proxy {
       from.on("data", async (bytes) => {
         from.pause();
         while (this.silent) await sleep(5);
-        if (this.rate) await sleep((bytes.length / this.rate) * 1000);
         if (bytes.length >= left) {
           to.write(bytes.subarray(0, left), () => {
             from.destroy();

@@ -1,6 +1,7 @@
 // Command jsserver is the server that the tests of the TypeScript client talk to.
 // It prints its address, and obeys the lines of its standard input: "shutdown"
-// ends it gracefully, and the end of the input at once.
+// ends it gracefully, and the end of the input at once; "slow" prints an address
+// where it writes slowly.
 package main
 
 import (
@@ -50,9 +51,35 @@ func main() {
 			open.Shutdown(ctx)
 			cancel()
 			fmt.Println("down")
+		case "slow":
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				log.Fatal(err)
+			}
+			go http.Serve(slow{l}, mux)
+			fmt.Println(l.Addr())
 		case "revoke":
 			guarded.Revoke("ada")
 			fmt.Println("revoked")
 		}
 	}
+}
+
+// slow has connections on which a mebibyte takes a second to be written. A line that is
+// slow behind them would not do: the kernel takes what it likes before that.
+type slow struct{ net.Listener }
+
+func (l slow) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return slowConn{c}, nil
+}
+
+type slowConn struct{ net.Conn }
+
+func (c slowConn) Write(b []byte) (int, error) {
+	time.Sleep(time.Duration(len(b)) * time.Second >> 20)
+	return c.Conn.Write(b)
 }
