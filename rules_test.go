@@ -105,6 +105,7 @@ var layers = []struct {
 	{"internal/buf", ""},
 	{"internal/logs", ""},
 	{"internal/testkit/live", ""},
+	{"js", ""},
 }
 
 // TestRules_layers keeps arrows going down: what a package may import is in a
