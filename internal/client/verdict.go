@@ -179,7 +179,11 @@ func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 	case code == session.CloseUnauthed:
 		return wait, true
 	case high > 0:
-		return low + rand.N(high-low+1), true
+		window := low + rand.N(high-low+1)
+		if d.failed > 1 { // a server that sends every link away is not well, whatever it says
+			window = max(window, wait)
+		}
+		return window, true
 	}
 	return wait, true
 }

@@ -442,6 +442,31 @@ func TestGoAway_doesNotOverruleAForbiddingCode(t *testing.T) {
 	}
 }
 
+// A server that welcomes everybody and sends everybody away at once is no reason to dial
+// hundreds of times a second, whatever window it names.
+func TestGoAway_againAndAgain(t *testing.T) {
+	for name, leave := range map[string]func(*testkit.Peer){
+		"the client leaves":   func(p *testkit.Peer) { p.CloseCode() },
+		"the server restarts": func(p *testkit.Peer) { p.T.Close(session.CloseRestart, "") },
+		"the link is cut":     func(p *testkit.Peer) { p.T.Kill() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				w, conn := lab.Scripted(t, &typedrpc.DialOptions{Backoff: lab.Steady}, func(n int, p *testkit.Peer) {
+					p.Welcome()
+					p.Send(wire.Frame{Type: wire.GoAway, Payload: (&wire.GoAwayBody{Max: 1}).Append(nil)})
+					leave(p)
+				})
+				time.Sleep(time.Minute)
+				is.True(w.Dialled() > 10)
+				is.True(w.Dialled() < 240) // a wait is half a second on the average
+				is.NoErr(conn.Close())
+			})
+		})
+	}
+}
+
 func TestGoAway_absurdWindows(t *testing.T) {
 	for _, body := range []wire.GoAwayBody{
 		{Max: math.MaxUint64}, {Min: math.MaxUint64}, {Min: math.MaxUint64, Max: math.MaxUint64}, {Min: 9223372036855, Max: 1},

@@ -78,6 +78,24 @@ describe("servers that break the protocol", () => {
     const { error } = await meet([body(Type.AuthOK, '{"error":{"code":16,"message":"who?","retryAfter":60000}}')], { limits: { handshake: 50 } });
     assert.ok([Code.DeadlineExceeded, Code.Unauthenticated].includes(error.code as never));
   });
+  test("a server that sends everybody away at once", async (t) => {
+    const server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "typedrpc.v1.json" });
+    await new Promise((resolve) => server.on("listening", resolve));
+    t.after(() => server.close());
+    let links = 0;
+    server.on("connection", (socket) => {
+      links++;
+      socket.on("error", () => undefined);
+      socket.once("message", () => {
+        for (const message of after(body(Type.GoAway, '{"max":1}'))) socket.send(message);
+      });
+    });
+    const conn = dial(`ws://127.0.0.1:${(server.address() as AddressInfo).port}/`, { backoff: { min: 100, factor: 1 } });
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    await conn.close();
+    assert.ok(links > 1);
+    assert.ok(links < 60, `${links} links in a second`); // a wait is 50 ms on the average
+  });
   test("a flood of frames for calls that never were", async () => {
     const flood = encode(makeFrame(Type.Result, { id: 99 }));
     const { error, codes } = await meet(after(...Array.from({ length: 20_000 }, () => flood)));

@@ -74,7 +74,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
   /** … its positions at the last link's end, and how often in a row they were the same. */
   let stuck = { acked: 0, received: 0, times: 0 };
   /** When the server wants us back. */
-  let window: [min: number, max: number] | undefined;
+  let window: [min?: number, max?: number] = [];
   /** The server of the last attempt is going away. */
   let leaving = false;
   /** The server has said how long to wait. */
@@ -125,7 +125,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
     session.attach(by, received);
     by.keepAlive(Math.min(limits.keepAlive, keepalive || Infinity));
     token = welcome.token;
-    window = undefined;
+    window = [];
     opened = Date.now();
     engine.linked = true;
     signIn?.welcomed(client, welcome);
@@ -202,15 +202,19 @@ export function newClient(target: string, options: ConnectOptions): Client {
     const { min = 100, max = 30_000, factor = 2 } = options.backoff ?? {};
     // A session that is left does not wait for ever, nor as long as a server's restart takes.
     const most = session ? Math.min(max, grace / 4) : max;
-    const [from, to] = (!session && window) || [0, 0];
-    window = undefined;
+    const [from = 0, to = 0] = session || code === CloseCode.Unauthenticated ? [] : window;
+    window = [];
     leaving = to > 0;
     const late = code === CloseCode.Flood || code === CloseCode.Budget;
     told = late || leaving || retryAfter > 0;
     if (late) return (most / 2) * (1 + Math.random());
-    if (leaving && code !== CloseCode.Unauthenticated) return from + Math.random() * (to - from);
-    // What all are told, they should not all do at the same moment.
-    return Math.max(Math.random() * Math.min(most, min * factor ** (failed - 1)), retryAfter * (1 + Math.random() / 2));
+    return Math.max(
+      // A server that sends every link away is not well, whatever it says.
+      leaving && failed < 2 ? 0 : Math.random() * Math.min(most, min * factor ** (failed - 1)),
+      from + Math.random() * (to - from),
+      // What all are told, they should not all do at the same moment.
+      retryAfter * (1 + Math.random() / 2),
+    );
   };
 
   const run = async () => {
