@@ -1,7 +1,8 @@
-// Command typedrpc writes an API that Go packages declare for others: as TypeScript,
-// and as a schema.
+// Command typedrpc writes an API that Go packages declare for others: as TypeScript, as
+// JavaScript, and as a schema.
 //
 //	typedrpc ts ./api -o client.ts
+//	typedrpc ts ./api -o client.js
 //	typedrpc schema ./api -o api.json
 //
 // "typedrpc help" says more, and README.md the rest.
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
@@ -23,6 +25,8 @@ import (
 const help = `typedrpc writes an API that Go packages declare for others.
 
     typedrpc ts ./api -o client.ts         TypeScript for @typedrpc/client
+    typedrpc ts ./api -o client.js         a module for pages without a build step, and
+                                           its types in client.d.ts
     typedrpc schema ./api -o api.json      an OpenRPC document
 
 It finds every method, notification, stream, topic, transfer, fault and sign-in that
@@ -52,7 +56,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var c command
 	flags := flag.NewFlagSet("typedrpc", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&c.out, "o", "", "`file` to write; default: standard output")
+	flags.StringVar(&c.out, "o", "", "`file` to write, JavaScript and a .d.ts beside it if its name ends in .js or .mjs; default: standard output")
+	dir := flags.String("C", "", "`directory` to change to before anything else")
 	flags.BoolVar(&c.check, "check", false, "write nothing, and fail if the file of -o is not what would be written")
 	flags.BoolVar(&c.strict, "strict", false, "fail where something is reported")
 	flags.BoolVar(&c.read.NotNull, "notnull", false, "no slice and no map is ever nil: null is left out of their types")
@@ -93,12 +98,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 		patterns = append(patterns, flags.Arg(0))
 		args = flags.Args()[1:]
 	}
-	var write func(*model.API) (string, error)
+	var write func(*model.API) ([]output, error)
 	switch name {
 	case "ts":
-		write = func(api *model.API) (string, error) { return ts.File(api, c.ts) }
+		write = c.typescript
 	case "schema":
-		write = func(api *model.API) (string, error) { return openrpc.Document(api, c.openrpc) }
+		write = func(api *model.API) ([]output, error) {
+			text, err := openrpc.Document(api, c.openrpc)
+			return []output{{c.out, text}}, err
+		}
 	case "help", "-h", "-help", "--help":
 		flags.Usage()
 		return 0
@@ -113,10 +121,31 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "typedrpc: -check needs the file that it checks: -o file")
 		return 2
 	}
+	if *dir != "" {
+		if err := os.Chdir(*dir); err != nil {
+			fmt.Fprintf(stderr, "typedrpc: -C: %v\n", err)
+			return 2
+		}
+	}
 	return c.do(name, write, patterns, stdout, stderr)
 }
 
-func (c *command) do(name string, write func(*model.API) (string, error), patterns []string, stdout, stderr io.Writer) int {
+// An output is a file that is written, "" standard output.
+type output struct{ path, text string }
+
+// typescript writes a TypeScript file or, as the name of -o says, a module and its types.
+func (c *command) typescript(api *model.API) ([]output, error) {
+	ext := filepath.Ext(c.out)
+	if ext != ".js" && ext != ".mjs" {
+		text, err := ts.File(api, c.ts)
+		return []output{{c.out, text}}, err
+	}
+	script, types, err := ts.Module(api, c.ts)
+	beside := strings.TrimSuffix(c.out, ext) + ".d" + strings.Replace(ext, "js", "ts", 1)
+	return []output{{c.out, script}, {beside, types}}, err
+}
+
+func (c *command) do(name string, write func(*model.API) ([]output, error), patterns []string, stdout, stderr io.Writer) int {
 	api, problems, err := read.API(c.read, patterns...)
 	if err != nil {
 		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
@@ -134,31 +163,40 @@ func (c *command) do(name string, write func(*model.API) (string, error), patter
 		fmt.Fprintf(stderr, "typedrpc: %s declares nothing\n", strings.Join(patterns, " "))
 		return 1
 	}
-	text, err := write(api)
+	outputs, err := write(api)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
 	if c.out == "" {
-		fmt.Fprint(stdout, text)
+		fmt.Fprint(stdout, outputs[0].text)
 		return 0
 	}
-	there, err := os.ReadFile(c.out)
+	status := 0
+	for _, o := range outputs {
+		if err := c.put(o, name+" "+strings.Join(patterns, " ")); err != nil {
+			fmt.Fprintln(stderr, err)
+			status = 1
+		}
+	}
+	return status
+}
+
+// put writes a file that is not as it should be, or says so; what is how it is made.
+func (c *command) put(o output, what string) error {
+	there, err := os.ReadFile(o.path)
 	switch {
-	case err == nil && string(there) == text:
-		return 0
+	case err == nil && string(there) == o.text:
+		return nil
 	case c.check && err != nil:
-		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
-		return 1
+		return fmt.Errorf("typedrpc: %w; run \"typedrpc %s\" without -check", err, what)
 	case c.check:
-		fmt.Fprintf(stderr, "%s:%d: stale: it is not what %s declares any more; run \"typedrpc %s\" again without -check\n", c.out, firstDifference(string(there), text), strings.Join(patterns, " "), name)
-		return 1
+		return fmt.Errorf("%s:%d: stale: it is not what the packages declare any more; run \"typedrpc %s\" again without -check", o.path, firstDifference(string(there), o.text), what)
 	}
-	if err := os.WriteFile(c.out, []byte(text), 0o644); err != nil {
-		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
-		return 1
+	if err := os.WriteFile(o.path, []byte(o.text), 0o644); err != nil {
+		return fmt.Errorf("typedrpc: %w", err)
 	}
-	return 0
+	return nil
 }
 
 // firstDifference is the first line in which two texts differ.

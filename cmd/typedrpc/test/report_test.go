@@ -64,6 +64,52 @@ func TestGolden(t *testing.T) {
 			is.Equal(out, string(golden))
 		})
 	}
+	t.Run("module", func(t *testing.T) {
+		dir := t.TempDir()
+		generate(t, "ts", "-o", filepath.Join(dir, "awkward.js"), "-map", pointFlag, "./awkward")
+		for _, name := range []string{"awkward.js", "awkward.d.ts"} {
+			is := is.New(t)
+			out, err := os.ReadFile(filepath.Join(dir, name))
+			is.NoErr(err)
+			if *update {
+				write(t, "golden/"+name, string(out))
+			}
+			golden, err := os.ReadFile("golden/" + name)
+			is.NoErr(err)
+			is.Equal(string(out), string(golden))
+		}
+	})
+}
+
+// TestModule writes a module and its types, by the name of the file, and checks both.
+func TestModule(t *testing.T) {
+	for name, types := range map[string]string{"client.js": "client.d.ts", "client.mjs": "client.d.mts"} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			dir := t.TempDir()
+			args := []string{"ts", "../awkward", "-C", "reported", "-map", pointFlag, "-import", "./typedrpc.js", "-o", filepath.Join(dir, name)}
+			generate(t, args...)
+			script, err := os.ReadFile(filepath.Join(dir, name))
+			is.NoErr(err)
+			is.True(strings.Contains(string(script), `import * as typedrpc from "./typedrpc.js";`))
+			is.True(strings.Contains(string(script), `export const confirm = typedrpc.method("page.confirm");`))
+			declared, err := os.ReadFile(filepath.Join(dir, types))
+			is.NoErr(err)
+			is.True(strings.Contains(string(declared), "export declare const confirm: typedrpc.Method<string, boolean>;"))
+
+			_, _, status := run(t, append(args, "-check")...)
+			is.Equal(status, 0)
+			write(t, filepath.Join(dir, types), strings.Replace(string(declared), "left: number", "right: number", 1))
+			_, stderr, status := run(t, append(args, "-check")...)
+			is.Equal(status, 1)
+			is.True(strings.Contains(stderr, types+":")) // the types are stale, and the module is not
+			is.True(!strings.Contains(stderr, name+":"))
+			is.NoErr(os.Remove(filepath.Join(dir, types)))
+			_, stderr, status = run(t, append(args, "-check")...)
+			is.Equal(status, 1)
+			is.True(strings.Contains(stderr, "without -check"))
+		})
+	}
 }
 
 // TestCheck has -check fail where the file is stale, and write nothing.

@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 // TestRoundTrip has tsc check the JSON of values of awkward types as literals of the
-// types that are generated, and sends the values to Node and back.
+// types that are generated, in both forms, and sends the values to Node and back.
 func TestRoundTrip(t *testing.T) {
 	node := node(t)
 	dir := build(t, node)
@@ -20,7 +21,14 @@ func TestRoundTrip(t *testing.T) {
 	if problems != "" {
 		t.Errorf("reported:\n%s", problems)
 	}
-	write(t, filepath.Join(dir, "client.ts"), client)
+	forms := []string{filepath.Join(dir, "ts"), filepath.Join(dir, "js")}
+	for _, form := range forms {
+		if err := os.Mkdir(form, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(forms[0], "client.ts"), client)
+	generate(t, "ts", "-map", pointFlag, "./awkward", "-o", filepath.Join(forms[1], "client.js"))
 
 	samples := awkward.Samples()
 	methods := map[string]bool{}
@@ -39,10 +47,12 @@ func TestRoundTrip(t *testing.T) {
 	if all := strings.Count(client, "(\"echo."); all != len(methods) {
 		t.Errorf("%d methods are declared, and %d have samples", all, len(methods))
 	}
-	write(t, filepath.Join(dir, "check.ts"), check.String())
-	write(t, filepath.Join(dir, "wrong.ts"), wrong)
+	for _, form := range forms {
+		write(t, filepath.Join(form, "check.ts"), check.String())
+		write(t, filepath.Join(form, "wrong.ts"), wrong)
+	}
 	command(t, node, "npx", "tsc")
-	command(t, node, "npx", "eslint", "build/client.ts")
+	command(t, node, "npx", "eslint", "build/ts/client.ts", "build/js/client.d.ts")
 
 	back := echo(t, node, samples)
 	for i, s := range samples {

@@ -17,6 +17,13 @@ var makers = map[model.Kind]string{
 	model.Topic: "topic", model.Upload: "uploadOf", model.Download: "downloadOf",
 }
 
+// makes are the types of what they make.
+var makes = map[model.Kind]string{
+	model.Method: "Method", model.Notification: "Notification",
+	model.ServerStream: "ServerStream", model.ClientStream: "ClientStream", model.BidiStream: "BidiStream",
+	model.Topic: "Topic", model.Upload: "Upload", model.Download: "Download",
+}
+
 // handlers are the functions of the client that handle what the server calls.
 var handlers = map[model.Kind]string{
 	model.Method: "handle", model.Notification: "handleNotification",
@@ -93,31 +100,63 @@ func (p *printer) client(top *branch) {
 		return
 	}
 	served := p.served()
-	p.handlers(served)
-	p.line("/** The API over a connection, as one object. */")
-	p.line("export const newClient = (conn: typedrpc.Conn) => ({")
+	if p.form != javascript {
+		p.handlers(served)
+	}
+	p.note("The API over a connection, as " + map[bool]string{true: "{@link newClient} makes it.", false: "one object."}[p.form == declarations])
+	switch p.form {
+	case typescript:
+		p.line("export const newClient = (conn: typedrpc.Conn) => ({")
+	case javascript:
+		p.line("export const newClient = (conn) => ({")
+	case declarations:
+		p.line("export interface Client {")
+	}
 	p.depth++
-	p.line("/** The connection itself. */")
-	p.line("conn,")
+	p.note("The connection itself.")
+	p.line("conn%s", map[form]string{typescript: ",", javascript: ",", declarations: ": typedrpc.Conn;"}[p.form])
 	for _, b := range top.below {
 		p.branch(b)
 	}
 	if len(served) > 0 {
-		p.line("/** Has handlers take what the server calls: do so as soon as there is a connection, before anything is waited for. */")
-		p.line("serve: (handlers: Handlers): void => {")
-		p.depth++
-		for _, d := range served {
-			p.line("if (handlers.%s) typedrpc.serve(conn, typedrpc.%s(%s, handlers.%s));", p.consts[d], handlers[d.Kind], p.consts[d], p.consts[d])
-		}
-		p.depth--
-		p.line("},")
+		p.serve(served)
 	}
 	p.depth--
+	if p.form == declarations {
+		p.line("}")
+		p.line("")
+		p.note("Makes the API over a connection, as one object.")
+		p.line("export declare const newClient: (conn: typedrpc.Conn) => Client;")
+		p.line("")
+		return
+	}
 	p.line("});")
 	p.line("")
-	p.line("/** The API over a connection, as {@link newClient} makes it. */")
-	p.line("export type Client = ReturnType<typeof newClient>;")
-	p.line("")
+	if p.form == typescript {
+		p.note("The API over a connection, as {@link newClient} makes it.")
+		p.line("export type Client = ReturnType<typeof newClient>;")
+		p.line("")
+	}
+}
+
+// serve writes the member of the client object that takes handlers.
+func (p *printer) serve(served []*model.Decl) {
+	p.note("Has handlers take what the server calls: do so as soon as there is a connection, before anything is waited for.")
+	switch p.form {
+	case declarations:
+		p.line("serve: (handlers: Handlers) => void;")
+		return
+	case javascript:
+		p.line("serve: (handlers) => {")
+	case typescript:
+		p.line("serve: (handlers: Handlers): void => {")
+	}
+	p.depth++
+	for _, d := range served {
+		p.line("if (handlers.%s) typedrpc.serve(conn, typedrpc.%s(%s, handlers.%s));", p.consts[d], handlers[d.Kind], p.consts[d], p.consts[d])
+	}
+	p.depth--
+	p.line("},")
 }
 
 // served are the declarations that this side may handle: those that say so, or, where
@@ -163,24 +202,39 @@ func (p *printer) handlers(served []*model.Decl) {
 }
 
 func (p *printer) branch(b *branch) {
+	end := ","
+	if p.form == declarations {
+		end = ";"
+	}
 	if b.decl == nil {
 		p.line("%s: {", key(b.name))
 		p.members(b)
-		p.line("},")
+		p.line("}%s", end)
 		return
 	}
 	p.doc(b.decl.Doc)
+	own := p.arrow(p.function(b.decl))
 	if len(b.below) == 0 && !b.decl.Presence {
-		p.line("%s: %s,", key(b.name), p.function(b.decl))
+		p.line("%s: %s%s", key(b.name), own, end)
 		return
 	}
-	p.line("%s: Object.assign(%s, {", key(b.name), p.function(b.decl))
+	open, shut := "Object.assign("+own+", {", "})"
+	if p.form == declarations {
+		open, shut = "("+own+") & {", "}"
+	}
+	p.line("%s: %s", key(b.name), open)
 	if b.decl.Presence {
-		p.line("  /** Tells who subscribes to a key. */")
-		p.line("  presence: (key: string, options?: typedrpc.ReceiveOptions): AsyncIterableIterator<typedrpc.Member> => typedrpc.watch(conn, %s, key, options),", p.consts[b.decl])
+		p.depth++
+		p.note("Tells who subscribes to a key.")
+		p.line("presence: %s%s", p.arrow(function{
+			params: []param{{"key", "string"}, {"options?", "typedrpc.ReceiveOptions"}},
+			result: "AsyncIterableIterator<typedrpc.Member>",
+			body:   fmt.Sprintf("watch(conn, %s, key, options)", p.consts[b.decl]),
+		}), end)
+		p.depth--
 	}
 	p.members(b)
-	p.line("}),")
+	p.line("%s%s", shut, end)
 }
 
 func (p *printer) members(b *branch) {
@@ -205,71 +259,6 @@ func key(name string) string {
 		return `["__proto__"]`
 	}
 	return property(name)
-}
-
-// function is what the client object has for a declaration.
-func (p *printer) function(d *model.Decl) string {
-	name := p.consts[d]
-	if d.Kind == model.Topic {
-		return fmt.Sprintf("(key: string, options?: typedrpc.ReceiveOptions): AsyncIterableIterator<typedrpc.TopicEvent<%s>> => typedrpc.subscribe(conn, %s, key, options)", p.text(d.Down), name)
-	}
-	request, value := "request: "+p.text(d.Request)+", ", "request"
-	if d.Request.IsEmpty() {
-		request, value = "", "{}"
-	}
-	arrow := func(params, options, result, call string) string {
-		return fmt.Sprintf("(%s%soptions?: %s): %s => typedrpc.%s", request, params, options, result, call)
-	}
-	plain := func(verb string) string { return fmt.Sprintf("%s(conn, %s, %s, options)", verb, name, value) }
-	switch d.Kind {
-	case model.Notification:
-		return arrow("", `Pick<typedrpc.CallOptions, "signal" | "metadata" | "withoutLink">`, "Promise<void>", plain("notify"))
-	case model.ServerStream:
-		result := "AsyncIterableIterator<" + p.text(d.Down) + ">"
-		if d.Restartable {
-			t := p.text(d.Request)
-			options := fmt.Sprintf("typedrpc.ReceiveOptions & { restart?: (request: %s, last: %s | undefined) => %s }", t, p.text(d.Down), t)
-			return arrow("", options, result, fmt.Sprintf("receive(conn, { ...%s, traits: { ...%s.traits, restart: options?.restart } }, %s, options)", name, name, value))
-		}
-		return arrow("", "typedrpc.ReceiveOptions", result, plain("receive"))
-	case model.ClientStream:
-		t := p.text(d.Up)
-		return arrow(fmt.Sprintf("items: Iterable<%s> | AsyncIterable<%s>, ", t, t), "typedrpc.CallOptions", "Promise<"+p.text(d.Response)+">",
-			fmt.Sprintf("sendAll(conn, %s, %s, items, options)", name, value))
-	case model.BidiStream:
-		return arrow("", "typedrpc.CallOptions", fmt.Sprintf("typedrpc.Duplex<%s, %s>", p.text(d.Up), p.text(d.Down)), plain("open"))
-	case model.Upload:
-		return arrow("source: typedrpc.Source, ", "typedrpc.UploadOptions", "Promise<"+p.text(d.Response)+">",
-			fmt.Sprintf("upload(conn, %s, %s, source, options)", name, value))
-	case model.Download:
-		return arrow("", "typedrpc.DownloadOptions", "Promise<typedrpc.IncomingFile>", plain("download"))
-	}
-	return arrow("", "typedrpc.CallOptions", "Promise<"+p.text(d.Response)+">", plain("call"))
-}
-
-// fault writes a declared error: how one is known, and made.
-func (p *printer) fault(f *model.Fault) {
-	data, name := p.text(f.Data), quote(f.Name)
-	p.doc(f.Doc)
-	p.line("export const %s = {", p.consts[f])
-	p.depth++
-	p.line("name: %s,", name)
-	p.line("code: %d,", f.Code)
-	p.line("/** The data of an error, if it is of this fault. */")
-	p.line("from: (error: unknown): %s | undefined => (error instanceof typedrpc.RpcError && error.fault === %s ? (error.data as %s) : undefined),", data, name, data)
-	p.line("/** An error of this fault, for a handler to throw. */")
-	p.line("error: (data: %s, message = %s): typedrpc.RpcError => new typedrpc.RpcError(%d, message, { fault: %s, data }),", data, name, f.Code, name)
-	p.depth--
-	p.line("} as const;")
-	p.line("")
-}
-
-// signIn writes how a client says who it is.
-func (p *printer) signIn(s *model.SignIn) {
-	creds, reply := p.text(s.Creds), p.text(s.Reply)
-	p.doc(s.Doc)
-	p.line("export const %s = (present: () => %s | Promise<%s>): typedrpc.SignedIn<%s> => typedrpc.signIn<%s, %s>(present);", p.consts[s], creds, creds, reply, creds, reply)
-	p.line("")
 }
 
 func milliseconds(d time.Duration) string {

@@ -11,8 +11,11 @@ import (
 // width is how long a line of a comment may be.
 const width = 100
 
-// doc writes a Go comment as TSDoc.
+// doc writes a Go comment as TSDoc, where there are types.
 func (p *printer) doc(text string) {
+	if p.form == javascript {
+		return
+	}
 	lines := docLines(text, width-2*p.depth)
 	switch len(lines) {
 	case 0:
@@ -24,6 +27,13 @@ func (p *printer) doc(text string) {
 			p.line("%s", strings.TrimRight(" * "+l, " "))
 		}
 		p.line(" */")
+	}
+}
+
+// note writes a comment of our own, where there are types.
+func (p *printer) note(text string) {
+	if p.form != javascript {
+		p.line("/** %s */", text)
 	}
 }
 

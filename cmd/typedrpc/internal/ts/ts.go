@@ -1,4 +1,5 @@
-// Package ts writes an API as TypeScript for the package @typedrpc/client.
+// Package ts writes an API as TypeScript for the package @typedrpc/client, or as a
+// JavaScript module and the declarations of its types.
 package ts
 
 import (
@@ -13,19 +14,41 @@ type Options struct {
 	Import string // where the client is imported from
 }
 
+// A form is what a file is written in.
+type form uint8
+
+const (
+	typescript   form = iota
+	javascript        // without types and comments
+	declarations      // of what is in the JavaScript: a .d.ts
+)
+
 // printer writes one file.
 type printer struct {
 	strings.Builder
 	api     *model.API
+	form    form
 	options Options
 	depth   int
 	vars    map[string]bool // names of values that are taken
 	consts  map[any]string  // the value of each declaration, by its pointer
 }
 
-// File is api as the text of one file.
-func File(api *model.API, o Options) (string, error) {
-	p := &printer{api: api, options: o, vars: map[string]bool{}, consts: map[any]string{}}
+// File is api as the text of one TypeScript file.
+func File(api *model.API, o Options) (string, error) { return file(api, o, typescript) }
+
+// Module is api as the text of a JavaScript module, for pages that are not built, and of
+// the declarations of its types, which lie beside it.
+func Module(api *model.API, o Options) (script, types string, err error) {
+	if script, err = file(api, o, javascript); err != nil {
+		return "", "", err
+	}
+	types, err = file(api, o, declarations)
+	return script, types, err
+}
+
+func file(api *model.API, o Options, f form) (string, error) {
+	p := &printer{api: api, form: f, options: o, vars: map[string]bool{}, consts: map[any]string{}}
 	tree, err := grow(api)
 	if err != nil {
 		return "", err
@@ -108,7 +131,14 @@ func (p *printer) decl(d *model.Decl) {
 	if traits := p.traits(d); traits != "" {
 		args += ", " + traits
 	}
-	p.line("export const %s = typedrpc.%s<%s>(%s);", p.consts[d], makers[d.Kind], strings.Join(types, ", "), args)
+	switch name := p.consts[d]; p.form {
+	case typescript:
+		p.line("export const %s = typedrpc.%s<%s>(%s);", name, makers[d.Kind], strings.Join(types, ", "), args)
+	case javascript:
+		p.line("export const %s = typedrpc.%s(%s);", name, makers[d.Kind], args)
+	case declarations:
+		p.line("export declare const %s: typedrpc.%s<%s>;", name, makes[d.Kind], strings.Join(types, ", "))
+	}
 	p.line("")
 }
 

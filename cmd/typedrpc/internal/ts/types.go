@@ -10,6 +10,9 @@ import (
 
 // named writes the declaration of a type.
 func (p *printer) named(t *model.Named) {
+	if p.form == javascript && len(t.Enum) == 0 {
+		return
+	}
 	p.doc(t.Doc)
 	switch {
 	case len(t.Enum) > 0:
@@ -30,6 +33,19 @@ func (p *printer) named(t *model.Named) {
 
 // enum writes a union of constants, and an object of them.
 func (p *printer) enum(t *model.Named) {
+	if p.form != javascript {
+		p.union(t)
+	}
+	p.note("The values of {@link " + t.Name + "} that have names.")
+	p.open(t.Name)
+	for _, c := range t.Enum {
+		p.doc(c.Doc)
+		p.member(property(c.Name), c.Value)
+	}
+	p.close()
+}
+
+func (p *printer) union(t *model.Named) {
 	var values []string
 	seen := map[string]bool{}
 	for _, c := range t.Enum {
@@ -56,15 +72,35 @@ func (p *printer) enum(t *model.Named) {
 		p.line("export type %s = %s;", t.Name, strings.Join(values, " | "))
 	}
 	p.line("")
-	p.line("/** The values of {@link %s} that have names. */", t.Name)
-	p.line("export const %s = {", t.Name)
-	p.depth++
-	for _, c := range t.Enum {
-		p.doc(c.Doc)
-		p.line("%s: %s,", property(c.Name), c.Value)
+}
+
+// open begins an object of values that do not change.
+func (p *printer) open(name string) {
+	if p.form == declarations {
+		p.line("export declare const %s: {", name)
+	} else {
+		p.line("export const %s = {", name)
 	}
+	p.depth++
+}
+
+// member writes a member of such an object.
+func (p *printer) member(name, value string) {
+	if p.form == declarations {
+		p.line("readonly %s: %s;", name, value)
+	} else {
+		p.line("%s: %s,", name, value)
+	}
+}
+
+// close ends it.
+func (p *printer) close() {
 	p.depth--
-	p.line("} as const;")
+	if p.form == typescript {
+		p.line("} as const;")
+	} else {
+		p.line("};")
+	}
 }
 
 func (p *printer) fields(fields []model.Field) {
@@ -162,7 +198,7 @@ func (p *printer) inline(t *model.Type) string {
 	if len(t.Fields) == 0 {
 		return "Record<string, never>"
 	}
-	inner := &printer{api: p.api, options: p.options, depth: p.depth}
+	inner := &printer{api: p.api, form: p.form, options: p.options, depth: p.depth}
 	inner.WriteString("{\n")
 	inner.fields(t.Fields)
 	inner.line("}")
