@@ -159,10 +159,10 @@ func (p *printer) serve(served []*model.Decl) {
 	p.line("},")
 }
 
-// served are the declarations that this side may handle: those that say so, or, where
-// none does, all that do not say that the server does.
+// served are the declarations that this side may handle: those that say so, or all where
+// no declaration says who handles it.
 func (p *printer) served() []*model.Decl {
-	told := slices.ContainsFunc(p.api.Decls, func(d *model.Decl) bool { return d.Handler == "client" })
+	told := slices.ContainsFunc(p.api.Decls, func(d *model.Decl) bool { return d.Handler != "" })
 	var served []*model.Decl
 	for _, d := range p.api.Decls {
 		if handlers[d.Kind] != "" && (d.Handler == "client" || d.Handler == "" && !told) {
