@@ -1,5 +1,5 @@
 // Command calculator serves a web page whose buttons call Go functions, and
-// which the Go functions can call back.
+// which the Go functions can call back. api.go says what can be called.
 package main
 
 import (
@@ -20,34 +20,27 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/examples/internal/web"
 )
 
-var (
-	MultiplyByOneThousand = typedrpc.NewMethod[float64, float64]("multiplyByOneThousand")
-	SquareRoot            = typedrpc.NewMethod[float64, float64]("squareRoot")
-
-	// PageConfirm goes the other way: the server asks, the page answers. Its
-	// user may be away, so the question is withdrawn after a minute.
-	PageConfirm = typedrpc.NewMethod[string, bool]("page.confirm", typedrpc.Timeout(time.Minute))
-)
-
-func multiplyByOneThousand(ctx context.Context, x float64) (float64, error) {
-	if math.Abs(x) > 1e6 {
-		question := fmt.Sprintf("%s is a large number. Multiply it by 1000 all the same?", text(x))
+func multiply(ctx context.Context, f Factors) (float64, error) {
+	if math.Abs(f.A) > 1e6 {
+		question := fmt.Sprintf("%s is a large number. Multiply it by %s all the same?", text(f.A), text(f.B))
 		ok, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), PageConfirm, question)
 		if err != nil {
 			// Not returned as it is: a caller without page.confirm would read
 			// "no such method", and believe that it is this one.
-			return 0, typedrpc.Errorf(typedrpc.FailedPrecondition, "cannot ask whether to multiply %s: %w", text(x), err)
+			return 0, typedrpc.Errorf(typedrpc.FailedPrecondition, "cannot ask whether to multiply %s: %w", text(f.A), err)
 		}
 		if !ok {
 			return 0, typedrpc.Errorf(typedrpc.Aborted, "not multiplied, since you said no")
 		}
 	}
-	if math.IsInf(x*1000, 0) { // JSON has no infinity
-		return 0, typedrpc.Errorf(typedrpc.OutOfRange, "%s times 1000 is more than a float64 can hold", text(x))
+	product := f.A * f.B
+	if math.IsInf(product, 0) { // JSON has no infinity
+		return 0, typedrpc.Errorf(typedrpc.OutOfRange, "%s times %s is more than a float64 can hold", text(f.A), text(f.B))
 	}
-	return x * 1000, nil
+	return product, nil
 }
 
 func squareRoot(_ context.Context, x float64) (float64, error) {
@@ -79,22 +72,22 @@ func logged(log *slog.Logger, msg string) typedrpc.Interceptor {
 }
 
 //go:embed web
-var web embed.FS
+var files embed.FS
 
 // routes returns the page at / and the procedures at /rpc.
 func routes(log *slog.Logger) (*typedrpc.Server, http.Handler, error) {
 	mux := typedrpc.NewMux(logged(log, "call from the page"))
-	typedrpc.Handle(mux, MultiplyByOneThousand, multiplyByOneThousand)
+	typedrpc.Handle(mux, Multiply, multiply)
 	typedrpc.Handle(mux, SquareRoot, squareRoot)
 	rpc := &typedrpc.Server{Mux: mux, OutgoingInterceptors: []typedrpc.Interceptor{logged(log, "call to the page")}, Logger: log}
 
-	files, err := fs.Sub(web, "web")
+	page, err := fs.Sub(files, "web")
 	if err != nil {
 		return nil, nil, err
 	}
 	routes := http.NewServeMux()
 	routes.Handle("/rpc", rpc)
-	routes.Handle("/", http.FileServerFS(files))
+	routes.Handle("/", web.Handler(page))
 	return rpc, routes, rpc.Check()
 }
 
@@ -119,9 +112,9 @@ func run(ctx context.Context, addr string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("%w (choose another address with -addr)", err)
 	}
-	web := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	pages := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
-	go func() { served <- web.Serve(ln) }()
+	go func() { served <- pages.Serve(ln) }()
 	log.Info("open this page in a browser", "url", "http://"+ln.Addr().String()+"/")
 
 	select {
@@ -135,10 +128,10 @@ func run(ctx context.Context, addr string, log *slog.Logger) error {
 	// typedrpc first: http.Server knows nothing of upgraded connections. An
 	// unanswered question, or a browser that keeps a connection in reserve,
 	// uses up the patience; that is no failure.
-	err = errors.Join(rpc.Shutdown(patience), web.Shutdown(patience))
+	err = errors.Join(rpc.Shutdown(patience), pages.Shutdown(patience))
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("closing what was still open")
-		return web.Close()
+		return pages.Close()
 	}
 	return err
 }

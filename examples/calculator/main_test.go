@@ -49,10 +49,12 @@ func dial(t *testing.T, url string, confirm func(context.Context, string) (bool,
 func TestPage(t *testing.T) {
 	hs := serve(t, quiet)
 	for path, want := range map[string]struct{ contentType, text string }{
-		"/":              {"text/html; charset=utf-8", "Multiply by 1000"},
-		"/style.css":     {"text/css; charset=utf-8", "color-scheme"},
-		"/page.js":       {"text/javascript; charset=utf-8", "multiplyByOneThousand"},
-		"/rpc-client.js": {"text/javascript; charset=utf-8", "new WebSocket"},
+		"/":            {"text/html; charset=utf-8", "Multiply by 1000"},
+		"/style.css":   {"text/css; charset=utf-8", "color-scheme"},
+		"/page.css":    {"text/css; charset=utf-8", "output"},
+		"/page.js":     {"text/javascript; charset=utf-8", "client.math.multiply("},
+		"/api.js":      {"text/javascript; charset=utf-8", `typedrpc.method("math.multiply")`},
+		"/typedrpc.js": {"text/javascript; charset=utf-8", "WebSocket"},
 	} {
 		t.Run(path, func(t *testing.T) {
 			is := is.New(t)
@@ -64,6 +66,8 @@ func TestPage(t *testing.T) {
 			is.Equal(resp.StatusCode, http.StatusOK)
 			is.Equal(resp.Header.Get("Content-Type"), want.contentType)
 			is.True(strings.Contains(string(body), want.text))
+			is.True(strings.HasPrefix(resp.Header.Get("Content-Security-Policy"), "default-src 'none'; script-src 'self';"))
+			is.True(!strings.Contains(string(body), "<script>")) // none inline
 		})
 	}
 }
@@ -73,7 +77,7 @@ func TestCalls(t *testing.T) {
 
 	t.Run("results", func(t *testing.T) {
 		is := is.New(t)
-		y, err := typedrpc.Call(t.Context(), c, MultiplyByOneThousand, 1.5)
+		y, err := typedrpc.Call(t.Context(), c, Multiply, Factors{1.5, 1000})
 		is.NoErr(err)
 		is.Equal(y, 1500.0)
 		y, err = typedrpc.Call(t.Context(), c, SquareRoot, 2.25)
@@ -94,7 +98,7 @@ func TestCalls(t *testing.T) {
 	})
 	t.Run("nobody to ask", func(t *testing.T) {
 		is := is.New(t)
-		_, err := typedrpc.Call(t.Context(), c, MultiplyByOneThousand, 2e6)
+		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{2e6, 1000})
 		is.True(errors.Is(err, typedrpc.FailedPrecondition))
 	})
 }
@@ -110,7 +114,7 @@ func TestConfirm(t *testing.T) {
 	t.Run("yes", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(true)
-		y, err := typedrpc.Call(t.Context(), c, MultiplyByOneThousand, -2e6)
+		y, err := typedrpc.Call(t.Context(), c, Multiply, Factors{-2e6, 1000})
 		is.NoErr(err)
 		is.Equal(y, -2e9)
 		is.True(strings.HasPrefix(<-questions, "-2000000 is a large number"))
@@ -118,21 +122,21 @@ func TestConfirm(t *testing.T) {
 	t.Run("no", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(false)
-		_, err := typedrpc.Call(t.Context(), c, MultiplyByOneThousand, 2e6)
+		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{2e6, 1000})
 		is.True(errors.Is(err, typedrpc.Aborted))
 		is.True(strings.HasPrefix(<-questions, "2000000 is a large number"))
 	})
 	t.Run("not asked", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(false)
-		_, err := typedrpc.Call(t.Context(), c, MultiplyByOneThousand, 1e6)
+		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{1e6, 1000})
 		is.NoErr(err)
 		is.Equal(len(questions), 0)
 	})
 	t.Run("too large", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(true)
-		_, err := typedrpc.Call(t.Context(), c, MultiplyByOneThousand, 1e307)
+		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{1e307, 1000})
 		is.True(errors.Is(err, typedrpc.OutOfRange))
 		<-questions
 	})
@@ -146,15 +150,15 @@ func TestRawJSON(t *testing.T) {
 		text []string // > is sent, < must come
 	}{
 		{"square root", []string{
-			`> {"jsonrpc":"2.0","id":1,"method":"squareRoot","params":[9]}`,
+			`> {"jsonrpc":"2.0","id":1,"method":"math.squareRoot","params":[9]}`,
 			`< {"jsonrpc":"2.0","id":1,"result":3}`,
 		}},
 		{"multiply", []string{
-			`> {"jsonrpc":"2.0","id":2,"method":"multiplyByOneThousand","params":[1500]}`,
+			`> {"jsonrpc":"2.0","id":2,"method":"math.multiply","params":{"a":1500,"b":1000}}`,
 			`< {"jsonrpc":"2.0","id":2,"result":1500000}`,
 		}},
 		{"negative root", []string{
-			`> {"jsonrpc":"2.0","id":3,"method":"squareRoot","params":[-4]}`,
+			`> {"jsonrpc":"2.0","id":3,"method":"math.squareRoot","params":[-4]}`,
 			`< {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"-4 is negative: it has no real square root"}}`,
 		}},
 		{"unknown method", []string{
@@ -162,19 +166,19 @@ func TestRawJSON(t *testing.T) {
 			`< {"jsonrpc":"2.0","id":4,"error":{"code":-32601,"message":"no method \"cubeRoot\""}}`,
 		}},
 		{"confirmed", []string{
-			`> {"jsonrpc":"2.0","id":5,"method":"multiplyByOneThousand","params":[2000000]}`,
+			`> {"jsonrpc":"2.0","id":5,"method":"math.multiply","params":{"a":2000000,"b":1000}}`,
 			`< {"jsonrpc":"2.0","id":1,"method":"page.confirm","params":["2000000 is a large number. Multiply it by 1000 all the same?"]}`,
 			`> {"jsonrpc":"2.0","id":1,"result":true}`,
 			`< {"jsonrpc":"2.0","id":5,"result":2000000000}`,
 		}},
 		{"declined", []string{
-			`> {"jsonrpc":"2.0","id":6,"method":"multiplyByOneThousand","params":[2000000]}`,
+			`> {"jsonrpc":"2.0","id":6,"method":"math.multiply","params":{"a":2000000,"b":1000}}`,
 			`< {"jsonrpc":"2.0","id":1,"method":"page.confirm","params":["2000000 is a large number. Multiply it by 1000 all the same?"]}`,
 			`> {"jsonrpc":"2.0","id":1,"result":false}`,
 			`< {"jsonrpc":"2.0","id":6,"error":{"code":10,"message":"not multiplied, since you said no"}}`,
 		}},
 		{"withdrawn", []string{ // the page gives up, so the server takes its question back
-			`> {"jsonrpc":"2.0","id":7,"method":"multiplyByOneThousand","params":[2000000]}`,
+			`> {"jsonrpc":"2.0","id":7,"method":"math.multiply","params":{"a":2000000,"b":1000}}`,
 			`< {"jsonrpc":"2.0","id":1,"method":"page.confirm","params":["2000000 is a large number. Multiply it by 1000 all the same?"]}`,
 			`> {"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":7}}`,
 			`< {"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":1}}`,
@@ -213,7 +217,7 @@ func TestLog(t *testing.T) {
 	c := dial(t, serve(t, slog.New(slog.NewTextHandler(w, nil))).URL, nil)
 	f := typedrpc.Go(t.Context(), c, SquareRoot, 16)
 	is.True(lines.Scan())
-	is.True(strings.Contains(lines.Text(), "method=squareRoot params=[16]"))
+	is.True(strings.Contains(lines.Text(), "method=math.squareRoot params=[16]"))
 	is.True(strings.Contains(lines.Text(), "result=4"))
 	_, err := f.Await(t.Context())
 	is.NoErr(err)

@@ -15,49 +15,6 @@ import (
 	"github.com/typedrpc/typedrpc/topic"
 )
 
-// What the page and the server have in common.
-type (
-	// Visitor is what a page signs in with, in its first message.
-	Visitor struct {
-		Name string `json:"name"`
-	}
-	// Welcome is the answer.
-	Welcome struct {
-		Rooms   []string `json:"rooms"` // some to begin with
-		MaxText int      `json:"maxText"`
-	}
-	Draft struct {
-		Room string `json:"room"`
-		Text string `json:"text"`
-	}
-	Message struct {
-		ID   string    `json:"id"` // by which a page knows what it has shown
-		From string    `json:"from"`
-		Text string    `json:"text"`
-		At   time.Time `json:"at"`
-	}
-)
-
-var (
-	SignIn = typedrpc.NewSignIn[Visitor, Welcome]()
-
-	// Say returns the message's ID. It is Serial, so that what somebody says
-	// in two calls at once appears in their order.
-	Say = typedrpc.NewMethod[Draft, string]("chat.say", typedrpc.Serial)
-
-	// Room has the messages, by room. Somebody on a bad line wants to know
-	// what is being said now, and that something is missing before it: hence
-	// DropOldest, and not Disconnect or WaitAtMost.
-	Room = topic.New[Message]("chat.room",
-		topic.History(50, 24*time.Hour), topic.DropOldest, topic.WithPresence)
-
-	// Type says that its sender is typing in a room, and Typing tells the
-	// names to the others. A page says it every few seconds and forgets it as
-	// soon: so there is nothing to take back, and an old notice is worthless.
-	Type   = typedrpc.NewNotification[string]("chat.type")
-	Typing = topic.New[string]("chat.typing", topic.DropOldest)
-)
-
 const (
 	maxName = 24   // characters
 	maxText = 2000 // characters

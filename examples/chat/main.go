@@ -1,5 +1,6 @@
 // Command chat serves a web page with rooms: messages with their history, who is
-// present, and who is typing. chat.go has the chat; this file serves it.
+// present, and who is typing. api.go says what can be called, chat.go has the chat, and
+// this file serves it.
 package main
 
 import (
@@ -18,11 +19,12 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/examples/internal/web"
 	"github.com/typedrpc/typedrpc/topic"
 )
 
 //go:embed web
-var web embed.FS
+var files embed.FS
 
 // chat is a server of one chat.
 type chat struct {
@@ -41,28 +43,14 @@ func newChat(log *slog.Logger) (*chat, error) {
 		OnConnect:    func(c *typedrpc.Conn) { log.Info("connected", "name", c.Identity().Subject) },
 		OnDisconnect: func(c *typedrpc.Conn, _ error) { log.Info("disconnected", "name", c.Identity().Subject) },
 	}
-	files, err := fs.Sub(web, "web")
+	page, err := fs.Sub(files, "web")
 	if err != nil {
 		return nil, err
 	}
 	routes := http.NewServeMux()
 	routes.Handle("/rpc", rpc)
-	routes.Handle("/", strict(http.FileServerFS(files)))
+	routes.Handle("/", web.Handler(page))
 	return &chat{hub, rpc, routes}, rpc.Check()
-}
-
-// strict lets the page run its own scripts and styles, and nothing else. What
-// others write is inserted as text anyway; this is for the day of a mistake.
-func strict(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "+
-			"img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-cache")
-		next.ServeHTTP(w, r)
-	})
 }
 
 // shutdown ends the chat within ctx. The server is first: what is in flight may
@@ -92,9 +80,9 @@ func run(ctx context.Context, addr string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("%w (choose another address with -addr)", err)
 	}
-	web := &http.Server{Handler: chat.routes, ReadHeaderTimeout: 10 * time.Second}
+	pages := &http.Server{Handler: chat.routes, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
-	go func() { served <- web.Serve(ln) }()
+	go func() { served <- pages.Serve(ln) }()
 	log.Info("open this page in a browser, twice", "url", "http://"+ln.Addr().String()+"/")
 
 	select {
@@ -108,10 +96,10 @@ func run(ctx context.Context, addr string, log *slog.Logger) error {
 	// typedrpc first: http.Server knows nothing of upgraded connections. A
 	// browser that keeps a connection in reserve uses up the patience; that is
 	// no failure.
-	err = errors.Join(chat.shutdown(patience), web.Shutdown(patience))
+	err = errors.Join(chat.shutdown(patience), pages.Shutdown(patience))
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("closing what was still open")
-		return web.Close()
+		return pages.Close()
 	}
 	return err
 }

@@ -83,13 +83,23 @@ func node(t *testing.T) string {
 // command runs a command that must succeed in a directory, and returns what it printed.
 func command(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
+	out, status := output(t, dir, name, args...)
+	if status != 0 {
+		t.Fatalf("%s: status %d\n%s", name, status, out)
+	}
+	return out
+}
+
+// output runs a command in a directory, and returns what it printed and its exit status.
+func output(t *testing.T, dir, name string, args ...string) (string, int) {
+	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", name, err, out)
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
 	}
-	return string(out)
+	return string(out), cmd.ProcessState.ExitCode()
 }
 
 // build is an empty directory below node for files of this test.

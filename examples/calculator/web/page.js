@@ -1,68 +1,86 @@
-import { connect } from "./rpc-client.js";
+// @ts-check
+import { newClient } from "./api.js";
+import { element } from "./dom.js";
+import { showState } from "./status.js";
+import { RpcError, call, connect, method } from "./typedrpc.js";
 
-const $ = (id) => document.getElementById(id);
+const number = element("number", HTMLInputElement);
 
-const url = new URL("rpc", location.href);
-url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+const conn = connect("rpc");
+const client = newClient(conn);
+client.serve({ pageConfirm: (question, { signal }) => confirm(question, signal) });
 
-const rpc = connect(url, {
-  // What the server may call.
-  methods: { "page.confirm": ([question], signal) => confirm(question, signal) },
-  onState(state) {
-    $("status").dataset.state = state;
-    $("status").textContent = { connecting: "connecting…", connected: "connected", waiting: "connection lost, trying again…" }[state];
-    for (const button of document.querySelectorAll("#form button")) button.disabled = state !== "connected";
-  },
+showState(conn, { status: element("status"), retry: element("retry") });
+conn.onState(({ state }) => {
+  for (const button of document.querySelectorAll("button")) {
+    if (button.form?.id === "form") button.disabled = state !== "connected";
+  }
 });
 
 // Questions are asked one at a time.
-let questions = Promise.resolve();
+/** @type {Promise<boolean>} */
+let questions = Promise.resolve(false);
 
+/**
+ * @param {string} question
+ * @param {AbortSignal} signal
+ */
 function confirm(question, signal) {
   questions = questions.then(() => ask(question, signal));
   return questions;
 }
 
+/**
+ * @param {string} question
+ * @param {AbortSignal} signal
+ * @returns {Promise<boolean>}
+ */
 function ask(question, signal) {
-  const dialog = $("confirm");
+  const dialog = element("confirm", HTMLDialogElement);
   return new Promise((resolve) => {
     if (signal.aborted) return resolve(false);
     signal.addEventListener("abort", () => dialog.close("")); // nobody waits for the answer
     dialog.onclose = () => resolve(dialog.returnValue === "ok");
     dialog.returnValue = ""; // what the Escape key leaves
-    $("question").textContent = question;
+    element("question").textContent = question;
     dialog.showModal();
   });
 }
 
 let latest = 0;
 
-// show calls a method and shows how it ended, unless a later call was begun.
-async function show(method, write, x) {
+/**
+ * Waits for a call and shows how it ended, unless a later one was begun.
+ *
+ * @param {Promise<number>} result
+ * @param {(result: number) => string} write
+ */
+async function show(result, write) {
   const mine = ++latest;
+  /** @param {string} result @param {string} error */
   const tell = (result, error) => {
     if (mine !== latest) return;
-    $("result").textContent = result;
-    $("error").textContent = error;
-    $("error").hidden = !error;
+    element("result").textContent = result;
+    element("error").textContent = error;
+    element("error").hidden = !error;
   };
   tell("…", "");
   try {
-    tell(write(await rpc.call(method, x)), "");
+    tell(write(await result), "");
   } catch (error) {
-    tell("", `${error.message} (code ${error.code})`);
+    tell("", error instanceof RpcError ? `${error.message} (code ${error.code})` : String(error));
   }
 }
 
-$("form").addEventListener("submit", (event) => {
+element("form").addEventListener("submit", (event) => {
   event.preventDefault(); // the browser has checked the field
-  const x = $("number").valueAsNumber;
-  switch (event.submitter.value) {
-    case "multiply":
-      return show("multiplyByOneThousand", (y) => `${x} × 1000 = ${y}`, x);
-    case "root":
-      return show("squareRoot", (y) => `√${x} = ${y}`, x);
+  const x = number.valueAsNumber;
+  const { submitter } = event;
+  if (submitter instanceof HTMLButtonElement && submitter.value === "root") {
+    show(client.math.squareRoot(x), (y) => `√${x} = ${y}`);
+  } else {
+    show(client.math.multiply({ a: x, b: 1000 }), (y) => `${x} × 1000 = ${y}`);
   }
 });
 
-$("unknown").addEventListener("click", () => show("cubeRoot", String, 8));
+element("unknown").addEventListener("click", () => show(call(conn, method("cubeRoot"), 8), String));

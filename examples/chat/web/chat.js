@@ -1,268 +1,287 @@
-import { connect, RESOURCE_EXHAUSTED, UNAVAILABLE } from "./rpc-client.js";
+// @ts-check
+import { newClient, signIn as present } from "./api.js";
+import { element, make } from "./dom.js";
+import { showState } from "./status.js";
+import { Code, RpcError, connect } from "./typedrpc.js";
 
-const $ = (id) => document.getElementById(id);
-
-const url = new URL("rpc", location.href);
-url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+/** @import { Client, Message } from "./api.js" */
+/** @import { Member, TopicEvent } from "./typedrpc.js" */
 
 const TYPING_AGAIN = 2000; // how often others are told that somebody types …
 const TYPING_LASTS = 4000; // … and how long they believe it
 const MOST_LINES = 500; // in the page; the server keeps the last 50
 
-let rpc = null; // not null: signed in, or trying to
-let name = "";
-let room = null; // the room that is open, see enter
+const text = element("text", HTMLTextAreaElement);
+const nameField = element("name", HTMLInputElement);
+const log = element("log");
+
+/** @type {{ name: string, client: Client, unshow(): void } | undefined} Who is signed in, or tries to be. */
+let me;
+/** @type {Room | undefined} The room that is open, see enter. */
+let room;
+
+/**
+ * @typedef {object} Room
+ * @property {string} name
+ * @property {AbortController} controller Ends its subscriptions.
+ * @property {Set<string>} shown The ids of the messages in the page.
+ * @property {boolean} torn The messages that come next are to follow those that are shown.
+ * @property {Set<string>} people
+ * @property {Map<string, ReturnType<typeof setTimeout>>} typing
+ */
 
 // --- Signing in -----------------------------------------------------------
 
-function signIn(as) {
-  name = as;
-  rpc = connect(url, { credentials: { name }, onState: (state, about) => shown(state, about) });
-}
-
-let countdown;
-
-function shown(state, { error, delay, reply }) {
-  clearInterval(countdown);
-  const status = $("status");
-  status.hidden = state === "closed" || state === "refused";
-  status.dataset.state = state;
-  $("retry").hidden = state !== "waiting";
-  $("people").classList.toggle("stale", state !== "connected");
-  if (state !== "connected") nobodyTypes(); // nobody would tell when they stop
-  else if ($("chat-error").dataset.until === "link") tell("chat-error", "");
-  switch (state) {
-    case "connecting":
-      status.textContent = "connecting…";
-      break;
-    case "connected":
-      status.textContent = "connected";
-      sessionStorage.name = name; // this tab's: a reload signs in again
-      welcomed(reply);
-      break;
-    case "waiting": {
-      const until = Date.now() + delay;
-      const tell = () => {
-        const left = Math.ceil((until - Date.now()) / 1000);
-        status.textContent = left > 1 ? `connection lost, trying again in ${left} s` : "connection lost, trying again…";
-      };
-      tell();
-      countdown = setInterval(tell, 1000);
-      break;
+/** @param {string} name */
+function signIn(name) {
+  const who = present(() => ({ name }));
+  const conn = connect("rpc", { signIn: who });
+  const unshow = showState(conn, { status: element("status"), retry: element("retry") });
+  const mine = (me = { name, client: newClient(conn), unshow });
+  element("status").hidden = false;
+  conn.onState(({ state, error }) => {
+    if (me !== mine) return; // another name by now
+    element("people").classList.toggle("stale", state !== "connected");
+    if (state !== "connected") nobodyTypes(); // nobody would tell when they stop
+    else if (element("chat-error").dataset["until"] === "link") tell("chat-error", "");
+    if (state === "closed") signedOut(error?.message ?? "");
+    if (state === "connected" && who.reply) {
+      sessionStorage.setItem("name", name); // this tab's: a reload signs in again
+      welcomed(who.reply);
     }
-    case "refused":
-      signedOut(error.message);
-      break;
-  }
+  });
 }
 
+/** @param {NonNullable<ReturnType<typeof present>["reply"]>} welcome */
 function welcomed({ rooms, maxText }) {
-  $("text").maxLength = maxText;
-  $("sign-in").hidden = true;
-  $("chat").hidden = $("me").hidden = false;
-  $("my-name").textContent = name;
+  text.maxLength = maxText;
+  element("sign-in").hidden = true;
+  element("chat").hidden = element("me").hidden = false;
+  element("my-name").textContent = me?.name ?? "";
   if (room) return; // only the connection is new
   suggested = rooms;
   enter(roomOfPage());
-  $("text").focus();
+  text.focus();
 }
 
+/** @param {string} why */
 function signedOut(why) {
-  rpc?.close();
-  rpc = null;
+  leave();
   room?.controller.abort();
-  room = null;
-  delete sessionStorage.name;
-  $("sign-in").hidden = false;
-  $("chat").hidden = $("me").hidden = $("status").hidden = $("retry").hidden = true;
+  room = undefined;
+  sessionStorage.removeItem("name");
+  element("sign-in").hidden = false;
+  element("chat").hidden = element("me").hidden = element("status").hidden = element("retry").hidden = true;
   tell("sign-in-error", why);
-  $("name").focus();
+  nameField.focus();
 }
 
-$("sign-in-form").addEventListener("submit", (event) => {
+function leave() {
+  me?.unshow();
+  me?.client.conn.close();
+  me = undefined;
+}
+
+element("sign-in-form").addEventListener("submit", (event) => {
   event.preventDefault();
   tell("sign-in-error", "");
-  rpc?.close(); // it was still trying, with another name perhaps
-  signIn($("name").value.trim());
+  leave(); // it was still trying, with another name perhaps
+  signIn(nameField.value.trim());
 });
-$("leave").addEventListener("click", () => signedOut(""));
-$("retry").addEventListener("click", () => rpc.reconnect());
-document.addEventListener("visibilitychange", () => document.hidden || rpc?.reconnect());
+element("leave").addEventListener("click", () => signedOut(""));
 
 // --- Rooms ----------------------------------------------------------------
 
+/** @type {string[]} */
 let suggested = [];
 
 // The room is in the page's address, so that it can be sent to somebody.
 function roomOfPage() {
   try {
-    return decodeURIComponent(location.hash.slice(1)) || suggested[0];
+    return decodeURIComponent(location.hash.slice(1)) || suggested[0] || "";
   } catch {
-    return suggested[0];
+    return suggested[0] ?? "";
   }
 }
 addEventListener("hashchange", () => room && roomOfPage() !== room.name && enter(roomOfPage()));
 
-$("room-form").addEventListener("submit", (event) => {
+const otherRoom = element("other-room", HTMLInputElement);
+element("room-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  location.hash = encodeURIComponent($("other-room").value.trim().toLowerCase());
-  $("other-room").value = "";
+  location.hash = encodeURIComponent(otherRoom.value.trim().toLowerCase());
+  otherRoom.value = "";
 });
 
+/** @param {string} name */
 function enter(name) {
-  room?.controller.abort(); // ends its three streams, here and at the server
+  room?.controller.abort(); // ends its three subscriptions, here and at the server
+  if (!me) return;
+  const { chat } = me.client;
   const controller = new AbortController();
-  const here = (room = {
-    name,
-    controller,
-    shown: new Set(), // the ids of the messages in the page
-    people: new Set(),
-    typing: new Map(), // name -> timer
-  });
-  $("room-name").textContent = name;
+  /** @type {Room} */
+  const here = (room = { name, controller, shown: new Set(), torn: false, people: new Set(), typing: new Map() });
+  element("room-name").textContent = name;
   document.title = `${name} · Chat`;
-  $("lines").replaceChildren();
+  element("lines").replaceChildren();
   tell("chat-error", "");
   showRooms();
   showPeople();
   showTyping();
+  quietly();
 
   const { signal } = controller;
-  follow("chat.room", here, signal, () => {
-    const began = { known: here.shown.size > 0, joined: false };
-    $("log").ariaBusy = "true"; // history is not read aloud
-    setTimeout(() => ($("log").ariaBusy = "false"), 500);
-    return (event) => received(here, event, began);
-  });
-  follow("chat.room.presence", here, signal, () => {
-    here.people.clear();
-    return ({ value }) => {
-      const who = value.slice(1);
-      if (value[0] === "+") {
-        here.people.add(who);
-      } else {
-        here.people.delete(who);
-        stoppedTyping(here, who);
-      }
-      showPeople();
-    };
-  });
-  follow("chat.typing", here, signal, () => ({ value }) => typed(here, value));
+  const onGap = () => {
+    here.people.clear(); // who is there is told anew
+    showPeople();
+  };
+  follow(chat.room(name, { signal }), here, (event) => received(here, event));
+  follow(chat.room.presence(name, { signal, onGap }), here, (member) => moved(here, member));
+  follow(chat.typing(name, { signal }), here, ({ value }) => typed(here, value));
 }
 
-// follow subscribes until signal, again and again: a subscription ends with its
-// connection. begin is called for each, and returns what takes the events.
-async function follow(topic, here, signal, begin) {
-  for (let failures = 0; !signal.aborted; ) {
-    try {
-      await rpc.connected();
-      if (signal.aborted) return;
-      const take = begin();
-      for await (const event of rpc.receive(topic, here.name, { signal })) {
-        failures = 0;
-        take(event);
-      }
-    } catch (error) {
-      if (signal.aborted) return;
-      if (error.code !== UNAVAILABLE && error.code !== RESOURCE_EXHAUSTED) {
-        return tell("chat-error", error.message); // no such room, for example
-      }
-    }
-    await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(5000, 200 * 2 ** failures++)));
+/**
+ * Takes what comes until the room is left. Lost links are not seen here.
+ *
+ * @template Event
+ * @param {AsyncIterable<Event>} events
+ * @param {Room} here
+ * @param {(event: Event) => void} take
+ */
+async function follow(events, here, take) {
+  try {
+    for await (const event of events) take(event);
+  } catch (error) {
+    if (!here.controller.signal.aborted) tell("chat-error", said(error)); // no such room, for example
   }
 }
 
+/** History is not read aloud. */
+function quietly() {
+  log.ariaBusy = "true";
+  setTimeout(() => (log.ariaBusy = "false"), 500);
+}
+
 function showRooms() {
-  const names = suggested.includes(room.name) ? suggested : [...suggested, room.name];
-  $("rooms").replaceChildren(
-    ...names.map((name) => {
-      const link = make("a", "", name);
-      link.href = `#${encodeURIComponent(name)}`;
-      if (name === room.name) link.ariaCurrent = "page";
+  const name = room?.name ?? "";
+  const names = suggested.includes(name) ? suggested : [...suggested, name];
+  element("rooms").replaceChildren(
+    ...names.map((other) => {
+      const link = make("a", "", other);
+      link.href = `#${encodeURIComponent(other)}`;
+      if (other === name) link.ariaCurrent = "page";
       return make("li", "", link);
     }),
   );
 }
 
+/**
+ * @param {Room} here
+ * @param {Member} member
+ */
+function moved(here, { subject, left }) {
+  if (left) {
+    here.people.delete(subject);
+    stoppedTyping(here, subject);
+  } else {
+    here.people.add(subject);
+  }
+  showPeople();
+}
+
 function showPeople() {
-  const people = [...room.people].sort((a, b) => a.localeCompare(b));
-  $("count").textContent = people.length || "";
-  $("people").replaceChildren(
-    ...people.map((who) => make("li", hue(who), make("bdi", "", who), who === name ? " (you)" : "")),
-  );
+  const people = [...(room?.people ?? [])].sort((a, b) => a.localeCompare(b));
+  element("count").textContent = String(people.length || "");
+  element("people").replaceChildren(...people.map((who) => make("li", hue(who), make("bdi", "", who), who === me?.name ? " (you)" : "")));
 }
 
 // --- Messages -------------------------------------------------------------
 
-// received shows a message of a subscription. The history of a later one
-// repeats what is shown already. Where it does not begin with something that
-// is known, nobody can say what was missed meanwhile.
-function received(here, { value: message, history, dropped }, subscription) {
+/**
+ * Shows a message. When a session is lost the history comes again, with what is shown
+ * already; where it does not begin with that, nobody can say what was missed meanwhile.
+ *
+ * @param {Room} here
+ * @param {TopicEvent<Message>} event
+ */
+function received(here, { value: message, history, missed }) {
+  if (missed < 0) {
+    here.torn = here.shown.size > 0;
+    quietly();
+  }
   if (here.shown.has(message.id)) {
-    subscription.joined = true;
+    here.torn = false;
     return;
   }
-  if (dropped > 0) {
-    gap(dropped < Number.MAX_SAFE_INTEGER ? `${dropped} ${dropped === 1 ? "message is" : "messages are"} missing here` : "messages may be missing here");
-  } else if (subscription.known && !subscription.joined) {
-    gap("the connection was lost: messages may be missing here");
-  }
-  subscription.joined = true;
+  if (missed > 0) gap(`${missed} ${missed === 1 ? "message is" : "messages are"} missing here`);
+  else if (here.torn) gap("the connection was lost: messages may be missing here");
+  here.torn = false;
 
   const at = new Date(message.at);
   const time = make("time", "", at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
   time.dateTime = message.at;
   time.title = at.toLocaleString();
   const head = make("div", "head", make("bdi", "from", message.from), " ", time);
-  const text = make("p", "text", message.text);
-  text.dir = "auto";
-  const line = make("li", `message ${hue(message.from)}`, head, text);
-  line.classList.toggle("mine", message.from === name);
-  line.dataset.id = message.id;
+  const body = make("p", "text", message.text);
+  body.dir = "auto";
+  const line = make("li", `message ${hue(message.from)}`, head, body);
+  const mine = message.from === me?.name;
+  line.classList.toggle("mine", mine);
+  line.dataset["id"] = message.id;
   here.shown.add(message.id);
-  const lines = $("lines");
-  lines.append(line);
-  for (; lines.children.length > MOST_LINES; lines.firstChild.remove()) here.shown.delete(lines.firstChild.dataset.id);
-  if (atEnd || history || message.from === name) toEnd();
+  append(here, line);
+  if (atEnd || history || mine) toEnd();
   stoppedTyping(here, message.from);
+}
+
+/**
+ * @param {Room} here
+ * @param {HTMLElement} line
+ */
+function append(here, line) {
+  const lines = element("lines");
+  lines.append(line);
+  while (lines.children.length > MOST_LINES) {
+    const first = /** @type {HTMLElement} */ (lines.firstElementChild);
+    here.shown.delete(first.dataset["id"] ?? "");
+    first.remove();
+  }
 }
 
 // The log stays at its end unless somebody reads further up.
 let atEnd = true;
-const toEnd = () => ($("log").scrollTop = $("log").scrollHeight);
-$("log").addEventListener("scroll", () => {
-  const { scrollHeight, scrollTop, clientHeight } = $("log");
-  atEnd = scrollHeight - scrollTop - clientHeight < 80;
-});
-new ResizeObserver(() => atEnd && toEnd()).observe($("log"));
+const toEnd = () => (log.scrollTop = log.scrollHeight);
+log.addEventListener("scroll", () => (atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80));
+new ResizeObserver(() => atEnd && toEnd()).observe(log);
 
+/** @param {string} text */
 function gap(text) {
-  $("lines").append(make("li", "gap", text));
+  element("lines").append(make("li", "gap", text));
 }
 
 async function say() {
-  const text = $("text").value;
-  if (!text.trim()) return;
+  const words = text.value;
   const to = room;
+  if (!me || !to || !words.trim()) return;
   setText("");
   tell("chat-error", "");
   lastTyped = 0;
   try {
-    await rpc.call("chat.say", { room: to.name, text });
+    await me.client.chat.say({ room: to.name, text: words }, { withoutLink: "fail" });
   } catch (error) {
     // It is in the box again, unless something else is there by now.
-    if (room === to && !$("text").value) setText(text);
-    const away = error.code === UNAVAILABLE;
-    if (away && !error.notRun) tell("chat-error", `${error.message}: the message may have been sent`);
-    else tell("chat-error", `Not sent: ${error.message}`, away ? "link" : "");
+    if (room === to && !text.value) setText(words);
+    const away = error instanceof RpcError && error.code === Code.Unavailable && error.outcome === "notSent";
+    if (away) tell("chat-error", "Not sent: not connected", "link");
+    else if (error instanceof RpcError && error.outcome === "mayHaveRun") tell("chat-error", `${said(error)}: the message may have been sent`);
+    else tell("chat-error", `Not sent: ${said(error)}`);
   }
 }
 
-$("say-form").addEventListener("submit", (event) => {
+element("say-form").addEventListener("submit", (event) => {
   event.preventDefault();
   say();
 });
-$("text").addEventListener("keydown", (event) => {
+text.addEventListener("keydown", (event) => {
   // Enter sends, Shift-Enter is a new line, and the Enter that picks a word of
   // an input method is neither.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -270,34 +289,46 @@ $("text").addEventListener("keydown", (event) => {
   say();
 });
 
-function setText(text) {
-  $("text").value = text;
+/** @param {string} words */
+function setText(words) {
+  text.value = words;
   fit();
 }
 
-// fit makes the box as high as its text.
+/** Makes the box as high as its text. */
 function fit() {
-  $("text").style.height = "auto";
-  $("text").style.height = `${Math.min(160, $("text").scrollHeight + 2)}px`;
+  text.style.height = "auto";
+  text.style.height = `${Math.min(160, text.scrollHeight + 2)}px`;
 }
 
 // --- Typing ---------------------------------------------------------------
 
 let lastTyped = 0;
 
-$("text").addEventListener("input", () => {
+text.addEventListener("input", () => {
   fit();
-  if (!$("text").value || Date.now() - lastTyped < TYPING_AGAIN) return;
-  if (rpc.notify("chat.type", room.name)) lastTyped = Date.now();
+  if (!me || !room || !text.value || Date.now() - lastTyped < TYPING_AGAIN) return;
+  const now = (lastTyped = Date.now());
+  me.client.chat.type(room.name, { withoutLink: "fail" }).catch(() => {
+    if (lastTyped === now) lastTyped = 0; // nobody was told
+  });
 });
 
+/**
+ * @param {Room} here
+ * @param {string} who
+ */
 function typed(here, who) {
-  if (who === name) return;
+  if (who === me?.name) return;
   clearTimeout(here.typing.get(who));
   here.typing.set(who, setTimeout(() => stoppedTyping(here, who), TYPING_LASTS));
   showTyping();
 }
 
+/**
+ * @param {Room} here
+ * @param {string} who
+ */
 function stoppedTyping(here, who) {
   clearTimeout(here.typing.get(who));
   here.typing.delete(who);
@@ -306,41 +337,48 @@ function stoppedTyping(here, who) {
 
 function nobodyTypes() {
   lastTyped = 0; // and others have forgotten that this side does
-  for (const who of [...(room?.typing.keys() ?? [])]) stoppedTyping(room, who);
+  if (!room) return;
+  for (const who of [...room.typing.keys()]) stoppedTyping(room, who);
 }
 
 function showTyping() {
-  const names = [...room?.typing.keys() ?? []];
-  if (names.length > 3) return $("typing").replaceChildren("several people are typing…");
+  const names = [...(room?.typing.keys() ?? [])];
+  if (names.length > 3) return element("typing").replaceChildren("several people are typing…");
   const parts = names.flatMap((who, i) => [i === 0 ? "" : i === names.length - 1 ? " and " : ", ", make("bdi", "", who)]);
-  $("typing").replaceChildren(...parts, names.length === 0 ? "" : names.length === 1 ? " is typing…" : " are typing…");
+  element("typing").replaceChildren(...parts, names.length === 0 ? "" : names.length === 1 ? " is typing…" : " are typing…");
 }
 
 // --- Small things ---------------------------------------------------------
 
-// make makes an element. What it is given is inserted as text, never as HTML.
-function make(tag, className, ...children) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.append(...children);
-  return element;
-}
+/** @param {unknown} error */
+const said = (error) => (error instanceof Error ? error.message : String(error));
 
-// tell shows a text, or with "" none. One until "link" goes when there is a link again.
+/**
+ * Shows a text, or with "" none. One until "link" goes when there is a link again.
+ *
+ * @param {string} id
+ * @param {string} text
+ */
 function tell(id, text, until = "") {
-  $(id).dataset.until = until;
-  $(id).textContent = text;
-  $(id).hidden = !text;
+  const at = element(id);
+  at.dataset["until"] = until;
+  at.textContent = text;
+  at.hidden = !text;
 }
 
-// hue gives a name one of eight colours.
+/**
+ * Gives a name one of eight colours.
+ *
+ * @param {string} who
+ */
 function hue(who) {
   let sum = 0;
-  for (const c of who) sum = (sum * 31 + c.codePointAt(0)) % 8191;
+  for (const c of who) sum = (sum * 31 + (c.codePointAt(0) ?? 0)) % 8191;
   return `hue-${sum % 8}`;
 }
 
-if (sessionStorage.name) {
-  $("name").value = sessionStorage.name;
-  signIn(sessionStorage.name);
+const known = sessionStorage.getItem("name");
+if (known) {
+  nameField.value = known;
+  signIn(known);
 }

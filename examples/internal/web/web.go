@@ -3,6 +3,7 @@
 //
 //	style.css     one look
 //	status.js     what a connection is doing, in the bar at the top
+//	dom.js        elements
 //	typedrpc.js   the client, as package js has it
 package web
 
@@ -31,8 +32,9 @@ func Handler(page fs.FS, scripts ...string) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", http.FileServerFS(page))
-	mux.Handle("/style.css", http.FileServerFS(own))
-	mux.Handle("/status.js", http.FileServerFS(own))
+	for _, name := range []string{"style.css", "status.js", "dom.js"} {
+		mux.Handle("/"+name, http.FileServerFS(own))
+	}
 	mux.Handle("/typedrpc.js", js.Handler())
 	policy := strings.Join([]string{
 		"default-src 'none'",

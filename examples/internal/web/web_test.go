@@ -39,6 +39,7 @@ func TestHandler(t *testing.T) {
 		"/main.wasm":   {"application/wasm", "\x00asm"},
 		"/style.css":   {"text/css; charset=utf-8", "color-scheme: light dark"},
 		"/status.js":   {"text/javascript; charset=utf-8", "export function showState"},
+		"/dom.js":      {"text/javascript; charset=utf-8", "export function element"},
 		"/typedrpc.js": {"text/javascript; charset=utf-8", js.Source()},
 	} {
 		t.Run(path, func(t *testing.T) {

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"time"
+
+	"github.com/typedrpc/typedrpc"
+)
+
+// What the page and the server have in common. The page's side of it is generated: change
+// something here, run go generate, and tsc shows every line of web/page.js that broke.
+//
+//go:generate go run -C ../../cmd/typedrpc . ts -C ../../examples/calculator -strict -import ./typedrpc.js -o web/api.js
+
+// Factors are two numbers to be multiplied.
+type Factors struct {
+	A float64 `json:"a"`
+	B float64 `json:"b"`
+}
+
+var (
+	// Multiply asks before it multiplies a large number. It is not Idempotent: called
+	// again, it would ask again.
+	Multiply = typedrpc.NewMethod[Factors, float64]("math.multiply")
+
+	// SquareRoot of a number that is not negative. When its session is lost it is called
+	// again, by itself.
+	SquareRoot = typedrpc.NewMethod[float64, float64]("math.squareRoot", typedrpc.Idempotent)
+
+	// PageConfirm goes the other way: the server asks, the page answers. Its user may be
+	// away, so the question is withdrawn after a minute.
+	//
+	//typedrpc:handler client
+	PageConfirm = typedrpc.NewMethod[string, bool]("page.confirm", typedrpc.Timeout(time.Minute))
+)
