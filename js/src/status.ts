@@ -54,41 +54,48 @@ export interface ErrorFields {
   gap?: boolean | undefined;
   /** What led to it, here. */
   cause?: unknown;
+  /** @internal */
+  said?: string | undefined;
 }
 
 /** What every failed call, stream, notification and connection fails with. */
 export class RpcError extends Error {
   override name = "RpcError";
   /** How far the call got. */
-  readonly outcome: Outcome;
+  declare readonly outcome: Outcome;
   /** The name of the declared error that it is; undefined: it is none. */
-  readonly fault: string | undefined;
+  declare readonly fault: string | undefined;
   /** Typed detail, as it was decoded; undefined: there is none. */
-  readonly data: unknown;
+  declare readonly data: unknown;
   /** How long to wait before trying again, in milliseconds, as the peer said; undefined: it did not. */
-  readonly retryAfter: number | undefined;
+  declare readonly retryAfter: number | undefined;
   /** Whether items of a stream may be missing: its session was lost, or its server was shut down. */
-  readonly gap: boolean;
+  declare readonly gap: boolean;
+  /** @internal Of the message what a peer may be told, where it names what is none of its business. */
+  declare readonly said: string | undefined;
 
   constructor(
     /** What kind of error it is: one of {@link Code}, or an application's own number. */
     readonly code: number,
     message: string,
-    fields: ErrorFields = {},
+    { outcome = "notSent", fault, data, retryAfter, gap = false, said, cause }: ErrorFields = {},
   ) {
-    super(message, fields.cause === undefined ? undefined : { cause: fields.cause });
-    this.outcome = fields.outcome ?? "notSent";
-    this.fault = fields.fault;
-    this.data = fields.data;
-    this.retryAfter = fields.retryAfter;
-    this.gap = fields.gap ?? false;
+    super(message, cause === undefined ? undefined : { cause });
+    Object.assign(this, { outcome, fault, data, retryAfter, gap, ...(said && { said }) });
   }
 }
 
+/** The same error with another text, and with some other fields. */
+export const changed = (error: RpcError, message: string, fields: ErrorFields): RpcError =>
+  new RpcError(error.code, message, Object.assign({ cause: error.cause }, error, fields));
+
 /** The same error of a call that got as far as outcome. */
-export function withOutcome(error: RpcError, outcome: Outcome): RpcError {
-  const { code, message, fault, data, retryAfter, gap, cause } = error;
-  return new RpcError(code, message, { outcome, fault, data, retryAfter, gap, cause });
+export const withOutcome = (error: RpcError, outcome: Outcome): RpcError => changed(error, error.message, { outcome });
+
+/** The same error, which says what was lacking. */
+export function because(error: RpcError, lacked: RpcError | undefined): RpcError {
+  const { message, said = message, cause = lacked?.cause } = error;
+  return lacked ? changed(error, `${message}; ${lacked.message}`, { cause, said }) : error;
 }
 
 /** Nobody can be asked to wait for longer: an hour. */

@@ -35,11 +35,14 @@ func main() {
 	brief.Limits.Grace = -1
 	small := s.server()
 	small.Limits = typedrpc.Limits{MaxCalls: 2, MaxBuffered: 8 << 10, MaxMessage: 4 << 10, Window: 1 << 10}
+	few := s.server()
+	few.Limits = typedrpc.Limits{MaxCalls: 8}
 	mux := http.NewServeMux()
 	mux.Handle("/", open)
 	mux.Handle("/guarded", guarded)
 	mux.Handle("/brief", brief)
 	mux.Handle("/small", small)
+	mux.Handle("/few", few)
 	web := &http.Server{Handler: mux}
 	go web.Serve(listener)
 	fmt.Println(listener.Addr())

@@ -1,5 +1,5 @@
 import type { WithoutLink } from "../client/options.js";
-import { canceled, newCall, sizeOfMetadata } from "../engine/call.js";
+import { canceled, costOf, sizeOfMetadata } from "../engine/call.js";
 import type { Call, Key } from "../engine/turn.js";
 import { RpcError, Status } from "../status.js";
 import { Flag, type Frame, type Metadata, Type, makeFrame, mostMetadata, noMetadata } from "../wire/frame.js";
@@ -56,9 +56,10 @@ export function begin(
   frame.flags = (kind.flags ?? 0) | (ordered ? Flag.Lane : 0);
   const abort = () => engine.giveUp(call, (outcome) => canceled(outcome, signal?.reason));
   const late = () => engine.giveUp(call, (outcome) => new RpcError(Status.DeadlineExceeded, "the call took too long", { outcome }));
-  const call = newCall(engine, {
+  const call: Call = {
     ...kind,
     frame,
+    cost: costOf(frame),
     idempotent: traits.idempotent,
     ordered: traits.serial,
     failFast: withoutLink === "fail",
@@ -71,7 +72,7 @@ export function begin(
       if (answer && onReply) queueMicrotask(() => onReply(answer.metadata));
       kind.done(error, answer);
     },
-  });
+  };
   const timer = timeout ? setTimeout(late, timeout) : undefined;
   signal?.addEventListener("abort", abort);
   engine.start(call);

@@ -14,12 +14,11 @@ export class Conn {
   /** @internal Its calls come from a handler of the ordered lane. */
   readonly ordered: boolean = false;
   /** What makes it another type than all that look like it. */
-  readonly #conn = true;
+  declare private readonly kind: never;
 
   /** @internal */
   constructor(client: Client) {
     this.client = client;
-    void this.#conn;
   }
 
   /** What the connection is doing. */

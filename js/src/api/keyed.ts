@@ -1,6 +1,7 @@
 import type { Key, Repeat } from "../engine/turn.js";
 import { RpcError, Status, withOutcome } from "../status.js";
 import { ageName } from "../session/session.js";
+import { randomID } from "../wire/text.js";
 
 const keyName = "idempotency-key";
 const outcomeName = "idempotency-outcome";
@@ -9,10 +10,7 @@ const outcomeName = "idempotency-outcome";
 const ageDigits = 16;
 
 /** Makes an idempotency key, for a program that repeats a keyed call itself: each call is given the same one. */
-export function newKey(): Key {
-  const id = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return { id, born: 0, cache: "", uses: 0 };
-}
+export const newKey = (): Key => ({ id: randomID(), born: 0, cache: "", uses: 0 });
 
 /**
  * A trait of methods whose handler runs once for each key: `method("shop.buy", { keyed })`. Their calls go on in

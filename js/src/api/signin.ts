@@ -44,7 +44,7 @@ export function signIn<Credentials, Reply = unknown>(present: () => Credentials 
 
   const refresh = async (): Promise<void> => {
     if (ended) throw ended;
-    if (client?.engine.linked) {
+    if (client && !client.engine.unlinked) {
       const { engine } = client;
       const { session } = engine;
       const link = session?.link;

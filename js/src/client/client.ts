@@ -1,14 +1,14 @@
-import { type Engine, newEngine } from "../engine/engine.js";
+import { type Engine, newEngine, noLink } from "../engine/engine.js";
 import { type Link, type Upper, openLink } from "../link/link.js";
-import type { SocketConstructor, Timer } from "../link/socket.js";
+import type { Socket, SocketConstructor, Timer } from "../link/socket.js";
 import { type Session, newSession } from "../session/session.js";
-import { RpcError, Status, hint } from "../status.js";
+import { RpcError, Status, because, hint } from "../status.js";
 import { type Body, type Hello, defaultLimits, readBody, writeBody } from "../wire/body.js";
 import { Close, CloseCode } from "../wire/close.js";
 import { framesOf } from "../wire/decode.js";
 import { encode } from "../wire/encode.js";
 import { Type, makeFrame, mostMetadata } from "../wire/frame.js";
-import { malformed } from "../wire/text.js";
+import { malformed, randomID } from "../wire/text.js";
 import type { ConnectOptions, ConnectionLimits } from "./options.js";
 import type { State } from "./state.js";
 import { explain, isFinal, refused } from "./verdict.js";
@@ -46,14 +46,10 @@ export interface Client {
 export function newClient(target: string, options: ConnectOptions): Client {
   const limits = { ...defaults, ...options.limits };
   const urls = [...new Set([target, ...(options.urls ?? [])].map(socketURL))];
-  const name = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  const features = [
-    "streams",
-    ...(options.fragments ? ["fragments"] : []),
-    ...(limits.grace > 0 ? ["resume"] : []),
-    ...(options.signIn ? ["auth"] : []),
-  ];
-  const socket: SocketConstructor = options.WebSocket ?? globalThis.WebSocket;
+  const name = randomID();
+  const features = ["streams", options.fragments && "fragments", limits.grace > 0 && "resume", options.signIn && "auth"].filter(isText);
+  const socket: SocketConstructor | undefined = options.WebSocket ?? globalThis.WebSocket;
+  if (!socket) throw new TypeError("this host has no WebSocket: give one as an option");
   const { signIn } = options;
 
   let url = urls[0]!;
@@ -97,11 +93,11 @@ export function newClient(target: string, options: ConnectOptions): Client {
 
   /** Tells the listeners what the connection is doing. */
   const change = (state: State["state"], more: Partial<State> = {}) => {
-    const next = (client.state = { state, failed, url: publicURL(url), ...more });
+    const next = (client.state = { state, failed, url: publicURL(url), since: engine.unlinked || undefined, ...more });
     for (const tell of client.listeners) queueMicrotask(() => tell(next));
   };
   /** Gives the session up. */
-  const drop = (cause: unknown) => {
+  const drop = (cause: Error) => {
     clearTimeout(expiry);
     if (!session) return;
     session = token = undefined;
@@ -127,13 +123,13 @@ export function newClient(target: string, options: ConnectOptions): Client {
     token = welcome.token;
     window = [];
     opened = Date.now();
-    engine.linked = true;
+    engine.unlinked = 0;
     signIn?.welcomed(client, welcome);
     change("connected", { resumed });
   };
 
   /** Says HELLO over a link that is open, and takes the answer. */
-  const hail = async (by: Link, upper: Upper) => {
+  const hail = async (by: Link, upper: Upper, socket: Socket) => {
     let credentials: unknown;
     try {
       credentials = await signIn?.present();
@@ -141,6 +137,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       refusal = new RpcError(Status.Unauthenticated, "no credentials", { cause });
       return by.fail(new Close(CloseCode.Done));
     }
+    if (by.cause) return;
     const { message, calls, window, budget } = limits;
     const hello: Hello = {
       attempt,
@@ -151,12 +148,6 @@ export function newClient(target: string, options: ConnectOptions): Client {
       limits: { message, calls, window, budget },
       features,
     };
-    let first: Uint8Array<ArrayBuffer> | undefined = encode(makeFrame(Type.Hello, { payload: writeBody(hello) }));
-    upper.fill = () => {
-      const bytes = first;
-      first = undefined;
-      return bytes;
-    };
     upper.deliver = (bytes) => {
       const [{ type, payload }, ...more] = [...framesOf(bytes)] as [ReturnType<typeof makeFrame>];
       if (more.length || refusal) malformed("handshake");
@@ -165,7 +156,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       else if (type === Type.AuthOK && body.error) refusal = refused(body.error);
       else malformed("handshake");
     };
-    by.wake();
+    socket.send(encode(makeFrame(Type.Hello, { payload: writeBody(hello) })));
   };
 
   /** Makes one attempt and, if it gets the connection a link, returns when that has ended. */
@@ -181,18 +172,26 @@ export function newClient(target: string, options: ConnectOptions): Client {
     }, limits.handshake);
     await by.opened;
     if (ws.protocol !== subprotocol) by.fail(new Close(CloseCode.Protocol, `no server of ${subprotocol}`));
-    if (!by.cause) await hail(by, upper);
+    if (!by.cause) await hail(by, upper, ws);
     const cause = await by.ended;
     clearTimeout(timer);
     link = undefined;
+    const why = (engine.why = refusal ?? explain(cause));
     if (session?.link !== by) return cause;
     signIn?.lost();
     const { acked, received, sent } = session;
     const same = sent > acked && acked === stuck.acked && received === stuck.received;
     stuck = { acked, received, times: same ? stuck.times + 1 : 0 };
-    if (!session.detach(cause) || closing || stuck.times >= mostStuck) drop(cause);
+    if (!session.detach(cause) || closing || stuck.times >= mostStuck) drop(why);
     else engine.linkDown();
-    expiry = setTimeout(drop, grace, cause);
+    expiry = setTimeout(drop, grace, why);
+    return cause;
+  };
+
+  /** Takes what a host throws that makes no socket. */
+  const unopened = (error: unknown): Close => {
+    const cause = new Close(CloseCode.None, String(error));
+    engine.why = explain(cause);
     return cause;
   };
 
@@ -222,14 +221,14 @@ export function newClient(target: string, options: ConnectOptions): Client {
     for (;;) {
       let cause!: Close;
       // The session's own address is the first, one that is going away the last.
-      const weight = (other: string) => (other !== url || !(session || leaving) ? Math.random() : session ? -1 : 1);
-      const weights = new Map(urls.map((url) => [url, weight(url)]));
-      for (url of [...urls].sort((a, b) => weights.get(a)! - weights.get(b)!)) {
+      const weigh = (other: string) => (other !== url || !(session || leaving) ? Math.random() : session ? -1 : 1);
+      const weighed = urls.map((url) => ({ url, weight: weigh(url) }));
+      for ({ url } of weighed.sort((a, b) => a.weight - b.weight)) {
         change("connecting");
-        cause = await connect();
+        cause = await connect().catch(unopened);
         if (opened || closing || isFinal(cause.code, false)) break;
       }
-      error = refusal ?? explain(cause);
+      error = engine.why!;
       if (opened && Date.now() - opened >= lived) failed = 0;
       failed++;
       const wait = verdict(cause.code, error.retryAfter);
@@ -255,13 +254,13 @@ export function newClient(target: string, options: ConnectOptions): Client {
   const awake = () => {
     if (globalThis.document?.hidden) return;
     if (!told) now();
-    if (engine.linked) link?.check();
+    if (!engine.unlinked) link?.check();
   };
 
   const client: Client = {
     engine,
     options,
-    state: { state: "connecting", failed, url: publicURL(url) },
+    state: undefined as never, // until it runs
     listeners: new Set(),
     done: undefined as never,
     reconnect() {
@@ -273,9 +272,9 @@ export function newClient(target: string, options: ConnectOptions): Client {
       closing = true;
       const by = link;
       const goodbye = new Close(CloseCode.Done);
-      engine.close(new RpcError(Status.Unavailable, "the connection was closed by this side"));
+      engine.close(because(new RpcError(Status.Unavailable, "the connection was closed by this side"), noLink(engine)));
       now();
-      if (!engine.linked) by?.fail(goodbye);
+      if (engine.unlinked) by?.fail(goodbye);
       engine.parting = goodbye;
       engine.wake();
       const timer = setTimeout(() => by?.fail(goodbye), closePatience);
@@ -289,15 +288,12 @@ export function newClient(target: string, options: ConnectOptions): Client {
 }
 
 /** The address of a WebSocket. */
-function socketURL(text: string): string {
-  const url = new URL(text, globalThis.location?.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  url.hash = "";
-  return url.href;
-}
+const socketURL = (text: string): string => new URL(text, globalThis.location?.href).href.replace(/^http/, "ws").replace(/#.*/, "");
 
 /** An address without what may be secret. */
 function publicURL(text: string): string {
-  const { protocol, host, pathname } = new URL(text);
-  return `${protocol}//${host}${pathname}`;
+  const { origin, pathname } = new URL(text);
+  return origin + pathname;
 }
+
+const isText = (value: unknown): value is string => typeof value === "string";

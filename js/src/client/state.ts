@@ -7,6 +7,8 @@ export interface State {
   readonly failed: number;
   /** The address, without credentials and query. */
   readonly url: string;
+  /** Since when there has been no link, as Date.now() counts; undefined: there is one. */
+  readonly since?: number | undefined;
   /** connected: whether the session went on, so that nothing was lost. */
   readonly resumed?: boolean | undefined;
   /** waiting: when the next attempt is made, as Date.now() counts. */

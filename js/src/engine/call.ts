@@ -1,31 +1,13 @@
 import { type Outcome, RpcError, Status } from "../status.js";
 import type { Frame } from "../wire/frame.js";
 import { toBytes } from "../wire/text.js";
-import type { Engine } from "./engine.js";
-import { type Call, messageOverhead } from "./turn.js";
+import { messageOverhead } from "./turn.js";
 
 /** Bytes of all names and values of metadata. */
 export const sizeOfMetadata = ({ metadata }: Pick<Frame, "metadata">): number => toBytes(Object.entries(metadata).flat().join("")).length;
 
 /** What a message takes of a window or a budget. */
 export const costOf = (frame: Frame): number => frame.payload.length + sizeOfMetadata(frame) + messageOverhead;
-
-/** A call that has not been started. */
-export function newCall(engine: Engine, call: Omit<Call, "cost">): Call {
-  const { frame, repeat, deadline, counts } = call;
-  const made: Call = {
-    ...call,
-    cost: costOf(frame),
-    counts() {
-      frame.id = ++engine.lastID;
-      frame.timeLeft = deadline && Math.max(1, deadline - Date.now());
-      if (repeat) frame.metadata = repeat.stamp(frame.metadata);
-      engine.pending.set(frame.id, made);
-      counts?.();
-    },
-  };
-  return made;
-}
 
 /** The error of a call that its caller does not wait for any more. */
 export function canceled(outcome: Outcome, cause: unknown): RpcError {

@@ -1,6 +1,6 @@
 import { bucket } from "../session/bucket.js";
 import type { Above } from "../session/session.js";
-import { type Outcome, RpcError, Status, hint, withOutcome } from "../status.js";
+import { type Outcome, RpcError, Status, because, hint, withOutcome } from "../status.js";
 import { type Limits, defaultLimits } from "../wire/body.js";
 import { Close, CloseCode } from "../wire/close.js";
 import { Flag, type Frame, Type, makeFrame } from "../wire/frame.js";
@@ -25,24 +25,53 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
   const parts = new Map<unknown, Part>();
   /** Calls for which the peer, or a link, has no place yet. */
   let waiting = new Set<Call>();
-  /** Calls that have a place, and their bytes. */
+  /** Calls that have a place, the streams among them, their bytes, and of these those of calls that have passed a larger one. */
   let slots = 0;
+  let flowing = 0;
   let held = 0;
+  let passing = 0;
   /** The peer said GOAWAY: it takes no more calls. */
   let away = false;
+  /** That streams have all their places was told. */
+  let crowded = false;
 
-  const isFull = ({ cost }: Call) =>
-    !engine.session || away || slots >= engine.peer.calls || (held > 0 && held + cost > engine.peer.budget);
-  const vacate = ({ cost }: Call) => {
-    slots--;
-    held -= cost;
+  /** Gives a call its place, or takes it back. */
+  const place = ({ cost, streams, passes }: Call, count: 1 | -1) => {
+    slots += count;
+    held += count * cost;
+    if (streams) flowing += count;
+    if (passes) passing += count * cost;
+  };
+  /** Whether there is a place for a call, whatever its bytes, … */
+  const isFree = ({ streams }: Call) => slots < engine.peer.calls && !(streams && flowing >= streamPlaces(engine.peer));
+  /** … and whether there is room for these. */
+  const fits = ({ cost }: Call) => !held || held + cost <= engine.peer.budget;
+  /**
+   * How many bytes a call may have that passes front, which waits for room: what front could not use, and while front
+   * waits for others than those that have passed it an eighth of the budget at least. So neither starves.
+   */
+  const spare = (front: Call) => {
+    const { budget } = engine.peer;
+    const beside = Math.max(0, budget - front.cost);
+    return (held - passing > beside ? Math.max(beside, budget / 8) : beside) - passing;
+  };
+  /** Says what a call lacks that has not left. */
+  const lack = (call: Call): RpcError => {
+    const { calls, budget } = engine.peer;
+    const full = `all ${calls} places are taken, ${flowing} of them by streams`;
+    const crowded = `all ${flowing} places that streams may have are taken`;
+    const text = slots >= calls ? full : isFree(call) ? `${call.cost} bytes find no room among the ${budget} that the peer holds` : crowded;
+    return (
+      noLink(engine) ??
+      (away ? new RpcError(Status.Unavailable, "the peer is shutting down") : new RpcError(Status.ResourceExhausted, text))
+    );
   };
   /** Whether a call waits for a link when there is none. */
   const waits = ({ nested, failFast }: Call) => !nested && !failFast;
   /** Calls that have not left. */
   const unsent = () => {
     fragments?.gather();
-    return [...([...queue].filter((turn) => "done" in turn && !turn.sent) as Call[]), ...waiting];
+    return [...[...queue].filter(isCall).filter((call) => !call.sent), ...waiting];
   };
   /** Lets calls wait, in the order in which they were made. */
   const wait = (calls: Call[]) => {
@@ -60,18 +89,33 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
     if (streams && !engine.features.includes("streams")) return new RpcError(Status.Unimplemented, "the peer takes no streams");
     return tooLarge(frame, engine.peer.message) ?? repeat?.claim(engine.cache, !!lost);
   };
-  /** Moves waiting calls into free places. */
+  /** Gives a call its place, and to the writer. */
+  const go = (call: Call, passes: boolean) => {
+    const refusal = cannot(call);
+    if (refusal) return settle(call, refusal);
+    call.passes = passes;
+    place(call, 1);
+    queue.add(call);
+  };
+  /** Moves waiting calls into free places, the oldest first; but none that has all that it needs waits for one that does not. */
   const admit = () => {
+    /** The oldest that waits for nothing but room. */
+    let front: Call | undefined;
+    /** A serial one waits, which others do not pass. */
+    let serial: boolean | undefined = false;
     for (const call of waiting) {
-      if (isFull(call)) return;
-      waiting.delete(call);
-      const refusal = cannot(call);
-      if (refusal) {
-        settle(call, refusal);
-      } else {
-        slots++;
-        held += call.cost;
-        queue.add(call);
+      if (!engine.session || away || slots >= engine.peer.calls) return;
+      const able = isFree(call) && !(serial && call.ordered);
+      if (able && fits(call) && !(front && call.cost > spare(front))) {
+        waiting.delete(call);
+        go(call, !!front);
+        continue;
+      }
+      serial ||= call.ordered;
+      if (able) front ??= call;
+      else if (call.streams && !crowded) {
+        crowded = true;
+        console.warn(`typedrpc: ${lack(call).message}; more of them wait`);
       }
     }
   };
@@ -83,7 +127,8 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
     features: [],
     cache: "",
     session: undefined,
-    linked: false,
+    unlinked: Date.now(),
+    why: undefined,
     closed: undefined,
     parting: undefined,
     lastID: 0,
@@ -122,9 +167,17 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       queue.delete(turn);
       fragments?.remove(turn);
     },
+    counts(turn) {
+      if (!isCall(turn)) return;
+      const { frame, repeat, deadline } = turn;
+      frame.id = ++engine.lastID;
+      frame.timeLeft = deadline && Math.max(1, deadline - Date.now());
+      if (repeat) frame.metadata = repeat.stamp(frame.metadata);
+      pending.set(frame.id, turn);
+    },
     send(turn, frame, session) {
       if (!session.fits(frame)) return Turned.Full;
-      turn.counts?.();
+      engine.counts(turn);
       session.add(frame);
       turn.left?.();
       return Turned.Done;
@@ -180,7 +233,7 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       const calls = unsent();
       for (const call of calls) {
         if (!waits(call) || !queue.delete(call)) continue;
-        vacate(call);
+        place(call, -1);
         waiting.add(call);
       }
       wait(calls.filter((call) => waiting.has(call)));
@@ -194,31 +247,32 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
     // Our calls.
     start(call) {
       const { nested, failFast } = call;
-      let refusal = engine.closed;
-      if ((failFast && !engine.linked) || (nested && !engine.session)) refusal ??= noLink();
-      if (away && !waits(call)) refusal ??= new RpcError(Status.Unavailable, "the peer is shutting down");
-      if (nested && (waiting.size || isFull(call))) refusal ??= new RpcError(Status.ResourceExhausted, "the peer has no place for the call");
-      if (refusal) return settle(call, refusal);
-      waiting.add(call);
+      const goes = engine.session && !away && isFree(call) && fits(call);
+      if (engine.closed) return settle(call, engine.closed);
+      if ((failFast && (engine.unlinked || away)) || (nested && !goes)) return settle(call, lack(call));
+      if (nested) go(call, waiting.size > 0);
+      else waiting.add(call);
       engine.wake();
     },
     giveUp(call, why) {
       if (call.settled) return;
       const { id } = call.frame;
       const begun = pending.get(id) === call;
+      // What it still waits for, or would have to.
+      const lacked = !engine.closed && (waiting.has(call) || engine.unlinked) ? lack(call) : undefined;
       if (!waiting.delete(call)) {
         engine.remove(call);
         if (!begun) {
-          vacate(call);
+          place(call, -1);
         } else if (fragments?.drop(id) === Type.Result) {
           // Its handler has returned: the rest of the answer is dropped as it comes, and nothing else will.
           pending.delete(id);
-          vacate(call);
+          place(call, -1);
         } else {
           queue.add({ frame: makeFrame(Type.Cancel, { id, fromCaller: true }) });
         }
       }
-      settle(call, why(begun ? "mayHaveRun" : "notSent"));
+      settle(call, why ? because(why(begun ? "mayHaveRun" : "notSent"), lacked) : lacked);
       engine.wake();
     },
     answered(frame) {
@@ -227,7 +281,7 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       if (!call) return engine.offended();
       fragments?.drop(id);
       pending.delete(id);
-      vacate(call);
+      place(call, -1);
       engine.remove(call); // refused before the whole of it was sent
       if (type !== Type.Fail) return settle(call, undefined, frame);
       const unavailable = code === Status.Unavailable && away;
@@ -250,18 +304,21 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       for (const part of parts.values()) part.opened?.();
     },
     linkDown() {
-      engine.linked = false;
-      for (const call of unsent()) if (call.failFast) engine.giveUp(call, noLink);
+      engine.unlinked = Date.now();
+      for (const call of unsent()) if (call.failFast) engine.giveUp(call);
     },
     lost(cause, again) {
       const calls = unsent();
       const turns = [...queue];
       const begun = [...pending.values()];
       const failed: (() => void)[] = [];
+      const without = noLink(engine);
       const kept: Call[] = [];
       const fail = (call: Call, outcome: Outcome) => {
         const gap = call.streams && outcome === "mayHaveRun";
-        failed.push(() => settle(call, new RpcError(Status.Unavailable, "the connection was lost", { outcome, cause, gap })));
+        const said = "the connection was lost";
+        const error = new RpcError(Status.Unavailable, `${said}: ${cause.message}`, { outcome, cause, gap, said });
+        failed.push(() => settle(call, because(error, without)));
       };
       for (const call of begun) {
         const { repeat, idempotent, resends = 0 } = call;
@@ -281,8 +338,9 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       pending.clear();
       queue.clear();
       fragments?.clear();
-      slots = held = engine.lastPeerID = engine.credits = 0;
-      away = engine.linked = false;
+      slots = flowing = held = passing = engine.lastPeerID = engine.credits = 0;
+      away = crowded = false;
+      engine.unlinked ||= Date.now();
       engine.session = undefined;
       wait(kept);
       for (const part of parts.values()) part.lost?.(again, turns);
@@ -302,8 +360,17 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
   return engine;
 }
 
-/** What a call fails with that would rather fail than wait for a link. */
-export const noLink = (): RpcError => new RpcError(Status.Unavailable, "no connection at the moment");
+const isCall = (turn: Turn): turn is Call => "done" in turn;
+
+/** How many of its places for calls a peer lets streams have: an eighth is kept for calls (PROTOCOL.md section 4). */
+export const streamPlaces = ({ calls }: Limits): number => Math.max(1, Math.floor((calls * 7) / 8));
+
+/** For how long there has been no link, and why; undefined: there is one. */
+export function noLink({ unlinked, why: cause }: Engine): RpcError | undefined {
+  const said = "no connection";
+  const reason = cause ? `: ${cause.message}` : "";
+  return unlinked ? new RpcError(Status.Unavailable, `${said} for ${Date.now() - unlinked} ms${reason}`, { cause, said }) : undefined;
+}
 
 /** Says why a message cannot be sent to a peer that takes so many bytes. */
 export function tooLarge({ payload: { length } }: Frame, most: number): RpcError | undefined {

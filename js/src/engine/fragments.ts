@@ -84,7 +84,7 @@ export const fragments: FragmentsMaker = (engine) => {
     const payload = frame.payload.subarray(sent, sent + fragmentBytes);
     if (!session.fits({ ...frame, payload })) return Turned.Full;
     if (!sent) {
-      turn.counts?.();
+      engine.counts(turn);
       cutting += length;
       if (ordered) midway = turn;
     }

@@ -41,8 +41,10 @@ export interface Engine extends Above {
   features: readonly string[];
   cache: string;
   session: Session | undefined;
-  /** Whether the session has a link. */
-  linked: boolean;
+  /** Since when there has been no link, as Date.now() counts; 0: there is one. */
+  unlinked: number;
+  /** What the last link, or attempt to get one, ended with. */
+  why: RpcError | undefined;
   /** Why nothing is taken any more. */
   closed: RpcError | undefined;
   /** Why the session is to end once all has left. */
@@ -67,6 +69,8 @@ export interface Engine extends Above {
   push(turn: Turn): void;
   /** Takes something out of the queue. */
   remove(turn: Turn): void;
+  /** The frame of a turn, or its first fragment, is about to be counted. */
+  counts(turn: Turn): void;
   /** Sends a turn's frame, or the next fragment of it. */
   send(turn: Turn, frame: Frame, session: Session): Turned;
   /** Answers a call of the peer's that no handler saw. */
@@ -79,8 +83,8 @@ export interface Engine extends Above {
   called(frame: Frame): boolean;
   /** Makes a call. It never waits: the call is told what becomes of it. */
   start(call: Call): void;
-  /** Ends a call from this side. */
-  giveUp(call: Call, why: (outcome: Outcome) => RpcError): void;
+  /** Ends a call from this side. Without why it is for what it lacks. */
+  giveUp(call: Call, why?: (outcome: Outcome) => RpcError): void;
   /** Takes a RESULT or FAIL. */
   answered(frame: Frame): void;
   /** Begins a session: what was held goes out as soon as it has a link. */
@@ -88,7 +92,7 @@ export interface Engine extends Above {
   /** The session goes on without a link: what would rather fail than wait for one, and has not left, does. */
   linkDown(): void;
   /** The session is over. Calls in flight fail, or wait for the next one with again, and so does what never left. */
-  lost(cause: unknown, again: boolean): void;
+  lost(cause: Error, again: boolean): void;
   /** Takes nothing any more; what is there fails, and what is queued still leaves. */
   close(error: RpcError): void;
 }

@@ -1,7 +1,7 @@
-import { RpcError, Status } from "../status.js";
+import { RpcError, Status, because } from "../status.js";
 import type { Frame } from "../wire/frame.js";
 import { malformed } from "../wire/text.js";
-import { costOf } from "./call.js";
+import { canceled, costOf } from "./call.js";
 import { type Engine, type Part, noLink, tooLarge } from "./engine.js";
 import type { Turn } from "./turn.js";
 
@@ -54,14 +54,14 @@ export function notices(engine: Engine): Notices {
         };
         const aborted = () => {
           stop();
-          reject(new RpcError(Status.Canceled, "the notification was given up", { cause: signal?.reason }));
+          reject(because(canceled("notSent", signal?.reason), noLink(engine)));
         };
         const attempt = () => {
           const fits = !used || used + cost <= window;
           // Others that came before are first, and a handler that waits may wait for itself.
           const first = !waiting.size || waiting.values().next().value === attempt;
           let refusal = engine.closed ?? tooLarge(frame, engine.peer.message);
-          if (failFast && !engine.linked) refusal ??= noLink();
+          if (failFast) refusal ??= noLink(engine);
           if (ordered && !(fits && first)) refusal ??= new RpcError(Status.FailedPrecondition, "an ordered handler must not wait for the window");
           if (!refusal && !(fits && first)) return void waiting.add(attempt);
           stop();

@@ -3,7 +3,7 @@ import { Close, CloseCode } from "../wire/close.js";
 import { Flag, type Frame, type Kind, Type, makeFrame, noBytes } from "../wire/frame.js";
 import { encodeJSON } from "../wire/text.js";
 import { costOf } from "./call.js";
-import { type Engine, type Incoming, type Part, tooLarge } from "./engine.js";
+import { type Engine, type Incoming, type Part, streamPlaces, tooLarge } from "./engine.js";
 import { type Stream, newStream } from "./stream.js";
 
 /** What handles the peer's calls of a name. */
@@ -113,7 +113,8 @@ export function serving(engine: Engine): Serving {
     if (engine.closed) return [Status.Unavailable, "shutting down"];
     if (handler?.kind !== kind || (kind && !engine.features.includes("streams"))) return [Status.Unimplemented, "no such method"];
     if (length > limits.message) return [Status.ResourceExhausted, "the request is too large"];
-    if (inbound.size >= limits.calls || (held && held + costOf(frame) > limits.budget)) {
+    const streams = [...inbound.values()].filter(({ stream }) => stream).length;
+    if (inbound.size >= limits.calls || (kind && streams >= streamPlaces(limits)) || (held && held + costOf(frame) > limits.budget)) {
       engine.offended();
       return [Status.ResourceExhausted, "too much is being handled"];
     }
@@ -244,12 +245,12 @@ function failure({ frame: { id, method }, reply: metadata }: Inbound, err: unkno
     console.error(`typedrpc: the handler of ${method} failed`, err);
     return makeFrame(Type.Fail, { id, metadata, code: Status.Internal, message: internalText });
   }
-  const { code, message, fault = "", data, retryAfter = 0 } = err;
+  const { code, message, said = message, fault = "", data, retryAfter = 0 } = err;
   return makeFrame(Type.Fail, {
     id,
     metadata,
     code,
-    message: message.slice(0, mostText / 3),
+    message: said.slice(0, mostText / 3),
     fault,
     retryAfter: Math.ceil(retryAfter),
     payload: data === undefined ? noBytes : encodeJSON(data),

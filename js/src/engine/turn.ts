@@ -23,8 +23,6 @@ export interface Turn {
   sent?: number;
   /** Sends what it has for one turn, where that is more than its frame. */
   turn?(session: Session): Turned;
-  /** The frame, or its first fragment, is about to be counted. */
-  counts?(): void;
   /** The frame has left, the whole of it. */
   left?(): void;
 }
@@ -46,6 +44,8 @@ export interface Call extends Turn {
   readonly streams?: boolean;
   /** … and items of this side belong to it: then it is not sent again. */
   readonly sends?: boolean;
+  /** It has its place although a larger one waits in front of it. */
+  passes?: boolean;
   /** The id of an attempt that was not run, or lost: its place in line. */
   order?: number;
   resends?: number;

@@ -48,6 +48,8 @@ export function openLink(socket: Socket, upper: Upper): Link {
   let woken = false;
   let heard = Date.now();
   let buffered = 0;
+  /** What some hosts tell of the network; browsers do not. */
+  let problem: string | undefined;
   let resolve!: (cause: Close) => void;
 
   const ended = new Promise<Close>((f) => (resolve = f));
@@ -125,7 +127,7 @@ export function openLink(socket: Socket, upper: Upper): Link {
     }
     link.wake(); // an answer may be due, and a full socket may have room
   };
-  socket.onclose = ({ code, reason }: { code: number; reason: string }) => end(new Close(code, reason));
-  socket.onerror = () => undefined; // a close follows
+  socket.onerror = ({ message }: { message?: string }) => (problem = message); // a close follows
+  socket.onclose = ({ code, reason }: { code: number; reason: string }) => end(new Close(code, reason || problem));
   return link;
 }

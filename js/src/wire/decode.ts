@@ -16,7 +16,7 @@ const knownFlags: Record<number, number> = {
  */
 export function* framesOf(message: Uint8Array): Generator<Frame> {
   let at = 0;
-  let end = message.length;
+  let end = 0;
   const byte = (): number => (at < end ? message[at++]! : malformed("truncated"));
   /** An integer of 64 bits; beyond 2^53 it is not exact. */
   const uint = (): number => {
@@ -44,63 +44,49 @@ export function* framesOf(message: Uint8Array): Generator<Frame> {
     }
     return pairs;
   };
+  const read = (field: keyof Frame): unknown => {
+    if (field === "flags") return byte();
+    if (field === "metadata") return metadata();
+    if (field === "message") return lenient.decode(bytes());
+    if (field === "method") return toText(bytes());
+    const value = uint();
+    return field !== "code" ? value : value % 2 ? -(value + 1) / 2 : value / 2; // zigzag
+  };
   do {
     end = message.length;
     const head = byte();
     const size = byte() | (byte() << 8) | (byte() << 16);
     end = at + size;
     if (end > message.length) malformed("length");
-    const frame = header(head);
-    const { type } = frame;
-    for (const field of (shapes[type]?.slice(1) ?? []) as (keyof Frame)[]) {
-      let value: unknown;
-      if (field === "flags") value = byte();
-      else if (field === "method") value = toText(bytes());
-      else if (field === "message") value = lenient.decode(bytes());
-      else if (field === "metadata") value = metadata();
-      else value = uint();
-      (frame[field] as unknown) = value;
-    }
+    const type = head & 0x1f;
+    const frame = makeFrame(type, { more: (head & 0x20) > 0, fromCaller: (head & 0x40) > 0, counted: head > 0x7f });
+    const [may, ...fields] = shapes[type] ?? [May.BeAnything];
+    for (const field of fields) (frame[field] as unknown) = read(field);
     frame.payload = message.subarray(at, end);
     at = end;
-    check(frame);
+    check(frame, may);
     yield frame;
   } while (at < message.length);
 }
 
-/** A frame of which the header's first byte was read. */
-function header(head: number): Frame {
-  const frame = makeFrame(head & 0x1f, { more: (head & 0x20) > 0, fromCaller: (head & 0x40) > 0 });
-  const { type, more, fromCaller } = frame;
-  const may = shapes[type]?.[0];
-  const counted = head > 0x7f;
+/** Refuses what is well written and makes no sense, and finds the name of a fault. */
+function check(frame: Frame, may: number): void {
+  const { type, counted, more, fromCaller, id, flags, method, items, metadata, payload } = frame;
   if (
     !type ||
-    (may !== undefined &&
-      (counted !== frame.counted || (more && !(may & May.GoOn)) || !(may & (fromCaller ? May.BeCaller : May.BeCallee))))
-  ) {
-    malformed("header");
-  }
-  frame.counted = counted;
-  return frame;
-}
-
-/** Refuses what is well written and makes no sense, and finds the name of a fault. */
-function check(frame: Frame): void {
-  const { type, id, method, code, metadata, payload } = frame;
-  const [may, ...fields] = shapes[type] ?? [May.HavePayload];
-  if (frame.flags & ~(knownFlags[type] ?? 0)) malformed("flags");
-  if (
-    (fields.includes("id") && !id && type !== Type.Credit && type !== Type.Chunk) ||
+    (may !== May.BeAnything && counted !== type >= Type.Call) ||
+    (more && !(may & May.GoOn)) ||
+    !(may & (fromCaller ? May.BeCaller : May.BeCallee)) ||
+    (payload.length && !(may & May.HavePayload)) ||
+    (!id && !(may & May.LackID)) ||
     id > Number.MAX_SAFE_INTEGER ||
-    (fields.includes("items") && !frame.items) ||
-    (fields.includes("method") && !isName(method)) ||
-    (payload.length && !(may & May.HavePayload))
+    flags & ~(knownFlags[type] ?? 0) ||
+    (type === Type.Credit && !items) ||
+    ((type === Type.Call || type === Type.Notify) && !isName(method))
   ) {
     malformed("fields");
   }
   if (type !== Type.Fail) return;
-  frame.code = code % 2 ? -(code + 1) / 2 : code / 2; // zigzag
   const { [faultName]: fault = "", ...rest } = metadata;
   frame.metadata = rest;
   if (isName(fault)) frame.fault = fault;

@@ -106,31 +106,34 @@ export const mostName = 255;
 /** The metadata of a FAIL that names its fault: those who know none read on behind it. */
 export const faultName = "rpc.fault";
 
-/** What bits of the header a type may have, and whether it has a payload. */
+/** What bits of the header a type may have, whether it has a payload, and whether it may be of no call. */
 export const enum May {
   BeCaller = 1,
   BeCallee = 2,
   GoOn = 4,
   HavePayload = 8,
+  LackID = 16,
+  /** A type of a later version. */
+  BeAnything = 63,
 }
 
 /** The fields of each type's body that come before the payload, in their order, and what else it may have. */
 export const shapes: Readonly<Record<number, readonly [may: number, ...fields: (keyof Frame)[]]>> = {
-  [Type.Hello]: [May.BeCallee | May.HavePayload],
-  [Type.Welcome]: [May.BeCallee | May.HavePayload],
-  [Type.Auth]: [May.BeCallee | May.HavePayload],
-  [Type.AuthOK]: [May.BeCallee | May.HavePayload],
-  [Type.Ping]: [May.BeCallee, "position"],
-  [Type.Ack]: [May.BeCallee, "position"],
-  [Type.GoAway]: [May.BeCallee | May.HavePayload],
+  [Type.Hello]: [May.BeCallee | May.HavePayload | May.LackID],
+  [Type.Welcome]: [May.BeCallee | May.HavePayload | May.LackID],
+  [Type.Auth]: [May.BeCallee | May.HavePayload | May.LackID],
+  [Type.AuthOK]: [May.BeCallee | May.HavePayload | May.LackID],
+  [Type.Ping]: [May.BeCallee | May.LackID, "position"],
+  [Type.Ack]: [May.BeCallee | May.LackID, "position"],
+  [Type.GoAway]: [May.BeCallee | May.HavePayload | May.LackID],
   [Type.Call]: [May.BeCaller | May.GoOn | May.HavePayload, "id", "flags", "timeLeft", "method", "metadata"],
   [Type.Result]: [May.BeCallee | May.GoOn | May.HavePayload, "id", "metadata"],
   [Type.Fail]: [May.BeCallee | May.HavePayload, "id", "flags", "code", "message", "retryAfter", "metadata"],
   [Type.Cancel]: [May.BeCaller, "id"],
   [Type.Item]: [May.BeCaller | May.BeCallee | May.GoOn | May.HavePayload, "id", "flags", "dropped"],
   [Type.End]: [May.BeCaller, "id"],
-  [Type.Credit]: [May.BeCaller | May.BeCallee, "id", "items", "window"],
-  [Type.Notify]: [May.BeCallee | May.GoOn | May.HavePayload, "method", "metadata"],
-  [Type.Chunk]: [May.BeCaller | May.BeCallee | May.GoOn | May.HavePayload, "id"],
+  [Type.Credit]: [May.BeCaller | May.BeCallee | May.LackID, "id", "items", "window"],
+  [Type.Notify]: [May.BeCallee | May.GoOn | May.HavePayload | May.LackID, "method", "metadata"],
+  [Type.Chunk]: [May.BeCaller | May.BeCallee | May.GoOn | May.HavePayload | May.LackID, "id"],
   [Type.Head]: [May.BeCallee, "id", "metadata"],
 };

@@ -30,3 +30,6 @@ export function join(pieces: readonly Uint8Array[], size: number): Uint8Array<Ar
   }
   return whole;
 }
+
+/** 128 random bits, as hexadecimal digits. */
+export const randomID = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
