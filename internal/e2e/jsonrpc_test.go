@@ -347,6 +347,58 @@ func TestJSONRPC_strayAnswers(t *testing.T) {
 	is.Equal(p.receive(), `{"jsonrpc":"2.0","id":1,"result":1}`)
 }
 
+// What rpc-websockets calls an event is a notification in another envelope.
+func TestJSONRPC_events(t *testing.T) {
+	is := is.New(t)
+	url, notified := specServer(t)
+	p := dialRaw(t, url)
+	for range 2000 { // more than anybody may send of what is not understood
+		p.send(`{"notification":"update","params":[1,2]}`)
+		is.Equal(<-notified, "update[1 2]")
+	}
+	for _, text := range []string{
+		`{"jsonrpc":"2.0","notification":"update","params":[1,2]}`,
+		`[{"notification":"update","params":[1,2]}]`,
+	} {
+		p.send(text)
+		is.Equal(<-notified, "update[1 2]")
+		status, _ := post(t, url, text)
+		is.Equal(status, http.StatusNoContent)
+		is.Equal(<-notified, "update[1 2]")
+	}
+	p.send(`{"notification":"unknown","params":[]}`)
+	p.send(`{"jsonrpc":"2.0","method":"sum","notification":"update","params":[1],"id":1}`) // as before
+	is.Equal(p.receive(), `{"jsonrpc":"2.0","id":1,"result":1}`)                           // and nothing was answered before
+	for _, text := range []string{
+		`{"notification":"update","params":[1,2],"id":1}`, `{"notification":7,"params":[1,2]}`, `{"notification":"update","params":"x"}`, `{"notification":""}`,
+	} {
+		p.send(text)
+		is.Equal(anyMessage(t, p.receive()), `{"error":{"code":-32600,"message":"…"},"id":null,"jsonrpc":"2.0"}`)
+	}
+	is.Equal(len(notified), 0)
+}
+
+// So a client of ours, and a page's server, are told what they have subscribed to.
+func TestJSONRPC_eventsBothWays(t *testing.T) {
+	told := make(chan int, 1)
+	mux := typedrpc.NewMux()
+	typedrpc.Handle(mux, lab.Tell, func(_ context.Context, n int) error { told <- n; return nil })
+	on := typedrpc.NewMethod[[]string, map[string]string]("rpc.on")
+	lab.Strangers(t, mux, typedrpc.Limits{}, func(t *testing.T, s *lab.Stranger, c *typedrpc.Conn, log *lab.Logs) {
+		is := is.New(t)
+		f := typedrpc.Go(t.Context(), c, on, []string{"tell"})
+		is.Equal(s.Only(t), `{"jsonrpc":"2.0","id":1,"method":"rpc.on","params":["tell"]}`)
+		s.Send(`{"jsonrpc":"2.0","result":{"tell":"ok"},"id":1}`)
+		s.Send(`{"notification":"tell","params":[7]}`)
+		got, err := f.Await(t.Context())
+		is.NoErr(err)
+		is.Equal(got["tell"], "ok")
+		is.Equal(<-told, 7)
+		is.Equal(len(s.Got()), 0) // it is not answered
+		is.Equal(log.Text(), "")
+	})
+}
+
 func TestJSONRPC_invalidRequests(t *testing.T) {
 	url, _ := specServer(t)
 	p := dialRaw(t, url)

@@ -31,6 +31,8 @@ func memberIndex(name []byte) int {
 		return memberNoItems
 	case "notRun":
 		return memberNotRun
+	case "notification":
+		return memberNotification
 	}
 	return -1
 }
@@ -66,6 +68,17 @@ func (e *envelope) read(s *scanner) error {
 			e.raw[i] = value
 		}
 	}
+}
+
+// isEvent reports whether e is an event of rpc-websockets' servers, which send a
+// notification's name by another name.
+func (e *envelope) isEvent() bool {
+	for _, i := range [...]int{memberID, memberMethod, memberResult, memberError} {
+		if e.raw[i] != nil {
+			return false
+		}
+	}
+	return isString(e.raw[memberNotification])
 }
 
 // correlatedID returns the id that an error answer may bear, nil for null. The

@@ -32,6 +32,16 @@ func walk(raw []byte, member func(name, value []byte) (bad string)) (bad string)
 	}
 }
 
+// setFlag sets flag if raw is true, and reports whether raw is a boolean or
+// not there.
+func setFlag(raw []byte, f *Frame, flag Flags) bool {
+	set, ok := parseBool(raw)
+	if set {
+		f.Flags |= flag
+	}
+	return ok || raw == nil
+}
+
 func setMeta(raw []byte, f *Frame) (bad string) {
 	if raw == nil {
 		return ""

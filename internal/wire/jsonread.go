@@ -217,6 +217,7 @@ const (
 	memberLane
 	memberNoItems
 	memberNotRun
+	memberNotification // what rpc-websockets has instead of a method, in its events
 	numMembers
 )
 
@@ -224,6 +225,10 @@ const (
 func (r *Reader) interpret(e *envelope, f *Frame, inArray bool) (bad string) {
 	if e.bad != "" {
 		return e.bad
+	}
+	if !r.Hello && e.isEvent() {
+		e.raw[memberMethod] = e.raw[memberNotification]
+		return r.request(e, f, inArray)
 	}
 	if !isVersion(e.raw[memberJSONRPC]) {
 		return `invalid request: jsonrpc is not "2.0"`
@@ -327,16 +332,6 @@ func callOptions(e *envelope, f *Frame) (bad string) {
 		return "invalid request: lane or noItems is no boolean"
 	}
 	return ""
-}
-
-// setFlag sets flag if raw is true, and reports whether raw is a boolean or
-// not there.
-func setFlag(raw []byte, f *Frame, flag Flags) bool {
-	set, ok := parseBool(raw)
-	if set {
-		f.Flags |= flag
-	}
-	return ok || raw == nil
 }
 
 // setID reads the id of a request, and of a response of a peer with hello.
