@@ -76,10 +76,10 @@ type Request struct {
 	// is told, where nobody is told because the connection was lost, and where a method was
 	// notified; a caller that has cancelled is told all the same.
 	//
-	// ctx ends with the connection; the handler's own has ended. The function runs on the
-	// handler's goroutine, for a Serial method on the lane, which it holds up, and for the
-	// calls of a JSON-RPC batch on one of theirs when all have ended. Its panic is logged. Over
-	// HTTP POST there is no connection to send on.
+	// ctx ends with the connection, which ConnFrom finds in it; the handler's own has ended.
+	// The function runs on the handler's goroutine, for a Serial method on the lane, which it
+	// holds up, and for the calls of a JSON-RPC batch on one of theirs when all have ended. Its
+	// panic is logged. Over HTTP POST there is no connection to send on.
 	AfterReply func(ctx context.Context, err error)
 
 	spec   *spec // nil for names that nobody registered
@@ -214,9 +214,31 @@ func (r *Request) reply(m Metadata) {
 
 // ConnFrom returns the connection that a handler's request came in on. Over
 // HTTP POST there is none to call back on: then calls on it fail with
-// FailedPrecondition and say so. It panics if ctx is not a handler's, so that
-// it never returns nil.
-func ConnFrom(ctx context.Context) *Conn { return RequestFrom(ctx).Conn }
+// FailedPrecondition and say so. It panics if ctx is not a handler's, nor that of
+// [Request.AfterReply], so that it never returns nil.
+func ConnFrom(ctx context.Context) *Conn {
+	if engine.From(ctx) == nil {
+		if c, ok := ctx.Value(afterKey{}).(*Conn); ok {
+			return c
+		}
+	}
+	return RequestFrom(ctx).Conn
+}
+
+// after is the context of AfterReply's function: its connection's.
+type after struct {
+	context.Context
+	conn *Conn
+}
+
+type afterKey struct{}
+
+func (a after) Value(key any) any {
+	if key == (afterKey{}) {
+		return a.conn
+	}
+	return a.Context.Value(key)
+}
 
 // RequestFrom returns the request that a handler is handling: its metadata, its
 // name, its reply metadata to set. It panics if ctx is not a handler's.

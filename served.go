@@ -105,14 +105,14 @@ func (s *served) Waits() bool { return s.req.AfterReply != nil }
 
 func (o owner) Replied(in *engine.Inbound, err error) {
 	s := in.Record.(*served)
-	after := s.req.AfterReply
-	if after == nil {
+	then := s.req.AfterReply
+	if then == nil {
 		return
 	}
 	s.req.AfterReply = nil
 	var panicked error // which is nobody's
 	defer s.caught(&panicked)
-	after(o.conn.e.Context(), lift(err, o.conn.codec))
+	then(after{o.conn.e.Context(), o.conn}, lift(err, o.conn.codec))
 }
 
 func (o owner) Again(cl *engine.Call, err *status.Error, n int) (time.Duration, bool) {

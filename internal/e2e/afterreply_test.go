@@ -31,7 +31,7 @@ func subscribes(ctx context.Context, n int, fails error) (int, error) {
 	r.AfterReply = func(ctx context.Context, err error) {
 		for i := range n {
 			if err == nil {
-				typedrpc.Notify(ctx, r.Conn, subEvent, i)
+				typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx), subEvent, i) // r.Conn, too
 			}
 		}
 	}
