@@ -20,6 +20,7 @@ type target struct {
 	opts  CallOptions
 	key   *replay.Key // of a Keyed method's call
 	depth int16       // of the message that was encoded for it
+	bare  bool        // which says nothing: plain peers are not sent it
 }
 
 // next returns the connection for the next attempt.
@@ -97,7 +98,7 @@ func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
 // What each of them takes is not asked.
 func (t *target) encodeForAll(s *spec, v any) (*buf.Buf, *Error) {
 	b := buf.Get()
-	if _, none := v.(*Empty); none && t.conn.e.Dialect() == session.Plain {
+	if _, t.bare = v.(*Empty); t.bare && t.conn.e.Dialect() == session.Plain {
 		return b.Fit(), nil // no params: those who take them by position take no object
 	}
 	var err error
@@ -171,6 +172,8 @@ func (t target) do(ctx context.Context, s *spec, r *Request) (Raw, error) {
 		// and the writer may still hold the request then.
 		body := buf.Copy(r.Payload)
 		defer body.Release()
+		t := t
+		t.bare = t.bare && string(r.Payload) == nothing // still
 		if err := t.measure(r.Method, body.B); err != nil {
 			return nil, err
 		}

@@ -178,7 +178,8 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 		return nil, fault
 	}
 	defer passed()
-	out := &Request{Method: r.Method, Kind: r.Kind, Outgoing: true, Conn: t.conn, Payload: r.passed(t.conn), Metadata: t.metadata(r.Metadata), spec: s}
+	t.bare = r.Conn.e.Dialect() != session.Plain && string(r.Payload) == nothing
+	out := &Request{Method: r.Method, Kind: r.Kind, Outgoing: true, Conn: t.conn, Payload: r.passed(t), Metadata: t.metadata(r.Metadata), spec: s}
 	var raw Raw
 	var failed error
 	switch {
@@ -196,10 +197,13 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	return raw, failed
 }
 
-// passed is the payload as c is sent it: what another peer of ours makes of Empty is
-// nothing to a plain one.
-func (r *Request) passed(c *Conn) Raw {
-	if r.Conn.e.Dialect() != session.Plain && c.e.Dialect() == session.Plain && string(r.Payload) == "{}" {
+// nothing is what peers with HELLO, which have no other codec where this matters, make
+// of Empty. Plain peers are not sent it.
+const nothing = "{}"
+
+// passed is the payload as t's connection is sent it.
+func (r *Request) passed(t target) Raw {
+	if t.bare && t.conn.e.Dialect() == session.Plain {
 		return nil
 	}
 	return r.Payload

@@ -140,6 +140,9 @@ func (o owner) Next(cl *engine.Call, n int, failed *status.Error) (e *engine.Con
 		return nil, lower(refused)
 	}
 	cl.FailFast = oc.target.failFast(conn)
+	if oc.target.bare && conn.e.Dialect() == session.Plain {
+		cl.Bare()
+	}
 	return conn.e, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -107,4 +108,55 @@ func TestEmpty_isTaken(t *testing.T) {
 	p := dialRaw(t, url)
 	p.send(one)
 	is.Equal(p.receive(), `{"jsonrpc":"2.0","id":1,"result":7}`)
+}
+
+// Nor has one that goes to a plain peer at its second attempt.
+func TestEmpty_retriedElsewhere(t *testing.T) {
+	call := typedrpc.NewMethod[typedrpc.Empty, int]("call")
+	around := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+		return next(ctx, r)
+	}
+	retry := &typedrpc.RetryPolicy{MaxAttempts: 2, Codes: []typedrpc.Code{typedrpc.Unimplemented}}
+	for name, do := range map[string]func(ctx context.Context, c typedrpc.Caller, in *typedrpc.Request) (int, error){
+		"a call": func(ctx context.Context, c typedrpc.Caller, _ *typedrpc.Request) (int, error) {
+			return typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry}), call, typedrpc.Empty{})
+		},
+		"a future": func(ctx context.Context, c typedrpc.Caller, _ *typedrpc.Request) (int, error) {
+			return typedrpc.Go(ctx, c.With(typedrpc.CallOptions{Retry: retry}), call, typedrpc.Empty{}).Await(ctx)
+		},
+		"an intercepted call": func(ctx context.Context, c typedrpc.Caller, _ *typedrpc.Request) (int, error) {
+			return typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry, Interceptors: []typedrpc.Interceptor{around}}), call, typedrpc.Empty{})
+		},
+		"a forwarded call": func(ctx context.Context, c typedrpc.Caller, in *typedrpc.Request) (int, error) {
+			raw, err := typedrpc.Forward(ctx, c.With(typedrpc.CallOptions{Retry: retry}), in)
+			return len(raw), err
+		},
+	} {
+		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
+			foreign, plain, _ := lab.ForeignServer(t, &typedrpc.DialOptions{})
+			other, _ := typedrpctest.Pair(t, &typedrpc.Server{}, &typedrpc.DialOptions{}) // which has no such method
+			mux := typedrpc.NewMux()
+			mux.HandleFallback(func(ctx context.Context, in *typedrpc.Request) (typedrpc.Raw, error) {
+				attempts := 0
+				_, err := do(ctx, typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) {
+					if attempts++; attempts == 1 {
+						return other, nil
+					}
+					return plain, nil
+				}), in)
+				return typedrpc.Raw("7"), err
+			})
+			client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{})
+			f := typedrpc.Go(t.Context(), client, call, typedrpc.Empty{})
+			synctest.Wait()
+			time.Sleep(time.Minute) // of the bubble's: the backoff
+			is.Equal(foreign.Only(t), `{"jsonrpc":"2.0","id":1,"method":"call"}`)
+			foreign.Send(`{"jsonrpc":"2.0","id":1,"result":7}`)
+			_, err := f.Await(t.Context())
+			is.NoErr(err)
+			client.Close()
+			other.Close()
+			plain.Close()
+		})
+	}
 }

@@ -258,6 +258,13 @@ func (cl *Call) again() {
 	cl.launch(n)
 }
 
+// Bare drops the payload, between attempts.
+func (cl *Call) Bare() {
+	cl.item.cost -= cl.content.body.Len()
+	cl.content.body.Release()
+	cl.content.body = buf.Sized(0)
+}
+
 // GiveUp ends the call because its context did, or the user cancelled it. The
 // call is settled when giveUp returns, or is just being settled elsewhere.
 func (cl *Call) GiveUp(reason func(status.Outcome) *status.Error) {
