@@ -254,7 +254,9 @@ func appendMeta(dst []byte, meta map[string]string) []byte {
 // peer's code in it.
 func appendFailMeta(dst []byte, f *Frame) []byte {
 	var room [16]string
-	keys := sortedKeys(room[:0], f.Meta)
+	keys := slices.DeleteFunc(sortedKeys(room[:0], f.Meta), func(k string) bool {
+		return k == metaFault || k == metaNumber // a program's own would pass for ours
+	})
 	own := func(key string, has bool) {
 		if i, found := slices.BinarySearch(keys, key); has && !found {
 			keys = slices.Insert(keys, i, key)
@@ -265,10 +267,10 @@ func appendFailMeta(dst []byte, f *Frame) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(keys)))
 	for _, k := range keys {
 		dst = appendLenString(dst, k)
-		switch {
-		case k == metaFault && f.Fault != "":
+		switch k {
+		case metaFault:
 			dst = appendLenString(dst, f.Fault)
-		case k == metaNumber && f.Number != 0:
+		case metaNumber:
 			var digits [maxDigits]byte
 			text := strconv.AppendInt(digits[:0], f.Number, 10)
 			dst = append(binary.AppendUvarint(dst, uint64(len(text))), text...)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"maps"
@@ -270,12 +271,23 @@ func TestFault_metadata(t *testing.T) {
 	is.Equal(in.Fault, "f")
 	is.Equal(in.Meta, nil)
 
+	// What a program has by these names is left out: it would pass for ours.
+	data, err = AppendBinary(nil, &Frame{Type: Fail, ID: 1, Meta: map[string]string{metaFault: "f", metaNumber: "7", "k": "v"}})
+	is.NoErr(err)
+	_, err = DecodeBinary(data, &in, nil)
+	is.NoErr(err)
+	is.Equal(in.Fault, "")
+	is.Equal(in.Number, int64(0))
+	is.True(maps.Equal(in.Meta, map[string]string{"k": "v"}))
+
 	long := strings.Repeat("f", MaxMethod+1)
 	for _, meta := range []map[string]string{nil, {"k": "v"}} {
-		with := map[string]string{metaFault: long}
+		stranger := strings.ToUpper(metaFault)
+		with := map[string]string{stranger: long}
 		maps.Copy(with, meta)
 		data, err = AppendBinary(nil, &Frame{Type: Fail, ID: 1, Meta: with})
 		is.NoErr(err)
+		data = bytes.Replace(data, []byte(stranger), []byte(metaFault), 1) // as another program may send it
 		_, err = DecodeBinary(data, &in, nil)
 		is.NoErr(err)
 		is.Equal(in.Fault, "") // a longer one is none
