@@ -75,7 +75,10 @@ func NewReader(items iter.Seq2[typedrpc.Bytes, error]) *Reader {
 // returned, Receive has. Its error is Read's from then on, too. Calling it again, or
 // after a Read, fails with FailedPrecondition.
 func (r *Reader) Begin(o *ReceiveOptions) error {
-	if r.sum != nil {
+	switch {
+	case r == nil || r.next == nil:
+		return typedrpc.Errorf(typedrpc.FailedPrecondition, "transfer: a Reader is made by NewReader or Receive, or given to a handler")
+	case r.sum != nil:
 		return typedrpc.Errorf(typedrpc.FailedPrecondition, "the transfer has begun")
 	}
 	r.sum, r.total = sha256.New(), -1
@@ -98,13 +101,17 @@ func (r *Reader) tell() {
 	}
 }
 
+func (o *ReceiveOptions) check() *typedrpc.Error {
+	if o != nil && o.MaxBytes < 0 {
+		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: ReceiveOptions.MaxBytes is %d, it must not be negative", o.MaxBytes)
+	}
+	return nil
+}
+
 // begin receives the first item.
 func (r *Reader) begin() error {
-	switch {
-	case r.next == nil:
-		return typedrpc.Errorf(typedrpc.FailedPrecondition, "transfer: a Reader is made by NewReader or Receive, or given to a handler")
-	case r.opts.MaxBytes < 0:
-		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: ReceiveOptions.MaxBytes is %d, it must not be negative", r.opts.MaxBytes)
+	if err := r.opts.check(); err != nil {
+		return err
 	}
 	if p := r.opts.Prefix; p != nil {
 		r.opts.Prefix = nil
@@ -149,6 +156,9 @@ func (r *Reader) begin() error {
 // of the transfer, as Begin and Read do, until the handler's context ends; for a Reader
 // that Receive returned that was there, and it does not wait.
 func (r *Reader) Total() int64 {
+	if r == nil || r.next == nil {
+		return -1
+	}
 	if r.sum == nil {
 		r.Begin(nil) // its error is Read's
 	}
@@ -158,7 +168,7 @@ func (r *Reader) Total() int64 {
 // Sum returns the SHA-256 of what is here: the Prefix, and what was received. It is
 // the sender's, of the whole, after Read has returned io.EOF.
 func (r *Reader) Sum() []byte {
-	if r.sum == nil {
+	if r == nil || r.sum == nil {
 		return sha256.New().Sum(nil)
 	}
 	return r.sum.Sum(nil)
@@ -205,7 +215,7 @@ func (r *Reader) WriteTo(w io.Writer) (n int64, err error) {
 // received is dropped. After the end of the transfer, and in a handler, whose
 // return is the end, it does nothing. The error is always nil.
 func (r *Reader) Close() error {
-	if r.leave != nil {
+	if r != nil && r.leave != nil {
 		r.leave()
 	}
 	return nil
@@ -213,6 +223,9 @@ func (r *Reader) Close() error {
 
 // fill returns when there is data.
 func (r *Reader) fill() error {
+	if r == nil || r.next == nil {
+		return r.Begin(nil) // which says so
+	}
 	if r.sum == nil {
 		r.Begin(nil) // its error is kept
 	}

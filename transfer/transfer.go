@@ -86,6 +86,12 @@ func NewDownload[Req any](name string, traits ...typedrpc.CallTrait) Download[Re
 	return d
 }
 
+// unsent is the error of a call that was not made.
+func unsent(e *typedrpc.Error) error {
+	e.Outcome = typedrpc.NotSent
+	return e
+}
+
 // errLeft ends a transfer whose items are not wanted any more.
 var errLeft = errors.New("the items are not wanted any more")
 
@@ -94,6 +100,10 @@ var errLeft = errors.New("the items are not wanted any more")
 // When the handler answers early, the rest of src is not read. Send returns when src
 // does: ctx does not end a Read. nil options are fine.
 func Send[Req, Resp any](ctx context.Context, c typedrpc.Caller, u Upload[Req, Resp], req Req, src io.Reader, o *SendOptions) (Resp, error) {
+	if err := o.check(src); err != nil {
+		var none Resp
+		return none, unsent(err)
+	}
 	return typedrpc.SendAll(ctx, c, u.stream, req, func(yield func(typedrpc.Bytes, error) bool) {
 		w := NewWriter(func(item typedrpc.Bytes) error {
 			if !yield(item, nil) {
@@ -111,6 +121,9 @@ func Send[Req, Resp any](ctx context.Context, c typedrpc.Caller, u Upload[Req, R
 // handler's error. The caller must read until an error, Close the reader, or end ctx;
 // otherwise the call lives as long as its connection. nil options are fine.
 func Receive[Req any](ctx context.Context, c typedrpc.Caller, d Download[Req], req Req, o *ReceiveOptions) (*Reader, error) {
+	if err := o.check(); err != nil {
+		return nil, unsent(err)
+	}
 	recv, leave, err := seam.Open(ctx, c, d.stream, &req)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,8 @@ type SendOptions struct {
 	// So many are read from the source, for the checksum, which is of the whole, and
 	// not sent. The receiver gives those that it has as its Prefix; how the sender
 	// learns their number is the program's affair, a field of the request for example.
+	// One behind the source's end fails the transfer with DataLoss, behind Total with
+	// InvalidArgument.
 	Offset int64
 	// Progress is called with Offset when the transfer begins and then after each
 	// piece: how many bytes the receiver has with that, of how many; total is -1 when
@@ -68,23 +70,21 @@ func errEnded() error {
 // Send sends all that src reads, as the whole transfer. It returns the first error of
 // src or of the stream as it is. nil options are fine.
 func (w *Writer) Send(src io.Reader, o *SendOptions) error {
-	if o == nil {
-		o = &SendOptions{}
-	}
+	w = w.made()
 	switch {
 	case w.err != nil:
 		return w.err
 	case w.item != nil || w.ended:
 		return errEnded()
-	case src == nil:
-		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: the source is nil")
-	case o.PieceSize < 0 || o.Total < 0 || o.Offset < 0:
-		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: SendOptions has PieceSize %d, Total %d and Offset %d, they must not be negative", o.PieceSize, o.Total, o.Offset)
 	}
-	total := o.Total
-	if total == 0 {
-		total = sizeOf(src)
+	if err := o.check(src); err != nil {
+		w.err = err
+		return err
 	}
+	if o == nil {
+		o = &SendOptions{}
+	}
+	total := o.total(src)
 	w.progress = o.Progress
 	if err := w.begin(cmp.Or(o.PieceSize, defaultPiece), o.Offset, total); err != nil {
 		return err
@@ -93,6 +93,40 @@ func (w *Writer) Send(src io.Reader, o *SendOptions) error {
 		return w.err
 	}
 	return w.Close()
+}
+
+// check says what is wrong with a transfer before it begins.
+func (o *SendOptions) check(src io.Reader) *typedrpc.Error {
+	switch {
+	case src == nil:
+		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: the source is nil")
+	case o == nil:
+		return nil
+	case o.PieceSize < 0 || o.Total < 0 || o.Offset < 0:
+		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: SendOptions has PieceSize %d, Total %d and Offset %d, they must not be negative", o.PieceSize, o.Total, o.Offset)
+	case o.Total > 0 && o.Offset > o.Total:
+		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: SendOptions has the Offset %d, behind the Total %d", o.Offset, o.Total)
+	}
+	if total := o.total(src); total >= 0 && o.Offset > total {
+		return typedrpc.Errorf(typedrpc.DataLoss, "the source has %d bytes, and the Offset is %d", total, o.Offset)
+	}
+	return nil
+}
+
+// total is how many bytes src has, -1 if that is unknown.
+func (o *SendOptions) total(src io.Reader) int64 {
+	if o != nil && o.Total > 0 {
+		return o.Total
+	}
+	return sizeOf(src)
+}
+
+// made is w, or, for one that is nil, one that says so.
+func (w *Writer) made() *Writer {
+	if w == nil {
+		return new(Writer)
+	}
+	return w
 }
 
 // copy sends what src reads behind offset.
@@ -144,6 +178,7 @@ func moreOrFewer(more bool) string {
 // Write sends p, in pieces of 32,000 bytes at most. The receiver does not learn how
 // many bytes there will be. It waits while the receiver is behind.
 func (w *Writer) Write(p []byte) (int, error) {
+	w = w.made()
 	if w.err == nil && w.ended {
 		return 0, errEnded()
 	}
@@ -165,6 +200,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 // itself, it does nothing. It returns the error of what failed before. A download's
 // handler need not call it.
 func (w *Writer) Close() error {
+	w = w.made()
 	if w.ended {
 		return w.err
 	}
