@@ -73,6 +73,45 @@ func TestOutage_tellsOnce(t *testing.T) {
 	}
 }
 
+// A server's calls wait for a client to come back, and it says so as well.
+func TestOutage_ofAClient(t *testing.T) {
+	for name, call := range awayUses {
+		if name == "notification" { // which is queued, and waits for nothing
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				var log lab.Logs
+				l, grace := lab.New(), typedrpc.Limits{Grace: time.Hour}
+				l.Server.Logger, l.Server.Limits = log.Logger(), grace
+				w := &lab.Town{Srv: l.Server}
+				c := w.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady, Limits: grace})
+				defer c.Close()
+				synctest.Wait()
+				var server *typedrpc.Conn
+				for conn := range l.Server.Conns() {
+					server = conn
+				}
+				gone(w)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go call(ctx, server)
+				time.Sleep(10*time.Second - time.Millisecond)
+				synctest.Wait()
+				is.True(!strings.Contains(log.Text(), waitsText))
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+				is.Equal(strings.Count(log.Text(), waitsText), 1)
+				is.True(strings.Contains(log.Text(), `awaits="the client to come back"`))
+				w.Serve(l.Server)
+				time.Sleep(time.Hour)
+				is.Equal(strings.Count(log.Text(), waitsText), 1)
+			})
+		})
+	}
+}
+
 // What was in flight, and a stream, wait too, in each outage anew; calls that begin
 // in between are told in their turn.
 func TestOutage_inFlight(t *testing.T) {

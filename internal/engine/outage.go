@@ -77,8 +77,7 @@ func (c *Conn) unlinked(e *status.Error) *status.Error {
 	return e.Lacking(what, why)
 }
 
-// outLocked is called when the link is gone, because of cause. Only what was dialled
-// logs: at a server nothing waits for longer than the session has.
+// outLocked is called when the link is gone, because of cause.
 func (c *Conn) outLocked(cause error) {
 	o := &c.outage
 	if c.closing {

@@ -87,6 +87,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
 	s.posted = o.Config
 	s.posted.Posted = true
+	s.o.Config.Lacks = func() string { return "the client to come back" }
 	for _, text := range o.Origins {
 		parsed, err := parseOrigin(text)
 		if err != nil {
