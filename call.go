@@ -114,7 +114,7 @@ func (t *target) encodeForAll(s *spec, v any) (*buf.Buf, *Error) {
 
 // invoke is Call without its types.
 func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
-	if s.timeout > 0 {
+	if s.timeout > 0 && ctx != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.timeout)
 		defer cancel()

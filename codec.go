@@ -33,8 +33,18 @@ type Codec interface {
 
 // checkCodec refuses a codec whose name cannot be part of a subprotocol, which
 // is a token of RFC 6455 section 4.1.
-func checkCodec(c Codec) error {
+//
+// before are those that were offered already: by name the peer chooses.
+func checkCodec(c Codec, before []Codec) error {
+	if c == nil {
+		return errors.New("typedrpc: one of Codecs is nil")
+	}
 	name := c.Name()
+	for _, other := range before {
+		if other.Name() == name {
+			return fmt.Errorf("typedrpc: Codecs has two of the name %q", name)
+		}
+	}
 	for _, r := range name {
 		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
 			return fmt.Errorf("typedrpc: codec name %q must be of lower-case letters, digits and dashes", name)

@@ -302,7 +302,7 @@ func (l *loop) came() (afterGap bool) {
 // the first time, and has use receive its items. fail tells the body an error,
 // and reports whether it stays.
 func (l *loop) run(ctx context.Context, request func(first bool) any, use func(face) (Raw, error), fail func(error) bool) {
-	if l.restarts && l.spec.timeout > 0 { // for all openings together
+	if l.restarts && l.spec.timeout > 0 && ctx != nil { // for all openings together
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, l.spec.timeout)
 		defer cancel()

@@ -57,7 +57,7 @@ type DialOptions struct {
 	// SignIn is asked for credentials before every handshake, see SignIn.Present,
 	// and on a live link before they expire, as the server says. When that
 	// fails OnState is told, with the error, and it is tried again until they
-	// have expired.
+	// have expired. JSONRPC has no credentials: it is not asked there; use Header.
 	SignIn Presenter
 	// Dialect is Binary by default.
 	Dialect Dialect
@@ -176,12 +176,15 @@ type StateChange struct {
 //
 // url may be empty if there are DialOptions.URLs.
 func Dial(ctx context.Context, url string, o *DialOptions) (*Conn, error) {
+	if ctx == nil {
+		return nil, refuse(InvalidArgument, "the context of Dial is nil")
+	}
 	if o == nil {
 		o = &DialOptions{}
 	}
 	c, err := o.conn(ctx, url)
 	if err != nil {
-		return nil, &Error{Code: InvalidArgument, Message: err.Error(), cause: err}
+		return nil, &Error{Code: InvalidArgument, Message: err.Error(), Outcome: NotSent, cause: err}
 	}
 	if err := c.keeper.(*client.Client).Run(ctx); err != nil {
 		return nil, up(err, c.codec)
@@ -209,7 +212,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 		return nil, err
 	}
 	codecs := o.Codecs
-	if codecs == nil {
+	if len(codecs) == 0 {
 		codecs = []Codec{JSON}
 	}
 	offers, err := o.subprotocols(codecs)
@@ -286,8 +289,8 @@ func (o *DialOptions) subprotocols(codecs []Codec) ([]string, error) {
 	switch o.Dialect {
 	case Binary:
 		var names []string
-		for _, c := range codecs {
-			if err := checkCodec(c); err != nil {
+		for i, c := range codecs {
+			if err := checkCodec(c, codecs[:i]); err != nil {
 				return nil, err
 			}
 			if err := errors.Join(o.Mux.check(c), o.SignIn.types.fits(c)); err != nil {
@@ -297,6 +300,9 @@ func (o *DialOptions) subprotocols(codecs []Codec) ([]string, error) {
 		}
 		return names, nil
 	case Text, JSONRPC:
+		if slices.ContainsFunc(codecs, func(c Codec) bool { return c != JSON }) {
+			return nil, errors.New("typedrpc: DialOptions.Codecs are for Binary: Text and JSONRPC speak JSON")
+		}
 		if err := errors.Join(o.Mux.check(JSON), o.SignIn.types.fits(JSON)); err != nil {
 			return nil, err
 		}

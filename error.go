@@ -206,9 +206,9 @@ func codeIn(err error) (Code, bool) {
 }
 
 // toWire is the one place where errors leave: it turns what a handler returned
-// into the frame that answers the call. foreign reports an error whose text
-// stays here and belongs into the log.
-func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Context, error) *Error) (f wire.Frame, foreign bool) {
+// into the frame that answers the call. What of it stays here and belongs into the log
+// is hidden.
+func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Context, error) *Error) (f wire.Frame, hidden error) {
 	if below, ok := err.(*status.Error); ok { // the engine's own
 		err = up(below, codec)
 	}
@@ -227,7 +227,7 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 			e = mapper(ctx, err)
 		}
 		if e == nil {
-			foreign = true
+			hidden = err
 			e = &Error{Code: Internal, Message: status.InternalText}
 		}
 	}
@@ -239,11 +239,12 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 	if enc, ok := e.fault.(faultEncoder); ok && e.Data == nil {
 		data, err := enc.encode(codec)
 		if err != nil {
-			return wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: status.InternalText}, true
+			hidden = fmt.Errorf("cannot encode the data of the fault %q: %w", e.name, err)
+			return wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: status.InternalText}, hidden
 		}
 		f.Payload = data
 	}
-	return f, foreign
+	return f, hidden
 }
 
 // broadcastError is one connection's of those that a Broadcast joins.

@@ -19,23 +19,29 @@ import (
 type Fault[D any] struct {
 	name string
 	code Code
+	spec *spec // what its traits say of the data
 }
 
-// NewFault declares a fault whose errors have code. It panics if the name is bad,
-// by the same rules as a method's, or if the code is OK.
-func NewFault[D any](name string, code Code) Fault[D] {
+// NewFault declares a fault whose errors have code. Data that is used by pointer needs
+// an [Alloc], as messages do; MaxSize bounds it. NewFault panics if the name is bad, by
+// the same rules as a method's, if the code is OK, or if a trait does not apply.
+func NewFault[D any](name string, code Code, traits ...Trait) Fault[D] {
 	if err := checkName("fault", name); err != nil {
 		panic(err.Error())
 	}
+	s := &spec{name: name, as: "fault"}
 	if code == OK {
-		panic(fmt.Sprintf("typedrpc: fault %q has the code OK, which is no error", name))
+		panic(fmt.Sprintf("typedrpc: %s has the code OK, which is no error", s.title()))
 	}
-	return Fault[D]{name, code}
+	applyTraits(s, traits, Trait.signIn)
+	s.carries(new(D))
+	return Fault[D]{name, code, s}
 }
 
 // Errorf makes an error of this fault with data, which is encoded in the codec of the
 // connection that it crosses, and a text for people, formatted as by the function
-// Errorf; without one, "", the text is the fault's name. It panics if f was not made by
+// Errorf; without one, "", the text is the fault's name. Data that cannot be encoded fails
+// the handler's call with Internal, and the log says why. It panics if f was not made by
 // NewFault.
 func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
 	if f.name == "" {
@@ -45,12 +51,13 @@ func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
 		format, args = "%s", []any{f.name}
 	}
 	e := Errorf(f.code, format, args...)
-	e.name, e.fault = f.name, &faultData[D]{data: data}
+	e.name, e.fault = f.name, &faultData[D]{data, f.spec}
 	return e
 }
 
 // From returns the data if err is, or wraps, an error of this fault, made here or
-// received: one with its name. It returns false if the data does not decode.
+// received: one with its name. It returns false if the data does not decode, or is
+// larger than MaxSize.
 func (f Fault[D]) From(err error) (D, bool) {
 	var d, none D
 	e := errorIn(err)
@@ -68,7 +75,10 @@ func (f Fault[D]) From(err error) (D, bool) {
 	if len(raw) == 0 && received.codec == JSON { // whose envelopes have no null for data
 		raw = Raw("null")
 	}
-	if err := received.codec.Decode(raw, &d); err != nil {
+	if max := f.spec.maxSize; max > 0 && len(raw) > max {
+		return none, false
+	}
+	if err := f.spec.decode(received.codec, raw, &d); err != nil {
 		return none, false
 	}
 	return d, true
@@ -84,9 +94,18 @@ func (e *Error) FaultName() string {
 }
 
 // faultData is a Fault's data before it is encoded.
-type faultData[D any] struct{ data D }
+type faultData[D any] struct {
+	data D
+	spec *spec
+}
 
-func (d *faultData[D]) encode(c Codec) ([]byte, error) { return c.Append(nil, &d.data) }
+func (d *faultData[D]) encode(c Codec) ([]byte, error) {
+	data, err := d.spec.encode(c, nil, &d.data)
+	if max := d.spec.maxSize; err == nil && max > 0 && len(data) > max {
+		err = fmt.Errorf("it has %d bytes, the declaration allows %d", len(data), max)
+	}
+	return data, err
+}
 
 type faultEncoder interface {
 	encode(Codec) ([]byte, error)

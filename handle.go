@@ -11,7 +11,9 @@ import (
 // Declared is the part of a declaration that it has in common with all others: a name,
 // and the type F of the functions that handle it. It is embedded in Method,
 // Notification, the streams, and the declarations of package transfer.
-type Declared[F any] struct{ made *made[F] } // a pointer keeps declarations comparable
+type Declared[F any] struct {
+	made *made[F] // a pointer keeps declarations comparable
+}
 
 type made[F any] struct {
 	name    string

@@ -101,6 +101,9 @@ func (k Key) Bind(c *Conn) error {
 	if k.s == nil {
 		return refuse(InvalidArgument, "the zero Key is none")
 	}
+	if c == nil || c.e == nil {
+		return refuse(InvalidArgument, noConn)
+	}
 	if err := k.s.Bind(c.e.PeerCache()); err != nil {
 		return up(err, nil)
 	}

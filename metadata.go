@@ -11,8 +11,11 @@ import "github.com/typedrpc/typedrpc/internal/flow"
 // not safe for concurrent use.
 type Metadata map[string]string
 
-// Set sets key to value, making the map if there is none yet.
+// Set sets key to value, making the map if there is none yet. It panics if m is nil.
 func (m *Metadata) Set(key, value string) {
+	if m == nil {
+		panic("typedrpc: Metadata.Set needs a place for the map")
+	}
 	if *m == nil {
 		*m = Metadata{}
 	}

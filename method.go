@@ -1,6 +1,7 @@
 package typedrpc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -55,9 +56,11 @@ type Notification[T any] struct {
 
 // NewMethod declares a method. It panics if the name is bad (empty, longer than
 // 255 bytes, not UTF-8, with white space or control characters, or one that the wire
-// uses itself, such as "rpc.cancel" and "$/cancelRequest") or if a trait does not apply.
+// uses itself, such as "rpc.cancel" and "$/cancelRequest"), if a trait does not apply, or if
+// one with an argument is there twice (of Tag and Alloc there may be several).
 func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Resp] {
 	s := newSpec(name, KindMethod, traits, MethodTrait.method)
+	s.carries(new(Req), new(Resp))
 	s.pool.New = func() any { return new(pair[Req, Resp]) }
 	s.check = func(c Codec) error {
 		if err := checkType[Req](s, c); err != nil {
@@ -71,6 +74,7 @@ func NewMethod[Req, Resp any](name string, traits ...MethodTrait) Method[Req, Re
 // NewNotification declares a notification. It panics like NewMethod.
 func NewNotification[T any](name string, traits ...RequestTrait) Notification[T] {
 	s := newSpec(name, KindNotification, traits, RequestTrait.notification)
+	s.carries(new(T))
 	s.check = func(c Codec) error { return checkType[T](s, c) }
 	return Notification[T]{declaredBy(s, notificationHandler[T]), s}
 }
@@ -86,6 +90,7 @@ type pair[Req, Resp any] struct {
 type spec struct {
 	name       string
 	kind       Kind
+	as         string // what it is where it is none of the kinds
 	idempotent bool
 	serial     bool
 	keyed      bool
@@ -121,7 +126,7 @@ type RequestTrait interface {
 	topicTrait
 }
 
-// A Trait is a fact about any declaration: every one takes it, a sign-in too.
+// A Trait is a fact about any declaration: every one takes it, a sign-in and a fault too.
 type Trait interface {
 	RequestTrait
 	signIn(*spec)
@@ -175,8 +180,9 @@ func (v serial) stream(s *spec) { s.serial = bool(v) }
 // declaration have the deadline that they send, or none.
 func Timeout(d time.Duration) CallTrait {
 	return callTrait(func(s *spec) {
+		s.once("Timeout", s.timeout != 0)
 		if d <= 0 {
-			panic(fmt.Sprintf("typedrpc: method %q: Timeout must be positive, it is %v", s.name, d))
+			panic(fmt.Sprintf("typedrpc: %s: Timeout must be positive, it is %v", s.title(), d))
 		}
 		s.timeout = d
 	})
@@ -186,17 +192,20 @@ func Timeout(d time.Duration) CallTrait {
 // the call's own.
 func Retry(p RetryPolicy) MethodTrait {
 	return methodTrait(func(s *spec) {
+		s.once("Retry", s.retry != nil)
 		if err := p.check(); err != nil {
-			panic(fmt.Sprintf("typedrpc: method %q: %v", s.name, err))
+			panic(fmt.Sprintf("typedrpc: %s: %v", s.title(), err))
 		}
 		s.retry = p.ready()
 	})
 }
 
-// MaxSize bounds each encoded message of the declaration in bytes (request,
-// response, notification, item, credentials and their reply), below the connection's own limit. It is checked by the sender and the receiver.
+// MaxSize bounds each encoded message of the declaration in bytes (request, response,
+// notification, item, credentials and their reply, a fault's data), below the connection's
+// own limit. It is checked by the sender and the receiver.
 func MaxSize(bytes int) Trait {
 	return anyTrait(func(s *spec) {
+		s.once("MaxSize", s.maxSize != 0)
 		if bytes <= 0 {
 			panic(fmt.Sprintf("typedrpc: %s: MaxSize must be positive, it is %d", s.title(), bytes))
 		}
@@ -210,14 +219,16 @@ func MaxSize(bytes int) Trait {
 // longer one is refused.
 func Params(names ...string) RequestTrait {
 	return anyTrait(func(s *spec) {
+		s.once("Params", s.params != nil)
+		if len(names) == 0 {
+			panic(fmt.Sprintf("typedrpc: %s: Params needs a name", s.title()))
+		}
 		for i, n := range names {
 			if n == "" || !utf8.ValidString(n) {
-				panic(fmt.Sprintf("typedrpc: method %q: Params: name %d is empty or not UTF-8", s.name, i))
+				panic(fmt.Sprintf("typedrpc: %s: Params: name %d is empty or not UTF-8", s.title(), i))
 			}
-			for _, other := range names[:i] {
-				if other == n {
-					panic(fmt.Sprintf("typedrpc: method %q: Params: %q is there twice", s.name, n))
-				}
+			if slices.Contains(names[:i], n) {
+				panic(fmt.Sprintf("typedrpc: %s: Params: %q is there twice", s.title(), n))
 			}
 		}
 		s.params = names
@@ -243,43 +254,6 @@ func TagOf[T any](r *Request) (T, bool) {
 	}
 	var none T
 	return none, false
-}
-
-// Alloc makes messages of type *T with new(T), for types that are used by
-// pointer, such as protobuf's: the codec is given the *T itself, there is no
-// copy and no reflection. Give one Alloc for each such type of a declaration: T is the
-// type behind the pointer. Without one, and with one of another type, the codec is given
-// a pointer to the pointer, which JSON takes and most others do not: Server.Check says
-// so, and go vet (the module's vet) before that.
-func Alloc[T any]() Trait {
-	return anyTrait(func(s *spec) { s.allocs = append(s.allocs, allocOf[T]{}) })
-}
-
-// allocator knows one message type that is used by pointer.
-type allocator interface {
-	// fresh makes a new T if v is a **T, stores and returns it.
-	fresh(v any) (any, bool)
-	// target returns the *T if v is a **T.
-	target(v any) (msg any, isNil, ok bool)
-}
-
-type allocOf[T any] struct{}
-
-func (allocOf[T]) fresh(v any) (any, bool) {
-	p, ok := v.(**T)
-	if !ok {
-		return nil, false
-	}
-	*p = new(T)
-	return *p, true
-}
-
-func (allocOf[T]) target(v any) (any, bool, bool) {
-	p, ok := v.(**T)
-	if !ok {
-		return nil, false, false
-	}
-	return *p, *p == nil, true
 }
 
 // newSpec makes a spec of what traits say, which apply applies.
@@ -310,12 +284,19 @@ func applyTraits[T comparable](s *spec, traits []T, apply func(T, *spec)) {
 	}
 }
 
+// once refuses a trait that there is already: which one would count?
+func (s *spec) once(trait string, there bool) {
+	if there {
+		panic(fmt.Sprintf("typedrpc: %s has the trait %s twice", s.title(), trait))
+	}
+}
+
 // title is the declaration in an error's text.
 func (s *spec) title() string {
 	if s.name == "" {
 		return "the sign-in"
 	}
-	return fmt.Sprintf("%s %q", s.kind, s.name)
+	return fmt.Sprintf("%s %q", cmp.Or(s.as, s.kind.String()), s.name)
 }
 
 // declared tells the engine what it needs to know of s.
@@ -345,35 +326,4 @@ func checkName(of, name string) error {
 		return fmt.Errorf("typedrpc: %s name %q has white space or control characters", of, name)
 	}
 	return nil
-}
-
-func (s *spec) fresh(v any) (any, bool) {
-	for _, a := range s.allocs {
-		if msg, ok := a.fresh(v); ok {
-			return msg, true
-		}
-	}
-	return v, false
-}
-
-// encode appends the message that v points to.
-func (s *spec) encode(c Codec, dst []byte, v any) ([]byte, error) {
-	for _, a := range s.allocs {
-		msg, isNil, ok := a.target(v)
-		if !ok {
-			continue
-		}
-		if isNil {
-			return dst, fmt.Errorf("the message is nil")
-		}
-		v = msg
-		break
-	}
-	return c.Append(dst, v)
-}
-
-// decode reads data into the message that v points to.
-func (s *spec) decode(c Codec, data []byte, v any) error {
-	v, _ = s.fresh(v)
-	return c.Decode(data, v)
 }

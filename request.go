@@ -93,8 +93,13 @@ type Request struct {
 // sees the items of one direction one after another, those of both at the same
 // time; item is read-only, and valid until fn returns. Of several functions the
 // outermost interceptor's sees sent items first at the caller's side and last
-// at the handler's, and received ones the other way round.
-func (r *Request) OnItem(fn func(item Raw, sent bool) error) { r.hooks = append(r.hooks, fn) }
+// at the handler's, and received ones the other way round. It panics if r or fn is nil.
+func (r *Request) OnItem(fn func(item Raw, sent bool) error) {
+	if r == nil || fn == nil {
+		panic("typedrpc: OnItem needs a Request and a function")
+	}
+	r.hooks = append(r.hooks, fn)
+}
 
 // looks is a caller's Request as its stream sees it.
 type looks struct{ r *Request }

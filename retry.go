@@ -3,7 +3,8 @@ package typedrpc
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -56,8 +57,13 @@ type RetryPolicy struct {
 const defaultAttempts = 4
 
 func (p RetryPolicy) check() error {
-	if p.MaxAttempts < 0 {
-		return fmt.Errorf("RetryPolicy: Attempts must not be negative")
+	switch {
+	case p.MaxAttempts < 0:
+		return errors.New("RetryPolicy: MaxAttempts must not be negative")
+	case slices.Contains(p.Codes, OK):
+		return errors.New("RetryPolicy: Codes has OK, which is no error")
+	case p.Budget != nil && math.IsNaN(p.Budget.Ratio):
+		return errors.New("RetryPolicy: Budget.Ratio is no number")
 	}
 	return flow.Backoff(p.Backoff).Check()
 }

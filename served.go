@@ -89,9 +89,9 @@ func (o owner) Failure(in *engine.Inbound, err error) (f wire.Frame) {
 			f = wire.Frame{Type: wire.Fail, Code: int64(Internal), Message: status.InternalText}
 		}
 	}()
-	f, foreign := toWire(in, err, c.codec, c.opts.mapError)
-	if foreign {
-		c.opts.logger.Error("typedrpc: handler failed", "method", s.known(), "error", err)
+	f, hidden := toWire(in, err, c.codec, c.opts.mapError)
+	if hidden != nil {
+		c.opts.logger.Error("typedrpc: handler failed", "method", s.known(), "error", hidden)
 	}
 	if s.refusedBy(err) {
 		f.Flags |= wire.NotRun

@@ -191,11 +191,11 @@ func (s *Server) configure() error {
 
 // offered are the codecs that clients may choose, and their names.
 func (s *Server) offered() (codecs []Codec, names []string, err error) {
-	if codecs = s.Codecs; codecs == nil {
+	if codecs = s.Codecs; len(codecs) == 0 {
 		codecs = []Codec{JSON}
 	}
-	for _, c := range codecs {
-		if err := checkCodec(c); err != nil {
+	for i, c := range codecs {
+		if err := checkCodec(c, codecs[:i]); err != nil {
 			return nil, nil, err
 		}
 		if err := errors.Join(s.Mux.check(c), s.SignIn.types.fits(c)); err != nil {
@@ -242,7 +242,10 @@ func (s *Server) refusal(e *Error, codec Codec) wire.ErrorBody {
 				f = wire.Frame{Code: int64(e.Code), Message: status.Clip(status.Code(e.Code), e.Message)}
 			}
 		}()
-		f, _ = toWire(context.Background(), e, codec, nil)
+		f, hidden := toWire(context.Background(), e, codec, nil)
+		if hidden != nil {
+			s.logger().Error("typedrpc: encoding a refusal failed", "error", hidden)
+		}
 		return f
 	}()
 	return wire.ErrorBody{Code: f.Code, Message: f.Message, Fault: f.Fault, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}

@@ -29,6 +29,7 @@ type SignIn[Creds, Reply any] struct{ spec *spec }
 func NewSignIn[Creds, Reply any](traits ...Trait) SignIn[Creds, Reply] {
 	s := new(spec)
 	applyTraits(s, traits, Trait.signIn)
+	s.carries(new(Creds), new(Reply))
 	return SignIn[Creds, Reply]{s.declared()}
 }
 

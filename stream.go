@@ -55,6 +55,7 @@ type BidiStream[Req, Up, Down any] struct {
 // NewServerStream declares a server stream. It panics like NewMethod.
 func NewServerStream[Req, Item any](name string, traits ...CallTrait) ServerStream[Req, Item] {
 	s := newSpec(name, KindServerStream, traits, CallTrait.stream)
+	s.carries(new(Req), new(Item))
 	s.down.New = func() any { return new(Item) }
 	s.check = func(c Codec) error { return errors.Join(checkType[Req](s, c), checkType[Item](s, c)) }
 	return ServerStream[Req, Item]{declaredBy(s, serverStreamHandler[Req, Item]), s, nil}
@@ -63,6 +64,7 @@ func NewServerStream[Req, Item any](name string, traits ...CallTrait) ServerStre
 // NewClientStream declares a client stream. It panics like NewMethod.
 func NewClientStream[Req, Item, Resp any](name string, traits ...CallTrait) ClientStream[Req, Item, Resp] {
 	s := newSpec(name, KindClientStream, traits, CallTrait.stream)
+	s.carries(new(Req), new(Item), new(Resp))
 	s.up.New = func() any { return new(Item) }
 	s.check = func(c Codec) error {
 		return errors.Join(checkType[Req](s, c), checkType[Item](s, c), checkType[Resp](s, c))
@@ -73,6 +75,7 @@ func NewClientStream[Req, Item, Resp any](name string, traits ...CallTrait) Clie
 // NewBidiStream declares a bidirectional stream. It panics like NewMethod.
 func NewBidiStream[Req, Up, Down any](name string, traits ...CallTrait) BidiStream[Req, Up, Down] {
 	s := newSpec(name, KindBidiStream, traits, CallTrait.stream)
+	s.carries(new(Req), new(Up), new(Down))
 	s.up.New = func() any { return new(Up) }
 	s.down.New = func() any { return new(Down) }
 	s.check = func(c Codec) error {
@@ -207,6 +210,9 @@ func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, I
 // waits for something else. See Items for a sequence that cannot fail.
 func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[Req, Item, Resp], req Req, items iter.Seq2[Item, error]) (Resp, error) {
 	var resp, none Resp
+	if items == nil {
+		return none, refuse(InvalidArgument, "SendAll: the sequence of items is nil")
+	}
 	begun := false
 	err := converseFor(ctx, c, s.spec, &req, &resp, func(x face) (Raw, error) {
 		if begun { // by an interceptor that calls next again
@@ -233,8 +239,12 @@ func SendAll[Req, Item, Resp any](ctx context.Context, c Caller, s ClientStream[
 	return resp, nil
 }
 
-// Items turns a sequence that cannot fail into one that SendAll takes.
+// Items turns a sequence that cannot fail into one that SendAll takes. It panics if seq
+// is nil.
 func Items[T any](seq iter.Seq[T]) iter.Seq2[T, error] {
+	if seq == nil {
+		panic("typedrpc: Items needs a sequence")
+	}
 	return func(yield func(T, error) bool) {
 		for v := range seq {
 			if !yield(v, nil) {

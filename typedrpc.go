@@ -184,6 +184,9 @@ func Broadcast[C Caller, T any](ctx context.Context, conns iter.Seq[C], n Notifi
 		_, err := aim(ctx, nil, nil, "NewNotification")
 		return err
 	}
+	if conns == nil {
+		return refuse(InvalidArgument, "Broadcast: the sequence of connections is nil")
+	}
 	b := broadcast{spec: n.spec, bodies: map[encodedFor]encoded{}}
 	defer b.release()
 	var behind []late
@@ -201,38 +204,6 @@ func Broadcast[C Caller, T any](ctx context.Context, conns iter.Seq[C], n Notifi
 	return errors.Join(append(errs, b.wait(ctx, behind, &v))...)
 }
 
-// Pick makes a Caller of a function that chooses a connection, asked once for
-// every attempt of every call: a pool, a router by method, the leader. It may
-// be called by many goroutines at once. Its error fails the call, as
-// Unavailable unless it is an *Error or a Code. All its connections must speak one codec.
-func Pick(fn func(ctx context.Context, method string) (*Conn, error)) Caller {
-	if fn == nil {
-		panic("typedrpc: Pick needs a function")
-	}
-	return picker{pick: fn, budget: sync.OnceValue(newBudget)}
-}
-
-type picker struct {
-	pick   func(context.Context, string) (*Conn, error)
-	opts   CallOptions
-	budget func() *RetryBudget // of policies without one
-}
-
-func (p picker) With(o CallOptions) Caller { return picker{p.pick, p.opts.and(o, p.budget), p.budget} }
-
-func (p picker) target(ctx context.Context, method string) (target, *Error) {
-	t := target{pick: p.pick, opts: p.opts}
-	if p.opts.fault != nil {
-		return t, p.opts.fault
-	}
-	conn, err := t.next(ctx, method)
-	if err != nil {
-		return t, err
-	}
-	t.conn = conn
-	return t, nil
-}
-
 // With returns a Caller that calls on c with options.
 func (c *Conn) With(o CallOptions) Caller {
 	return connWith{c.made(), CallOptions{}.and(o, c.retryBudget)}
@@ -247,11 +218,13 @@ func (c *Conn) target(context.Context, string) (target, *Error) {
 
 // aim is c's target for a call of s, which the function by made.
 func aim(ctx context.Context, c Caller, s *spec, by string) (target, *Error) {
-	if s == nil {
+	switch {
+	case s == nil:
 		return target{}, refuse(InvalidArgument, "the declaration was not made by %s", by)
-	}
-	if c == nil {
+	case c == nil:
 		return target{}, refuse(InvalidArgument, "the Caller of %q is nil", s.name)
+	case ctx == nil:
+		return target{}, refuse(InvalidArgument, "the context of %q is nil", s.name)
 	}
 	return c.target(ctx, s.name)
 }
@@ -360,6 +333,9 @@ func (b *broadcast) sendSafely(ctx context.Context, l late, v any) (err error) {
 func (b *broadcast) send(ctx context.Context, caller Caller, v any, noWait bool) (to *Conn, behind bool, _ error) {
 	t, err := aim(ctx, caller, b.spec, "NewNotification")
 	var body *buf.Buf
+	if err == nil {
+		err = t.giveKey(b.spec)
+	}
 	if err == nil {
 		body, err = b.body(&t, v)
 	}

@@ -22,6 +22,9 @@ type UpgradeError struct {
 }
 
 func (e *UpgradeError) Error() string {
+	if e == nil {
+		return "an *UpgradeError that is nil"
+	}
 	text := fmt.Sprintf("the server answered %d %s", e.Status, http.StatusText(e.Status))
 	if body := strings.TrimSpace(e.Body); body != "" {
 		text += ": " + body
@@ -40,6 +43,9 @@ type CloseError struct {
 }
 
 func (e *CloseError) Error() string {
+	if e == nil {
+		return "a *CloseError that is nil"
+	}
 	text := fmt.Sprintf("link closed by the peer with code %d", e.Code)
 	if e.Reason != "" {
 		text += ": " + e.Reason

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,6 +70,15 @@ func TestZero_calls(t *testing.T) {
 		},
 		"Forward nil":  func() error { _, err := typedrpc.Forward(ctx, client, nil); return err },
 		"Forward zero": func() error { _, err := typedrpc.Forward(ctx, client, new(typedrpc.Request)); return err },
+		"SendAll of no sequence": func() error {
+			_, err := typedrpc.SendAll(ctx, client, lab.FlowUp, 1, nil)
+			return err
+		},
+		"Broadcast to no sequence": func() error {
+			return typedrpc.Broadcast[*typedrpc.Conn](ctx, nil, lab.Tell, 1)
+		},
+		"Bind to nil":  func() error { return typedrpc.NewKey().Bind(nil) },
+		"Bind to zero": func() error { return typedrpc.NewKey().Bind(new(typedrpc.Conn)) },
 		"Forward to nil": func() error {
 			_, err := typedrpc.Forward(ctx, nil, &typedrpc.Request{Conn: client})
 			return err
@@ -91,6 +101,33 @@ func refused(t *testing.T, err error) {
 	is := is.NewRelaxed(t)
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
 	is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
+}
+
+// A context that is nil is the caller's mistake, and no panic somewhere below.
+func TestZero_context(t *testing.T) {
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{}, nil)
+	bounded := typedrpc.NewMethod[int, int]("bounded", typedrpc.Timeout(1))
+	again := typedrpc.NewServerStream[int, int]("again", typedrpc.Timeout(1)).Restartable(func(n int, _ *int) int { return n })
+	var none context.Context
+	for what, call := range map[string]func() error{
+		"Call":    func() error { _, err := typedrpc.Call(none, client, lab.Ask, 1); return err },
+		"bounded": func() error { _, err := typedrpc.Call(none, client, bounded, 1); return err },
+		"Go":      func() error { _, err := typedrpc.Go(none, client, bounded, 1).Await(t.Context()); return err },
+		"Notify":  func() error { return typedrpc.Notify(none, client, lab.Tell, 1) },
+		"Broadcast": func() error {
+			return typedrpc.Broadcast(none, func(yield func(*typedrpc.Conn) bool) { yield(client) }, lab.Tell, 1)
+		},
+		"Receive":     func() error { return last(typedrpc.Receive(none, client, lab.FlowDown, 1)) },
+		"restartable": func() error { return last(typedrpc.Receive(none, client, again, 1)) },
+		"Open":        func() error { _, err := typedrpc.Open(none, client, lab.FlowBoth, ""); return err },
+		"SendAll": func() error {
+			_, err := typedrpc.SendAll(none, client, lab.FlowUp, 1, typedrpc.Items(slices.Values([]string{""})))
+			return err
+		},
+		"Dial": func() error { _, err := typedrpc.Dial(none, "ws://localhost", nil); return err },
+	} {
+		t.Run(what, func(t *testing.T) { refused(t, call()) })
+	}
 }
 
 func TestZero_panics(t *testing.T) {
@@ -125,7 +162,14 @@ func TestZero_panics(t *testing.T) {
 		"Restartable": func() {
 			typedrpc.ServerStream[int, int]{}.Restartable(func(int, *int) int { return 0 })
 		},
-		"RequestFrom": func() { typedrpc.RequestFrom(t.Context()) },
+		"RequestFrom":     func() { typedrpc.RequestFrom(t.Context()) },
+		"ConnFrom":        func() { typedrpc.ConnFrom(t.Context()) },
+		"Items":           func() { typedrpc.Items[int](nil) },
+		"OnItem":          func() { new(typedrpc.Request).OnItem(nil) },
+		"OnItem of nil":   func() { (*typedrpc.Request)(nil).OnItem(func(typedrpc.Raw, bool) error { return nil }) },
+		"Metadata.Set":    func() { (*typedrpc.Metadata)(nil).Set("key", "value") },
+		"Conn.RemoteAddr": func() { conn.RemoteAddr() },
+		"Fault.Errorf":    func() { typedrpc.Fault[int]{}.Errorf(1, "") },
 	} {
 		t.Run(what, func(t *testing.T) {
 			is := is.New(t)
@@ -161,6 +205,8 @@ func TestZero_works(t *testing.T) {
 	is.Equal(w.Code, http.StatusInternalServerError)
 
 	is.Equal((*typedrpc.Error)(nil).Error(), "an *Error that is nil")
+	is.Equal((*typedrpc.UpgradeError)(nil).Error(), "an *UpgradeError that is nil")
+	is.Equal((*typedrpc.CloseError)(nil).Error(), "a *CloseError that is nil")
 	is.Equal(typedrpc.Method[int, int]{}.Name(), "")
 	is.Equal(typedrpc.ServerStream[int, int]{}.Name(), "")
 	is.Equal(typedrpc.Notification[int]{}.Name(), "")

@@ -55,7 +55,7 @@ func TestNewMethod_badTraits(t *testing.T) {
 		"MaxSize must be positive":   typedrpc.MaxSize(-1),
 		"name 1 is empty":            typedrpc.Params("a", ""),
 		`"a" is there twice`:         typedrpc.Params("a", "b", "a"),
-		"Attempts must not be":       typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: -1}),
+		"MaxAttempts must not be":    typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: -1}),
 		"Backoff: Max 1s is below":   typedrpc.Retry(typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Min: time.Minute, Max: time.Second}}),
 		"Factor 0.5 must be at leas": typedrpc.Retry(typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Factor: 0.5}}),
 	} {

@@ -311,7 +311,7 @@ func TestServer_check(t *testing.T) {
 		`"example.com" is no origin`:                                          {Origins: []string{"example.com"}},
 		`"https://a.com/" is no origin`:                                       {Origins: []string{"https://a.com/"}},
 		`"*" is no origin`:                                                    {Origins: []string{"*"}},
-		"Server.OutgoingRetry: RetryPolicy: Atte":                             {OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: -1}},
+		"Server.OutgoingRetry: RetryPolicy: MaxAtte":                          {OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: -1}},
 	} {
 		t.Run(want, func(t *testing.T) {
 			is := is.New(t)
