@@ -112,6 +112,24 @@ func TestModule(t *testing.T) {
 	}
 }
 
+// TestSame writes the same bytes in whatever order packages are named, and from wherever.
+func TestSame(t *testing.T) {
+	for command, orders := range map[string][][]string{
+		"ts":     {{"./awkward", "./awkward/other"}, {"./awkward/other", "./awkward"}, {"-C", "awkward", "./other", "."}},
+		"schema": {{"./awkward", "./awkward/other"}, {"-C", "awkward", "./other", "."}},
+	} {
+		is := is.New(t)
+		var first string
+		for i, args := range orders {
+			out, _ := generate(t, append([]string{command, "-map", pointFlag}, args...)...)
+			if i == 0 {
+				first = out
+			}
+			is.Equal(out, first)
+		}
+	}
+}
+
 // TestCheck has -check fail where the file is stale, and write nothing.
 func TestCheck(t *testing.T) {
 	is := is.New(t)

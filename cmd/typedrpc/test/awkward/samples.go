@@ -1,11 +1,13 @@
 package awkward
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/typedrpc/typedrpc"
@@ -15,9 +17,15 @@ import (
 // A Sample is a value of a type, and the method that echoes it.
 type Sample struct {
 	Var   string // the method's variable
+	Name  string // and its name
 	Value any
 	back  func([]byte) (any, error)
 	JSON  []byte
+
+	// Ask calls the method, and reports whether the value came back.
+	Ask func(context.Context, typedrpc.Caller) error
+	// Echo handles the method: it takes the values of its samples, and no others.
+	Echo func(*typedrpc.Mux)
 }
 
 // Returns decodes what came back, and reports whether it is the value.
@@ -34,7 +42,15 @@ func (s Sample) Returns(data []byte) error {
 
 type samples []Sample
 
-func add[T any](s *samples, name string, _ typedrpc.Method[T, T], values ...T) {
+func add[T any](s *samples, name string, m typedrpc.Method[T, T], values ...T) {
+	echo := func(mux *typedrpc.Mux) {
+		typedrpc.Handle(mux, m, func(_ context.Context, got T) (T, error) {
+			if !slices.ContainsFunc(values, func(v T) bool { return reflect.DeepEqual(v, got) }) {
+				return got, typedrpc.Errorf(typedrpc.InvalidArgument, "%s: %#v came, which is none of %#v", name, got, values)
+			}
+			return got, nil
+		})
+	}
 	for _, v := range values {
 		data, err := typedrpc.JSON.Append(nil, &v)
 		if err != nil {
@@ -45,7 +61,14 @@ func add[T any](s *samples, name string, _ typedrpc.Method[T, T], values ...T) {
 			err := typedrpc.JSON.Decode(data, &v)
 			return v, err
 		}
-		*s = append(*s, Sample{name, v, back, data})
+		ask := func(ctx context.Context, c typedrpc.Caller) error {
+			got, err := typedrpc.Call(ctx, c, m, v)
+			if err == nil && !reflect.DeepEqual(got, v) {
+				err = fmt.Errorf("%s: %#v came back as %#v", name, v, got)
+			}
+			return err
+		}
+		*s = append(*s, Sample{name, m.Name(), v, back, data, ask, echo})
 	}
 }
 
