@@ -73,10 +73,10 @@ var patient = typedrpc.Limits{HandshakeTimeout: patience, KeepAlive: patience, W
 
 // foreign is a server for foreign programs.
 type foreign struct {
-	url, port string
-	log       *output
-	srv       atomic.Pointer[typedrpc.Server]
-	clients   sync.Map // *typedrpc.Conn, *visitor
+	url     string
+	log     *output
+	srv     atomic.Pointer[typedrpc.Server]
+	clients sync.Map // *typedrpc.Conn, *visitor
 
 	mu    sync.Mutex
 	notes []int
