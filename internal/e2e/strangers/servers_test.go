@@ -32,7 +32,7 @@ type caller struct {
 type reversal struct{ Text string }
 
 // call dials a foreign server.
-func callForeign(t *testing.T, url string) *caller {
+func callForeign(t *testing.T, url string, compress bool) *caller {
 	t.Helper()
 	c := &caller{log: new(output), heard: make(chan string, 1000), states: make(chan typedrpc.StateChange, 100)}
 	m := typedrpc.NewMux()
@@ -50,7 +50,7 @@ func callForeign(t *testing.T, url string) *caller {
 	})
 	var err error
 	c.Conn, err = typedrpc.Dial(t.Context(), url, &typedrpc.DialOptions{
-		Dialect: typedrpc.JSONRPC, Mux: m, Limits: patient, Logger: slog.New(slog.NewTextHandler(c.log, nil)),
+		Dialect: typedrpc.JSONRPC, Mux: m, Limits: patient, Compress: compress, Logger: slog.New(slog.NewTextHandler(c.log, nil)),
 		OnState: func(s typedrpc.StateChange) { c.states <- s },
 	})
 	if err != nil {
@@ -137,7 +137,7 @@ func TestForeignServers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			tt.run(t, callForeign(t, serveScript(t, tt.needs, tt.script, tt.args...)))
+			tt.run(t, callForeign(t, serveScript(t, tt.needs, tt.script, tt.args...), false))
 		})
 	}
 }
@@ -249,6 +249,12 @@ func toWS(t *testing.T, c *caller) {
 	is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[typedrpc.Empty]("ping"), typedrpc.Empty{}))
 	is.Equal(<-c.heard, "pushed[7]")
 	departures(t, c)
+	bye, err := call[string](t, c, "bye", typedrpc.Empty{})
+	is.NoErr(err)
+	is.Equal(bye, "bye")
+	for i := range 100 {
+		is.Equal(<-c.heard, fmt.Sprintf("pushed[%d]", i))
+	}
 	_, err = call[string](t, c, "terminate", typedrpc.Empty{})
 	is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable)
 	is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun)
@@ -342,6 +348,31 @@ func toAiohttp(t *testing.T, c *caller) {
 	is.Equal(c.log.String(), "")
 }
 
+// TestForeignServers_compressed has the same text cross again and again, so that a
+// context that one side keeps and the other does not would be found out.
+func TestForeignServers_compressed(t *testing.T) {
+	for needs, name := range map[string]string{"ws": "ws.mjs", "websockets": "websockets_peer.py", "aiohttp": "aiohttp_peer.py"} {
+		t.Run(needs, func(t *testing.T) {
+			t.Parallel()
+			is := is.New(t)
+			c := callForeign(t, serveScript(t, needs, name), true)
+			for range 20 {
+				got, err := call[string](t, c, "shout", strings.Repeat("the same words ", 200))
+				is.NoErr(err)
+				is.Equal(got, strings.Repeat("THE SAME WORDS ", 200))
+			}
+			is.NoErr(c.Close())
+			n := 0
+			for s := range c.states { // it was never lost
+				if n++; s.State == typedrpc.StateClosed {
+					break
+				}
+			}
+			is.Equal(n, 3)
+		})
+	}
+}
+
 // TestAria2 drives a download manager by its JSON-RPC over a WebSocket.
 func TestAria2(t *testing.T) {
 	is := is.New(t)
@@ -351,7 +382,7 @@ func TestAria2(t *testing.T) {
 	dir, port := t.TempDir(), freePort(t)
 	_, said, _ := start(t, path, "--no-conf", "--enable-rpc", "--rpc-listen-port="+port, "--rpc-secret=s3cret", "--dir="+dir, "--disable-ipv6", "--check-certificate=false")
 	listening(t, port, said)
-	c := callForeign(t, "ws://127.0.0.1:"+port+"/jsonrpc")
+	c := callForeign(t, "ws://127.0.0.1:"+port+"/jsonrpc", false)
 
 	version, err := call[map[string]any](t, c, "aria2.getVersion", []string{"token:s3cret"})
 	is.NoErr(err)

@@ -14,7 +14,7 @@ async function open(options) {
 }
 
 if (url === "serve") {
-  const wss = new WebSocketServer({ port: 0, host: "127.0.0.1" });
+  const wss = new WebSocketServer({ port: 0, host: "127.0.0.1", perMessageDeflate: { threshold: 0 } });
   wss.on("connection", (ws) => {
     ws.on("pong", (data) => ws.send(JSON.stringify({ jsonrpc: "2.0", method: "pushed", params: [Number(String(data))] })));
     ws.on("message", (data) => {
@@ -27,6 +27,10 @@ if (url === "serve") {
         case "undefined": return ws.send(JSON.stringify({ jsonrpc: "2.0", id, result: undefined }));
         case "ping": return ws.ping("7");
         case "terminate": return ws.terminate();
+        case "bye": // all of it at once
+          ws.send(JSON.stringify(Array.from({ length: 100 }, (_, i) => ({ jsonrpc: "2.0", method: "pushed", params: [i] }))));
+          ws.send(JSON.stringify({ jsonrpc: "2.0", id, result: "bye" }));
+          return ws.close(1000);
         case "leave":
           for (let i = 0; i < params[0]; i++) ws.send(JSON.stringify({ jsonrpc: "2.0", method: "pushed", params: [i] }));
           return ws.close(params[1], "done");
