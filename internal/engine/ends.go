@@ -11,7 +11,7 @@ import (
 // Ended reports whether the caller's side is settled.
 func (x *Stream) Ended() bool {
 	select {
-	case <-x.done:
+	case <-x.Done():
 		return true
 	default:
 		return false
@@ -92,7 +92,7 @@ func (x *Stream) Refuse(e *status.Error) {
 // untieLocked returns what unties a stream from its context when it was settled
 // and all was received: until then the end of the context frees what was not.
 func (x *Stream) untieLocked() (stop func()) {
-	if x.stop == nil || !x.Ended() || x.inlet.waits() {
+	if x.calling == nil || x.stop == nil || !x.Ended() || x.inlet.waits() {
 		return func() {}
 	}
 	stop, x.stop = x.stop, nil

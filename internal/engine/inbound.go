@@ -49,7 +49,7 @@ type Inbound struct {
 	mu     sync.Mutex
 	done   chan struct{}
 	timer  *time.Timer
-	afters []*afterFunc
+	afters *afterFunc // the first of them
 }
 
 // end is how a handler and its context ended. It is one byte, since a record has no
@@ -88,7 +88,12 @@ type Record interface {
 	Forget()
 }
 
-type afterFunc struct{ f func() }
+// afterFunc is what AfterFunc was given, in a list that has no trouble with
+// thousands. Under the request's mu; what has ended is not touched any more.
+type afterFunc struct {
+	f          func() // nil: it was stopped
+	next, prev *afterFunc
+}
 
 type inboundKey struct{}
 
@@ -230,7 +235,7 @@ func (in *Inbound) lateLocked() bool {
 // AfterFunc makes contexts derived from this one cheap: package context calls
 // it instead of starting a goroutine for each.
 func (in *Inbound) AfterFunc(f func()) (stop func() bool) {
-	a := &afterFunc{f}
+	a := &afterFunc{f: f}
 	ended := in.Err() != nil // which reads the clock
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -238,18 +243,27 @@ func (in *Inbound) AfterFunc(f func()) (stop func() bool) {
 		go f()
 		return func() bool { return false }
 	}
-	in.afters = append(in.afters, a)
+	if a.next = in.afters; a.next != nil {
+		a.next.prev = a
+	}
+	in.afters = a
 	in.armLocked()
 	return func() bool {
 		in.mu.Lock()
 		defer in.mu.Unlock()
-		for i, other := range in.afters {
-			if other == a {
-				in.afters = append(in.afters[:i], in.afters[i+1:]...)
-				return true
-			}
+		if in.ended.why() != notEnded || a.f == nil {
+			return false
 		}
-		return false
+		a.f = nil
+		if a.prev == nil {
+			in.afters = a.next
+		} else {
+			a.prev.next = a.next
+		}
+		if a.next != nil {
+			a.next.prev = a.prev
+		}
+		return true
 	}
 }
 
@@ -308,7 +322,7 @@ func (in *Inbound) unlockEnded(why end) end {
 	afters := in.afters
 	in.afters = nil
 	in.mu.Unlock()
-	for _, a := range afters {
+	for a := afters; a != nil; a = a.next {
 		go a.f()
 	}
 	if in.stream != nil {

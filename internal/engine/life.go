@@ -220,7 +220,7 @@ func (c *Conn) endStreams() {
 	c.mu.Unlock()
 	for _, x := range all {
 		e := status.Errorf(status.Unavailable, "shutting down")
-		if x.call != nil {
+		if x.calling != nil {
 			e = x.call.outOf(e)
 		}
 		x.Fail(e)

@@ -13,7 +13,7 @@ import (
 // itemFrame is the ITEM of a piece.
 func (x *Stream) itemFrame(p *Item) wire.Frame {
 	f := wire.Frame{Type: wire.Item, ID: x.id, Flags: p.Flags, Dropped: p.Dropped}
-	if x.call != nil {
+	if x.calling != nil {
 		f.Flags |= wire.FromCaller
 	}
 	return f
@@ -69,7 +69,7 @@ func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bo
 	}
 	c := x.conn
 	c.mu.Lock()
-	if x.dropped && x.done != nil && x.failed == nil && !x.Ended() {
+	if x.dropped && x.calling != nil && x.failed == nil && !x.Ended() {
 		c.mu.Unlock()
 		return x.done, nil // it will say why
 	}
@@ -207,9 +207,9 @@ func (x *Stream) refusalLocked(n int) *status.Error {
 		return err
 	}
 	switch {
-	case x.err != nil:
+	case x.calling != nil && x.err != nil:
 		return x.err
-	case x.done != nil && x.Ended():
+	case x.Ended():
 		return &status.Error{Code: status.FailedPrecondition, Message: "the stream has ended: its handler has returned", Outcome: status.Answered, Cause: io.EOF}
 	case x.closed:
 		return status.Errorf(status.FailedPrecondition, "no item of %q can be sent any more", x.decl.Name)
@@ -229,7 +229,7 @@ func (x *Stream) CloseSend() {
 		return
 	}
 	x.closed = true
-	if x.call != nil { // a handler says it by returning
+	if x.calling != nil { // a handler says it by returning
 		x.line.frames.push(new(parcel).pack(wire.Frame{Type: wire.End, ID: x.id}, nil, 0))
 		x.pushLocked()
 	}

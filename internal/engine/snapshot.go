@@ -50,7 +50,7 @@ func (x *Stream) Snapshot() hook.StreamSums {
 
 func (x *Stream) snapshotLocked() hook.StreamSums {
 	s := hook.StreamSums{
-		Caller: x.call != nil,
+		Caller: x.calling != nil,
 		Pieces: x.line.pieces.Len(), SendWindow: x.flow.Window, Used: x.flow.Used,
 	}
 	if x.inlet == nil {

@@ -25,10 +25,10 @@ type Stream struct {
 	Reply *map[string]string
 
 	// fixed
-	conn *Conn
-	decl *Decl
-	call *Call    // nil on the handler's side
-	in   *Inbound // nil on the caller's side
+	conn     *Conn
+	decl     *Decl
+	in       *Inbound // nil on the caller's side
+	*calling          // nil on the handler's side
 
 	// Words are saved where there are thousands.
 	sends   bool // this side may send items; fixed
@@ -60,8 +60,12 @@ type Stream struct {
 
 	failed  *status.Error // this side gave up: nothing goes either way, and this is why
 	stopped error         // the handler's side: what the call fails with, whatever its handler returns
+}
 
-	// the caller's side, when the call is settled
+// calling is what the caller's side has besides.
+type calling struct {
+	call *Call // fixed
+	// when it is settled
 	done   chan struct{} // closed then
 	result *buf.Buf
 	meta   map[string]string // before that, what HEAD brought
@@ -92,7 +96,18 @@ func (i *inlet) signal() {
 }
 
 func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
-	x := &Stream{conn: c, decl: d}
+	var x *Stream
+	if caller {
+		both := new(struct {
+			Stream
+			calling
+		})
+		x = &both.Stream
+		x.calling = &both.calling
+	} else {
+		x = new(Stream)
+	}
+	x.conn, x.decl = c, d
 	up, down := kind != KindServerStream, kind != KindClientStream
 	x.sends, x.takes = down, up
 	if caller {
@@ -143,7 +158,7 @@ func (x *Stream) beginLocked(id uint64) {
 // pushLocked lets the line send what it has, once the CALL has left, the whole
 // of it.
 func (x *Stream) pushLocked() {
-	if x.id != 0 && !x.line.empty() && (x.call == nil || x.call.item.list == nil) {
+	if x.id != 0 && !x.line.empty() && (x.calling == nil || x.call.item.list == nil) {
 		x.line.pushLocked(&x.conn.outbox)
 	}
 }
@@ -256,7 +271,12 @@ func (x *Stream) Caller() bool { return x.in == nil }
 func (x *Stream) Takes() bool { return x.takes }
 
 // Done is closed when the caller's side is settled. It is nil at the handler's.
-func (x *Stream) Done() <-chan struct{} { return x.done }
+func (x *Stream) Done() <-chan struct{} {
+	if x.calling == nil {
+		return nil
+	}
+	return x.done
+}
 
 // Err is what a settled stream's call ended with.
 func (x *Stream) Err() *status.Error {

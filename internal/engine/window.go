@@ -113,7 +113,7 @@ func (x *Stream) takeCreditLocked(b *session.Batch) {
 		return // it has ended meanwhile
 	}
 	f := wire.Frame{Type: wire.Credit, ID: x.id, Items: uint64(w.due)}
-	if x.call != nil {
+	if x.calling != nil {
 		f.Flags = wire.FromCaller
 	}
 	if w.grown {
