@@ -3,10 +3,13 @@ package e2e_test
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/matryer/is"
 
+	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -79,4 +82,54 @@ func TestSession_unconfirmedOnesAreEvictedFirst(t *testing.T) {
 		synctest.Wait()
 		l.Revoke("")
 	})
+}
+
+// A link that ends with 1001 was a page's that is left, or a proxy began anew and said so to
+// both of its sides: what the client does next tells them apart.
+func TestSession_goingAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		away    time.Duration
+		resumed bool
+	}{
+		"a proxy that began anew": {3 * time.Second, true},
+		"a page that was left":    {11 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text} {
+				synctest.Test(t, func(t *testing.T) {
+					is := is.New(t)
+					l := lab.New()
+					h := testkit.HelloOf(1)
+					p := lab.Rejoin(t, d, l.Server, h)
+					f, err := p.Until(wire.Welcome)
+					is.NoErr(err)
+					w, err := wire.ParseWelcome(f.Payload)
+					is.NoErr(err)
+					is.NoErr(p.Send(wire.Frame{Type: wire.Ack}, wire.Frame{Type: wire.Call, ID: 1, Method: "lab.hang", Payload: []byte("{}")}))
+					synctest.Wait()
+					p.T.Close(session.CloseGoingAway, "")
+					p.T.Kill()
+					time.Sleep(test.away)
+					is.Equal(hook.Server(l.Server).Kept == 1, test.resumed)
+					h = testkit.HelloOf(2)
+					h.Token, h.Received = w.Token, p.Counted
+					p = lab.Rejoin(t, d, l.Server, h)
+					f, err = p.Until(wire.Welcome)
+					is.NoErr(err)
+					w, err = wire.ParseWelcome(f.Payload)
+					is.NoErr(err)
+					is.Equal(w.Resumed, test.resumed)
+					close(l.Release)
+					if test.resumed { // and what it was doing goes on
+						f, err = p.Until(wire.Result)
+						is.NoErr(err)
+						is.Equal(f.ID, uint64(1))
+					}
+					p.T.Kill()
+					synctest.Wait()
+					l.Revoke("")
+				})
+			}
+		})
+	}
 }

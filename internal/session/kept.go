@@ -6,7 +6,7 @@ import (
 )
 
 // Sessions without a link are kept by worth. A confirmed one outlives one whose
-// client may not know of it, one with calls or answers in flight an idle one, that
+// client may not know of it or has left, one with calls or answers in flight an idle one, that
 // of an authenticated principal anybody's, and among equals the one that lost its
 // link last. An owner who has more than half of all pays first: what has to go is
 // the least of theirs. So whoever only begins sessions, and drops them, pushes out
@@ -83,6 +83,7 @@ type stay struct {
 	held   func() Held
 	times  int32 // that it was without a link
 	busy   bool
+	left   bool // its client said so
 	bytes  int64
 	lost   func(error)
 }
@@ -94,7 +95,7 @@ type Held struct {
 }
 
 // Keep keeps a session whose link ended for grace, or for the time of a
-// handshake if its client may not know of it. held tells what is kept with it.
+// handshake if its client may not know of it or has left. held tells what is kept with it.
 // When it is over for lack of time or room lost is called with the reason, on a
 // goroutine of its own.
 func (r *Registry) Keep(s *Session, grace, handshake time.Duration, held func() Held, lost func(error)) {
@@ -104,7 +105,8 @@ func (r *Registry) Keep(s *Session, grace, handshake time.Duration, held func() 
 	if e == nil || e.holder != nil || s.Carrier() != nil {
 		return // ended, or resumed, meanwhile
 	}
-	if r.settleLocked(e); e.confirmed == "" {
+	r.settleLocked(e)
+	if e.left = s.left.Load(); e.left || e.confirmed == "" {
 		grace = min(grace, handshake)
 	}
 	e.held, e.lost = held, lost
@@ -147,7 +149,7 @@ func (r *Registry) enterLocked(e *entry) {
 
 // worthNow is what a session is worth by all but the time.
 func (e *entry) worthNow() (worth int) {
-	for _, is := range [...]bool{e.confirmed != "", e.busy, e.claim.Principal != ""} {
+	for _, is := range [...]bool{e.confirmed != "" && !e.left, e.busy, e.claim.Principal != ""} {
 		worth *= 2
 		if is {
 			worth++

@@ -40,6 +40,7 @@ type modelSession struct {
 	until              time.Time // without a link
 	busy               bool      // calls are in flight, say
 	wasBusy            bool      // when it was last asked, without a link
+	left               bool      // the client said so when the latest one ended
 }
 
 // modelLink is a link as both ends know it. A position is that of the next
@@ -159,12 +160,10 @@ func (e *modelEnd) got(counted int, acks []uint64) {
 }
 
 // outlives is the table of close codes; 0 is a link that was lost.
-func outlives(code int, atClient bool) bool {
+func outlives(code int) bool {
 	switch code {
 	case 1000, 1009, 1012, 4400, 4401, 4403, 4413, 4429:
 		return false
-	case 1001:
-		return atClient
 	}
 	return true
 }
@@ -176,12 +175,13 @@ func (m *model) serverLost(l *modelLink, code int) {
 		return
 	}
 	l.srv, s.srv.link = nil, nil
-	if !outlives(code, false) {
+	if !outlives(code) {
 		m.end(s)
 		return
 	}
 	kept := m.grace
-	if s.confirmed == "" {
+	s.left = code == 1001
+	if s.left || s.confirmed == "" {
 		kept = min(kept, m.handshake)
 	}
 	s.until = m.now.Add(kept)
@@ -212,7 +212,7 @@ func (m *model) least() *modelSession {
 }
 
 func (s *modelSession) worth() (n int) {
-	if s.confirmed != "" {
+	if s.confirmed != "" && !s.left {
 		n += 4
 	}
 	if s.wasBusy {
@@ -238,7 +238,7 @@ func (m *model) clientLost(l *modelLink, code int) (over bool) {
 		return false
 	}
 	l.cli, s.cli.link = nil, nil
-	s.cli.over = !outlives(code, true)
+	s.cli.over = !outlives(code)
 	return s.cli.over
 }
 

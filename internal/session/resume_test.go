@@ -458,10 +458,10 @@ func TestResume_underLoad(t *testing.T) {
 }
 
 func TestResume_closeCodes(t *testing.T) {
-	keeps := []int{0, CloseOverload, CloseTimeout, CloseSuperseded, 1002, 1006, 1011, 4999}
+	keeps := []int{0, CloseGoingAway, CloseOverload, CloseTimeout, CloseSuperseded, 1002, 1006, 1011, 4999}
 	ends := []int{CloseDone, CloseTooBig, CloseRestart, CloseProtocol, CloseUnauthed, CloseForbidden, CloseFlood}
 	for _, client := range []bool{false, true} {
-		for _, code := range append(slices.Concat(keeps, ends), CloseGoingAway) {
+		for _, code := range slices.Concat(keeps, ends) {
 			for _, remote := range []bool{false, true} {
 				is := is.New(t)
 				s := New(new(engine), Binary, client, testLog, nil)
@@ -471,7 +471,7 @@ func TestResume_closeCodes(t *testing.T) {
 				cause := &link.CloseError{Code: code, Remote: remote}
 				lost, over := s.Detach(c, cause)
 				is.True(lost)
-				want := slices.Contains(ends, code) || code == CloseGoingAway && !client
+				want := slices.Contains(ends, code)
 				is.Equal(over, want)
 				is.Equal(s.Err() != nil, want)
 				if lost, over := s.Detach(c, cause); lost || over {

@@ -76,6 +76,7 @@ type Session struct {
 	engine  Engine
 	dialect Dialect
 	client  bool
+	left    atomic.Bool   // at a server: its client, or a proxy, said that it goes away when the latest link ended
 	done    chan struct{} // closed when the session is over
 
 	current atomic.Pointer[Carrier] // nil while there is no link; set under all locks, cleared under mu
@@ -182,6 +183,7 @@ func (s *Session) Detach(c *Carrier, cause error) (lost, over bool) {
 	}
 	s.current.Store(nil)
 	s.wroteLocked()
+	s.left.Store(!s.client && goingAway(cause))
 	if s.ended || !s.outlives(cause) {
 		s.endLocked(cause)
 		return true, true
@@ -202,10 +204,16 @@ func (s *Session) outlives(cause error) bool {
 	switch ce.Code {
 	case CloseDone, CloseTooBig, CloseRestart, CloseProtocol, CloseUnauthed, CloseForbidden, CloseBudget, CloseFlood:
 		return false
-	case CloseGoingAway:
-		return s.client // a page that was left does not come back
 	}
 	return true
+}
+
+// goingAway reports whether the peer said that it goes away: a page that was left, which
+// does not come back, or a proxy that begins anew and says so to both of its sides,
+// and then the client comes at once.
+func goingAway(cause error) bool {
+	var ce *link.CloseError
+	return errors.As(cause, &ce) && ce.Remote && ce.Code == CloseGoingAway
 }
 
 // End ends the session, and its link with err. The first cause wins. It reports
