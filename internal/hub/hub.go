@@ -148,11 +148,12 @@ func (h *Hub) enter(t *Topic, key string) (*room, error) {
 	if h.closed {
 		return nil, errHubClosed()
 	}
-	id := roomID{t, key}
-	r := h.rooms[id]
+	r := h.rooms[roomID{t, key}]
 	if r == nil {
+		channel := channelOf(t, key)
+		id := roomID{t, channel[len(channel)-len(key):]} // keys may be long, and this one is the caller's
 		r = &room{hub: h, roomID: id}
-		r.items.init(h, channelOf(t, key), r.deliver)
+		r.items.init(h, channel, r.deliver)
 		r.presence.init(r)
 		h.rooms[id] = r
 	}
