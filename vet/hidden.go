@@ -37,7 +37,8 @@ func runHidden(pass *analysis.Pass) (any, error) {
 			continue
 		}
 		if given == nil {
-			from, given = originsOf(pass), handlers(pass)
+			from = originsOf(pass)
+			given = handlers(pass, from)
 		}
 		v := from.variable(loop.X)
 		if v != nil && given[v] && len(from.of[v]) == 1 || from.all(loop.X, func(call *ast.CallExpr, _ func(ast.Expr) bool) bool { return streams(pass, call) }) {
@@ -74,8 +75,9 @@ func streams(pass *analysis.Pass, call *ast.CallExpr) bool {
 }
 
 // handlers are the parameters, of functions that are given to ours, that are
-// sequences with errors: what a handler of a stream receives.
-func handlers(pass *analysis.Pass) map[*types.Var]bool {
+// sequences with errors: what a handler of a stream receives. A function may be given
+// by a variable.
+func handlers(pass *analysis.Pass, from origins) map[*types.Var]bool {
 	given := map[*types.Var]bool{}
 	for c := range cursor(pass).Preorder((*ast.CallExpr)(nil)) {
 		call := c.Node().(*ast.CallExpr)
@@ -83,9 +85,15 @@ func handlers(pass *analysis.Pass) map[*types.Var]bool {
 			continue
 		}
 		for _, arg := range call.Args {
-			for v := range parameters(pass, arg) {
-				if withErrors(v.Type()) {
-					given[v] = true
+			functions := []ast.Expr{arg}
+			if v := from.variable(arg); v != nil {
+				functions = from.of[v]
+			}
+			for _, f := range functions {
+				for v := range parameters(pass, f) {
+					if withErrors(v.Type()) {
+						given[v] = true
+					}
 				}
 			}
 		}

@@ -83,6 +83,13 @@ func handlers(mux *typedrpc.Mux, up transfer.Upload) {
 		}
 		return 0, nil
 	})
+	named := func(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
+		for text := range items { // want `the loop hides the error`
+			use(text)
+		}
+		return 0, nil
+	}
+	typedrpc.Handle(mux, numb, named)
 	typedrpc.Handle(mux, up, func(ctx context.Context, parts iter.Seq2[[]byte, error]) error {
 		for part := range parts { // want `the loop hides the error`
 			use(part)

@@ -86,6 +86,9 @@ var (
 	_ = typedrpc.NewMethod[*point, int]("m", traits[0])
 	_ = typedrpc.NewMethod[*point, int]("m", made())
 
+	_ = typedrpc.NewFault[*point]("f", 5, typedrpc.Alloc[point]())
+	_ = typedrpc.NewFault[*point]("f", 5)                                              // want `needs typedrpc.Alloc\[point\]`
+	_ = typedrpc.NewFault[point]("f", 5, typedrpc.Alloc[point]())                      // want `no message of this declaration is a \*point`
 	_ = typedrpc.NewMethod[*point, int]("m")                                           // want `the message \*point is protobuf's .* needs typedrpc.Alloc\[point\]`
 	_ = typedrpc.NewMethod[*point, int]("m", typedrpc.Idempotent, typedrpc.Timeout(1)) // want `needs typedrpc.Alloc\[point\]`
 	_ = typedrpc.NewMethod[*plain, int]("m", typedrpc.Alloc[*plain]())                 // want `no message of this declaration is a \*\*plain`

@@ -52,7 +52,7 @@ type SignIn[Creds, Reply any] struct{}
 func NewSignIn[Creds, Reply any](traits ...CallTrait) SignIn[Creds, Reply] {
 	return SignIn[Creds, Reply]{}
 }
-func NewFault[D any](name string, code int) Fault[D] { return Fault[D]{} }
+func NewFault[D any](name string, code int, traits ...CallTrait) Fault[D] { return Fault[D]{} }
 
 func Dial(ctx context.Context, url string) (*Conn, error) { return nil, nil }
 func (c *Conn) With(o CallOptions) Caller                 { return c }
