@@ -35,11 +35,11 @@ type Link struct {
 }
 
 // Number returns the connection's number, from 1.
-func (l *Link) Number() int { return l.number }
+func (l *Link) Number() int { return l.made().number }
 
 // Host returns the name that was dialled, "" of a Proxy's connection.
 func (l *Link) Host() string {
-	if l.host == nil {
+	if l.made().host == nil {
 		return ""
 	}
 	return l.host.name
@@ -47,6 +47,7 @@ func (l *Link) Host() string {
 
 // Received returns how many bytes have been received in d.
 func (l *Link) Received(d Direction) int64 {
+	l.made()
 	var n int64
 	for i, lane := range [...]Direction{Up, Down} {
 		if d&lane != 0 {
@@ -58,7 +59,7 @@ func (l *Link) Received(d Direction) int64 {
 
 // Set sets the conditions of d. What is on its way arrives when it would have.
 func (l *Link) Set(d Direction, c Conditions) {
-	l.mu.Lock()
+	l.made().mu.Lock()
 	defer l.mu.Unlock()
 	for i, lane := range [...]Direction{Up, Down} {
 		if d&lane != 0 {
@@ -71,7 +72,7 @@ func (l *Link) Set(d Direction, c Conditions) {
 // Cut ends the connection now. It does nothing, and returns false, when the
 // connection was cut already or closed by either end.
 func (l *Link) Cut(how Cut) bool {
-	l.mu.Lock()
+	l.made().mu.Lock()
 	defer l.mu.Unlock()
 	if !l.openLocked() {
 		return false
@@ -85,7 +86,7 @@ func (l *Link) Cut(how Cut) bool {
 // No byte after them is received in d. There is one such bound at a time; a
 // negative n takes it back.
 func (l *Link) CutAfter(d Direction, n int64, how Cut) {
-	l.mu.Lock()
+	l.made().mu.Lock()
 	defer l.mu.Unlock()
 	l.limit, l.sum, l.how = [2]int64{-1, -1}, -1, how
 	switch d & Both {

@@ -53,12 +53,12 @@ func NewNetwork(o *NetworkOptions) *Network {
 // HTTPClient returns a client, always the same, that dials the hosts of the
 // network: for DialOptions.HTTPClient. A transport of your own needs
 // DialContext only.
-func (n *Network) HTTPClient() *http.Client { return n.client }
+func (n *Network) HTTPClient() *http.Client { return n.made().client }
 
 // Host returns the host of that name, which has no port, and makes it if there
 // is none. A new one refuses connections until Listen or Serve is called.
 func (n *Network) Host(name string) *Host {
-	n.mu.Lock()
+	n.made().mu.Lock()
 	defer n.mu.Unlock()
 	h := n.hosts[name]
 	if h == nil {
@@ -76,6 +76,7 @@ func (n *Network) Host(name string) *Host {
 // Unplug, Stall or BlackHole, DialContext waits until it no longer is, or
 // until ctx ends.
 func (n *Network) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	n.made()
 	name, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		name = addr
@@ -150,7 +151,7 @@ func (n *Network) connectLocked(h *Host) net.Conn {
 // typedrpc.Conn; a dialled one goes on trying until its own Close. The error
 // is nil.
 func (n *Network) Close() error {
-	n.Faults.end()
+	n.made().Faults.end()
 	n.mu.Lock()
 	hosts := slices.Collect(maps.Values(n.hosts))
 	n.mu.Unlock()
@@ -177,7 +178,10 @@ type Host struct {
 }
 
 // URL returns the URL of the host's root: "ws://name/".
-func (h *Host) URL() string { return "ws://" + h.name + "/" }
+func (h *Host) URL() string {
+	h.made()
+	return "ws://" + h.name + "/"
+}
 
 // Listen returns a listener for the host's connections, for an http.Server of
 // your own. There is one at a time: where one is open, its own or that of
@@ -191,7 +195,7 @@ func (h *Host) Listen() (net.Listener, error) {
 }
 
 func (h *Host) listen() (*listener, error) {
-	n := h.network
+	n := h.made()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -225,7 +229,7 @@ func (h *Host) Serve(handler http.Handler) {
 
 // close ends whatever listens.
 func (h *Host) close() {
-	n := h.network
+	n := h.made()
 	n.mu.Lock()
 	hs, l := h.http, h.listener
 	h.http, h.handler = nil, nil
@@ -266,7 +270,7 @@ func (h *Host) Start() {
 }
 
 func (h *Host) set(f func()) {
-	h.network.mu.Lock()
+	h.made().mu.Lock()
 	defer h.network.mu.Unlock()
 	f()
 	h.network.changedLocked()
@@ -293,7 +297,7 @@ func (h *Host) links() []*Link {
 //	})
 func (h *Host) Pair(t testing.TB, srv *typedrpc.Server, o *typedrpc.DialOptions) (client, server *typedrpc.Conn) {
 	t.Helper()
-	h.network.mu.Lock()
+	h.made().mu.Lock()
 	same := h.handler == http.Handler(srv)
 	h.network.mu.Unlock()
 	if !same {

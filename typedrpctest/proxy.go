@@ -66,7 +66,7 @@ func NewProxy(target string, o *ProxyOptions) (*Proxy, error) {
 }
 
 // Addr returns the address that the proxy listens on: "127.0.0.1:41234".
-func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+func (p *Proxy) Addr() string { return p.made().listener.Addr().String() }
 
 // URL returns the URL of the root of what is behind the proxy:
 // "ws://127.0.0.1:41234/".
@@ -75,7 +75,7 @@ func (p *Proxy) URL() string { return "ws://" + p.Addr() + "/" }
 // Close stops listening and resets every connection. When it returns the
 // proxy's goroutines have ended. The error is nil.
 func (p *Proxy) Close() error {
-	p.listener.Close()
+	p.made().listener.Close()
 	p.cancel()
 	p.Faults.end()
 	p.mu.Lock()

@@ -11,7 +11,8 @@
 //   - Recorder shows what frames a connection sent and received.
 //
 // Pair, Network and Recorder work inside of a testing/synctest bubble, where
-// waiting takes no time.
+// waiting takes no time. What has a function that makes it is made by that: the methods of
+// a Network, Host, Proxy or Link that nobody made panic.
 package typedrpctest
 
 import (
