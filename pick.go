@@ -8,7 +8,9 @@ import (
 // Pick makes a Caller of a function that chooses a connection, asked once for
 // every attempt of every call: a pool, a router by method, the leader. It may
 // be called by many goroutines at once. Its error fails the call, as
-// Unavailable unless it is an *Error or a Code. All its connections must speak one codec.
+// Unavailable unless it is an *Error or a Code. All its connections must speak one codec:
+// a call that is made again on one of another codec than the first fails with
+// FailedPrecondition.
 func Pick(fn func(ctx context.Context, method string) (*Conn, error)) Caller {
 	if fn == nil {
 		panic("typedrpc: Pick needs a function")
