@@ -21,8 +21,8 @@ const lived = 10_000;
 const closePatience = 4_000;
 /** How often a session is resumed without a frame that gets through: what is sent again may be what breaks the link. */
 const mostStuck = 16;
-/** Events after which the network may be there again. */
-const wakeEvents = ["online", "visibilitychange", "pageshow"];
+/** Events after which the network may be there again, and before which a browser closes the links of a page that it keeps. */
+const events = ["online", "visibilitychange", "pageshow", "pagehide", "freeze"];
 
 const defaults: ConnectionLimits = { ...defaultLimits, unacked: 8 << 20, grace: 30_000, keepAlive: 20_000, handshake: 10_000 };
 
@@ -33,7 +33,7 @@ export interface Client {
   state: State;
   readonly listeners: Set<(state: State) => void>;
   /** Resolves when the connection has ended for good. */
-  readonly done: Promise<void>;
+  done: Promise<void>;
   /** Ends the wait for the next attempt, and gives up a link that there is. */
   reconnect(): void;
   /** Ends the connection: calls fail, and what is queued is given some time to leave. */
@@ -116,12 +116,11 @@ export function newClient(target: string, options: ConnectOptions): Client {
       grace = Math.min(limits.grace, welcome.grace || Infinity);
       engine.opened(session, welcome, shared);
     } else if (!session) {
-      throw new Close(CloseCode.Done, "the session was given up");
+      throw new Close(CloseCode.Done, "the session was lost");
     }
     session.attach(by, received);
     by.keepAlive(Math.min(limits.keepAlive, keepalive || Infinity));
     token = welcome.token;
-    window = [];
     opened = Date.now();
     engine.unlinked = 0;
     signIn?.welcomed(client, welcome);
@@ -222,8 +221,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       let cause!: Close;
       // The session's own address is the first, one that is going away the last.
       const weigh = (other: string) => (other !== url || !(session || leaving) ? Math.random() : session ? -1 : 1);
-      const weighed = urls.map((url) => ({ url, weight: weigh(url) }));
-      for ({ url } of weighed.sort((a, b) => a.weight - b.weight)) {
+      for ([, url] of urls.map((url) => [weigh(url), url] as const).sort(([a], [b]) => a - b)) {
         change("connecting");
         cause = await connect().catch(unopened);
         if (opened || closing || isFinal(cause.code, false)) break;
@@ -243,15 +241,16 @@ export function newClient(target: string, options: ConnectOptions): Client {
       });
       if (closing) break;
     }
-    for (const event of wakeEvents) globalThis.removeEventListener?.(event, awake);
+    for (const event of events) globalThis.removeEventListener?.(event, awake, true);
     if (!engine.closed) engine.close(error);
     drop(error);
     signIn?.closed(engine.closed!);
     change("closed", { error: engine.closed });
   };
 
-  /** The network may be there again, or the page has been asleep. */
-  const awake = () => {
+  /** The network may be there again, or the page has been asleep; or it is about to be, and would end its session. */
+  const awake = ({ type, persisted }: Event & { persisted?: boolean }) => {
+    if (persisted ? type === "pagehide" : type === "freeze") return client.reconnect();
     if (globalThis.document?.hidden) return;
     if (!told) now();
     if (!engine.unlinked) link?.check();
@@ -282,8 +281,8 @@ export function newClient(target: string, options: ConnectOptions): Client {
     },
     warn: (error) => change(client.state.state, { ...client.state, error }),
   };
-  for (const event of wakeEvents) globalThis.addEventListener?.(event, awake);
-  Object.assign(client, { done: run() });
+  for (const event of events) globalThis.addEventListener?.(event, awake, true); // freeze does not bubble
+  client.done = run();
   return client;
 }
 
