@@ -92,11 +92,14 @@ conn.onState(({ state, resumed, error }) => {
   show();
 });
 
-/** Says for how long there has been nothing new. */
+/** Says for how long there has been no link, or no network, which a link may survive. */
+let unplugged = 0;
+addEventListener("offline", () => (unplugged = performance.now()));
+addEventListener("online", () => (unplugged = 0));
 setInterval(() => {
-  const away = down && performance.now() - down > 1000;
-  $("offline").hidden = !away;
-  if (away) $("offline").textContent = `Offline for ${Math.round((performance.now() - down) / 1000)} s. What you see is as old as that. What is under way waits, and goes on.`;
+  const since = unplugged || (down && performance.now() - down > 1000 ? down : 0);
+  $("offline").hidden = !since;
+  if (since) $("offline").textContent = `Offline for ${Math.round((performance.now() - since) / 1000)} s. What you see is as old as that. What is under way waits, and goes on.`;
 }, 250);
 
 // The proof.
