@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 import { args, executablePath, fail, picture, start, test, watch } from "./harness.mjs";
+import { looks } from "./looks.mjs";
 
 export async function chat(binary) {
   let server = await start(binary, "127.0.0.1:0");
@@ -108,6 +109,7 @@ export async function chat(binary) {
       await reads(ada, said);
       assert.equal(await ada.textContent("#typing"), "");
     });
+    await test("chat: the looks of it", () => looks(bob, "chat"));
     await test("chat: markup is text", async () => {
       const attack = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script><b>bold</b>`;
       said.push(attack);

@@ -17,11 +17,20 @@ export const picture = (name) => join(pictures, name);
 
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
 
+const children = new Set();
+process.once("exit", () => children.forEach((child) => child.kill())); // also when the test is interrupted
+
+// kept has a process end with this one.
+export function kept(child) {
+  children.add(child);
+  child.once("exit", () => children.delete(child));
+  return child;
+}
+
 // start runs an example until it says where it listens.
 export async function start(binary, addr) {
-  const child = spawn(binary, ["-addr", addr], { stdio: ["ignore", "ignore", "pipe"] });
+  const child = kept(spawn(binary, ["-addr", addr], { stdio: ["ignore", "ignore", "pipe"] }));
   const ended = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
-  process.once("exit", () => child.kill()); // also when the test is interrupted
   let log = "";
   child.stderr.setEncoding("utf8");
   const url = await new Promise((resolve, reject) => {

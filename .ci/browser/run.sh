@@ -1,6 +1,5 @@
 #!/bin/sh
-# Tests the pages of the calculator and the chat example in Chromium. Needs Go,
-# Node and npm; Chromium is installed if it is missing. SCREENSHOT=path says
+# Tests the examples' pages, and the built client, in Chromium. Needs Go, Node and npm; Chromium is installed if it is missing. SCREENSHOT=path says
 # where the calculator's picture goes, and others beside it.
 set -eu
 cd "$(dirname "$0")"
@@ -18,5 +17,5 @@ npm ci --no-audit --no-fund --loglevel=error
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-(cd ../.. && go build -o "$work/" ./examples/calculator ./examples/chat)
-CALCULATOR="$work/calculator" CHAT="$work/chat" node test.mjs
+(cd ../.. && go build -o "$work/" ./examples/calculator ./examples/chat ./examples/dashboard ./examples/wasm ./internal/e2e/jsserver)
+BINARIES="$work" node test.mjs

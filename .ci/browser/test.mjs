@@ -1,7 +1,7 @@
-// Drives the examples' pages in a real browser: the calculator's here, the chat's
-// in chat.mjs.
+// Drives the examples' pages in a real browser: the calculator's here, the others' in the
+// files that are called at the end.
 //
-//   CALCULATOR, CHAT   the built examples (see run.sh)
+//   BINARIES           the folder of the built programs (see run.sh)
 //   CHROMIUM           default /usr/bin/chromium
 //   SCREENSHOT         where to put a picture of the calculator; more pictures
 //                      go beside it. Default: a new temporary directory.
@@ -11,11 +11,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { chat } from "./chat.mjs";
+import { client } from "./client.mjs";
+import { dashboard } from "./dashboard.mjs";
 import { args, executablePath, fail, picture, screenshot, start, summary, test, watch } from "./harness.mjs";
+import { looks } from "./looks.mjs";
+import { wasm } from "./wasm.mjs";
 
-const calculator = process.env.CALCULATOR;
-if (!calculator || !process.env.CHAT) {
-  console.error("CALCULATOR and CHAT must be the paths of the built examples; run.sh builds them");
+const binaries = process.env.BINARIES;
+const calculator = join(binaries ?? "", "calculator");
+if (!binaries) {
+  console.error("BINARIES must be the folder of the built programs; run.sh builds them");
   process.exit(2);
 }
 
@@ -191,6 +196,7 @@ try {
     await page.emulateMedia({ colorScheme: null });
     await page.setViewportSize({ width: 900, height: 700 });
   });
+  await test("the looks of it", () => looks(page, "calculator"));
   await test("a question and its call end with the connection", async () => {
     await calculate(3000000, MULTIPLY);
     await shows("#question", "3000000 is a large number");
@@ -223,5 +229,8 @@ try {
   await server.stop();
   await rm(profile, { recursive: true, force: true });
 }
-await chat(process.env.CHAT);
+await chat(join(binaries, "chat"));
+await dashboard(join(binaries, "dashboard"));
+await wasm(join(binaries, "wasm"));
+await client(join(binaries, "jsserver"));
 summary();
