@@ -45,7 +45,11 @@ func (c *cable) Write(p []byte) (int, error) {
 	if torn == nil || len(p) == 0 {
 		return c.Conn.Write(p)
 	}
-	n, err := c.Conn.Write(p[:rand.IntN(len(p))])
+	n := len(p) / 2
+	if n > 0 {
+		n = 1 + rand.IntN(len(p)-1) // somewhere inside
+	}
+	n, err := c.Conn.Write(p[:n])
 	torn(api.Torn{Written: n, Of: len(p)})
 	return n, errors.Join(errCut, err, c.Conn.Close())
 }
