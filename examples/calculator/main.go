@@ -1,5 +1,5 @@
 // Command calculator serves a web page whose buttons call Go functions, and
-// which the Go functions can call back. api.go says what can be called.
+// which the Go functions can call back. api/api.go says what can be called.
 package main
 
 import (
@@ -20,13 +20,14 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/examples/calculator/api"
 	"github.com/typedrpc/typedrpc/examples/internal/web"
 )
 
-func multiply(ctx context.Context, f Factors) (float64, error) {
+func multiply(ctx context.Context, f api.Factors) (float64, error) {
 	if math.Abs(f.A) > 1e6 {
 		question := fmt.Sprintf("%s is a large number. Multiply it by %s all the same?", text(f.A), text(f.B))
-		ok, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), PageConfirm, question)
+		ok, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), api.PageConfirm, question)
 		if err != nil {
 			// Not returned as it is: a caller without page.confirm would read
 			// "no such method", and believe that it is this one.
@@ -77,8 +78,8 @@ var files embed.FS
 // routes returns the page at / and the procedures at /rpc.
 func routes(log *slog.Logger) (*typedrpc.Server, http.Handler, error) {
 	mux := typedrpc.NewMux(logged(log, "call from the page"))
-	typedrpc.Handle(mux, Multiply, multiply)
-	typedrpc.Handle(mux, SquareRoot, squareRoot)
+	typedrpc.Handle(mux, api.Multiply, multiply)
+	typedrpc.Handle(mux, api.SquareRoot, squareRoot)
 	rpc := &typedrpc.Server{Mux: mux, OutgoingInterceptors: []typedrpc.Interceptor{logged(log, "call to the page")}, Logger: log}
 
 	page, err := fs.Sub(files, "web")

@@ -18,6 +18,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/examples/calculator/api"
 )
 
 func serve(t *testing.T, log *slog.Logger) *httptest.Server {
@@ -38,7 +39,7 @@ func dial(t *testing.T, url string, confirm func(context.Context, string) (bool,
 	var mux *typedrpc.Mux
 	if confirm != nil {
 		mux = typedrpc.NewMux()
-		typedrpc.Handle(mux, PageConfirm, confirm)
+		typedrpc.Handle(mux, api.PageConfirm, confirm)
 	}
 	c, err := typedrpc.Dial(t.Context(), url+"/rpc", &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Mux: mux})
 	is.NoErr(err)
@@ -77,16 +78,16 @@ func TestCalls(t *testing.T) {
 
 	t.Run("results", func(t *testing.T) {
 		is := is.New(t)
-		y, err := typedrpc.Call(t.Context(), c, Multiply, Factors{1.5, 1000})
+		y, err := typedrpc.Call(t.Context(), c, api.Multiply, api.Factors{A: 1.5, B: 1000})
 		is.NoErr(err)
 		is.Equal(y, 1500.0)
-		y, err = typedrpc.Call(t.Context(), c, SquareRoot, 2.25)
+		y, err = typedrpc.Call(t.Context(), c, api.SquareRoot, 2.25)
 		is.NoErr(err)
 		is.Equal(y, 1.5)
 	})
 	t.Run("negative root", func(t *testing.T) {
 		is := is.New(t)
-		_, err := typedrpc.Call(t.Context(), c, SquareRoot, -4)
+		_, err := typedrpc.Call(t.Context(), c, api.SquareRoot, -4)
 		is.True(errors.Is(err, typedrpc.InvalidArgument))
 		is.True(strings.Contains(err.Error(), "-4 is negative"))
 	})
@@ -98,7 +99,7 @@ func TestCalls(t *testing.T) {
 	})
 	t.Run("nobody to ask", func(t *testing.T) {
 		is := is.New(t)
-		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{2e6, 1000})
+		_, err := typedrpc.Call(t.Context(), c, api.Multiply, api.Factors{A: 2e6, B: 1000})
 		is.True(errors.Is(err, typedrpc.FailedPrecondition))
 	})
 }
@@ -114,7 +115,7 @@ func TestConfirm(t *testing.T) {
 	t.Run("yes", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(true)
-		y, err := typedrpc.Call(t.Context(), c, Multiply, Factors{-2e6, 1000})
+		y, err := typedrpc.Call(t.Context(), c, api.Multiply, api.Factors{A: -2e6, B: 1000})
 		is.NoErr(err)
 		is.Equal(y, -2e9)
 		is.True(strings.HasPrefix(<-questions, "-2000000 is a large number"))
@@ -122,21 +123,21 @@ func TestConfirm(t *testing.T) {
 	t.Run("no", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(false)
-		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{2e6, 1000})
+		_, err := typedrpc.Call(t.Context(), c, api.Multiply, api.Factors{A: 2e6, B: 1000})
 		is.True(errors.Is(err, typedrpc.Aborted))
 		is.True(strings.HasPrefix(<-questions, "2000000 is a large number"))
 	})
 	t.Run("not asked", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(false)
-		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{1e6, 1000})
+		_, err := typedrpc.Call(t.Context(), c, api.Multiply, api.Factors{A: 1e6, B: 1000})
 		is.NoErr(err)
 		is.Equal(len(questions), 0)
 	})
 	t.Run("too large", func(t *testing.T) {
 		is := is.New(t)
 		answer.Store(true)
-		_, err := typedrpc.Call(t.Context(), c, Multiply, Factors{1e307, 1000})
+		_, err := typedrpc.Call(t.Context(), c, api.Multiply, api.Factors{A: 1e307, B: 1000})
 		is.True(errors.Is(err, typedrpc.OutOfRange))
 		<-questions
 	})
@@ -215,7 +216,7 @@ func TestLog(t *testing.T) {
 	r, w := io.Pipe()
 	lines := bufio.NewScanner(r)
 	c := dial(t, serve(t, slog.New(slog.NewTextHandler(w, nil))).URL, nil)
-	f := typedrpc.Go(t.Context(), c, SquareRoot, 16)
+	f := typedrpc.Go(t.Context(), c, api.SquareRoot, 16)
 	is.True(lines.Scan())
 	is.True(strings.Contains(lines.Text(), "method=math.squareRoot params=[16]"))
 	is.True(strings.Contains(lines.Text(), "result=4"))
@@ -236,7 +237,7 @@ func TestRun(t *testing.T) {
 	is.True(found)
 
 	c := dial(t, strings.TrimSuffix(url, "/"), nil)
-	y, err := typedrpc.Call(t.Context(), c, SquareRoot, 16)
+	y, err := typedrpc.Call(t.Context(), c, api.SquareRoot, 16)
 	is.NoErr(err)
 	is.Equal(y, 4.0)
 

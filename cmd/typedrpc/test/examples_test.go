@@ -61,7 +61,8 @@ func TestExamples_renamed(t *testing.T) {
 	build := filepath.Join(node, "_renamed") // a package that is none of ./...
 	is.NoErr(os.RemoveAll(build))
 	t.Cleanup(func() { os.RemoveAll(build) })
-	web := filepath.Join(build, "calculator", "web")
+	source, web := filepath.Join(build, "calculator", "api"), filepath.Join(build, "calculator", "web")
+	is.NoErr(os.MkdirAll(source, 0o755))
 	is.NoErr(os.MkdirAll(web, 0o755))
 	page, err := os.ReadFile(filepath.Join(examples, "calculator/web/page.js"))
 	is.NoErr(err)
@@ -71,7 +72,7 @@ func TestExamples_renamed(t *testing.T) {
   "compilerOptions": { "rootDirs": ["calculator/web", "../../../../../examples/internal/web/shared", "../../../../../examples/internal/web/types"] },
   "include": ["calculator/web/*.js"]
 }`)
-	api, err := os.ReadFile(filepath.Join(examples, "calculator/api.go"))
+	api, err := os.ReadFile(filepath.Join(examples, "calculator/api/api.go"))
 	is.NoErr(err)
 	changed := string(api)
 	for _, change := range [][2]string{
@@ -82,9 +83,9 @@ func TestExamples_renamed(t *testing.T) {
 		is.True(strings.Contains(changed, change[0]))
 		changed = strings.Replace(changed, change[0], change[1], 1)
 	}
-	write(t, filepath.Join(build, "calculator", "api.go"), changed)
-	args := generators(t)[filepath.Join(examples, "calculator")]
-	args[2] = filepath.Join(build, "calculator")
+	write(t, filepath.Join(source, "api.go"), changed)
+	args := generators(t)[filepath.Join(examples, "calculator/api")]
+	args[2] = source
 	generate(t, args...)
 
 	out, _ := output(t, node, "npx", "tsc", "-p", "_renamed")

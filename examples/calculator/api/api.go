@@ -1,4 +1,6 @@
-package main
+// Package api is what the calculator's page and its server have in common: a package of
+// its own, so that what is generated from it does not wait for the server to compile.
+package api
 
 import (
 	"time"
@@ -6,10 +8,10 @@ import (
 	"github.com/typedrpc/typedrpc"
 )
 
-// What the page and the server have in common. The page's side of it is generated: change
-// something here, run go generate, and tsc shows every line of web/page.js that broke.
+// The page's side of it is generated: change something here, run go generate, and tsc shows
+// every line of web/page.js that broke.
 //
-//go:generate go run -C ../../cmd/typedrpc . ts -C ../../examples/calculator -strict -import ./typedrpc.js -o web/api.js
+//go:generate go run -C ../../../cmd/typedrpc . ts -C ../../examples/calculator/api -strict -import ./typedrpc.js -o ../web/api.js
 
 // Factors are two numbers to be multiplied.
 type Factors struct {
