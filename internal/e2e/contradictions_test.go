@@ -20,7 +20,7 @@ import (
 
 func TestContradictions_declared(t *testing.T) {
 	type point struct{ X int }
-	alloc, one, two := typedrpc.Alloc[point](), typedrpc.MaxSize(1), typedrpc.MaxSize(2)
+	alloc, twice, one, two := typedrpc.Alloc[point](), typedrpc.Alloc[*point](), typedrpc.MaxSize(1), typedrpc.MaxSize(2)
 	for what, f := range map[string]func(){
 		`method "m" has the trait Timeout twice`: func() {
 			typedrpc.NewMethod[int, int]("m", typedrpc.Timeout(1), typedrpc.Timeout(2))
@@ -41,7 +41,7 @@ func TestContradictions_declared(t *testing.T) {
 		`fault "f" has a nil trait`:                            func() { typedrpc.NewFault[int]("f", typedrpc.NotFound, nil) },
 		`method "m" has an Alloc for *e2e_test.point, `:        func() { typedrpc.NewMethod[point, int]("m", alloc) },
 		`method "m" has an Alloc for **e2e_test.point, `: func() {
-			typedrpc.NewMethod[*point, int]("m", typedrpc.Alloc[*point]())
+			typedrpc.NewMethod[*point, int]("m", twice)
 		},
 		`notification "n" has an Alloc`:         func() { typedrpc.NewNotification[point]("n", alloc) },
 		`server stream "s" has an Alloc`:        func() { typedrpc.NewServerStream[int, point]("s", alloc) },
