@@ -48,17 +48,29 @@ export function begin(
   kind: Pick<Call, "done"> & Partial<Call> & { flags?: number },
 ): Call {
   const { engine } = client;
+  const { flags = 0, streams = false, sends = false, resends = 0, left, item, credit } = kind;
   const { signal, timeout = traits.timeout ?? 0, withoutLink = client.options.withoutLink, onReply } = options;
   if (signal?.aborted) throw canceled("notSent", signal.reason);
   const repeat = traits.keyed?.(options.key);
   const frame = messageFrame(Type.Call, name, request, repeat ? { ...options.metadata, ...repeat.metadata } : options.metadata);
   frame.fromCaller = true;
-  frame.flags = (kind.flags ?? 0) | (ordered ? Flag.Lane : 0);
+  frame.flags = flags | (ordered ? Flag.Lane : 0);
   const abort = () => engine.giveUp(call, (outcome) => canceled(outcome, signal?.reason));
   const late = () => engine.giveUp(call, (outcome) => new RpcError(Status.DeadlineExceeded, "the call took too long", { outcome }));
+  // All that a call will ever have is there from the start: objects that grow are slow.
   const call: Call = {
-    ...kind,
     frame,
+    streams,
+    sends,
+    resends,
+    left,
+    item,
+    credit,
+    sent: 0,
+    order: 0,
+    passes: false,
+    lost: false,
+    settled: false,
     cost: costOf(frame),
     idempotent: traits.idempotent,
     ordered: traits.serial,
@@ -86,7 +98,7 @@ export function begin(
 export const call = <Request, Response>(
   caller: Caller,
   method: Method<Request, Response>,
-  request: Request,
+  request: NoInfer<Request>,
   options: CallOptions = {},
 ): Promise<Response> =>
   new Promise((resolve, reject) => {

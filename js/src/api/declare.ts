@@ -13,14 +13,14 @@ export interface Traits {
   readonly timeout?: number | undefined;
 }
 
-/** What a declaration keeps its types in. It has no value. */
-declare const types: unique symbol;
+/** What a declaration keeps its kind and its types in. It has no value. */
+export declare const types: unique symbol;
 
 /** A call that is answered once: its name and its types, as the server declares them. */
 export interface Method<Request, Response> {
   readonly name: string;
   readonly traits: Traits;
-  readonly [types]?: (request: Request) => Response;
+  readonly [types]?: { readonly method: (request: Request) => Response };
 }
 
 /** Declares a call that is answered once. It throws when the name cannot be one. */

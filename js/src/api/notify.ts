@@ -1,14 +1,12 @@
 import { type Notices, notices } from "../engine/notices.js";
 import { Type } from "../wire/frame.js";
 import { type CallOptions, type Caller, messageFrame } from "./call.js";
-import { checkName } from "./declare.js";
-
-declare const types: unique symbol;
+import { checkName, type types } from "./declare.js";
 
 /** A message that has no answer: its name and its type, as both sides declare them. */
 export interface Notification<Message> {
   readonly name: string;
-  readonly [types]?: (message: Message) => void;
+  readonly [types]?: { readonly notification: (message: Message) => void };
 }
 
 /** Declares a message that has no answer. It throws when the name cannot be one. */
@@ -21,7 +19,7 @@ export const notification = <Message>(name: string): Notification<Message> => ({
 export async function notify<Message>(
   { client, ordered }: Caller,
   { name }: Notification<Message>,
-  message: Message,
+  message: NoInfer<Message>,
   { signal, metadata, withoutLink = client.options.withoutLink }: Pick<CallOptions, "signal" | "metadata" | "withoutLink"> = {},
 ): Promise<void> {
   const frame = messageFrame(Type.Notify, name, message, metadata);

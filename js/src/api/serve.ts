@@ -4,7 +4,7 @@ import { RpcError, Status } from "../status.js";
 import { Kind, type Metadata, noBytes } from "../wire/frame.js";
 import { decodeJSON, encodeJSON } from "../wire/text.js";
 import type { Conn } from "./conn.js";
-import type { Method } from "./declare.js";
+import type { Method, types } from "./declare.js";
 import type { Notification } from "./notify.js";
 import { type BidiStream, type ClientStream, type Duplex, type ServerStream, type StreamDeclaration, duplex, encodeItem } from "./stream.js";
 
@@ -39,8 +39,9 @@ export class Context {
 
 /** A function with the declaration that it handles. It is made by the handle functions. */
 export interface Handled {
+  readonly [types]?: { readonly handled: true };
   /** @internal */
-  readonly bind: (client: Client) => Handler;
+  readonly handlerOf: (client: Client) => Handler;
 }
 
 type Awaitable<T> = T | Promise<T>;
@@ -52,7 +53,7 @@ function handled(
   fn: (request: never, context: Context, served: Served) => Awaitable<unknown>,
 ): Handled {
   return {
-    bind: (client) => ({
+    handlerOf: (client) => ({
       name,
       kind,
       serial: traits?.serial ?? false,
@@ -118,8 +119,8 @@ const both = <Out, In>(declaration: StreamDeclaration, served: Served): Duplex<O
  */
 export function serve({ client }: Conn, ...handlers: readonly Handled[]): void {
   const all = client.engine.part(serving).handlers;
-  for (const { bind } of handlers) {
-    const handler = bind(client);
+  for (const { handlerOf } of handlers) {
+    const handler = handlerOf(client);
     all.set(handler.name, handler);
   }
 }

@@ -4,9 +4,7 @@ import { type Outcome, RpcError, Status, withOutcome } from "../status.js";
 import { Flag, type Frame, Kind } from "../wire/frame.js";
 import { decodeJSON, encodeJSON } from "../wire/text.js";
 import { type CallOptions, type Caller, begin } from "./call.js";
-import { type Traits, checkName } from "./declare.js";
-
-declare const types: unique symbol;
+import { type Traits, checkName, type types } from "./declare.js";
 
 /** What a declaration says of a stream. */
 export interface StreamTraits extends Traits {
@@ -24,21 +22,21 @@ export interface ServerStreamTraits<Request, Item> extends StreamTraits {
 export interface ServerStream<Request, Item> {
   readonly name: string;
   readonly traits: ServerStreamTraits<Request, Item>;
-  readonly [types]?: (request: Request) => Item;
+  readonly [types]?: { readonly serverStream: (request: Request) => Item };
 }
 
 /** A call that sends items, and is answered once. */
 export interface ClientStream<Request, Item, Response> {
   readonly name: string;
   readonly traits: StreamTraits;
-  readonly [types]?: (request: Request, item: Item) => Response;
+  readonly [types]?: { readonly clientStream: (request: Request, item: Item) => Response };
 }
 
 /** A call in which both sides send items: Up from the caller, Down from the handler. */
 export interface BidiStream<Request, Up, Down> {
   readonly name: string;
   readonly traits: StreamTraits;
-  readonly [types]?: (request: Request, item: Up) => Down;
+  readonly [types]?: { readonly bidiStream: (request: Request, item: Up) => Down };
 }
 
 /** Declares a call that is answered by items. */
@@ -208,7 +206,7 @@ export function follow<Value, Event>(
 export const receive = <Request, Item>(
   caller: Caller,
   declaration: ServerStream<Request, Item>,
-  request: Request,
+  request: NoInfer<Request>,
   options: ReceiveOptions = {},
 ): AsyncIterableIterator<Item> => follow(caller, declaration, request, options, (value: Item) => value, declaration.traits.restart);
 
@@ -220,7 +218,7 @@ export const receive = <Request, Item>(
 export async function sendAll<Request, Item, Response>(
   caller: Caller,
   declaration: ClientStream<Request, Item, Response>,
-  request: Request,
+  request: NoInfer<Request>,
   items: Iterable<Item> | AsyncIterable<Item>,
   options: CallOptions = {},
 ): Promise<Response> {
@@ -268,7 +266,7 @@ export interface Duplex<Out, In> extends AsyncIterable<In> {
 export function open<Request, Up, Down>(
   caller: Caller,
   declaration: BidiStream<Request, Up, Down>,
-  request: Request,
+  request: NoInfer<Request>,
   options: CallOptions = {},
 ): Duplex<Up, Down> {
   const { stream, leave } = openStream(caller, declaration, request, options, Kind.BidiStream);

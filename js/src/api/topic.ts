@@ -1,11 +1,9 @@
 import { isHistory } from "../engine/stream.js";
 import { RpcError, Status } from "../status.js";
 import type { Caller } from "./call.js";
-import { checkName } from "./declare.js";
+import { checkName, type types } from "./declare.js";
 import { toBytes, toText } from "../wire/text.js";
 import { type ReceiveOptions, follow } from "./stream.js";
-
-declare const types: unique symbol;
 
 /** What a declaration says of a topic. */
 export interface TopicTraits {
@@ -19,7 +17,7 @@ export interface TopicTraits {
 export interface Topic<Message> {
   readonly name: string;
   readonly traits: TopicTraits;
-  readonly [types]?: () => Message;
+  readonly [types]?: { readonly topic: () => Message };
 }
 
 /** Declares a topic, as the server does. */

@@ -1,24 +1,22 @@
 import { type Outcome, RpcError, Status } from "../status.js";
 import { Kind } from "../wire/frame.js";
 import type { CallOptions, Caller } from "./call.js";
-import { type Traits, checkName } from "./declare.js";
+import { type Traits, checkName, type types } from "./declare.js";
 import { sha256 } from "./sha256.js";
 import { type Opened, openStream, sendAll } from "./stream.js";
-
-declare const types: unique symbol;
 
 /** A call whose caller sends a file behind its request. */
 export interface Upload<Request, Response> {
   readonly name: string;
   readonly traits: Traits;
-  readonly [types]?: (request: Request) => Response;
+  readonly [types]?: { readonly upload: (request: Request) => Response };
 }
 
 /** A call that is answered by a file. */
 export interface Download<Request> {
   readonly name: string;
   readonly traits: Traits;
-  readonly [types]?: (request: Request) => void;
+  readonly [types]?: { readonly download: (request: Request) => void };
 }
 
 /** Declares a call whose caller sends a file behind its request. */
@@ -138,18 +136,18 @@ function sizeOf(source: Source): number {
  */
 export const upload = <Request, Response>(
   caller: Caller,
-  declaration: Upload<Request, Response>,
-  request: Request,
+  { name, traits }: Upload<Request, Response>,
+  request: NoInfer<Request>,
   source: Source,
   options: UploadOptions = {},
 ): Promise<Response> =>
-  sendAll<Request, Uint8Array, Response>(caller, declaration, request, itemsOf(source, options), options);
+  sendAll<Request, Uint8Array, Response>(caller, { name, traits }, request, itemsOf(source, options), options);
 
 /** Calls for a file. It resolves when that begins, or rejects with the handler's error. */
 export async function download<Request>(
   caller: Caller,
   declaration: Download<Request>,
-  request: Request,
+  request: NoInfer<Request>,
   options: DownloadOptions = {},
 ): Promise<IncomingFile> {
   const opened = openStream(caller, declaration, request, options, Kind.ServerStream);

@@ -250,7 +250,7 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       const goes = engine.session && !away && isFree(call) && fits(call);
       if (engine.closed) return settle(call, engine.closed);
       if ((failFast && (engine.unlinked || away)) || (nested && !goes)) return settle(call, lack(call));
-      if (nested) go(call, waiting.size > 0);
+      if (nested || (goes && !waiting.size)) go(call, waiting.size > 0);
       else waiting.add(call);
       engine.wake();
     },

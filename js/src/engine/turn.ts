@@ -24,7 +24,7 @@ export interface Turn {
   /** Sends what it has for one turn, where that is more than its frame. */
   turn?(session: Session): Turned;
   /** The frame has left, the whole of it. */
-  left?(): void;
+  left?: (() => void) | undefined;
 }
 
 /** One call of ours and its attempts. */
@@ -55,9 +55,9 @@ export interface Call extends Turn {
   /** Is told how it ended, once: with an error, or with the answer. Of a FAIL it is told both. */
   done(error: RpcError | undefined, answer: Frame | undefined): void;
   /** Takes an ITEM, where it is a stream, … */
-  item?(frame: Frame): void;
+  item?: ((frame: Frame) => void) | undefined;
   /** … and a CREDIT. */
-  credit?(frame: Frame): void;
+  credit?: ((frame: Frame) => void) | undefined;
 }
 
 /** What the calls of a keyed method remember of where they were made (PROTOCOL.md section 2.7). */
