@@ -45,7 +45,7 @@ export async function bareBrowser() {
         },
         // until waits until an expression is true, in the page.
         async until(expression) {
-          for (const deadline = Date.now() + 60_000; !(await tab.evaluate(expression).catch(() => false)); ) {
+          for (const deadline = Date.now() + 120_000; !(await tab.evaluate(expression).catch(() => false)); ) {
             if (Date.now() > deadline) throw new Error(`it is never true: ${expression}`);
             await new Promise((resolve) => setTimeout(resolve, 50));
           }

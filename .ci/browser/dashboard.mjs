@@ -19,7 +19,7 @@ export async function dashboard(binary) {
 
   async function open(options = {}) {
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-GB", ...options });
-    context.setDefaultTimeout(30_000);
+    context.setDefaultTimeout(120_000);
     const page = await context.newPage();
     watch(page, complaints, () => away);
     await page.goto(line.url);

@@ -12,7 +12,7 @@ export async function wasm(binary) {
   const complaints = [];
   try {
     const context = await browser.newContext({ viewport: { width: 900, height: 800 } });
-    context.setDefaultTimeout(60_000);
+    context.setDefaultTimeout(120_000);
     const page = await context.newPage();
     watch(page, complaints, () => false);
     const is = (id, text) => page.waitForFunction(([id, text]) => document.getElementById(id).textContent === text, [id, String(text)]);
