@@ -1,4 +1,5 @@
 // Which properties the build may give short names: those that nobody outside the client sees.
+// What hosts give has to have the hosts' own types in src: a member of a type of ours is taken for ours.
 import ts from "typescript";
 import path from "node:path";
 

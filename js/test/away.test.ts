@@ -84,7 +84,7 @@ describe("a server that is away", () => {
     proxy.down = false;
     conn.reconnect();
     await until(() => conn.state.state === "connected");
-    const left = failure(call(conn, api.wait, 60_000, { timeout: 300 }));
+    const left = failure(call(conn, api.wait, 60_000, { timeout: 3_000 }));
     await call(conn, api.multiply, { A: 1, B: 1 });
     proxy.down = true;
     proxy.cut();
@@ -104,7 +104,7 @@ describe("a server that is away", () => {
     assert.ok(chain(error).length > 1);
   });
   test("a call whose session's grace time is over says what it waited for", async () => {
-    const conn = dial(proxy.url(), { limits: { grace: 100 }, backoff: { max: 30 } });
+    const conn = dial(proxy.url(), { limits: { grace: 1_000 }, backoff: { max: 30 } });
     const left = failure(call(conn, api.wait, 60_000));
     await call(conn, api.multiply, { A: 1, B: 1 });
     proxy.down = true;
@@ -126,7 +126,7 @@ describe("a server that is away", () => {
     const raw = await startRaw();
     raw.stop();
     const conn = dial(raw.url);
-    const error = await failure(call(conn, api.multiply, { A: 1, B: 1 }, { timeout: 300 }));
+    const error = await failure(call(conn, api.multiply, { A: 1, B: 1 }, { timeout: 2_000 }));
     assert.match(error.message, /ECONNREFUSED/);
     assert.ok(conn.state.since! <= Date.now());
   });

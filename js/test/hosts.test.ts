@@ -109,6 +109,31 @@ describe("hosts", () => {
       assert.equal(listeners, 0);
     });
   }
+  test("a page that is left for good ends its session, one that is kept does not", async (t) => {
+    const page = new EventTarget();
+    lend(t, {
+      addEventListener: page.addEventListener.bind(page),
+      removeEventListener: page.removeEventListener.bind(page),
+    });
+    const codes: (number | undefined)[] = [];
+    class Seen extends WebSocket {
+      override close(code?: number, reason?: string) {
+        codes.push(code);
+        super.close(code, reason);
+      }
+    }
+    const conn = dial(server.url(), { WebSocket: Seen as unknown as SocketConstructor });
+    for (const [persisted, code] of [
+      [true, undefined],
+      [false, 1000],
+    ] as const) {
+      assert.equal(await call(conn, api.multiply, { A: 6, B: 7 }), 42);
+      page.dispatchEvent(Object.assign(new Event("pagehide"), { persisted }));
+      assert.equal(codes.pop(), code);
+    }
+    assert.equal(await call(conn, api.multiply, { A: 6, B: 7 }), 42); // should it not have been left
+    await conn.close();
+  });
   test("several addresses: the one that answers is taken", async () => {
     const dead = await startRaw();
     dead.stop();

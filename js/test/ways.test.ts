@@ -83,6 +83,7 @@ describe("the server's calls", () => {
       handle(api.greet, async (name, context) => {
         if (name === "fault") throw new RpcError(Code.NotFound, "nobody", { fault: "shop.no-stock", data: { left: 1 } });
         if (name === "defect") throw new Error("secret");
+        if (name === "data") throw new RpcError(Code.NotFound, "nobody", { data: 1n });
         await sleep(1);
         assert.equal(context.signal.aborted, false);
         return `hello ${name}`;
@@ -94,7 +95,9 @@ describe("the server's calls", () => {
     const { error } = console;
     console.error = () => undefined;
     const defect = await failure(call(conn, api.back, "defect"));
+    const bare = await failure(call(conn, api.back, "data"));
     console.error = error;
+    assert.deepEqual([bare.code, bare.message], [Code.Internal, "internal error"]); // and not nothing
     assert.deepEqual([defect.code, defect.message], [Code.Internal, "internal error"]);
   });
   test("that nobody handles fail", async () => {

@@ -249,8 +249,10 @@ export function newClient(target: string, options: ConnectOptions): Client {
   };
 
   /** The network may be there again, or the page has been asleep; or it is about to be, and would end its session. */
-  const awake = ({ type, persisted }: Event & { persisted?: boolean }) => {
-    if (persisted ? type === "pagehide" : type === "freeze") return client.reconnect();
+  const awake = ({ type, persisted }: Event & Partial<PageTransitionEvent>) => {
+    // A page that is left for good says so, and nobody waits for it.
+    if (type === "pagehide" && !persisted) return link?.fail(new Close(CloseCode.Done));
+    if (type === "pagehide" || type === "freeze") return client.reconnect();
     if (globalThis.document?.hidden) return;
     if (!told) now();
     if (!engine.unlinked) link?.check();

@@ -241,18 +241,22 @@ export function serving(engine: Engine): Serving {
 
 /** The FAIL that an error of a handler's is sent as. */
 function failure({ frame: { id, method }, reply: metadata }: Inbound, err: unknown): Frame {
-  if (!(err instanceof RpcError)) {
-    console.error(`typedrpc: the handler of ${method} failed`, err);
-    return makeFrame(Type.Fail, { id, metadata, code: Status.Internal, message: internalText });
+  if (err instanceof RpcError) {
+    const { code, message, said = message, fault = "", data, retryAfter = 0 } = err;
+    try {
+      return makeFrame(Type.Fail, {
+        id,
+        metadata,
+        code,
+        message: said.slice(0, mostText / 3),
+        fault,
+        retryAfter: Math.ceil(retryAfter),
+        payload: data === undefined ? noBytes : encodeJSON(data),
+      });
+    } catch (cause) {
+      err = cause; // its data is no JSON
+    }
   }
-  const { code, message, said = message, fault = "", data, retryAfter = 0 } = err;
-  return makeFrame(Type.Fail, {
-    id,
-    metadata,
-    code,
-    message: said.slice(0, mostText / 3),
-    fault,
-    retryAfter: Math.ceil(retryAfter),
-    payload: data === undefined ? noBytes : encodeJSON(data),
-  });
+  console.error(`typedrpc: the handler of ${method} failed`, err);
+  return makeFrame(Type.Fail, { id, metadata, code: Status.Internal, message: internalText });
 }
