@@ -145,6 +145,7 @@ func TestServe_stops(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	is.NoErr(err)
 	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx, ln, fstest.MapFS{}, quiet) }()
 	c := dial(t, "http://"+ln.Addr().String())
