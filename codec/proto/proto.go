@@ -33,7 +33,7 @@ import (
 // demands it: but not in messages that vtprotobuf's methods encode, which do not look. These
 // refuse a field whose type on the wire is another, where the others take it for unknown.
 // Members that are not known are kept where the message can keep them. Decoding resets a
-// message first.
+// message first. Messages inside of messages are refused beyond a depth of 10,000.
 type Codec struct{}
 
 // Name is "proto": the subprotocol is typedrpc.v1.proto.
@@ -70,6 +70,9 @@ func (Codec) Decode(data []byte, v any) error {
 	case fast:
 		if r, ok := v.(interface{ Reset() }); ok { // theirs adds to what there is
 			r.Reset()
+		}
+		if tooDeep(data) {
+			return errDepth
 		}
 		return m.UnmarshalVT(data)
 	case proto.Message:
