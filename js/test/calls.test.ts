@@ -123,6 +123,12 @@ describe("calls", () => {
     assert.equal(late.code, Code.DeadlineExceeded);
     assert.equal(await call(conn, api.wait, 1), "waited");
   });
+  test("have time without end, as far as timers go", async () => {
+    const conn = dial(server.url());
+    for (const timeout of [2 ** 31, 1e15, Infinity]) {
+      assert.equal(await call(conn, api.multiply, { A: 6, B: 7 }, { timeout }), 42);
+    }
+  });
   test("wait for a place", async () => {
     const conn = dial(server.url("/small"));
     const all = Array.from({ length: 20 }, (_, i) => call(conn, api.multiply, { A: i, B: 1 }));

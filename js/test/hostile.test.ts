@@ -44,6 +44,7 @@ describe("servers that break the protocol", () => {
     "another frame before WELCOME": [encode(makeFrame(Type.Ping))],
     "WELCOME that is no object": [body(Type.Welcome, "[1]")],
     "WELCOME with a member twice": [body(Type.Welcome, '{"token":"a","token":"b"}')],
+    "WELCOME with a member twice whose name is long": [body(Type.Welcome, `{"${"é".repeat(200)}":1,"${"é".repeat(200)}":1}`)],
     "WELCOME with a member of a wrong type": [body(Type.Welcome, '{"grace":"long"}')],
     "WELCOME twice": after(welcome),
     "a position that was never sent": after(encode(makeFrame(Type.Ack, { position: 7 }))),

@@ -8,7 +8,7 @@ import { WebSocket } from "ws";
 import { Code, type SocketConstructor, call, connect } from "../src/index.js";
 import * as api from "./api.js";
 import { startRaw } from "./raw.js";
-import { type GoServer, Proxy, closeAll, dial, failure, startServer, until } from "./server.js";
+import { type GoServer, Proxy, closeAll, dial, failure, sleep, startServer, until } from "./server.js";
 
 let server: GoServer;
 let proxy: Proxy;
@@ -134,6 +134,25 @@ describe("hosts", () => {
     assert.equal(await call(conn, api.multiply, { A: 6, B: 7 }), 42); // should it not have been left
     await conn.close();
   });
+  for (const event of ["freeze", "pagehide"]) {
+    test(`${event} is no reason to come back sooner than the server said`, async (t) => {
+      const page = new EventTarget();
+      lend(t, {
+        addEventListener: page.addEventListener.bind(page),
+        removeEventListener: page.removeEventListener.bind(page),
+      });
+      let attempts = 0;
+      const raw = await startRaw((attempt) => ((attempts = attempt), 4429));
+      t.after(() => raw.stop());
+      const conn = dial(raw.url, { backoff: { max: 3_600_000 } });
+      await until(() => conn.state.state === "waiting");
+      page.dispatchEvent(Object.assign(new Event(event), { persisted: true }));
+      await sleep(0);
+      assert.equal(conn.state.state, "waiting");
+      assert.equal(attempts, 1);
+      await conn.close();
+    });
+  }
   test("several addresses: the one that answers is taken", async () => {
     const dead = await startRaw();
     dead.stop();

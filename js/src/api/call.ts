@@ -27,6 +27,9 @@ export interface CallOptions {
   key?: Key | undefined;
 }
 
+/** Timers are over at once that are to last longer: 24 days. */
+const mostTimeout = 2 ** 31 - 1;
+
 /** A frame with a message. It throws when the message cannot be sent. */
 export function messageFrame(type: Type, name: string, value: unknown, metadata = noMetadata): Frame {
   let frame: Frame;
@@ -49,7 +52,8 @@ export function begin(
 ): Call {
   const { engine } = client;
   const { flags = 0, streams = false, sends = false, resends = 0, left, item, credit } = kind;
-  const { signal, timeout = traits.timeout ?? 0, withoutLink = client.options.withoutLink, onReply } = options;
+  const { signal, withoutLink = client.options.withoutLink, onReply } = options;
+  const timeout = Math.min(options.timeout ?? traits.timeout ?? 0, mostTimeout);
   if (signal?.aborted) throw canceled("notSent", signal.reason);
   const repeat = traits.keyed?.(options.key);
   const frame = messageFrame(Type.Call, name, request, repeat ? { ...options.metadata, ...repeat.metadata } : options.metadata);

@@ -251,8 +251,8 @@ export function newClient(target: string, options: ConnectOptions): Client {
   /** The network may be there again, or the page has been asleep; or it is about to be, and would end its session. */
   const awake = ({ type, persisted }: Event & Partial<PageTransitionEvent>) => {
     // A page that is left for good says so, and nobody waits for it.
-    if (type === "pagehide" && !persisted) return link?.fail(new Close(CloseCode.Done));
-    if (type === "pagehide" || type === "freeze") return client.reconnect();
+    const leaves = type === "pagehide";
+    if (leaves || type === "freeze") return link?.fail(new Close(leaves && !persisted ? CloseCode.Done : CloseCode.None));
     if (globalThis.document?.hidden) return;
     if (!told) now();
     if (!engine.unlinked) link?.check();

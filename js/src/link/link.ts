@@ -91,7 +91,7 @@ export function openLink(socket: Socket, upper: Upper): Link {
       const { code, message } = cause;
       // A page may say 1000 and codes of applications, and nothing else.
       if (!code) socket.close();
-      else socket.close(code === CloseCode.Done || code >= 3000 ? code : CloseCode.Protocol, message);
+      else socket.close(code === CloseCode.Done || code >= 3000 ? code : CloseCode.Protocol, message.slice(0, 40)); // 123 bytes at most
     },
     keepAlive(interval) {
       const beat = () => {
