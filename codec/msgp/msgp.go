@@ -37,7 +37,8 @@ import (
 // Before a message is decoded it is walked through once: generated code believes what a list
 // says of its length, and five bytes would have it make four thousand million elements.
 // What comes behind a message is refused, and so are a string that is no field, and is not
-// UTF-8, and a number that its type cannot hold.
+// UTF-8, a number that its type cannot hold, and lists and maps that are deeper inside of each
+// other than 1,000.
 type Codec struct{}
 
 // Name is "msgp": the subprotocol is typedrpc.v1.msgp.
@@ -89,9 +90,49 @@ var (
 	errBehind = errors.New("there is more behind the message")
 )
 
+// maxDepth bounds the stack that a few bytes can take, and what an error costs: generated code
+// writes down all that leads to it, once for each level.
+const maxDepth = 1000
+
+var errDepth = errors.New("lists or maps are too deep inside of each other")
+
+// walk finds the end of the first value.
+func walk(data []byte) (rest []byte, err error) {
+	left := []uint64{1} // values to come, of each list and map that is open
+	for len(left) > 0 {
+		last := len(left) - 1
+		if left[last] == 0 {
+			left = left[:last]
+			continue
+		}
+		left[last]--
+		var n uint32
+		values := uint64(1)
+		switch msgp.NextType(data) {
+		case msgp.MapType:
+			n, data, err = msgp.ReadMapHeaderBytes(data)
+			values = 2
+		case msgp.ArrayType:
+			n, data, err = msgp.ReadArrayHeaderBytes(data)
+		default:
+			data, err = msgp.Skip(data)
+		}
+		switch {
+		case err != nil:
+			return data, err
+		case n == 0:
+		case len(left) > maxDepth:
+			return data, errDepth
+		default:
+			left = append(left, values*uint64(n))
+		}
+	}
+	return data, nil
+}
+
 // Decode reads data into v.
 func (Codec) Decode(data []byte, v any) error {
-	rest, err := msgp.Skip(data)
+	rest, err := walk(data)
 	switch {
 	case err != nil:
 		return err
