@@ -81,7 +81,7 @@ export class RpcError extends Error {
     { outcome = "notSent", fault, data, retryAfter, gap = false, said, cause }: ErrorFields = {},
   ) {
     super(message, cause === undefined ? undefined : { cause });
-    Object.assign(this, { outcome, fault, data, retryAfter, gap, ...(said && { said }) });
+    Object.assign(this, { outcome, fault: fault || undefined, data, retryAfter, gap, ...(said && { said }) });
   }
 }
 

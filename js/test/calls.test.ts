@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
-import { Code, type Conn, call, method } from "../src/index.js";
+import { Code, type Conn, type ErrorFields, RpcError, call, handle, method, serve } from "../src/index.js";
 import * as api from "./api.js";
 import { type GoServer, Proxy, closeAll, dial, failure, sleep, startServer, until } from "./server.js";
 
@@ -142,6 +142,43 @@ describe("calls", () => {
     assert.deepEqual(await Promise.all(all), Array.from({ length: 20 }, (_, i) => i));
     assert.equal(await call(conn, api.run, "never"), 1);
   });
+});
+
+describe("handlers", () => {
+  const of = (fields: ErrorFields) => new RpcError(Code.NotFound, "no such thing", fields);
+  const long = "x".repeat(100_000);
+  const ways: Record<string, [(reply: Record<string, string>) => string, Partial<RpcError>]> = {
+    "a negative wait": [() => { throw of({ retryAfter: -1 }); }, { code: Code.NotFound }],
+    "an endless wait": [() => { throw of({ retryAfter: Infinity }); }, { code: Code.NotFound }],
+    "data that is too large": [() => { throw of({ fault: "mine", data: "x".repeat(5 << 20) }); }, { code: Code.NotFound, fault: undefined }],
+    "metadata that passes for a fault": [
+      (reply) => {
+        reply["rpc.fault"] = "mine";
+        throw of({});
+      },
+      { code: Code.NotFound, fault: undefined },
+    ],
+    "too much metadata beside an error": [
+      (reply) => {
+        reply.long = long;
+        throw of({ fault: "mine" });
+      },
+      { code: Code.NotFound, fault: "mine" },
+    ],
+    "too much metadata": [(reply) => (reply.long = long), { code: Code.Internal }],
+  };
+  for (const [name, [fn, expected]] of Object.entries(ways)) {
+    test(`answer with ${name}, and the connection goes on`, async () => {
+      const conn = dial(server.url());
+      serve(conn, handle(api.greet, (_, { reply }) => fn(reply)));
+      const error = await failure(call(conn, api.back, ""));
+      for (const [field, value] of Object.entries(expected)) assert.equal(error[field as keyof RpcError], value, `${field} of ${String(error)}`);
+      serve(conn, handle(api.greet, (name) => name));
+      assert.equal(await call(conn, api.back, "ada"), "ada");
+      assert.equal(conn.state.resumed, false);
+      await conn.close();
+    });
+  }
 });
 
 describe("connections", () => {

@@ -1,8 +1,8 @@
-import { RpcError, Status } from "../status.js";
+import { RpcError, Status, mostHint } from "../status.js";
 import { Close, CloseCode } from "../wire/close.js";
-import { Flag, type Frame, type Kind, Type, makeFrame, noBytes } from "../wire/frame.js";
+import { Flag, type Frame, type Kind, Type, faultName, makeFrame, mostMetadata, mostName, noBytes, noMetadata } from "../wire/frame.js";
 import { encodeJSON } from "../wire/text.js";
-import { costOf } from "./call.js";
+import { costOf, sizeOfMetadata } from "./call.js";
 import { type Engine, type Incoming, type Part, streamPlaces, tooLarge } from "./engine.js";
 import { type Stream, newStream } from "./stream.js";
 
@@ -47,6 +47,8 @@ export interface Serving extends Part, Incoming {
 const internalText = "internal error";
 /** Bytes of an error's text, at most. */
 const mostText = 8 << 10;
+/** Bytes of its data, at most. */
+const mostData = 64 << 10;
 
 /** Makes the part of an engine that handles what the peer calls. */
 export function serving(engine: Engine): Serving {
@@ -86,6 +88,7 @@ export function serving(engine: Engine): Serving {
       const frame = makeFrame(Type.Result, { id, metadata, payload: await call.handler.run(call) });
       const refusal = tooLarge(frame, engine.peer.message);
       if (refusal) throw refusal;
+      if (sizeOfMetadata(frame) > mostMetadata) throw new Error("too much metadata");
       answer(call, frame);
     } catch (err) {
       answer(call, failure(call, err));
@@ -240,23 +243,20 @@ export function serving(engine: Engine): Serving {
 }
 
 /** The FAIL that an error of a handler's is sent as. */
-function failure({ frame: { id, method }, reply: metadata }: Inbound, err: unknown): Frame {
+function failure({ frame: { id, method }, reply }: Inbound, err: unknown): Frame {
+  delete reply[faultName]; // a program's own would pass for ours
+  const metadata = sizeOfMetadata({ metadata: reply }) > mostMetadata - 2 * mostName ? noMetadata : reply;
+  const fail = makeFrame(Type.Fail, { id, metadata, code: Status.Internal, message: internalText });
   if (err instanceof RpcError) {
     const { code, message, said = message, fault = "", data, retryAfter = 0 } = err;
     try {
-      return makeFrame(Type.Fail, {
-        id,
-        metadata,
-        code,
-        message: said.slice(0, mostText / 3),
-        fault,
-        retryAfter: Math.ceil(retryAfter),
-        payload: data === undefined ? noBytes : encodeJSON(data),
-      });
+      const payload = data === undefined ? noBytes : encodeJSON(data);
+      const detail = payload.length > mostData ? console.error(`typedrpc: the handler of ${method} failed`, "too much data") : { fault, payload };
+      return { ...fail, code, message: said.slice(0, mostText / 3), retryAfter: retryAfter > 0 ? Math.min(Math.ceil(retryAfter), mostHint) : 0, ...detail };
     } catch (cause) {
       err = cause; // its data is no JSON
     }
   }
   console.error(`typedrpc: the handler of ${method} failed`, err);
-  return makeFrame(Type.Fail, { id, metadata, code: Status.Internal, message: internalText });
+  return fail;
 }
