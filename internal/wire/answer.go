@@ -179,7 +179,7 @@ func ownID(raw []byte) (id uint64, how string) {
 	}
 	number := raw
 	if isString(raw) {
-		how, number = "its id is a string", raw[1:len(raw)-1]
+		how, number = "its id is a string", []byte(unquote(raw))
 	} else {
 		how = "its id is no plain integer"
 	}

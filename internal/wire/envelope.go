@@ -59,9 +59,12 @@ func (e *envelope) read(s *scanner) error {
 		switch {
 		case o.count > maxMembers:
 			e.bad = "invalid request: too many members"
+			if i >= 0 && e.raw[i] == nil { // what it is, and whose, is to be known all the same
+				e.raw[i] = value
+			}
 		case o.twice:
 			e.bad = "invalid request: member used twice"
-			if i == memberID { // which of them is nobody's guess
+			if i == memberID && !SameID(e.raw[i], value) { // which of them is nobody's guess
 				e.raw[i] = []byte("null")
 			}
 		case i >= 0:

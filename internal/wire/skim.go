@@ -6,7 +6,7 @@ import "bytes"
 // whoever waits for that: a number such as NaN, a text that is not UTF-8, nesting
 // without end. fault is what is wrong with it.
 func (r *Reader) skim(msg []byte, fault *SyntaxError) {
-	i := skipSpace(msg, 0)
+	i := skipSpace(msg, len(msg)-len(bytes.TrimPrefix(msg, []byte("\uFEFF"))))
 	if i == len(msg) || msg[i] != '{' && msg[i] != '[' {
 		return
 	}
@@ -24,23 +24,22 @@ func (r *Reader) skim(msg []byte, fault *SyntaxError) {
 		r.unreadable(e, &f, fault.Text)
 		fault.Answers = append(fault.Answers, f)
 	}
-	if msg[i] == '{' {
-		e, _ := skimObject(msg, i)
-		take(&e)
-	} else {
-		for i++; i < len(msg); {
-			switch i = skipSpace(msg, i); {
-			case i == len(msg):
-			case msg[i] == '{':
-				var e envelope
-				e, i = skimObject(msg, i)
-				take(&e)
-			case msg[i] == ',' || msg[i] == ']':
-				i++
-			default:
-				others = true
-				i = skimValue(msg, i)
-			}
+	array := msg[i] == '['
+	if array {
+		i++
+	}
+	for i < len(msg) { // of objects that are in no array there may be several, too, each in its line
+		switch i = skipSpace(msg, i); {
+		case i == len(msg):
+		case msg[i] == '{':
+			var e envelope
+			e, i = skimObject(msg, i)
+			take(&e)
+		case msg[i] == ',' || msg[i] == ']':
+			i++
+		default:
+			others = others || array
+			i = skimValue(msg, i)
 		}
 	}
 	fault.Mute = len(fault.Answers) > 0 && !others
