@@ -98,7 +98,11 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
 	}
 	most := c.config.Limits.MaxBuffered
 	if err != nil || a.size+len(part) > most || c.queued+len(part) > 2*most {
-		fail := wire.Frame{Type: wire.Fail, ID: f.ID, RawID: f.RawID, Code: int64(status.ResourceExhausted), Message: "the answers to this batch are too large together; send its requests one by one"}
+		e := status.Errorf(status.ResourceExhausted, "the answers to this batch are too large together; send its requests one by one")
+		if n := len(a.waits); n > 0 && int(a.waits[n-1].in.index) == index {
+			a.waits[n-1].err = e // as its caller is told
+		}
+		fail := wire.Frame{Type: wire.Fail, ID: f.ID, RawID: f.RawID, Code: int64(e.Code), Message: e.Message}
 		part, _ = wire.AppendJSON(nil, &fail, false)
 	}
 	a.parts[index] = part

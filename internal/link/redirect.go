@@ -59,6 +59,9 @@ func (o *DialOptions) checkRedirect(next func(*http.Request, []*http.Request) er
 		case SameServer(first, to), o.Trusted != nil && o.Trusted(to):
 			// net/http has taken some away, on the way over another one perhaps.
 			maps.Copy(r.Header, o.Header)
+			if to.User == nil { // of which an address with a host says none
+				to.User = first.User
+			}
 		case len(carries) > 0:
 			return refuse("redirected to %s, another server, which would have to be given %s; dial that address, or allow it with %q in DialOptions.RedirectHosts",
 				place(to), strings.Join(carries, ", "), to.Host)
