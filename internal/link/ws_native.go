@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -136,13 +138,16 @@ func (u *upgrader) agreed(h http.Header) error {
 	name, params, _ := strings.Cut(said, ";")
 	ok := u.compress && strings.TrimSpace(name) == "permessage-deflate"
 	text := "permessage-deflate; client_no_context_takeover"
+	var seen []string
 	for p := range strings.SplitSeq(params, ";") {
-		switch p = strings.TrimSpace(p); {
-		case p == "", p == "client_no_context_takeover":
-		case p == "server_no_context_takeover":
-			text += "; " + p
-		case strings.HasPrefix(p, "server_max_window_bits="): // any is taken
-		default:
+		key, value, valued := strings.Cut(strings.TrimSpace(p), "=")
+		ok = ok && !slices.Contains(seen, key) // RFC 7692 section 7.1
+		switch seen = append(seen, key); {
+		case key == "client_no_context_takeover" && !valued:
+		case key == "server_no_context_takeover" && !valued:
+			text += "; " + key
+		case key == "server_max_window_bits" && windowBits(strings.Trim(value, `"`)):
+		case key != "" || valued:
 			ok = false
 		}
 	}
@@ -151,6 +156,12 @@ func (u *upgrader) agreed(h http.Header) error {
 	}
 	h.Set(extensions, text)
 	return nil
+}
+
+// windowBits reports whether a window is one that there is. Any is taken.
+func windowBits(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n >= 8 && n <= 15 && strconv.Itoa(n) == s
 }
 
 type watchedBody struct {
