@@ -251,8 +251,11 @@ function failure({ frame: { id, method }, reply }: Inbound, err: unknown): Frame
     const { code, message, said = message, fault = "", data, retryAfter = 0 } = err;
     try {
       const payload = data === undefined ? noBytes : encodeJSON(data);
-      const detail = payload.length > mostData ? console.error(`typedrpc: the handler of ${method} failed`, "too much data") : { fault, payload };
-      return { ...fail, code, message: said.slice(0, mostText / 3), retryAfter: retryAfter > 0 ? Math.min(Math.ceil(retryAfter), mostHint) : 0, ...detail };
+      const wait = retryAfter > 0 ? Math.min(Math.ceil(retryAfter), mostHint) : 0;
+      const frame = { ...fail, code, message: said.slice(0, mostText / 3), retryAfter: wait };
+      if (payload.length <= mostData) return { ...frame, fault, payload };
+      console.error(`typedrpc: the data of an error of ${method} is too large`);
+      return frame;
     } catch (cause) {
       err = cause; // its data is no JSON
     }
