@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // What kept sessions hold did not count their handlers.
@@ -132,4 +135,30 @@ func TestSession_goingAway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who has left is not waited for: what they would have to acknowledge is nobody's.
+func TestSession_goingAwayAndShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		tp, hub, mux := topic.New[string]("news"), new(topic.Hub), typedrpc.NewMux()
+		defer hub.Close()
+		topic.Handle(mux, hub, tp, topic.Everybody)
+		srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler)}
+		p := lab.Rejoin(t, typedrpc.Binary, srv, testkit.HelloOf(1))
+		_, err := p.Until(wire.Welcome)
+		is.NoErr(err)
+		is.NoErr(p.Send(wire.Frame{Type: wire.Ack}, wire.Frame{Type: wire.Call, ID: 1, Kind: wire.ServerStream, Method: "news", Payload: []byte(`"x"`)}))
+		synctest.Wait()
+		is.NoErr(topic.Publish(t.Context(), hub, tp, "x", "to whom it may concern"))
+		p.T.Close(session.CloseGoingAway, "")
+		p.T.Kill()
+		synctest.Wait()
+		is.Equal(hook.Server(srv).Kept, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		is.NoErr(srv.Shutdown(ctx))
+		is.Equal(time.Since(began), time.Duration(0))
+	})
 }

@@ -116,20 +116,25 @@ func (c *Conn) Shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 	if first {
 		c.disturb(status.Errorf(status.Unavailable, "the connection is shutting down"))
 	}
+	waits, leave := context.WithCancel(ctx)
+	defer leave()
+	if sess != nil && sess.Left() {
+		leave() // there is nobody to finish for
+	}
 	select {
 	case <-quiet:
 		c.endStreams()
 	case <-c.done:
-	case <-ctx.Done():
+	case <-waits.Done():
 	}
 	select {
 	case <-drained:
 	case <-c.done:
 		return nil
-	case <-ctx.Done():
+	case <-waits.Done():
 	}
 	if sess != nil {
-		c.flush(ctx, sess)
+		c.flush(waits, sess)
 	}
 	c.close(ctx, &link.CloseError{Code: code, Reason: bye.Reason})
 	<-c.done

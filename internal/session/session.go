@@ -216,6 +216,10 @@ func goingAway(cause error) bool {
 	return errors.As(cause, &ce) && ce.Remote && ce.Code == CloseGoingAway
 }
 
+// Left reports whether there is no link, and whoever was at its other end said that it
+// goes away.
+func (s *Session) Left() bool { return s.left.Load() && s.current.Load() == nil }
+
 // End ends the session, and its link with err. The first cause wins. It reports
 // true if there is no link whose end would tell: then its caller has to see to
 // what the end means. It does not wait.
