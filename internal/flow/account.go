@@ -23,6 +23,7 @@ type Account struct {
 
 	mu     sync.Mutex // before Ledger.mu
 	closed bool
+	left   int64 // of used, when it was closed or something came back later
 
 	// under Ledger.mu
 	prev, next *Account
@@ -89,7 +90,7 @@ func (a *Account) Force(n int) {
 		return
 	}
 	used, drawn := a.used.Add(int64(n)), a.drawn.Load()
-	if used > drawn || drawn > 0 && (used <= 0 || drawn-used > 4*a.ledger.block) {
+	if used > drawn || used <= 0 || drawn-used > 4*a.ledger.block { // a closed one has drawn nothing
 		a.settle()
 	}
 }
@@ -153,8 +154,9 @@ func (a *Account) Close() (left int64) {
 		return 0
 	}
 	a.closed = true
-	left = a.used.Load() + max(a.serves, -a.serves)
-	a.ledger.drew(-a.drawn.Swap(0))
+	a.ledger.drew(-a.drawn.Swap(0)) // before it is asked what is used: Force looks the other way round
+	a.left = a.used.Load()
+	left = a.left + max(a.serves, -a.serves)
 	a.ledger.leave(a)
 	return left
 }
@@ -163,7 +165,10 @@ func (a *Account) Close() (left int64) {
 func (a *Account) settle() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	if a.closed { // what comes back late was not forgotten
+		now := max(a.used.Load(), 0)
+		a.ledger.left.Add(now - a.left)
+		a.left = now
 		return
 	}
 	used, was, block := a.used.Load(), a.drawn.Load(), a.ledger.block
