@@ -200,17 +200,22 @@ func (s *served) notify() {
 		}}
 	}
 	logger := s.req.Conn.opts.logger
+	taken := false
 	for _, h := range handlers {
 		if s.req.Conn.e.Ended() {
 			return
 		}
 		code, err := s.invoke(h)
+		taken = taken || code != Unimplemented
 		switch code {
 		case 0, Unimplemented:
-		case InvalidArgument, ResourceExhausted: // the peer's mistake, at the peer's rate
-			logger.Debug("typedrpc: notification refused", "method", s.known(), "error", err)
+		case InvalidArgument, ResourceExhausted: // the peer's mistake
+			logger.Warn("typedrpc: notification refused", "method", s.known(), "error", err)
 		default:
 			logger.Warn("typedrpc: notification handler failed", "method", s.known(), "error", err)
 		}
+	}
+	if !taken { // each left it to others, as a fallback may that only looks on
+		logger.Warn("typedrpc: notification dropped: nobody handles it", "method", s.known())
 	}
 }

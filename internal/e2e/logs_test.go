@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -234,3 +235,59 @@ func TestLogs_hub(t *testing.T) {
 		is.True(strings.Contains(logged.Text(), "omitted="))
 	})
 }
+
+// TestLogs_presence has the broker's side of presence fail, which no client is told.
+func TestLogs_presence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		var logged lab.Logs
+		old := log.Writer()
+		log.SetOutput(&logged)
+		defer log.SetOutput(old)
+		far := &deafBroker{}
+		hub := &topic.Hub{Broker: far}
+		srv := lab.TopicServer(func(m *typedrpc.Mux) {
+			topic.Handle(m, hub, lab.TopicNews, topic.Everybody)
+		})
+		c := lab.TopicDial(t, srv, "ann", typedrpc.DialOptions{})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			for range topic.Watch(ctx, c, lab.TopicNews, "a") {
+			}
+		}()
+		synctest.Wait()
+		is.Equal(strings.Count(logged.Text(), "WARN typedrpc: the hub's broker did not take a notice of presence topic="+lab.TopicNews.Name()), 1)
+		far.say("presence "+lab.TopicNews.Name()+" a", []byte(`{"join":["eve"]}`))
+		is.Equal(strings.Count(logged.Text(), "WARN typedrpc: a notice of presence cannot be read topic="+lab.TopicNews.Name()), 1)
+		cancel()
+		synctest.Wait()
+		is.NoErr(hub.Close())
+	})
+}
+
+// deafBroker takes no messages, and says what it is told to.
+type deafBroker struct {
+	mu      sync.Mutex
+	deliver map[string]func([]byte)
+}
+
+func (b *deafBroker) say(channel string, msg []byte) {
+	b.mu.Lock()
+	deliver := b.deliver[channel]
+	b.mu.Unlock()
+	deliver(msg)
+}
+
+func (b *deafBroker) Publish(context.Context, string, []byte) error { return errors.New("deaf") }
+
+func (b *deafBroker) Subscribe(_ context.Context, channel string, deliver func([]byte)) (func(), error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.deliver == nil {
+		b.deliver = map[string]func([]byte){}
+	}
+	b.deliver[channel] = deliver
+	return func() {}, nil
+}
+
+func (b *deafBroker) Close() error { return nil }

@@ -39,6 +39,7 @@ func everyDialect(t *testing.T, test func(t *testing.T, d typedrpc.Dialect)) {
 type levels struct {
 	mu   sync.Mutex
 	seen map[slog.Level]int
+	all  []string // level and message
 }
 
 func (l *levels) Enabled(context.Context, slog.Level) bool { return true }
@@ -50,6 +51,7 @@ func (l *levels) Handle(_ context.Context, r slog.Record) error {
 		l.seen = map[slog.Level]int{}
 	}
 	l.seen[r.Level]++
+	l.all = append(l.all, r.Level.String()+" "+r.Message)
 	return nil
 }
 
@@ -61,6 +63,12 @@ func (l *levels) count(at slog.Level) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.seen[at]
+}
+
+func (l *levels) messages() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
 }
 
 // Metadata of notifications counted nowhere: a peer could queue 16 KiB for each
@@ -177,28 +185,104 @@ func TestBroadcast_slowClientsDelayNobody(t *testing.T) {
 	}
 }
 
-// A peer could fill the log with warnings about notifications that it made
-// undecodable.
-func TestNotify_whatThePeerDidWrongIsLoggedAtDebug(t *testing.T) {
-	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
-		is := is.New(t)
-		var log levels
+// A notification that is lost at its receiver, which nobody else is told, is a
+// warning there: whoever that is, and in the default log too.
+func TestNotify_whatIsLostIsAWarning(t *testing.T) {
+	mux := func(t *testing.T) *typedrpc.Mux {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, typedrpc.NewNotification[int]("number"), func(context.Context, int) error { t.Error("the handler ran"); return nil })
 		typedrpc.Handle(mux, typedrpc.NewNotification[string]("short", typedrpc.MaxSize(10)), func(context.Context, string) error { t.Error("the handler ran"); return nil })
+		typedrpc.Handle(mux, typedrpc.NewNotification[picky]("picky"), func(context.Context, picky) error { t.Error("the handler ran"); return nil })
 		typedrpc.Handle(mux, typedrpc.NewNotification[string]("panics"), func(context.Context, string) error { panic("boom") })
-		c, _, err := typedrpctest.Dial(&typedrpc.Server{Mux: mux, Logger: slog.New(&log)}, &typedrpc.DialOptions{Dialect: d})
-		is.NoErr(err)
-		defer c.Close()
-		for _, name := range []string{"number", "short", "nobody.listens"} {
-			is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[string](name), "not a number, and too long"))
+		typedrpc.Handle(mux, typedrpc.NewServerStream[string, int]("stream"), func(context.Context, string, func(int) error) error { return nil })
+		return mux
+	}
+	const refused, dropped = "typedrpc: notification refused", "typedrpc: notification dropped: nobody handles it"
+	check := func(t *testing.T, log *levels, send func(name string)) {
+		is := is.New(t)
+		for _, tt := range []struct{ name, message string }{
+			{"number", refused}, {"short", refused}, {"picky", refused}, {"nobody.listens", dropped}, {"stream", dropped},
+		} {
+			before := len(log.messages())
+			send(tt.name)
+			synctest.Wait()
+			is.Equal(log.messages()[before:], []string{"WARN " + tt.message})
+			time.Sleep(time.Minute) // nobody is left out
 		}
-		synctest.Wait()
-		is.Equal(log.count(slog.LevelDebug), 3)
-		is.Equal(len(log.seen), 1) // at no other level
-		is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[string]("panics"), "x"))
+		send("panics")
 		synctest.Wait()
 		is.Equal(log.count(slog.LevelError), 1) // our own mistakes are loud
+	}
+	notify := func(t *testing.T, c *typedrpc.Conn) func(name string) {
+		return func(name string) {
+			is := is.New(t)
+			is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[string](name), "not a number, and too long"))
+		}
+	}
+	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		var atServer, atClient levels
+		c, s, err := typedrpctest.Dial(&typedrpc.Server{Mux: mux(t), Logger: slog.New(&atServer)},
+			&typedrpc.DialOptions{Dialect: d, Mux: mux(t), Logger: slog.New(&atClient)})
+		is.NoErr(err)
+		defer c.Close()
+		check(t, &atServer, notify(t, c))
+		check(t, &atClient, notify(t, s))
+	})
+	testkit.Bubble(t, "over POST", func(t *testing.T, is *is.I) {
+		var log levels
+		srv := &typedrpc.Server{Mux: mux(t), Logger: slog.New(&log)}
+		check(t, &log, func(name string) {
+			r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"jsonrpc":"2.0","method":"`+name+`","params":["not a number, and too long"]}`))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			srv.ServeHTTP(w, r)
+			is.Equal(w.Code, http.StatusNoContent)
+		})
+	})
+	testkit.Bubble(t, "in the default log, once a second", func(t *testing.T, is *is.I) {
+		var log lab.Logs
+		old := slog.Default()
+		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil))) // as strict as it is by default
+		defer slog.SetDefault(old)
+		c, _, err := typedrpctest.Dial(&typedrpc.Server{}, nil)
+		is.NoErr(err)
+		defer c.Close()
+		for range 300 { // in three seconds
+			notify(t, c)("nobody.listens")
+			time.Sleep(10 * time.Millisecond)
+		}
+		synctest.Wait()
+		is.Equal(len(lines(is, &log, 300)), 3)
+	})
+	testkit.Bubble(t, "left to others by all", func(t *testing.T, is *is.I) {
+		var log levels
+		mux := typedrpc.NewMux()
+		mux.HandleFallback(func(_ context.Context, r *typedrpc.Request) (typedrpc.Raw, error) {
+			if r.Method == "mine" {
+				return nil, nil
+			}
+			return nil, typedrpc.Unimplemented
+		})
+		note := typedrpc.NewNotification[string]("two")
+		var second error
+		typedrpc.Handle(mux, note, func(context.Context, string) error { return typedrpc.Unimplemented })
+		typedrpc.Handle(mux, note, func(context.Context, string) error { return second })
+		c, _, err := typedrpctest.Dial(&typedrpc.Server{Mux: mux, Logger: slog.New(&log)}, nil)
+		is.NoErr(err)
+		defer c.Close()
+		notify(t, c)("mine")
+		notify(t, c)("two")
+		synctest.Wait()
+		is.Equal(len(log.messages()), 0)
+		notify(t, c)("other")
+		synctest.Wait()
+		is.Equal(log.messages(), []string{"WARN " + dropped})
+		time.Sleep(time.Minute)
+		second = typedrpc.Unimplemented
+		notify(t, c)("two")
+		synctest.Wait()
+		is.Equal(log.messages(), []string{"WARN " + dropped, "WARN " + dropped})
 	})
 }
 

@@ -234,8 +234,10 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 	c.mu.Unlock()
 	switch {
 	case !live:
-	case w.dropped, nobody != nil:
-		c.config.Logger.Debug("typedrpc: notification dropped: no handler, or too large", "method", in.Record.Name())
+	case nobody != nil:
+		c.config.Logger.Warn("typedrpc: notification dropped: nobody handles it", "method", in.Record.Name())
+	case w.dropped:
+		c.config.Logger.Warn("typedrpc: notification dropped: larger than Limits.MaxMessage", "method", in.Record.Name())
 	default:
 		c.owner.Run(in)
 	}

@@ -168,7 +168,10 @@ func (h *Hub) tell(r *room, msg []byte) (err error) {
 			h.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
 		}
 	}()
-	return h.broker.Publish(ctx, r.presence.feed.channel, msg)
+	if err = h.broker.Publish(ctx, r.presence.feed.channel, msg); err != nil && h.announcer.ctx.Err() == nil { // else the hub is closing
+		h.log.Warn("typedrpc: the hub's broker did not take a notice of presence", "topic", logs.Known(r.topic.Decl.Name), "error", err)
+	}
+	return err
 }
 
 // watchLocked and unwatchLocked keep the beat for rooms that are watched.

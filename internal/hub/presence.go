@@ -3,8 +3,11 @@ package hub
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"time"
+
+	"github.com/typedrpc/typedrpc/internal/logs"
 )
 
 // Presence across hubs. A hub whose room somebody watches asks on the room's
@@ -142,8 +145,18 @@ func (r *room) setLocked(n *node, subject string, present bool, about said) {
 // noticed takes what comes on the presence channel.
 func (r *room) noticed(msg []byte) {
 	var m notice
-	if msg != nil && (json.Unmarshal(msg, &m) != nil || m.Node == "" || m.Node == r.hub.node) {
-		return // our own, or not ours to understand
+	if msg != nil {
+		err := json.Unmarshal(msg, &m)
+		if err == nil && m.Node == "" {
+			err = errors.New("it names no hub")
+		}
+		if err != nil {
+			r.hub.log.Warn("typedrpc: a notice of presence cannot be read", "topic", logs.Known(r.topic.Decl.Name), "error", err)
+			return
+		}
+		if m.Node == r.hub.node {
+			return // our own
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

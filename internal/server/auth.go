@@ -84,7 +84,8 @@ func (s *Server) logRefusal(r *http.Request, err error, foreign bool) {
 		logger.WarnContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", s.o.Up(err))
 		return
 	}
-	logger.DebugContext(r.Context(), "typedrpc: peer not authenticated", "remote", r.RemoteAddr, "error", s.o.Up(err)) // the peer's mistake
+	// The peer's mistake, which must not hide the program's: a cause of its own.
+	logger.WarnContext(r.Context(), "typedrpc: peer refused by the sign-in function", "remote", r.RemoteAddr, "error", s.o.Up(err))
 }
 
 // authenticateLink runs the user's Authenticate with what HELLO or AUTH brought
