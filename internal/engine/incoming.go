@@ -270,7 +270,7 @@ func (c *Conn) returnedLocked(in *Inbound, reply int) {
 // settleAccountLocked closes the account when nobody can need it any more.
 func (c *Conn) settleAccountLocked() {
 	if c.finished && c.running == 0 {
-		c.config.Ledger.Forgot(c.account.Close())
+		c.account.Close()
 	}
 }
 

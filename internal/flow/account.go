@@ -23,7 +23,7 @@ type Account struct {
 
 	mu     sync.Mutex // before Ledger.mu
 	closed bool
-	left   int64 // of used, when it was closed or something came back later
+	left   int64 // of used, where it is closed: what the ledger's left counts of it
 
 	// under Ledger.mu
 	prev, next *Account
@@ -143,32 +143,37 @@ func (a *Account) Used() int64 {
 func (a *Account) Pressed() bool { return a != nil && a.ledger.Pressed() }
 
 // Close gives everything back, for good: what is taken and given later counts
-// nothing. It returns what had not been given back, or was still to be served.
-func (a *Account) Close() (left int64) {
+// nothing. What had not been given back, or was still to be served, and does not
+// come back later, is the ledger's Left.
+func (a *Account) Close() {
 	if a == nil || a.ledger == nil {
-		return 0
+		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
-		return 0
+		return
 	}
 	a.closed = true
 	a.ledger.drew(-a.drawn.Swap(0)) // before it is asked what is used: Force looks the other way round
-	a.left = a.used.Load()
-	left = a.left + max(a.serves, -a.serves)
+	a.leftLocked()
+	a.ledger.left.Add(max(a.serves, -a.serves))
 	a.ledger.leave(a)
-	return left
+}
+
+// leftLocked notes what is used of a closed account.
+func (a *Account) leftLocked() {
+	now := a.used.Load()
+	a.ledger.left.Add(now - a.left)
+	a.left = now
 }
 
 // settle draws what is used, in blocks.
 func (a *Account) settle() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed { // what comes back late was not forgotten
-		now := max(a.used.Load(), 0)
-		a.ledger.left.Add(now - a.left)
-		a.left = now
+	if a.closed {
+		a.leftLocked()
 		return
 	}
 	used, was, block := a.used.Load(), a.drawn.Load(), a.ledger.block

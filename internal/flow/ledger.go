@@ -19,7 +19,7 @@ type Ledger struct {
 	began time.Time
 	_     [64]byte // what follows is written all the time: a cache line of its own
 	used  atomic.Int64
-	left  atomic.Int64 // see Forgot
+	left  atomic.Int64 // see Left
 
 	promised atomic.Int64 // what may be taken soon: see Account.Promise
 
@@ -44,18 +44,10 @@ func (l *Ledger) Used() int64 {
 	return l.used.Load()
 }
 
-// Forgot notes bytes that an account had not given back when it was closed, where
-// it should have; Left is their sum. It is for tests.
-func (l *Ledger) Forgot(n int64) {
-	if l != nil {
-		l.left.Add(n)
-	}
-}
-
 // Promised is what accounts have promised to take.
 func (l *Ledger) Promised() int64 { return l.promised.Load() }
 
-// Left is the sum of what was forgotten.
+// Left is the sum of what closed accounts were never given back. It is for tests.
 func (l *Ledger) Left() int64 { return l.left.Load() }
 
 // Pressed reports that half is in use, or promised.

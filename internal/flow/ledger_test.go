@@ -52,13 +52,45 @@ func TestLedger_sums(t *testing.T) {
 	is.True(l.Used() >= 28*400_000)
 	is.True(l.Used() <= 28*400_000+8*4*block)
 	for i := range accounts {
-		is.Equal(accounts[i].Close(), int64(400_000*i))
-		is.Equal(accounts[i].Close(), int64(0))
-		accounts[i].Force(1 << 20) // counts nothing any more
+		was := l.Left()
+		accounts[i].Close()
+		accounts[i].Close()
+		is.Equal(l.Left()-was, int64(400_000*i)) // forgotten
+		accounts[i].Force(1 << 20)               // nothing is drawn any more
 		accounts[i].Give(1)
+		is.Equal(l.Left()-was, int64(400_000*i+1<<20-1))
+		accounts[i].Give(400_000*i + 1<<20 - 1)
+		is.Equal(l.Left(), was) // it only came late
 	}
 	is.Equal(l.Used(), int64(0))
 	is.True(l.open == nil)
+
+	var a Account
+	a.Open(l, nil)
+	a.Serve(7)
+	a.Close()
+	is.Equal(l.Left(), int64(7)) // what was to be served is forgotten as well
+}
+
+// TestLedger_givenWhileClosing: what is given back at the moment in which its
+// account is closed is neither drawn nor forgotten.
+func TestLedger_givenWhileClosing(t *testing.T) {
+	is := is.New(t)
+	l := NewLedger(1 << 40)
+	for i := range 20_000 {
+		var a Account
+		a.Open(l, nil)
+		n := 1 + i%7*block
+		a.Force(2 * n)
+		var wg sync.WaitGroup
+		wg.Go(func() { a.Give(n) })
+		wg.Go(func() { a.Force(n); a.Give(n) })
+		wg.Go(a.Close)
+		a.Give(n)
+		wg.Wait()
+		is.Equal(l.Left(), int64(0))
+		is.Equal(l.Used(), int64(0))
+	}
 }
 
 // TestLedger_shares: what an account may hold falls with what is free.

@@ -110,6 +110,8 @@ func (x *exchange) begin(c *engine.Conn) {
 func (s *Server) endExchange(x *exchange) {
 	x.mu.Lock()
 	x.over = true
+	x.taken()
+	x.answers(0)
 	x.account.Close()
 	x.mu.Unlock()
 	s.mu.Lock()
