@@ -346,3 +346,40 @@ func TestLog_smallMessages(t *testing.T) {
 	is.Equal(l.room(), l.max)
 	is.Equal(account.Used(), int64(0))
 }
+
+// TestSession_endsWhileAMessageIsMade: the account is empty, whether the message
+// would have been kept or only written, and whether the session or its link
+// alone has ended.
+func TestSession_endsWhileAMessageIsMade(t *testing.T) {
+	for name, log := range map[string]int{"kept": 1 << 20, "written": 0} {
+		for _, size := range []int{10, 100 << 10} {
+			t.Run(fmt.Sprint(name, size), func(t *testing.T) {
+				sides(t, func(t *testing.T, o Options) {
+					is := is.New(t)
+					var account flow.Account
+					account.Open(flow.NewLedger(1<<30), nil)
+					r := startLogging(o, log, func(r *running) { r.log.account = &account })
+					r.greet(t, 0)
+					synctest.Wait()
+					taken := false
+					r.engine.onTake = func() {
+						r.engine.mu.Lock()
+						defer r.engine.mu.Unlock()
+						if taken = len(r.engine.queue) > 0; taken {
+							r.Detach(r.carrier, &link.CloseError{Err: errCut})
+							r.End(errCut)
+						}
+					}
+					r.send(wire.Frame{Type: wire.Notify, Method: "n", Payload: text(size)})
+					synctest.Wait()
+					is.True(taken)
+					is.Equal(account.Used(), int64(0))
+					is.Equal(r.Logged(), 0)
+					r.carrier.Fail(errCut)
+					<-r.end
+					is.Equal(account.Used(), int64(0))
+				})
+			})
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -63,6 +64,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 	default:
 		s.writesLocked(out, scratch)
 	}
+	s.lateLocked()
 	return out
 }
 
@@ -180,6 +182,7 @@ func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf 
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.writesLocked(msg, scratch)
+		s.lateLocked()
 	}
 	return msg
 }
@@ -222,5 +225,24 @@ func (s *Session) loggedLocked(c *Carrier) {
 	if s.log.room() < s.log.max/2 && !s.asked {
 		s.asked = true
 		c.Ping()
+	}
+}
+
+// dropLocked forgets what was sent, and what is being written.
+func (s *Session) dropLocked() {
+	s.wroteLocked()
+	s.log.drop(math.MaxUint64)
+	s.logged.Store(0)
+}
+
+// lateLocked is called when a message was made: its link may have gone meanwhile, or
+// the session may have ended, and nobody else comes to forget it.
+func (s *Session) lateLocked() {
+	switch {
+	case s.current.Load() != nil:
+	case s.ended:
+		s.dropLocked()
+	default:
+		s.wroteLocked()
 	}
 }

@@ -9,7 +9,6 @@ package session
 import (
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,8 +269,7 @@ func (s *Session) endLocked(cause error) {
 	if s.ackTimer != nil {
 		s.ackTimer.Stop()
 	}
-	s.log.drop(math.MaxUint64)
-	s.logged.Store(0)
+	s.dropLocked()
 }
 
 // Done is closed when the session begins to end.
