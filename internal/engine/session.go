@@ -153,8 +153,6 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.creditors = nil
 	if !runsOn {
 		c.dropLaneLocked()
-	} else if !c.config.Heals {
-		c.dropQueueLocked()
 	}
 	failed := c.interruptLocked(c.config.Heals && !c.closing)
 	var why *status.Error

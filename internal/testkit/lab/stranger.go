@@ -25,6 +25,7 @@ type Stranger struct {
 	mu   sync.Mutex
 	seen []Said
 	end  error
+	stop chan struct{} // nothing is read until it is closed
 }
 
 // Said is a message that came.
@@ -66,10 +67,24 @@ func (s *Stranger) Ended() error {
 	return s.end
 }
 
+// Stop has it read nothing more, but for one message, until resume is called.
+func (s *Stranger) Stop() (resume func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stop := make(chan struct{})
+	s.stop = stop
+	return func() { close(stop) }
+}
+
 func (s *Stranger) collect() {
 	for {
 		b, text, err := s.T.Read(func() {})
 		s.mu.Lock()
+		if stop := s.stop; stop != nil {
+			s.mu.Unlock()
+			<-stop
+			s.mu.Lock()
+		}
 		if err != nil {
 			s.end = err
 			s.mu.Unlock()
