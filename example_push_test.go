@@ -3,7 +3,6 @@ package typedrpc_test
 import (
 	"context"
 	"fmt"
-	"iter"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -18,21 +17,10 @@ var (
 	userName  = typedrpc.NewSignIn[string, typedrpc.Empty]()
 )
 
-// connsOf are the connections of a user: the phone's, the laptop's. It looks at every
-// connection of the server. Where that is too many, or where there are several
-// servers, or somebody who is away is to find what was said meanwhile, a topic with the
-// user's name as its key does it: topic.Publish(ctx, &hub, Inbox, user, …).
-func connsOf(srv *typedrpc.Server, user string) iter.Seq[*typedrpc.Conn] {
-	return func(yield func(*typedrpc.Conn) bool) {
-		for c := range srv.Conns() {
-			if c.Identity().Subject == user && !yield(c) {
-				return
-			}
-		}
-	}
-}
-
 // Pushes to one user: all devices are told, and all are asked; the first answer counts.
+// ConnsOf finds the connections to one server. Where there are several servers, or somebody
+// who is away is to find what was said meanwhile, a topic with the user's name as its key
+// does it: topic.Publish(ctx, &hub, Inbox, user, …).
 func Example_push() {
 	srv := &typedrpc.Server{SignIn: userName.Verify(
 		func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, typedrpc.Empty, error) {
@@ -64,7 +52,7 @@ func Example_push() {
 	defer device("bob", yes).Close()
 
 	// Tell all of ann's. The error joins those of the devices that could not be told.
-	if err := typedrpc.Broadcast(ctx, connsOf(srv, "ann"), pushed, "your parcel is here"); err != nil {
+	if err := typedrpc.Broadcast(ctx, srv.ConnsOf("ann"), pushed, "your parcel is here"); err != nil {
 		log.Print(err)
 	}
 	fmt.Println(<-got)
@@ -72,7 +60,7 @@ func Example_push() {
 
 	// Ask all of ann's. Any cancels the calls that are still under way.
 	var answers []*typedrpc.Future[bool]
-	for c := range connsOf(srv, "ann") {
+	for c := range srv.ConnsOf("ann") {
 		answers = append(answers, typedrpc.Go(ctx, c, confirmed, "Leave it at the door?"))
 	}
 	fmt.Println(typedrpc.Any(ctx, answers...))

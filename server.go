@@ -290,12 +290,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Conns ranges over the open connections, as they were when the loop began, also
 // those that have lost their link and are kept (their State is StateWaiting).
 func (s *Server) Conns() iter.Seq[*Conn] {
+	return s.conns((*server.Server).Conns)
+}
+
+// ConnsOf ranges over those of the open connections whose Identity has subject, in no
+// order; "" are those without one. It takes as long as they are many, however many others
+// there are.
+func (s *Server) ConnsOf(subject string) iter.Seq[*Conn] {
+	return s.conns(func(inner *server.Server) []*engine.Conn { return inner.ConnsOf(subject) })
+}
+
+func (s *Server) conns(of func(*server.Server) []*engine.Conn) iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		if s == nil || s.s.Load() == nil {
 			return // nobody has connected
 		}
-		inner := s.s.Load()
-		for _, e := range inner.Conns() {
+		for _, e := range of(s.s.Load()) {
 			if !yield(connOf(e)) {
 				return
 			}

@@ -23,6 +23,7 @@ type Accepted struct {
 	sess   *session.Session
 	greets sync.WaitGroup // OnConnect, and authentications of a live link
 	open   atomic.Bool    // among Conns; OnConnect was called
+	beside beside         // under Server.mu
 
 	// Not under mu, which is held while an Identity's context is asked: that is
 	// the program's, and may ask who the peer is.
@@ -76,7 +77,10 @@ func (a *Accepted) end(cause error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.accepted, a)
+	if _, listed := s.accepted[a]; listed {
+		delete(s.accepted, a)
+		s.subjects.remove(a)
+	}
 	s.checkEndedLocked()
 }
 

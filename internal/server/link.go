@@ -248,6 +248,7 @@ func (l *Link) accept(o beginning) *status.Error {
 		refused = errRevoked
 	default:
 		s.accepted[a] = struct{}{}
+		s.subjects.add(a)
 	}
 	s.mu.Unlock()
 	if refused != nil {

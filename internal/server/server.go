@@ -75,6 +75,7 @@ type Server struct {
 	mu       sync.Mutex
 	links    map[*Link]struct{}     // that live
 	accepted map[*Accepted]struct{} // connections, with or without a link
+	subjects subjects               // the same by whose they are
 	checks   map[*check]struct{}    // authentications under way
 	posts    map[*exchange]struct{} // POSTs
 	plain    int
@@ -84,7 +85,7 @@ type Server struct {
 
 // New makes a server. Its error is an origin that is none.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
+	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, subjects: subjects{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
 	s.posted = o.Config
 	s.posted.Posted = true
 	s.o.Config.Lacks = func() string { return "the client to come back" }
@@ -118,6 +119,18 @@ func (s *Server) Conns() []*engine.Conn {
 	defer s.mu.Unlock()
 	conns := make([]*engine.Conn, 0, len(s.accepted))
 	for a := range s.accepted {
+		if a.open.Load() {
+			conns = append(conns, a.conn)
+		}
+	}
+	return conns
+}
+
+// ConnsOf are those of them that are a subject's. It asks no others.
+func (s *Server) ConnsOf(subject string) (conns []*engine.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := s.subjects[subject]; a != nil; a = a.beside.after {
 		if a.open.Load() {
 			conns = append(conns, a.conn)
 		}
@@ -236,14 +249,13 @@ func (s *Server) Revoke(subject string) int {
 		}
 		c.revoked[subject] = true
 	}
-	all := slices.Collect(maps.Keys(s.accepted))
+	all := s.subjects.of(subject)
 	posts := slices.Collect(maps.Keys(s.posts))
 	posts = slices.DeleteFunc(posts, func(x *exchange) bool { return x.subject == nil || *x.subject != subject })
 	s.mu.Unlock()
 	for _, x := range posts {
 		x.end(refuse(http.StatusUnauthorized, "%s", errRevoked.Message), errRevoked)
 	}
-	all = slices.DeleteFunc(all, func(a *Accepted) bool { return a.Identity().Subject != subject })
 	defer s.o.Config.Detached.Revoke(subject) // Keyed handlers whose sessions were lost
 	for _, a := range all {
 		s.registry.Remove(a.sess)
