@@ -31,7 +31,7 @@
 // handler finds the connection that its call came in on with [ConnFrom] and
 // calls back; a server finds its clients with [Server.Conns] and
 // Server.OnConnect. [Notify] sends a message that has no answer, [Broadcast]
-// sends one to many connections, and [Go] makes a call whose response is waited
+// sends one to many connections, [CallAll] asks them and ranges over their answers, and [Go] makes a call whose response is waited
 // for later, alone or together with others: [Future.Await], [All], [Any],
 // [Wait].
 //

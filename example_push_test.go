@@ -58,14 +58,15 @@ func Example_push() {
 	fmt.Println(<-got)
 	fmt.Println(<-got)
 
-	// Ask all of ann's. Any cancels the calls that are still under way.
-	var answers []*typedrpc.Future[bool]
-	for c := range srv.ConnsOf("ann") {
-		answers = append(answers, typedrpc.Go(ctx, c, confirmed, "Leave it at the door?"))
+	// Ask all of ann's, and leave with the first answer: the other calls are cancelled.
+	for answer, err := range typedrpc.CallAll(ctx, srv.ConnsOf("ann"), confirmed, "Leave it at the door?") {
+		if err == nil {
+			fmt.Println(answer.Resp)
+			break
+		}
 	}
-	fmt.Println(typedrpc.Any(ctx, answers...))
 	// Output:
 	// ann: your parcel is here
 	// ann: your parcel is here
-	// true <nil>
+	// true
 }

@@ -99,6 +99,11 @@ func (cl *outcall) codec() Codec {
 
 // begin is Go without its types.
 func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
+	return beginWith(ctx, c, s, func(t *target) (*buf.Buf, *Error) { return t.encode(s, req) })
+}
+
+// beginWith is begin of a request that encode has, with a reference to it.
+func beginWith(ctx context.Context, c Caller, s *spec, encode func(t *target) (*buf.Buf, *Error)) *pending {
 	cl := &outcall{spec: s}
 	cl.Init(true)
 	p := &pending{call: cl}
@@ -113,7 +118,7 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 	}
 	var body *buf.Buf
 	if err == nil {
-		body, err = t.encode(s, req)
+		body, err = encode(&t)
 	}
 	if err == nil && ctx.Err() != nil {
 		err = ended(ctx, NotSent)

@@ -42,7 +42,7 @@ func runHidden(pass *analysis.Pass) (any, error) {
 		}
 		v := from.variable(loop.X)
 		if v != nil && given[v] && len(from.of[v]) == 1 || from.all(loop.X, func(call *ast.CallExpr, _ func(ast.Expr) bool) bool { return streams(pass, call) }) {
-			pass.ReportRangef(loop.X, "the loop hides the error with which the stream ends: range over it with two variables, and look at the second")
+			pass.ReportRangef(loop.X, "the loop hides the error with which the stream ends, or a call has failed: range over it with two variables, and look at the second")
 		}
 	}
 	return nil, nil
@@ -60,11 +60,15 @@ func withErrors(t types.Type) bool {
 }
 
 // streams reports whether call returns a sequence of ours that can end with an
-// error. One that is made of a sequence without errors has none.
+// error. One that is made of a sequence without errors has none, but for CallAll's: each of
+// those it asks may fail.
 func streams(pass *analysis.Pass, call *ast.CallExpr) bool {
 	f := callee(pass, call)
 	if f == nil || !withErrors(pass.TypesInfo.TypeOf(call)) {
 		return false
+	}
+	if f.Name() == "CallAll" {
+		return true
 	}
 	for p := range f.Signature().Params().Variables() {
 		if isNamed(p.Type(), "iter", "Seq") {

@@ -36,6 +36,9 @@ func direct(ctx context.Context, s *typedrpc.Stream[int, string]) {
 	for part := range transfer.Parts(ctx, conn) { // want `the loop hides the error`
 		use(part)
 	}
+	for answer := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides the error`
+		use(answer)
+	}
 	var text string
 	for text = range s.All() { // want `the loop hides the error`
 		use(text)

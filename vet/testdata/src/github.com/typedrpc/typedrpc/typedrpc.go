@@ -82,6 +82,9 @@ func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req R
 	return nil
 }
 func (f *Future[T]) Cancel() {}
+func CallAll[C Caller, Req, Resp any](ctx context.Context, conns iter.Seq[C], m Method[Req, Resp], req Req) iter.Seq2[Resp, error] {
+	return nil
+}
 
 func Receive[Req, Item any](ctx context.Context, c Caller, s ServerStream[Req, Item], req Req) iter.Seq2[Item, error] {
 	return nil
