@@ -45,6 +45,7 @@ type Conn struct {
 	roused   roused // has a lock of its own
 
 	account flow.Account // of the server's ledger; has a lock of its own
+	past    *past        // what ended sessions have done; nil: none has ended. Under mu
 }
 
 // Config is what connections are made with. It is not changed after that.

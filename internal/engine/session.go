@@ -132,6 +132,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 		c.mu.Unlock()
 		return
 	}
+	c.passedLocked(sess)
 	c.sess, c.woken, c.peer.away = nil, false, false
 	c.polite = c.leftLocked(cause)
 	runsOn := c.polite && c.leaveLocked()

@@ -29,6 +29,7 @@ type Ledger struct {
 	since  int64     // … and what was drawn since then
 	fresh  int64     // drawn since the collector was last asked …
 	swept  time.Time // … which was then
+	told   int64     // accounts whose holders were told to end
 }
 
 // NewLedger makes a ledger of most bytes.
@@ -43,6 +44,16 @@ func (l *Ledger) Used() int64 {
 	}
 	return l.used.Load()
 }
+
+// Evicted is how many accounts were ended because the ledger was nearly full.
+func (l *Ledger) Evicted() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.told
+}
+
+// Most is what the ledger has.
+func (l *Ledger) Most() int64 { return l.most }
 
 // Promised is what accounts have promised to take.
 func (l *Ledger) Promised() int64 { return l.promised.Load() }
@@ -210,6 +221,7 @@ func (l *Ledger) relieveLocked(now time.Time) {
 			owners[h.owner] -= h.weight
 		}
 		h.told = max(now.Sub(l.began), 1)
+		l.told++
 		go h.evict()
 	}
 }

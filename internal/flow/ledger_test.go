@@ -174,6 +174,7 @@ func TestLedger_endsWhoHoldsMost(t *testing.T) {
 		is.Equal(ended, []int{2, 0, 3, 4}) // it is enough when that comes back
 		hold(5, 150, "")
 		is.Equal(ended, []int{2, 0, 3, 4, 5}) // and not any more
+		is.Equal(l.Evicted(), int64(5))
 		for i := range accounts {
 			accounts[i].Close()
 		}

@@ -75,11 +75,13 @@ func (a *Accepted) end(cause error) {
 		told.Go(func() { s.o.OnDisconnect(c, c.Err()) })
 		told.Wait()
 	}
+	done := c.Stats()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, listed := s.accepted[a]; listed {
 		delete(s.accepted, a)
 		s.subjects.remove(a)
+		s.past.Ended(&done.Load)
 	}
 	s.checkEndedLocked()
 }

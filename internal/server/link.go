@@ -249,6 +249,7 @@ func (l *Link) accept(o beginning) *status.Error {
 	default:
 		s.accepted[a] = struct{}{}
 		s.subjects.add(a)
+		s.begun++
 	}
 	s.mu.Unlock()
 	if refused != nil {

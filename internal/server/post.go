@@ -81,6 +81,10 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 	t.sess.Detach(carrier, cause)
 	c.Lost(t.sess, cause)
 	c.Finish(cause)
+	done := c.Stats()
+	s.mu.Lock()
+	s.past.Ended(&done.Load)
+	s.mu.Unlock()
 
 	x.write(t.answer, c.Asked())
 }

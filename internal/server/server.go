@@ -19,6 +19,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/stats"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -79,6 +80,8 @@ type Server struct {
 	checks   map[*check]struct{}    // authentications under way
 	posts    map[*exchange]struct{} // POSTs
 	plain    int
+	begun    int64      // connections
+	past     stats.Load // of those that have ended, and of POSTs: what counts upwards
 	draining bool
 	ended    chan struct{} // not nil while Shutdown waits: closed when nothing is left
 }

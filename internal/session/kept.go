@@ -21,7 +21,11 @@ type kept struct {
 	sweep  *time.Timer
 	sweeps int    // chains of them that were begun
 	turns  uint64 // sessions that were left without a link
+	gone   Gone
 }
+
+// Gone counts sessions without a link that were given up, by the reason.
+type Gone struct{ Grace, Room int64 }
 
 // holder is what an owner has.
 type holder struct {
@@ -234,6 +238,7 @@ func (r *Registry) evictLocked() {
 		if h := r.furthestLocked(); h != nil {
 			from = &h.away
 		}
+		r.gone.Room++
 		r.endLocked(from.all[0], ErrEvicted)
 	}
 }
@@ -262,6 +267,7 @@ func (r *Registry) expire(e *entry, times int32) {
 	defer r.mu.Unlock()
 	// A timer that fired as the link came back has nothing to say.
 	if e.holder != nil && e.times == times {
+		r.gone.Grace++
 		r.endLocked(e, ErrGrace)
 	}
 }
@@ -298,6 +304,13 @@ func (r *Registry) returnLocked(e *entry) {
 		r.sweep.Stop()
 		r.sweep = nil
 	}
+}
+
+// Gone counts those that were given up since the beginning.
+func (r *Registry) Gone() Gone {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.gone
 }
 
 // Away returns how many sessions have no link, and the bytes that they hold.

@@ -71,6 +71,9 @@ func (s *Session) deliverJSON(c *Carrier, msg *buf.Buf) (counted int, err error)
 }
 
 func (s *Session) deliverPlain(c *Carrier, msg *buf.Buf) error {
+	s.mu.Lock()
+	s.cameLocked(msg.Len())
+	s.mu.Unlock()
 	frames, array, err := c.reader.Read(msg.B)
 	if len(c.reader.Odd) > 0 {
 		s.engine.Odd(c.reader.Odd)
@@ -213,6 +216,7 @@ func (s *Session) ackedLocked(pos uint64) {
 func (s *Session) countReceived(c *Carrier, frames, bytes int) {
 	s.mu.Lock()
 	s.heard = true
+	s.cameLocked(bytes)
 	s.ackDue = s.ackDue || c.pinged
 	c.pinged = false
 	wake := s.ackDue

@@ -57,6 +57,9 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 	s.tight = s.tight || b.refused || b.limit < batchBytes
 	s.probedLocked(pinged, counted > 0)
 	s.takenLocked()
+	if out != nil && !b.welcome() {
+		s.leftLocked(out.Len())
+	}
 	switch {
 	case out == nil:
 	case counted > 0 && s.log.max > 0:
@@ -168,8 +171,12 @@ func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf 
 		c.Ping() // all that was missing is there: the log can be emptied
 	}
 	seg.msg.Retain() // an ACK could drop it
+	whole := seg.pure && seg.at.IsZero() && seg.end-pos == uint64(seg.frames)
+	if whole {
+		s.leftLocked(seg.msg.Len())
+	}
 	s.mu.Unlock()
-	if seg.pure && seg.at.IsZero() && seg.end-pos == uint64(seg.frames) {
+	if whole {
 		return seg.msg
 	}
 	defer seg.msg.Release()
@@ -181,6 +188,7 @@ func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf 
 	if msg != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.leftLocked(msg.Len())
 		s.writesLocked(msg, scratch)
 		s.lateLocked()
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Dialect is how a connection's frames are written.
@@ -89,22 +90,24 @@ type Session struct {
 	next     uint64 // … of those, on this link: less than sent while it replays
 	acked    uint64 // … and acknowledged
 	log      replay
-	wire     int         // bytes of the account for the message that is being written
-	asked    bool        // a PING went out because the log is half full
-	tight    bool        // the log bounds what is taken: an ACK is waited for
-	received uint64      // counted frames received
-	newly    int         // of those, not yet acknowledged: frames …
-	newBytes int         // … and bytes
-	ackTimer *time.Timer // nil: an ACK is not due by time
-	ackDue   bool
-	heard    bool          // something has come over this link since WELCOME
-	taking   bool          // the engine is being asked; sent grows in a moment
-	taken    chan struct{} // closed when it has; nil when nobody waits
+	wire     int           // bytes of the account for the message that is being written
+	received uint64        // counted frames received
+	newly    int           // of those, not yet acknowledged: frames …
+	newBytes int           // … and bytes
+	ackTimer *time.Timer   // nil: an ACK is not due by time
+	taken    chan struct{} // closed when the engine has been asked; nil when nobody waits
 	moved    chan struct{} // closed when acked grows; nil when nobody waits
 	probe    probe
 	goodbye  error // ends the session when everything was written
+	cause    error // why it ended
+	out, in  stats.Traffic
+	links    uint32 // that it has had
+	asked    bool   // a PING went out because the log is half full
+	tight    bool   // the log bounds what is taken: an ACK is waited for
+	ackDue   bool
+	heard    bool // something has come over this link since WELCOME
+	taking   bool // the engine is being asked; sent grows in a moment
 	ended    bool
-	cause    error // why
 }
 
 // New makes a session that has no link yet. log is how many bytes of what was
@@ -167,6 +170,7 @@ func (s *Session) Attach(c *Carrier, position uint64, welcome func(received uint
 		s.probe.from, s.probe.at = time.Now(), position // the client's ACK answers WELCOME at once
 	}
 	s.current.Store(c)
+	s.links++
 	c.opened(s, w)
 	c.link.Wake()
 	return nil
