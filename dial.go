@@ -21,6 +21,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Dialect is how a dialled connection speaks.
@@ -114,6 +115,8 @@ type DialOptions struct {
 	// Logger gets what nobody is told: panics, errors that stay here. It is
 	// bounded as a Server's. Default slog.Default().
 	Logger *slog.Logger
+	// Recorder is as Server.Recorder, for this connection.
+	Recorder stats.Recorder
 	// MapError is as Server.MapError, for the handlers of this side.
 	MapError func(ctx context.Context, err error) *Error
 
@@ -227,7 +230,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 		}
 		opts.retry = o.OutgoingRetry.ready()
 	}
-	cfg := engine.Config{Limits: limits, Logger: opts.logger, Detached: replay.NewDetached(limits.MaxCalls), Intern: o.Mux.intern}
+	cfg := engine.Config{Limits: limits, Logger: opts.logger, Recorder: recorderOf(o.Recorder, opts.logger), Detached: replay.NewDetached(limits.MaxCalls), Intern: o.Mux.intern}
 	if cfg.Replays, err = o.Replays.open(dialledReplays); err != nil {
 		return nil, err
 	}

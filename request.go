@@ -177,6 +177,7 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	s := r.spec
 	if s == nil {
 		s = (&spec{name: r.Method, kind: r.Kind}).declared()
+		s.decl.Foreign = true
 	}
 	passed, fault := t.passKey(ctx, r)
 	if fault != nil {

@@ -70,8 +70,11 @@ func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
 	}
 	s.req.heavy = in.Heavy()
 	if s.req.Kind == KindNotification {
-		s.notify()
+		code := s.notify()
 		o.Replied(in, errNotified)
+		if code != 0 {
+			return nil, nil, &status.Error{Code: status.Code(code)}
+		}
 		return nil, nil, nil
 	}
 	body, err := s.serve()
@@ -146,6 +149,8 @@ func (o owner) Next(cl *engine.Call, n int, failed *status.Error) (e *engine.Con
 	return conn.e, nil
 }
 
+func (o owner) Conn() any { return o.conn }
+
 func (o owner) Face(e *status.Error) error { return up(e, o.conn.codec) }
 
 var errNotified = status.Errorf(status.FailedPrecondition, "the request was a notification: nothing answers it")
@@ -186,8 +191,9 @@ func (s *served) caught(err *error) {
 }
 
 // notify runs a notification's handlers in the order of registration. A method
-// may be notified too: its response is dropped (JSON-RPC 2.0 section 4.1).
-func (s *served) notify() {
+// may be notified too: its response is dropped (JSON-RPC 2.0 section 4.1). failed is the
+// last error's code.
+func (s *served) notify() (failed Code) {
 	handlers := s.entry.notify
 	switch {
 	case s.entry.raw != nil:
@@ -203,9 +209,12 @@ func (s *served) notify() {
 	taken := false
 	for _, h := range handlers {
 		if s.req.Conn.e.Ended() {
-			return
+			return failed
 		}
 		code, err := s.invoke(h)
+		if code != 0 && code != Unimplemented {
+			failed = code
+		}
 		taken = taken || code != Unimplemented
 		switch code {
 		case 0, Unimplemented:
@@ -217,5 +226,7 @@ func (s *served) notify() {
 	}
 	if !taken { // each left it to others, as a fallback may that only looks on
 		logger.Warn("typedrpc: notification dropped: nobody handles it", "method", s.known())
+		return Unimplemented
 	}
+	return failed
 }

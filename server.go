@@ -20,6 +20,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Server accepts connections: an http.Handler for any path of any http.Server,
@@ -103,6 +104,9 @@ type Server struct {
 	// there is a line a second: docs/logs.md lists all messages. Default
 	// slog.Default().
 	Logger *slog.Logger
+	// Recorder is told of calls, items, links and sessions, for metrics; see package
+	// stats. nil: nobody is told, which costs nothing.
+	Recorder stats.Recorder
 	// MapError turns a handler's error that wraps no *Error, no Code and no error of a
 	// context into the one that its caller sees. nil, and a nil of what it returns, are
 	// the default: Internal with a fixed text, and the error in the log.
@@ -150,7 +154,7 @@ func (s *Server) configure() error {
 	opts := &options{mux: s.Mux, logger: s.logger(), mapError: s.MapError, interceptors: slices.Clone(s.OutgoingInterceptors)}
 	o := server.Options{
 		Config: engine.Config{
-			Limits: limits, Logger: opts.logger, Intern: s.Mux.intern,
+			Limits: limits, Logger: opts.logger, Recorder: recorderOf(s.Recorder, opts.logger), Intern: s.Mux.intern,
 			Ledger:   flow.NewLedger(cmp.Or(s.MaxMemory, 1<<30)),
 			Detached: replay.NewDetached(limits.MaxCalls),
 		},

@@ -8,6 +8,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/hub"
 	"github.com/typedrpc/typedrpc/internal/seam"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Hub is where the topics of a process meet: what is published to it goes to the
@@ -37,6 +38,9 @@ type Hub struct {
 	// first; after them a key that is published to forgets its own oldest messages,
 	// all but one. Default 64 MiB.
 	MaxHistory int64
+	// Recorder is told of subscriptions and messages, by the names of their topics. nil:
+	// nobody is told.
+	Recorder stats.Recorder
 
 	once  sync.Once
 	hub   *hub.Hub
@@ -61,7 +65,7 @@ func (h *Hub) init() {
 	if h.codec = h.Codec; h.codec == nil {
 		h.codec = typedrpc.JSON
 	}
-	o := hub.Options{Codec: h.codec.Name(), MaxKeyHistory: h.MaxKeyHistory, MaxIdleKeys: h.MaxIdleKeys, MaxHistory: h.MaxHistory}
+	o := hub.Options{Codec: h.codec.Name(), MaxKeyHistory: h.MaxKeyHistory, MaxIdleKeys: h.MaxIdleKeys, MaxHistory: h.MaxHistory, Recorder: h.Recorder}
 	if h.Broker != nil {
 		o.Broker = broker{h.Broker}
 	}

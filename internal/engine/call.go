@@ -51,7 +51,7 @@ type Call struct {
 	resends  int           // after the loss of a session
 	counted  int           // bytes of the connection's account
 	told     uint32        // the last outage in which it was logged that it waits …
-	began    time.Time     // … which is since then; zero: it had a link
+	began    time.Time     // … which is since then; zero: it had a link. With a Recorder: when it began
 
 	// the result, written before ready is signalled
 	ready chan struct{} // capacity 1 for Call, closed for a future
@@ -91,6 +91,9 @@ func (cl *Call) Begin(body *buf.Buf, meta map[string]string) {
 
 func (cl *Call) prepare(body *buf.Buf, meta map[string]string) {
 	cl.deadline, _ = cl.Ctx.Deadline()
+	if cl.Conn.config.Recorder != nil {
+		cl.began = time.Now()
+	}
 	cl.item.call, cl.item.ordered, cl.item.depth = cl, cl.Decl.Serial, cl.Depth
 	cl.content = content{wire.Frame{Type: wire.Call, Method: cl.Decl.Name, Meta: meta}, body.Retain()}
 	cl.item.content = &cl.content
@@ -175,6 +178,9 @@ func (cl *Call) Settle(body *buf.Buf, meta map[string]string, err *status.Error)
 	}
 	cl.content.body.Release()
 	cl.content.body = nil
+	if c := cl.Conn; c != nil && c.config.Recorder != nil { // nil: a future that never got as far
+		cl.record(err)
+	}
 	if cl.stream != nil {
 		cl.stream.settle(body, meta, err)
 		return

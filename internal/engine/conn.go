@@ -8,6 +8,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Conn is a connection to a peer, by its bytes: the parts, which hold what there
@@ -56,8 +57,9 @@ type Config struct {
 	Replays  *replay.Cache    // of keyed calls
 	Detached *replay.Detached // keyed calls whose sessions were lost
 	Intern   func(name []byte) string
-	Heals    bool // dialled: it outlives its sessions
-	Posted   bool // not a connection at all: one HTTP POST
+	Heals    bool           // dialled: it outlives its sessions
+	Posted   bool           // not a connection at all: one HTTP POST
+	Recorder stats.Recorder // of the program; nil: nobody is told
 	// Lacks says what a connection without a link waits for. nil: nobody is told.
 	Lacks func() string
 }

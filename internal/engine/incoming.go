@@ -10,7 +10,6 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
-	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -93,9 +92,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	if f.TimeLeft > 0 {
 		in.deadline = time.Now().Add(time.Duration(min(f.TimeLeft, flow.MaxTimeLeft)) * time.Millisecond)
 	}
-	if _, ok := f.Meta[replay.MetaKey]; ok {
-		in.keyed = &keyed{arrived: time.Now()}
-	}
+	in.arrived(f.Meta)
 	d := in.Record.Decl()
 	in.serial = d != nil && d.Serial
 	in.ordered = in.serial || f.Flags&wire.Lane != 0
@@ -122,6 +119,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 		}
 		c.unlockAndWake()
 		body.Release()
+		in.record(int64(refusal.Code), true)
 		return err
 	}
 	c.inbound[in.id] = in
@@ -176,7 +174,7 @@ func sizeOf(body *buf.Buf, payload []byte) int {
 func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
 	d := in.Record.Decl()
 	if d == nil { // a fallback's
-		d = &Decl{Name: f.Method, Kind: in.Kind}
+		d = &Decl{Name: f.Method, Kind: in.Kind, Foreign: true}
 	}
 	x := newStream(c, d, in.Kind, false)
 	x.in, x.inspector = in, in.Record

@@ -11,11 +11,20 @@ import (
 // keyed is what an inbound call with a key has beside the others.
 type keyed struct {
 	arrived time.Time
+	none    bool         // there is no key: a Recorder wants to know when it arrived
 	gaveUp  atomic.Bool  // CANCEL came
 	note    atomic.Value // of the owner's, see Note
 	run     *replay.Run  // that the call is running; under Inbound.mu, and so is
 	lost    bool         // it is to run nothing any more
 	left    bool         // its caller is not there any more; under the cache's lock
+}
+
+// arrived looks for a key, and notes when the call came where somebody asks for that.
+func (in *Inbound) arrived(meta map[string]string) {
+	if _, ok := meta[replay.MetaKey]; ok {
+		in.keyed = &keyed{arrived: time.Now()}
+	}
+	in.timed()
 }
 
 // Own makes the call the one whose handler is the run. It fails if its context
@@ -54,7 +63,7 @@ func (in *Inbound) owned() *replay.Run {
 // lose takes the end of the call's session. The handler of a keyed call goes
 // on: the caller comes back for the answer.
 func (in *Inbound) lose() {
-	if in.keyed != nil {
+	if in.Keyed() {
 		cfg := in.conn.config
 		if r := in.owned(); r != nil && cfg.Replays.Detach(r, cfg.Detached) && cfg.Replays.Leave(r, in, false) {
 			return
@@ -65,7 +74,7 @@ func (in *Inbound) lose() {
 
 // giveUp takes a CANCEL. The handler goes on if others wait for its answer.
 func (in *Inbound) giveUp() {
-	if in.keyed != nil {
+	if in.Keyed() {
 		in.keyed.gaveUp.Store(true)
 		if r := in.owned(); r != nil && in.conn.config.Replays.Leave(r, in, true) {
 			return
@@ -81,7 +90,7 @@ func (in *Inbound) Stop() { in.cancel() }
 func (in *Inbound) Left() *bool { return &in.keyed.left }
 
 // Keyed reports whether the call has an idempotency key.
-func (in *Inbound) Keyed() bool { return in.keyed != nil }
+func (in *Inbound) Keyed() bool { return in.keyed != nil && !in.keyed.none }
 
 // Waited is how long ago a keyed call arrived.
 func (in *Inbound) Waited() time.Duration { return time.Since(in.keyed.arrived) }
@@ -95,7 +104,7 @@ func (in *Inbound) Note(v any) { in.keyed.note.Store(v) }
 
 // Noted returns what Note kept.
 func (in *Inbound) Noted() any {
-	if in.keyed == nil {
+	if !in.Keyed() {
 		return nil
 	}
 	return in.keyed.note.Load()

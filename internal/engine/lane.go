@@ -5,6 +5,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -232,14 +233,22 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 	}
 	c.account.Serve(int(in.held))
 	c.mu.Unlock()
+	in.timed()
 	switch {
 	case !live:
 	case nobody != nil:
 		c.config.Logger.Warn("typedrpc: notification dropped: nobody handles it", "method", in.Record.Name())
+		in.record(int64(status.Unimplemented), true)
 	case w.dropped:
 		c.config.Logger.Warn("typedrpc: notification dropped: larger than Limits.MaxMessage", "method", in.Record.Name())
+		in.record(int64(status.ResourceExhausted), true)
 	default:
-		c.owner.Run(in)
+		_, _, err := c.owner.Run(in)
+		code := int64(0)
+		if e, ok := err.(*status.Error); ok {
+			code = int64(e.Code)
+		}
+		in.record(code, false)
 	}
 }
 

@@ -211,7 +211,7 @@ func (c *Conn) CallersLeft() {
 	calls := slices.Collect(maps.Values(c.inbound))
 	c.mu.Unlock()
 	for _, in := range calls {
-		if in.keyed == nil {
+		if !in.Keyed() {
 			in.cancel()
 		}
 	}

@@ -9,9 +9,18 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// Notify queues a notification. It waits, with ctx, for the peer's
-// window and for the outgoing budget; with wait false it reports busy instead.
+// Notify queues a notification, and tells the Recorder.
 func (c *Conn) Notify(ctx context.Context, d *Decl, body *buf.Buf, meta map[string]string, o NotifyOptions) (busy bool, err *status.Error) {
+	busy, err = c.notifyPeer(ctx, d, body, meta, o)
+	if c.config.Recorder != nil && !busy {
+		c.recordNotify(d, err)
+	}
+	return busy, err
+}
+
+// notifyPeer queues a notification. It waits, with ctx, for the peer's
+// window and for the outgoing budget; with wait false it reports busy instead.
+func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[string]string, o NotifyOptions) (busy bool, err *status.Error) {
 	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	in := From(ctx)
 	nested := in.nestedOn(c)

@@ -13,6 +13,7 @@ import (
 // it hangs on. Under Conn.mu.
 type outage struct {
 	n     uint32        // of the connection's outages
+	told  linkage       // of the link, to the program's Recorder
 	since time.Time     // zero: there is a link
 	why   *status.Error // what the last link, or attempt to get one, ended with
 	timer *time.Timer   // of the next look at what waits; nil: there is none
@@ -106,7 +107,9 @@ func (o *outage) backLocked() {
 // waitsLocked is called with each call that begins.
 func (c *Conn) waitsLocked(cl *Call) {
 	if c.config.Lacks != nil && !c.outage.since.IsZero() && cl.deadline.IsZero() {
-		cl.began = time.Now()
+		if c.config.Recorder == nil || cl.began.IsZero() {
+			cl.began = time.Now()
+		}
 		c.lookLocked(outagePatience)
 	}
 }

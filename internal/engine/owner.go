@@ -29,7 +29,7 @@ type Owner interface {
 	Find(name string, kind Kind, meta map[string]string) (in *Inbound, refusal *status.Error)
 	// Run runs a request's handlers: decoding, interceptors, user code, encoding.
 	// in is their context. It recovers and logs panics; a notification's errors
-	// it logs, and its results are ignored. On the handler's goroutine or the
+	// it logs, and of its results the engine looks at a *status.Error's code alone. On the handler's goroutine or the
 	// lane's, without locks, for as long as it likes. What returns ErrRests is run
 	// again: then the stream is entrusted to somebody who goes on.
 	Run(in *Inbound) (body *buf.Buf, meta map[string]string, err error)
@@ -55,6 +55,8 @@ type Owner interface {
 	// with err. On the timer's goroutine, without locks: it may be the user's
 	// function, whose panic it recovers.
 	Next(cl *Call, n int, err *status.Error) (*Conn, *status.Error)
+	// Conn is the API's connection, for those who are told of what happens on it.
+	Conn() any
 	// Face is e as programs see it where it reaches them past the API's functions:
 	// as the cause of a context that ends. Without locks.
 	Face(e *status.Error) error
@@ -122,6 +124,8 @@ type Decl struct {
 	// few under way, and the receiver is given the last of those that have come, but
 	// for a HISTORY.
 	Newest bool
+	// Foreign says that a peer chose the name, and nobody on this side declared it.
+	Foreign bool
 }
 
 // Limit is the smaller of the declaration's limit and a connection's.

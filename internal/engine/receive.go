@@ -38,6 +38,9 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 			if more {
 				x.inlet.signal()
 			}
+			if c.config.Recorder != nil {
+				x.record(false, len(data))
+			}
 			if x.inspected() {
 				x.looking.Lock()
 				err := x.inspect(data, false)

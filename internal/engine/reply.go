@@ -15,6 +15,7 @@ func (c *Conn) refuse(in *Inbound, e *status.Error) error {
 	err := c.takeBackLocked(in, e)
 	c.unlockAndWake()
 	in.cancel()
+	in.record(int64(e.Code), true)
 	return err
 }
 
@@ -80,6 +81,7 @@ func (in *Inbound) unrun() {
 		c.takeBackLocked(in, status.Errorf(status.Unavailable, "the connection is closing"))
 	}
 	c.unlockAndWake()
+	in.record(int64(status.Unavailable), true)
 	in.dropRequest()
 }
 
@@ -101,6 +103,7 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 		f = c.failure(in, err)
 	}
 	in.over()
+	in.record(f.Code, f.Flags&wire.NotRun != 0)
 	if done, err := c.reply(in, f, body, err); done && in.Record.Waits() {
 		c.owner.Replied(in, err)
 	}

@@ -111,6 +111,9 @@ func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bo
 		signal(x.room)
 	}
 	c.unlockAndWake()
+	if c.config.Recorder != nil {
+		x.record(true, cost-flow.MessageOverhead)
+	}
 	return nil, nil
 }
 

@@ -49,7 +49,6 @@ func (c *Conn) Opened(sess *session.Session, limits wire.Limits, f Features, cac
 // LinkUp is called when sess got a link, its first or a new one.
 func (c *Conn) LinkUp(sess *session.Session) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.sess == sess && (c.drained != nil || c.life.away) {
 		sess.GoAway(c.bye)
 	}
@@ -58,7 +57,17 @@ func (c *Conn) LinkUp(sess *session.Session) {
 	if linked {
 		c.outage.backLocked()
 	}
+	tell := c.config.Recorder != nil && linked && c.sess == sess
+	var was linkage
+	if tell {
+		was = c.outage.told.setLocked(true)
+		c.outage.told.begun = true
+	}
 	c.checkIdleLocked()
+	c.mu.Unlock()
+	if tell {
+		c.recordUp(was)
+	}
 }
 
 // LinkDown is called when the session goes on without a link: what would rather
@@ -90,8 +99,12 @@ func (c *Conn) LinkDown(cause error) {
 	c.admitLocked()
 	c.outLocked(cause)
 	none := c.noLinkLocked()
+	was := c.outage.told.setLocked(false)
 	c.checkIdleLocked()
 	c.mu.Unlock()
+	if c.config.Recorder != nil {
+		c.recordDown(was, cause, false)
+	}
 	failed.settle(none)
 }
 
@@ -162,8 +175,13 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	}
 	c.outLocked(cause)
 	c.movedLocked()
+	was := c.outage.told.setLocked(false)
+	c.outage.told.begun = false
 	c.checkIdleLocked()
 	c.mu.Unlock()
+	if c.config.Recorder != nil {
+		c.recordDown(was, cause, true)
+	}
 	// Before the handlers' contexts end, whose calls are told of the loss too.
 	failed.settle(status.Lost(cause, why))
 	if !c.config.Heals && !runsOn {

@@ -16,6 +16,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Hub is where the topics of a process meet. All of it may be used by any number
@@ -44,11 +45,12 @@ type Hub struct {
 // Options are what a hub is made with. The zero value of every field is its
 // default.
 type Options struct {
-	Broker        Broker // the hub closes it; nil: the hub is alone
-	Codec         string // the name of what messages are encoded in on their way through the broker
-	MaxKeyHistory int    // of one key, each message counted with its overhead
-	MaxIdleKeys   int    // keys without subscribers whose history is kept
-	MaxHistory    int64  // of all keys, with all that the messages take
+	Broker        Broker         // the hub closes it; nil: the hub is alone
+	Codec         string         // the name of what messages are encoded in on their way through the broker
+	MaxKeyHistory int            // of one key, each message counted with its overhead
+	MaxIdleKeys   int            // keys without subscribers whose history is kept
+	MaxHistory    int64          // of all keys, with all that the messages take
+	Recorder      stats.Recorder // of the program; nil: nobody is told
 }
 
 // New makes a hub.
@@ -127,6 +129,7 @@ func (h *Hub) Publish(ctx context.Context, t *Topic, key string, msg []byte) err
 	if err := h.broker.Publish(ctx, channelOf(t, key), msg); err != nil {
 		return brokerError(ctx, err, "the broker did not take the message")
 	}
+	h.record(t, stats.Published, 1)
 	return nil
 }
 

@@ -66,7 +66,9 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 	for s.queue.Len() > 0 && (s.bytes+q.cost() > most || !s.account.take(q.cost())) {
 		switch policy.Do {
 		case Disconnect:
-			s.endLocked(s.tooSlow())
+			if s.endLocked(s.tooSlow()) {
+				s.room.slow.Add(1)
+			}
 			return true
 		case WaitAtMost:
 			if s.lag.since.IsZero() {
@@ -78,6 +80,7 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 			continue
 		}
 		s.missed = flow.Missed(s.missed, 1)
+		s.room.dropped.Add(1)
 		return true
 	}
 	if s.queue.Len() == 0 {
@@ -115,6 +118,7 @@ func (s *subscriber) dropFirstLocked() {
 		next = &s.queue.Front().dropped
 	}
 	*next = flow.Missed(*next, flow.Missed(q.dropped, 1))
+	s.room.dropped.Add(1)
 }
 
 // await waits until e fits into the queue, and ends the subscription when that
@@ -133,7 +137,9 @@ func (s *subscriber) await(e *encoding) {
 		select {
 		case <-s.lag.space:
 		case <-timer.C:
-			s.end(s.tooSlow())
+			if s.end(s.tooSlow()) {
+				s.room.slow.Add(1)
+			}
 			return
 		case <-s.gone():
 			return

@@ -9,6 +9,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // roomID goes by the declaration, so that two of one name do not mix types.
@@ -40,6 +41,7 @@ type room struct {
 	lost     bool // messages may be missing before the next one
 	gone     bool // it was dropped; there may be another for the key
 	presence
+	unseen // has atomics
 }
 
 // remembered is a message of the history.
@@ -92,9 +94,11 @@ func (r *room) deliver(msg []byte) {
 	if r.topic.Remembers() {
 		r.hub.forgetFor(r, m.size())
 	}
-	for _, b := range r.giveAll(m) {
+	late, n := r.giveAll(m)
+	for _, b := range late {
 		b.sub.await(b.encoding)
 	}
+	r.recordDelivered(n)
 }
 
 // behind is a subscriber that the publisher waits for, to give it a message.
@@ -103,7 +107,7 @@ type behind struct {
 	*encoding
 }
 
-func (r *room) giveAll(m *message) (late []behind) {
+func (r *room) giveAll(m *message) (late []behind, subs int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.numbered++
@@ -114,7 +118,7 @@ func (r *room) giveAll(m *message) (late []behind) {
 			late = append(late, behind{s, e})
 		}
 	}
-	return late
+	return late, len(r.subs)
 }
 
 // lose notes that the broker may have lost messages.
@@ -167,6 +171,14 @@ func (r *room) forgetFirstLocked() {
 // join puts s into the room, with what is said of it, and gives it the history: one step, so that no
 // message is missing between them and none is in both.
 func (r *room) join(s *subscriber, about string) error {
+	err := r.joined(s, about)
+	if err == nil {
+		r.hub.record(r.topic, stats.Subscribed, 1)
+	}
+	return err
+}
+
+func (r *room) joined(s *subscriber, about string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -210,10 +222,16 @@ func (r *room) join(s *subscriber, about string) error {
 
 // leave takes s out of the room, if it is there.
 func (r *room) leave(s *subscriber) {
+	if r.left(s) {
+		r.hub.record(r.topic, stats.Unsubscribed, 1)
+	}
+}
+
+func (r *room) left(s *subscriber) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.place < 0 {
-		return
+		return false
 	}
 	last := len(r.subs) - 1
 	r.subs[s.place] = r.subs[last]
@@ -226,4 +244,5 @@ func (r *room) leave(s *subscriber) {
 	if s.local == nil {
 		r.presentLocked(s.peer.Subject, -1)
 	}
+	return true
 }

@@ -1,0 +1,39 @@
+package hub
+
+import (
+	"sync/atomic"
+
+	"github.com/typedrpc/typedrpc/internal/logs"
+	"github.com/typedrpc/typedrpc/stats"
+)
+
+// unseen is what has become of a room's messages and was not told yet: it happens under
+// locks, and a Recorder is told without.
+type unseen struct {
+	dropped, slow atomic.Int32
+}
+
+// record tells the program's Recorder, if there is one.
+func (h *Hub) record(t *Topic, event stats.TopicEvent, n int) {
+	r := h.options.Recorder
+	if r == nil || n == 0 {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			h.log.Error("typedrpc: recorder panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+		}
+	}()
+	r.Topic(stats.Topic{Name: t.Decl.Name, Event: event, N: n})
+}
+
+// recordDelivered tells of a message that n subscribers were given, and of what was
+// dropped since the one before.
+func (r *room) recordDelivered(n int) {
+	if r.hub.options.Recorder == nil {
+		return
+	}
+	r.hub.record(r.topic, stats.Delivered, n)
+	r.hub.record(r.topic, stats.Dropped, int(r.dropped.Swap(0)))
+	r.hub.record(r.topic, stats.Disconnected, int(r.slow.Swap(0)))
+}
