@@ -53,7 +53,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.BoolVar(&o.quick, "quick", false, "two rounds of short measurements, fewer connections: for a look")
 	f.BoolVar(&o.list, "list", false, "list the cases and the peers, and end")
 	f.IntVar(&o.rounds, "rounds", 0, "how many `rounds` (default 5, with -quick 2)")
-	f.DurationVar(&o.time, "time", 0, "how long one measurement takes (default 250ms, with -quick 50ms)")
+	f.DurationVar(&o.time, "time", 0, "how long one measurement takes (default 200ms, with -quick 50ms)")
 	f.StringVar(&o.profile, "profile", "", "write a CPU profile to this `file`: of "+peer.Reference+" alone, or of the -peers, without a report")
 	f.StringVar(&o.out, "o", "", "write the report to this `file`, and its charts beside it; - and by default standard output, without charts")
 	run := f.String("run", "", "measure the cases that match this `regexp`")

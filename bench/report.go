@@ -20,6 +20,11 @@ import (
 var charts = []results.Chart{
 	{File: "calls", Title: "Small calls a second, 256 callers on one connection", Case: "calls/256"},
 	{File: "one", Title: "Small calls a second, one caller", Case: "calls/1"},
+	{File: "cpu", Title: "Processors' time of a small call, µs, 256 callers on one connection", Case: "calls/256", Column: 1},
+	{File: "items", Title: "Items of a stream a second, 64 bytes each", Case: "stream"},
+	{File: "beside", Title: "99th percentile of small calls beside transfers on the same connection, ms", Case: "transfer"},
+	{File: "broadcast", Title: "Processors' time of the server for a delivery to one of 1,000 subscribers, µs", Case: "broadcast/many", Column: 1},
+	{File: "idle", Title: "Memory of the server for an idle connection, KiB", Case: "idle"},
 }
 
 // report writes the results to file, with charts in a folder charts beside it, or to standard
@@ -62,16 +67,19 @@ func picture(w io.Writer, c results.Chart) {
 	fmt.Fprintf(w, "\n<picture>\n  <source media=\"(prefers-color-scheme: dark)\" srcset=\"charts/%s-dark.svg\">\n  <img src=\"charts/%s-light.svg\" alt=\"%s\">\n</picture>\n", c.File, c.File, c.Title)
 }
 
+const preface = `Medians of %d rounds, each of which measured every peer once, in turn. Behind the dot is the ratio
+to %s (the first row) within a round, the median of the rounds: compare these, since the machine was
+shared and its speed changed from round to round. **Bold** is where a peer is better by more than
+3 %%, and in four of five rounds. *Slanted* are the floors, which do no RPC, or as little as one writes
+by hand. Client and server run in one process, where nothing else is said, and talk over the loopback
+interface; processors' time is the sum of both. A small call has two integers and a string of 16
+bytes, and is answered by an integer and a string of 32 bytes. [README.md](README.md) says how to run
+all this yourself.
+`
+
 func write(w io.Writer, r *results.Results, todo []cases.Case, peers []peer.Peer, drawn []results.Chart) error {
 	fmt.Fprintf(w, "# What was measured\n\n")
-	fmt.Fprintf(w, "Medians of %d rounds, each of which measured every peer once, in turn. Behind the dot is the ratio\n", r.Rounds)
-	fmt.Fprintf(w, "to %s (the first row) within a round, the median of the rounds: compare these, since the\n", peer.Reference)
-	fmt.Fprintf(w, "machine was shared and its speed changed from round to round. **Bold** is where a peer is better by\n")
-	fmt.Fprintf(w, "more than 3 %%. *Slanted* are the floors, which do no RPC, or as little as one writes by hand.\n")
-	fmt.Fprintf(w, "Client and server run in one process, where nothing else is said, and talk over the loopback\n")
-	fmt.Fprintf(w, "interface; processors' time is the sum of both. A small call has two integers and a string of 16\n")
-	fmt.Fprintf(w, "bytes, and is answered by an integer and a string of 32 bytes. [README.md](README.md) says how to\n")
-	fmt.Fprintf(w, "run all this yourself.\n")
+	fmt.Fprintf(w, preface, r.Rounds, peer.Reference)
 	for _, c := range drawn {
 		picture(w, c)
 	}

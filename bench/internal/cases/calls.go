@@ -137,6 +137,7 @@ func inProcess(conns, callers int, of func(peer.Client) caller) func(context.Con
 			return nil, err
 		}
 		defer srv.Close()
+		conns, callers := s.few(conns), s.few(callers)
 		clients, closeAll, err := dial(ctx, p, srv.Addr(), conns, callers)
 		if err != nil {
 			return nil, err
@@ -169,6 +170,7 @@ func twoProcesses(callers int) func(context.Context, Settings, peer.Peer) (Sampl
 
 // callsTo measures the calls of one connection to a server in a process of its own.
 func callsTo(ctx context.Context, s Settings, p peer.Peer, srv *host.Process, callers int) (Sample, error) {
+	callers = s.few(callers)
 	clients, closeAll, err := dial(ctx, p, srv.Addr(), 1, callers)
 	if err != nil {
 		return nil, err

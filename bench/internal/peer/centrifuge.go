@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/centrifugal/centrifuge"
 	client "github.com/centrifugal/centrifuge-go"
@@ -98,12 +99,15 @@ func (s centrifugeServer) Publish(n int) error {
 	return nil
 }
 
+// patient has longer times than the defaults: ten thousand clients are begun at once.
+var patient = client.Config{HandshakeTimeout: 30 * time.Second, ReadTimeout: 30 * time.Second}
+
 func (p centrifugePeer) Dial(ctx context.Context, addr string, _ int) (Client, error) {
 	dial := client.NewProtobufClient
 	if p.json {
 		dial = client.NewJsonClient
 	}
-	c := centrifugeClient{p, dial("ws://"+addr, client.Config{})}
+	c := centrifugeClient{p, dial("ws://"+addr, patient)}
 	connected := make(chan error, 1)
 	tell := func(err error) {
 		select {

@@ -96,9 +96,9 @@ var Missing = []struct{ Name, Why string }{
 func All() []Peer {
 	return []Peer{
 		handPeer(), msgpPeer(), protoPeer(), jsonPeer(), fastPeer(), jsonrpcPeer(),
-		grpcPeer{}, netRPCPeer{},
+		grpcPeer{}, connectPeer{h2c: true}, connectPeer{}, drpcPeer{}, ttrpcPeer{}, netRPCPeer{},
 		centrifugePeer{}, centrifugePeer{json: true},
-		ethereumPeer{},
+		ethereumPeer{}, jrpc2Peer{}, sourcegraphPeer{},
 		coderPeer{}, gwsPeer{}, wsjsonPeer{}, tcpPeer{},
 	}
 }

@@ -65,12 +65,37 @@ func (r *Results) Median(name, peer string, column int) float64 {
 // Ratio is the median over the rounds of a column's ratio, within a round, to that of the
 // peer that it is compared with; false if no round measured both.
 func (r *Results) Ratio(name, peer, with string, column int) (float64, bool) {
+	v := r.ratios(name, peer, with, column)
+	return measure.Median(v), len(v) > 0
+}
+
+// ratios are those of all rounds that measured both, where there is something to divide by.
+func (r *Results) ratios(name, peer, with string, column int) (v []float64) {
 	mine, theirs := r.samples[key{name, peer}], r.samples[key{name, with}]
-	var v []float64
 	for i := range min(len(mine), len(theirs)) {
-		if mine[i] != nil && theirs[i] != nil && theirs[i][column] != 0 {
+		if mine[i] != nil && theirs[i] != nil && theirs[i][column] > nearlyNothing {
 			v = append(v, mine[i][column]/theirs[i][column])
 		}
 	}
-	return measure.Median(v), len(v) > 0
+	return v
+}
+
+// nearlyNothing is what no ratio is made with, such as an allocation in a thousand calls.
+const nearlyNothing = 0.005
+
+// Better reports whether a peer is better than another in a column: by more than 3 % in the
+// median, and at all in four of five rounds.
+func (r *Results) Better(c cases.Case, peer, with string, column int) bool {
+	v := r.ratios(c.Name, peer, with, column)
+	above := 0
+	for _, q := range v {
+		if q > 1 != c.Columns[column].Low && q != 1 {
+			above++
+		}
+	}
+	m := measure.Median(v)
+	if c.Columns[column].Low {
+		return m < 0.97 && 5*above >= 4*len(v)
+	}
+	return m > 1.03 && 5*above >= 4*len(v)
 }
