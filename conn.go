@@ -46,7 +46,8 @@ type options struct {
 	mapError     func(ctx context.Context, err error) *Error
 	interceptors []Interceptor
 	retry        *RetryPolicy
-	failFast     bool // what calls do that do not say
+	failFast     bool            // what calls do that do not say
+	codec        func(int) Codec // of a server's, by its number
 }
 
 // Err returns nil while the connection lives and then why it ended: an *Error.
@@ -93,7 +94,7 @@ func (c *Conn) Codec() Codec { return c.made().codec }
 // Close returns when the connection's goroutines have ended, except those of
 // handlers and of OnState, so it may be called in them. Closing again waits
 // for the same end. A client whose connection a server closes comes back and begins a
-// new session, see Dial; to keep it away refuse its credentials. The error is always
+// new session, see Dial; CloseWith can tell it not to. The error is always
 // nil; it is there for io.Closer.
 func (c *Conn) Close() error {
 	c.engine().Close()

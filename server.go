@@ -116,6 +116,7 @@ type Server struct {
 	fault  error // of the configuration
 	logged sync.Once
 	log    *slog.Logger
+	opts   *options
 	s      atomic.Pointer[server.Server]
 }
 
@@ -174,6 +175,8 @@ func (s *Server) configure() error {
 		}
 		return codecs[i]
 	}
+	opts.codec = codec
+	s.opts = opts
 	o.NewConn = func(k engine.Keeper, i int) engine.Owner {
 		return owner{&Conn{codec: codec(i), keeper: k, opts: opts}}
 	}
@@ -233,26 +236,8 @@ func (s *Server) callbacks(o *server.Options, opts *options, codec func(int) Cod
 			return server.Identity(id), wrapAuth(codec(i), reply), down(err)
 		}
 	}
-	o.Refusal = func(e *status.Error, i int) wire.ErrorBody { return s.refusal(up(e, codec(i)), codec(i)) }
-}
-
-// refusal makes the body for an authentication's error. The encoding of a fault's
-// data is the program's code: its panic costs the data alone.
-func (s *Server) refusal(e *Error, codec Codec) wire.ErrorBody {
-	f := func() (f wire.Frame) {
-		defer func() {
-			if p := recover(); p != nil {
-				s.logger().Error("typedrpc: encoding a refusal panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
-				f = wire.Frame{Code: int64(e.Code), Message: status.Clip(status.Code(e.Code), e.Message)}
-			}
-		}()
-		f, hidden := toWire(context.Background(), e, codec, nil)
-		if hidden != nil {
-			s.logger().Error("typedrpc: encoding a refusal failed", "error", hidden)
-		}
-		return f
-	}()
-	return wire.ErrorBody{Code: f.Code, Message: f.Message, Fault: f.Fault, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}
+	o.Refusal = func(e *status.Error, i int) wire.ErrorBody { return opts.refusal(up(e, codec(i)), codec(i)) }
+	o.Data = func(raw []byte, i int) ([]byte, error) { return unwrapAuth(codec(i), raw) }
 }
 
 // logger bounds what goes to Logger.
@@ -341,8 +326,5 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // credentials: it is that function that has to refuse them, from before Revoke is
 // called. Other servers need a call of their own. "" are those without a subject.
 func (s *Server) Revoke(subject string) int {
-	if s.Check() != nil {
-		return 0
-	}
-	return s.s.Load().Revoke(subject)
+	return s.RevokeWith(subject, CloseOptions{})
 }

@@ -28,8 +28,8 @@ const dist = "dist/typedrpc.js";
 // day (docs/rough-edges.md). The first grows for what is wrong, and for nothing else.
 const pages = [
   { name: "a page of one call", entry: "size/one.ts", most: 8_600, goal: 4_500 },
-  { name: "calls, streams, credentials", entry: "size/streams.ts", most: 13_200, goal: 6_000 },
-  { name: "everything", entry: "src/index.ts", most: 16_000, goal: 8_000 },
+  { name: "calls, streams, credentials", entry: "size/streams.ts", most: 13_250, goal: 6_000 },
+  { name: "everything", entry: "src/index.ts", most: 16_050, goal: 8_000 },
 ];
 
 const bundle = async (entry) => {

@@ -54,6 +54,7 @@ type Client struct {
 	telling  bool
 	min, max time.Duration    // window that the server gave for coming back
 	refused  *status.Error    // what the server said instead of WELCOME
+	said     *status.Error    // what it said that it closes this link with
 	welcome  []byte           // the server's reply to the credentials
 	sess     *session.Session // the one to go on with; nil: none
 	token    string           // of the last one
@@ -163,6 +164,21 @@ func (d *Client) GoingAway(low, high time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.min, d.max = low, max(low, high)
+}
+
+// Said takes what the server says that it closes the link with.
+func (d *Client) Said(b *wire.ErrorBody) {
+	e := engine.Told(b, d.o.Reply)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.said = e
+}
+
+// parted is why a link has ended, with what the server said of it.
+func (d *Client) parted(cause error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return engine.Parted(cause, d.said)
 }
 
 // Closing ends the supervisor: nothing more is dialled.

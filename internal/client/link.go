@@ -74,7 +74,7 @@ func (d *Client) connect() error {
 	d.opened, d.leave = false, false
 	d.attempt++
 	d.mu.Lock()
-	d.refused = nil
+	d.refused, d.said = nil, nil
 	d.mu.Unlock()
 
 	d.begins()
@@ -110,7 +110,7 @@ func (d *Client) connect() error {
 	if try := d.try; !d.opened {
 		d.try.stops = append(d.try.stops, context.AfterFunc(try.dial, func() { try.giveUp(carrier) }))
 	}
-	cause := carrier.Run()
+	cause := d.parted(carrier.Run())
 	d.linkEnded(carrier, cause)
 	d.mu.Lock()
 	defer d.mu.Unlock()

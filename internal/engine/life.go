@@ -46,8 +46,7 @@ func (c *Conn) Err() *status.Error {
 // Close ends the connection, and returns when its goroutines have ended but those
 // of handlers.
 func (c *Conn) Close() {
-	c.close(context.Background(), &link.CloseError{Code: session.CloseDone, Reason: "closed"})
-	<-c.done
+	c.CloseWith(&link.CloseError{Code: session.CloseDone, Reason: "closed"}, nil)
 }
 
 // Discard ends the context of a connection that never began.
@@ -89,14 +88,6 @@ func (c *Conn) Link() (*session.Carrier, Features) {
 	return c.sess.Carrier(), c.peer.Features
 }
 
-// ClosePatience bounds how long Close waits for what was sent to be
-// acknowledged; the goodbye itself takes at most a second more.
-const ClosePatience = 4 * time.Second
-
-// LastWords is the time that a goodbye has when the context of a Shutdown has
-// ended: a peer that reads nothing would have a second.
-const LastWords = 40 * time.Millisecond
-
 // Shutdown ends the connection when nothing is in flight any more, or when ctx
 // ends, and is back LastWords after that at the latest but for scheduling.
 func (c *Conn) Shutdown(ctx context.Context, bye wire.GoAwayBody, code int) error {
@@ -136,7 +127,7 @@ func (c *Conn) Shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 	if sess != nil {
 		c.flush(waits, sess)
 	}
-	c.close(ctx, &link.CloseError{Code: code, Reason: bye.Reason})
+	c.close(ctx, &link.CloseError{Code: code, Reason: bye.Reason}, nil)
 	<-c.done
 	return ctx.Err()
 }
@@ -238,78 +229,6 @@ func closeOnce(ch chan struct{}) {
 	default:
 		close(ch)
 	}
-}
-
-// close begins the end: nothing new, calls fail, and when what is queued was
-// flushed, or ctx or patience is over, the session ends with bye. It returns
-// when it has begun to end.
-func (c *Conn) close(ctx context.Context, bye *link.CloseError) {
-	ctx, cancel := context.WithTimeout(ctx, ClosePatience)
-	defer cancel()
-	cause := &status.Error{Code: status.Unavailable, Message: "the connection was closed by this side", Cause: bye.Err}
-	c.mu.Lock()
-	c.polite = false
-	c.parted.Store(false)
-	sess, linked := c.sess, c.linkedLocked()
-	if c.closing {
-		c.mu.Unlock()
-		if sess != nil { // somebody else is closing: wait for that, but not longer
-			select {
-			case <-sess.Done():
-			case <-ctx.Done():
-				c.End(sess, bye)
-			}
-		}
-		return
-	}
-	c.closing, c.err = true, cause
-	failed := c.abandonCallsLocked()
-	handlers := c.handlersLocked()
-	for _, in := range handlers {
-		// Their contexts end now, which is not the caller's doing: it is to
-		// see a lost connection, and not a "canceled" from the handler.
-		in.sess = nil
-	}
-	c.dropParkedLocked()
-	c.emptyLaneLocked()
-	c.movedLocked()
-	c.mu.Unlock()
-	failed.settle(cause) // before whoever waits for the context sees the end
-	c.cancel(c.owner.Face(cause))
-	for _, in := range handlers {
-		in.cancel()
-	}
-	c.disturb(cause)
-	c.keeper.Closing()
-	if sess == nil {
-		return
-	}
-	if linked {
-		c.flush(ctx, sess)
-		if sess.CloseAfterFlush(bye) {
-			c.keeper.Over(bye)
-		}
-		select {
-		case <-sess.Done():
-		case <-ctx.Done():
-		}
-	}
-	c.End(sess, bye)
-}
-
-// Expel ends the connection at once.
-func (c *Conn) Expel(bye *link.CloseError) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	c.close(ctx, bye)
-}
-
-// evicted ends the connection that holds the most of the server's ledger, which
-// is nearly full.
-func (c *Conn) evicted() {
-	c.config.Logger.Warn("typedrpc: connection closed: of all it holds the most of Server.MaxMemory, which is nearly full", "bytes", c.account.Used())
-	time.AfterFunc(LastWords, c.kill) // what it holds is needed now
-	c.Expel(&link.CloseError{Code: session.CloseBudget, Reason: "the server is nearly full, and this connection holds the most of it"})
 }
 
 // flush waits until what is queued has left, the peer's handlers have taken the

@@ -68,6 +68,9 @@ type Keeper interface {
 	// GoingAway takes a GOAWAY's window for coming back. Conn.mu is held; a
 	// keeper's own lock comes after it.
 	GoingAway(least, most time.Duration)
+	// Said takes the error with which the peer says that it is about to close the link.
+	// Called by the reader: it must not wait.
+	Said(e *wire.ErrorBody)
 	// Auth takes new credentials of the peer's. Called by the reader: it must not
 	// wait.
 	Auth(c *session.Carrier, b wire.AuthBody)

@@ -263,6 +263,10 @@ func (c *Conn) receive(f *wire.Frame, body *buf.Buf) error {
 
 // goingAway takes a GOAWAY: calls that have not left wait for the next session.
 func (c *Conn) goingAway(b wire.GoAwayBody) {
+	if b.Error != nil { // it closes now: to leave by ourselves would be another end
+		c.keeper.Said(b.Error)
+		return
+	}
 	c.mu.Lock()
 	c.peer.away, c.outage.away = true, time.Now()
 	c.keeper.GoingAway(flow.Hint(b.Min), flow.Hint(b.Max))

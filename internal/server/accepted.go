@@ -35,6 +35,7 @@ type Accepted struct {
 	latest   identified    // of a later link, or of an AUTH
 	expire   *time.Timer
 	over     bool
+	said     *said     // what the peer has said that it closes with; nil: nothing
 	ending   bool      // no AUTH is taken any more
 	renewals []renewal // AUTHs that wait
 	renewing bool      // and one is being handled
@@ -60,9 +61,12 @@ func (a *Accepted) end(cause error) {
 	c.Lost(a.sess, cause)
 	announced := a.open.Swap(false)
 	c.RunOut()
-	c.Finish(cause)
 	a.mu.Lock()
 	a.over = true
+	a.unsaidLocked()
+	a.mu.Unlock()
+	c.Finish(cause)
+	a.mu.Lock()
 	if a.expire != nil {
 		a.expire.Stop()
 	}

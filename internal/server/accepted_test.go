@@ -47,8 +47,8 @@ func TestServer_revoke(t *testing.T) {
 		is.Equal(s.Snapshot().Kept, 1)
 		is.Equal(len(s.Conns()), 3)
 
-		is.Equal(s.Revoke("eve"), 0)
-		is.Equal(s.Revoke("ann"), 2)
+		is.Equal(s.Revoke("eve", nil), 0)
+		is.Equal(s.Revoke("ann", nil), 2)
 		is.Equal(linked.CloseCode(), session.CloseUnauthed)
 		synctest.Wait()
 		is.Equal(revoked.Load(), int32(2))
@@ -74,7 +74,7 @@ func TestServer_revokedMeanwhile(t *testing.T) {
 		s, _ = echoServer(t, func(o *Options) {
 			o.Authenticate = func(context.Context, *http.Request, []byte, int) (Identity, []byte, error) {
 				is.Equal(s.Snapshot().Checks, 1)
-				s.Revoke("ann")
+				s.Revoke("ann", nil)
 				return Identity{Subject: "ann"}, nil, nil
 			}
 		})

@@ -88,7 +88,7 @@ func (x *exchange) end(h *HTTPRefusal, cause *status.Error) {
 	conn := x.conn
 	x.mu.Unlock()
 	if conn != nil {
-		conn.Expel(&link.CloseError{Err: cause})
+		conn.Expel(&link.CloseError{Err: cause}, nil)
 	}
 }
 
@@ -102,7 +102,7 @@ func (x *exchange) begin(c *engine.Conn) {
 	ended, cause := x.ended != nil, x.cause
 	x.mu.Unlock()
 	if ended {
-		c.Expel(&link.CloseError{Err: cause})
+		c.Expel(&link.CloseError{Err: cause}, nil)
 	}
 }
 

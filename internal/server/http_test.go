@@ -226,7 +226,7 @@ func TestPost_revokedMeanwhile(t *testing.T) {
 	s, _ = echoServer(t, func(o *Options) {
 		o.Authenticate = func(context.Context, *http.Request, []byte, int) (Identity, []byte, error) {
 			is.Equal(s.Snapshot().Checks, 1)
-			s.Revoke("ann")
+			s.Revoke("ann", nil)
 			return Identity{Subject: "ann"}, nil, nil
 		}
 		o.Up = func(err error) error { ends++; return err }

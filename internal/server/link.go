@@ -53,8 +53,9 @@ func (s *Server) Start(t link.Transport, a Admission, r *http.Request) *Link {
 		case nil:
 		case errDraining:
 			l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: err.Message})
-		default:
-			l.carrier.Fail(&link.CloseError{Code: session.CloseUnauthed, Reason: err.Message})
+		default: // errRevoked
+			end, _ := s.revokedWith(a.check, a.grant.id.Subject).end(session.CloseUnauthed, JSONCodec)
+			l.carrier.Fail(end)
 		}
 	}
 	go l.serve()
@@ -68,7 +69,7 @@ func (l *Link) serve() {
 	l.account.Close()
 	l.auths.Wait()
 	if l.accepted != nil {
-		l.accepted.linkEnded(l.carrier, cause)
+		l.accepted.linkEnded(l.carrier, l.accepted.parted(cause))
 	}
 	s.release(l.adm)
 	s.mu.Lock()
@@ -131,15 +132,10 @@ func (l *Link) hello(h wire.HelloBody) {
 	}
 	w := s.welcome(g, f)
 	sess, reason, err := s.registry.Resume(l.carrier, q, w)
-	var ce *link.CloseError
 	switch {
-	case errors.As(err, &ce):
+	case err != nil:
 		g.release(err)
-		l.carrier.Fail(ce)
-		return
-	case err != nil: // too often
-		g.release(err)
-		l.refuse(&status.Error{Code: status.ResourceExhausted, Message: err.Error(), RetryAfter: time.Second})
+		l.unresumed(err)
 		return
 	case sess != nil:
 		l.resumed(sess, g)
@@ -156,9 +152,26 @@ func (l *Link) hello(h wire.HelloBody) {
 	case errDraining: // what is there may go on, but nothing begins
 		g.release(err)
 		l.carrier.Refuse(s.o.Refusal(err, l.adm.codec), session.CloseRestart, err.Message)
+	case errRevoked:
+		g.release(err)
+		l.refuseRevoked(s.revokedWith(check, g.id.Subject))
 	default:
 		g.release(err)
 		l.refuse(err)
+	}
+}
+
+// unresumed refuses a link that claims a session, because of err.
+func (l *Link) unresumed(err error) {
+	var ce *link.CloseError
+	var barred *session.Barred
+	switch {
+	case errors.As(err, &ce):
+		l.carrier.Fail(ce)
+	case errors.As(err, &barred):
+		l.refuseRevoked(barred.Why.(*Parting))
+	default: // too often
+		l.refuse(&status.Error{Code: status.ResourceExhausted, Message: err.Error(), RetryAfter: time.Second})
 	}
 }
 
@@ -244,7 +257,7 @@ func (l *Link) accept(o beginning) *status.Error {
 	switch {
 	case s.draining:
 		refused = errDraining
-	case o.check != nil && o.check.revoked[o.id.Subject]:
+	case o.check != nil && o.check.revoked[o.id.Subject] != nil:
 		refused = errRevoked
 	default:
 		s.accepted[a] = struct{}{}

@@ -131,7 +131,7 @@ func TestServer_beginRate(t *testing.T) {
 		code, _ = begin(t, s, testkit.HelloOf(1), "192.0.2.1:9")
 		is.Equal(code, status.Code(0))
 		synctest.Wait()
-		s.Revoke("")
+		s.Revoke("", nil)
 		synctest.Wait()
 		is.Equal(s.Snapshot(), Snapshot{})
 	})

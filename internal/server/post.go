@@ -41,8 +41,8 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 	g, refused := s.authenticateRequest(r.Context(), r)
 	defer g.release(context.Canceled)
 	id := g.id
-	if !s.owned(x, id.Subject, check) && refused == nil {
-		refused = refuse(http.StatusUnauthorized, "%s", errRevoked.Message)
+	if p := s.owned(x, id.Subject, check); p != nil && refused == nil {
+		refused = p.refusal()
 	}
 	if refused != nil {
 		x.refuse(refused)
@@ -109,6 +109,7 @@ func (p *posted) RemoteAddr() string { return p.addr }
 func (p *posted) GoingAway(_, _ time.Duration)             {}
 func (p *posted) Closing()                                 {}
 func (p *posted) Over(error)                               {}
+func (p *posted) Said(*wire.ErrorBody)                     {}
 func (p *posted) Auth(c *session.Carrier, _ wire.AuthBody) { engine.RefuseAuth(c) }
 func (p *posted) AuthOK(wire.AuthOKBody) error             { return engine.ProtocolError("AUTH_OK from a client") }
 

@@ -49,6 +49,8 @@ type Options struct {
 	Authenticate func(ctx context.Context, r *http.Request, raw []byte, codec int) (Identity, []byte, error)
 	// Refusal is what a peer is told of an authentication's error.
 	Refusal func(e *status.Error, codec int) wire.ErrorBody
+	// Data is an error's data as it was before it travelled.
+	Data func(raw []byte, codec int) ([]byte, error)
 	// NewConn makes the API's record of a connection; Made tells it the engine's,
 	// before anybody knows of it.
 	NewConn func(k engine.Keeper, codec int) engine.Owner
@@ -216,7 +218,7 @@ func (s *Server) checkEndedLocked() {
 }
 
 // check is an authentication under way, for Revoke to know of.
-type check struct{ revoked map[string]bool }
+type check struct{ revoked map[string]*Parting }
 
 func (s *Server) beginCheck() *check {
 	c := new(check)
@@ -232,37 +234,41 @@ func (s *Server) endCheck(c *check) {
 	delete(s.checks, c)
 }
 
-// owned ends the check of a POST, whose subject is known from now on. It reports
-// false if that was revoked meanwhile.
-func (s *Server) owned(x *exchange, subject string, c *check) bool {
+// owned ends the check of a POST, whose subject is known from now on. It returns with what
+// that was revoked meanwhile, nil: it was not.
+func (s *Server) owned(x *exchange, subject string, c *check) *Parting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.checks, c)
 	x.subject = &subject
-	return !c.revoked[subject]
+	return c.revoked[subject]
 }
 
-// Revoke closes all connections of a subject at once, and returns how many. What
-// came of it over HTTP POST ends, too.
-func (s *Server) Revoke(subject string) int {
+// Revoke closes all connections of a subject at once, as p says, and returns how many. nil
+// says no more than that. What came of it over HTTP POST ends, too.
+func (s *Server) Revoke(subject string, p *Parting) int {
+	if p == nil {
+		p = revoked
+	}
 	s.mu.Lock()
 	for c := range s.checks {
 		if c.revoked == nil {
-			c.revoked = map[string]bool{}
+			c.revoked = map[string]*Parting{}
 		}
-		c.revoked[subject] = true
+		c.revoked[subject] = p
 	}
 	all := s.subjects.of(subject)
 	posts := slices.Collect(maps.Keys(s.posts))
 	posts = slices.DeleteFunc(posts, func(x *exchange) bool { return x.subject == nil || *x.subject != subject })
 	s.mu.Unlock()
 	for _, x := range posts {
-		x.end(refuse(http.StatusUnauthorized, "%s", errRevoked.Message), errRevoked)
+		x.end(p.refusal(), errRevoked)
 	}
 	defer s.o.Config.Detached.Revoke(subject) // Keyed handlers whose sessions were lost
 	for _, a := range all {
+		a.bar(p)
 		s.registry.Remove(a.sess)
-		a.conn.Expel(&link.CloseError{Code: session.CloseUnauthed, Reason: errRevoked.Message, Err: errRevoked})
+		a.conn.Expel(p.end(session.CloseUnauthed, a.codec))
 	}
 	return len(all)
 }

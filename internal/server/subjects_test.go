@@ -92,7 +92,7 @@ func TestServer_ConnsOf(t *testing.T) {
 		peers[1].T.Close(session.CloseDone, "")
 		synctest.Wait()
 		is.Equal(count(), []int{2, 1, 1, 0})
-		is.Equal(s.Revoke(`"ann"`), 1)
+		is.Equal(s.Revoke(`"ann"`, nil), 1)
 		synctest.Wait()
 		is.Equal(count(), []int{2, 0, 1, 0})
 		is.NoErr(s.Shutdown(t.Context()))

@@ -79,7 +79,7 @@ type Carrier struct {
 	phase   phase
 	control []wire.Frame // uncounted frames, before all others
 	pinging bool         // a PING waits in control
-	goodbye error        // of an opening that failed: ends the link when all was written
+	goodbye error        // of an opening that failed, or of leave: ends the link when all was written
 	hailed  time.Time    // when HELLO was sent
 }
 

@@ -72,6 +72,7 @@ type Registry struct {
 	mu       sync.Mutex
 	byToken  map[string]*entry
 	byClient map[string]*entry   // of clients that may not have got their token
+	barred   map[string]*Barred  // by token: of clients that were told to stay away
 	entries  map[*Session]*entry // all
 	kept
 	begun rates
@@ -84,6 +85,7 @@ type entry struct {
 	level              float64 // of resumes, a leaky bucket
 	at                 time.Time
 	doomed             error // why it is to end, when whoever has its link tells
+	bar                *Barred
 
 	stay // without a link
 }
@@ -130,6 +132,9 @@ func (r *Registry) Resume(c *Carrier, q Claim, w wire.WelcomeBody) (s *Session, 
 	if e != nil {
 		r.settleLocked(e)
 	}
+	if b := r.barred[q.Token]; b != nil && b.principal == q.Principal {
+		return nil, "", b
+	}
 	switch {
 	case q.Token == "":
 		return nil, ReasonNone, r.ghostLocked(q)
@@ -156,6 +161,9 @@ func (r *Registry) Resume(c *Carrier, q Claim, w wire.WelcomeBody) (s *Session, 
 		return w
 	})
 	if err == ErrEnded {
+		if e.bar != nil {
+			return nil, "", e.bar
+		}
 		return nil, ReasonUnknown, nil
 	}
 	if err != nil {
@@ -232,6 +240,7 @@ func (r *Registry) Remove(s *Session) {
 func (r *Registry) forgetLocked(e *entry) {
 	r.returnLocked(e)
 	delete(r.entries, e.s)
+	r.barLocked(e)
 	delete(r.byToken, e.confirmed)
 	delete(r.byToken, e.offered)
 	if r.byClient[e.client()] == e {

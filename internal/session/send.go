@@ -25,6 +25,9 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 	}
 	s.wroteLocked()
 	alone, pinged := s.takeControlLocked(c, b)
+	if bye := c.left(); bye != nil {
+		return s.leaveLocked(c, b, scratch, bye)
+	}
 	if s.next < s.sent && b.Len() == 0 && !alone {
 		return s.replayLocked(c, b, scratch)
 	}

@@ -83,10 +83,12 @@ type ErrorBody struct {
 	RetryAfter uint64 // milliseconds, 0: no hint
 }
 
-// GoAwayBody is the body of GOAWAY: {"reason":"…","min":100,"max":5000}.
+// GoAwayBody is the body of GOAWAY: {"reason":"…","min":100,"max":5000}. One with an error
+// says what the link is closed with, at once.
 type GoAwayBody struct {
 	Reason   string
-	Min, Max uint64 // milliseconds in which to come back
+	Min, Max uint64     // milliseconds in which to come back
+	Error    *ErrorBody // nil: none
 }
 
 // Append appends b as a JSON object.
@@ -133,17 +135,7 @@ func (b *AuthOKBody) Append(dst []byte) []byte {
 	w := newObject(dst)
 	w.raw("reply", b.Reply)
 	w.uint("expires", b.Expires)
-	if b.Error != nil {
-		w.name("error")
-		inner := newObject(w.dst)
-		inner.name("code")
-		inner.dst = strconv.AppendInt(inner.dst, b.Error.Code, 10)
-		inner.string("message", b.Error.Message)
-		inner.raw("data", b.Error.Data)
-		inner.string("fault", b.Error.Fault)
-		inner.uint("retryAfter", b.Error.RetryAfter)
-		w.dst = inner.end()
-	}
+	w.error(b.Error)
 	return w.end()
 }
 
@@ -153,6 +145,7 @@ func (b *GoAwayBody) Append(dst []byte) []byte {
 	w.string("reason", b.Reason)
 	w.uint("min", b.Min)
 	w.uint("max", b.Max)
+	w.error(b.Error)
 	return w.end()
 }
 
@@ -193,6 +186,21 @@ func (o *object) raw(name string, v []byte) {
 		o.name(name)
 		o.dst = append(o.dst, v...)
 	}
+}
+
+func (o *object) error(e *ErrorBody) {
+	if e == nil {
+		return
+	}
+	o.name("error")
+	inner := newObject(o.dst)
+	inner.name("code")
+	inner.dst = strconv.AppendInt(inner.dst, e.Code, 10)
+	inner.string("message", e.Message)
+	inner.raw("data", e.Data)
+	inner.string("fault", e.Fault)
+	inner.uint("retryAfter", e.RetryAfter)
+	o.dst = inner.end()
 }
 
 func (o *object) limits(l Limits) {

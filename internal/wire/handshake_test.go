@@ -91,6 +91,15 @@ func TestGoAway(t *testing.T) {
 	got, err := ParseGoAway(text)
 	is.NoErr(err)
 	is.Equal(got, in)
+
+	in = GoAwayBody{Reason: "banned", Error: &ErrorBody{Code: 7, Message: "banned", Data: []byte(`{"until":3}`), Fault: "chat.banned", RetryAfter: 5}}
+	text = in.Append(nil)
+	is.Equal(string(text), `{"reason":"banned","error":{"code":7,"message":"banned","data":{"until":3},"fault":"chat.banned","retryAfter":5}}`)
+	got, err = ParseGoAway(text)
+	is.NoErr(err)
+	is.Equal(got, in)
+	_, err = ParseGoAway([]byte(`{"error":3}`))
+	is.True(err != nil)
 }
 
 func TestHandshake_refuses(t *testing.T) {

@@ -117,6 +117,8 @@ func ParseGoAway(data []byte) (GoAwayBody, error) {
 			b.Min, err = uintMember(key, value)
 		case "max":
 			b.Max, err = uintMember(key, value)
+		case "error":
+			b.Error, err = parseErrorBody(value)
 		}
 		return err
 	})

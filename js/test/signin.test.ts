@@ -1,7 +1,7 @@
 // Credentials, keyed calls, and servers that go away.
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
-import { Code, type State, call, newKey, signIn } from "../src/index.js";
+import { Code, type State, call, handleNotification, newKey, serve, signIn } from "../src/index.js";
 import * as api from "./api.js";
 import { type GoServer, Proxy, closeAll, dial, failure, sleep, startServer, until } from "./server.js";
 
@@ -89,6 +89,50 @@ describe("credentials", () => {
     assert.equal((await slow).outcome, "mayHaveRun");
     assert.equal(await call(conn, api.multiply, { A: 2, B: 3 }), 6);
   });
+  for (const how of ["ban", "ban at once"]) {
+    test(`whose owner is told to stay away: ${how}`, async () => {
+      const conn = dial(server.url("/guarded"), { signIn: signIn<Token>(() => ({ user: "ada" })), backoff: { max: 20 } });
+      const heard: number[] = [];
+      serve(
+        conn,
+        handleNotification(api.note, (n) => void heard.push(n)),
+      );
+      const states: string[] = [];
+      await call(conn, api.multiply, { A: 2, B: 2 });
+      conn.onState(({ state }) => states.push(state));
+      const slow = failure(call(conn, api.wait, 60_000));
+      await call(conn, api.multiply, { A: 1, B: 1 });
+      assert.equal(await server.tell(how), "banned");
+      await conn.done;
+      const { error } = conn.state;
+      assert.deepEqual([error!.code, error!.message, error!.fault, error!.data], [Code.FailedPrecondition, "you are banned", "shop.no-stock", { left: 7 }]);
+      assert.equal((await slow).outcome, "mayHaveRun");
+      assert.ok(!states.includes("waiting"));
+      if (how === "ban") assert.deepEqual(heard, [1]);
+      await sleep(100);
+      assert.equal(conn.state.state, "closed");
+    });
+  }
+  for (const session of [true, false]) {
+    test(`whose owner was away: ${session ? "the session's" : "and comes for no session"}`, async () => {
+      const options = { signIn: signIn<Token>(() => ({ user: "ada" })), backoff: { max: 20 }, limits: { grace: session ? 30_000 : 0 } };
+      const proxy = await new Proxy(server.address).start();
+      const conn = dial(proxy.url("/guarded"), options);
+      await call(conn, api.multiply, { A: 2, B: 2 });
+      proxy.down = true;
+      proxy.cut();
+      await until(() => conn.state.state === "waiting");
+      await server.tell("ban at once");
+      proxy.down = false;
+      if (session) {
+        await conn.done;
+        assert.equal(conn.state.error!.message, "you are banned");
+      } else {
+        assert.equal(await call(conn, api.multiply, { A: 2, B: 3 }), 6);
+      }
+      proxy.stop();
+    });
+  }
   test("fail with the connection", async () => {
     const who = signIn<Token>(() => ({ user: "ada" }));
     const conn = dial("ws://127.0.0.1:9/", { signIn: who });

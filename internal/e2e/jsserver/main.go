@@ -64,6 +64,15 @@ func main() {
 		case "revoke":
 			guarded.Revoke("ada")
 			fmt.Println("revoked")
+		case "ban": // with all that is said before
+			for c := range guarded.ConnsOf("ada") {
+				typedrpc.Notify(context.Background(), c, note, 1)
+				c.CloseWith(typedrpc.CloseOptions{Err: noStock.Errorf(shortage{Left: 7}, "you are banned"), StayAway: true})
+			}
+			fmt.Println("banned")
+		case "ban at once":
+			guarded.RevokeWith("ada", typedrpc.CloseOptions{Err: noStock.Errorf(shortage{Left: 7}, "you are banned"), StayAway: true})
+			fmt.Println("banned")
 		}
 	}
 }

@@ -59,7 +59,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
   let link: Link | undefined;
   /** When this attempt got the connection a link; 0: it has not. */
   let opened = 0;
-  /** What the server said instead of WELCOME, or why there were no credentials. */
+  /** What the server said instead of WELCOME, or before it closed, or why there were no credentials. */
   let refusal: RpcError | undefined;
   /** The session that there is to go on with, … */
   let session: Session | undefined;
@@ -82,7 +82,8 @@ export function newClient(target: string, options: ConnectOptions): Client {
   const engine = newEngine(
     limits,
     {
-      goAway({ min, max }) {
+      goAway({ min, max, error }) {
+        if (error) refusal = refused(error); // it closes now
         const low = hint(min) ?? 0;
         window = [low, Math.max(low, hint(max) ?? 0)];
       },

@@ -228,7 +228,7 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
       }
     },
     goAway(body) {
-      away = true;
+      away = !body.error; // after that the peer closes
       supervisor.goAway(body);
       const calls = unsent();
       for (const call of calls) {

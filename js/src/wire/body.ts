@@ -25,7 +25,7 @@ export interface Hello {
   features: readonly string[];
 }
 
-/** An error in the body of AUTH_OK. */
+/** An error in the body of AUTH_OK, or of GOAWAY. */
 export interface ErrorBody {
   code?: number;
   message: string;

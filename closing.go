@@ -1,0 +1,101 @@
+package typedrpc
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/logs"
+	"github.com/typedrpc/typedrpc/internal/server"
+	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// CloseOptions are what Conn.CloseWith and Server.RevokeWith tell the peer. The zero value
+// tells it nothing.
+type CloseOptions struct {
+	// Err is why, as the peer's Conn.Err and OnState have it, and as the causes of its
+	// failed calls: by the rules of a handler's error, so one that is no *Error, no Code and
+	// not mapped reaches it as Internal, and is logged here. Plain JSON-RPC peers, and
+	// other WebSocket clients, have its text as the reason of the close frame, cut to 123
+	// bytes. Data of more than 16 KiB is left out. A RetryAfter is respected by a client that
+	// comes back.
+	Err error
+	// StayAway tells a client not to come back: its connection ends for good. One whose link
+	// is broken at the moment is told when it comes for its session, within Limits.Grace.
+	// The WebSocket close code is 4403 then. It says nothing to whoever does not ask:
+	// Server.SignIn's function has to refuse a client that begins anew. From a client it
+	// changes nothing, since a server does not dial.
+	StayAway bool
+}
+
+// CloseWith is Close that tells the peer why, and whether to stay away. What was sent
+// before arrives first, as far as Close waits for it.
+func (c *Conn) CloseWith(o CloseOptions) error {
+	c.made()
+	if a, ok := c.keeper.(*server.Accepted); ok {
+		a.CloseWith(c.opts.parting(o))
+		return nil
+	}
+	p := c.opts.parting(o)
+	body := c.opts.words(o.Err, c.codec)
+	if body != nil {
+		p.Text = cmp.Or(body.Message, p.Text)
+	}
+	c.e.CloseWith(&link.CloseError{Code: session.CloseDone, Reason: p.Text, Err: p.Cause}, body)
+	return nil
+}
+
+// RevokeWith is Revoke that tells the subject's peers why, and whether to stay away: also
+// those that are in the middle of a handshake, or come back for a session that has lost its
+// link. It is as sudden as Revoke: beside that nothing is sent any more.
+func (s *Server) RevokeWith(subject string, o CloseOptions) int {
+	if s.Check() != nil {
+		return 0
+	}
+	if o.Err == nil && !o.StayAway {
+		return s.s.Load().Revoke(subject, nil)
+	}
+	p := s.opts.parting(o)
+	p.Text = "the identity was revoked"
+	return s.s.Load().Revoke(subject, p)
+}
+
+// parting is o for the layer below, which knows codecs by their numbers.
+func (opts *options) parting(o CloseOptions) *server.Parting {
+	p := &server.Parting{StayAway: o.StayAway, Text: "closed", Cause: down(o.Err)}
+	p.Body = func(codec int) *wire.ErrorBody { return opts.words(o.Err, opts.codec(codec)) }
+	return p
+}
+
+// words are err as a peer is told it; nil stays nil.
+func (opts *options) words(err error, codec Codec) *wire.ErrorBody {
+	if err == nil {
+		return nil
+	}
+	b := opts.refusal(err, codec)
+	return &b
+}
+
+// refusal makes the body for an error that is no call's. The encoding of a fault's data is
+// the program's code: its panic costs the data alone.
+func (opts *options) refusal(err error, codec Codec) wire.ErrorBody {
+	f := func() (f wire.Frame) {
+		defer func() {
+			if p := recover(); p != nil {
+				opts.logger.Error("typedrpc: encoding a refusal panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+				f = wire.Frame{Code: int64(Internal), Message: status.InternalText}
+				if e, ok := err.(*Error); ok {
+					f = wire.Frame{Code: int64(e.Code), Message: status.Clip(status.Code(e.Code), e.Message)}
+				}
+			}
+		}()
+		f, hidden := toWire(context.Background(), err, codec, opts.mapError)
+		if hidden != nil {
+			opts.logger.Error("typedrpc: encoding a refusal failed", "error", hidden)
+		}
+		return f
+	}()
+	return wire.ErrorBody{Code: f.Code, Message: f.Message, Fault: f.Fault, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}
+}
