@@ -132,7 +132,7 @@ func invoke(ctx context.Context, c Caller, s *spec, req, resp any) error {
 	}
 	defer body.Release()
 	if t.intercepted() {
-		r := &Request{Method: s.name, Kind: KindMethod, Outgoing: true, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
+		r := &Request{Method: s.name, Kind: KindMethod, Outgoing: true, Declared: true, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
 		raw, err := t.do(ctx, s, r)
 		if t.opts.ReplyMetadata != nil {
 			*t.opts.ReplyMetadata = r.ReplyMetadata
@@ -339,7 +339,7 @@ func (t *target) notify(ctx context.Context, s *spec, body *buf.Buf) *Error {
 	if !t.intercepted() {
 		return t.send(ctx, s, body, t.opts.Metadata)
 	}
-	r := &Request{Method: s.name, Kind: KindNotification, Outgoing: true, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
+	r := &Request{Method: s.name, Kind: KindNotification, Outgoing: true, Declared: true, Conn: t.conn, Payload: body.B, Metadata: t.metadata(nil), spec: s}
 	if _, err := t.do(ctx, s, r); err != nil {
 		return asError(err)
 	}

@@ -160,7 +160,7 @@ func dialogue(ctx context.Context, c Caller, s *spec, req any) (*target, *Reques
 		return nil, nil, err
 	}
 	// The payload is not pooled: interceptors and the stream's life are long.
-	r := &Request{Method: s.name, Kind: s.kind, Outgoing: true, Conn: t.conn, Payload: append(Raw(nil), body.B...), Metadata: t.metadata(nil), spec: s}
+	r := &Request{Method: s.name, Kind: s.kind, Outgoing: true, Declared: true, Conn: t.conn, Payload: append(Raw(nil), body.B...), Metadata: t.metadata(nil), spec: s}
 	body.Release()
 	return &t, r, nil
 }

@@ -160,7 +160,7 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 	cl.target, cl.Key = t, t.key
 	ctx, p.cancel = context.WithCancel(ctx)
 	cl.Untie(func() bool { p.cancel(); stop(); return true })
-	r := &Request{Method: s.name, Kind: KindMethod, Outgoing: true, Conn: t.conn, Payload: append(Raw(nil), body...), Metadata: t.metadata(nil), spec: s}
+	r := &Request{Method: s.name, Kind: KindMethod, Outgoing: true, Declared: true, Conn: t.conn, Payload: append(Raw(nil), body...), Metadata: t.metadata(nil), spec: s}
 	go func() {
 		returned := false
 		defer func() {

@@ -47,7 +47,10 @@ type Request struct {
 	Method string
 	Kind   Kind
 	// Outgoing says that this side makes the call, and does not handle it.
-	Outgoing  bool
+	Outgoing bool
+	// Declared says that this side has a declaration of that name; else a peer chose it,
+	// and it is a fallback's to handle, or forwarded: no name for a metric.
+	Declared  bool
 	forwarded bool // a stream: its items have gone to another connection
 	headed    bool // ReplyMetadata has what the handler said ahead of the items
 	heavy     bool // the response is large, as far as is known
@@ -185,7 +188,7 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	}
 	defer passed()
 	t.bare = r.Conn.e.Dialect() != session.Plain && string(r.Payload) == nothing
-	out := &Request{Method: r.Method, Kind: r.Kind, Outgoing: true, Conn: t.conn, Payload: r.passed(t), Metadata: t.metadata(r.Metadata), spec: s}
+	out := &Request{Method: r.Method, Kind: r.Kind, Outgoing: true, Declared: r.spec != nil, Conn: t.conn, Payload: r.passed(t), Metadata: t.metadata(r.Metadata), spec: s}
 	var raw Raw
 	var failed error
 	switch {

@@ -58,6 +58,7 @@ func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*eng
 	var nobody *status.Error
 	if s.entry, nobody = o.conn.opts.mux.find(name, s.req.Kind, o.conn.e.Dialect() != session.Plain); nobody == nil {
 		s.req.spec = s.entry.spec
+		s.req.Declared = s.req.spec != nil
 	}
 	return &s.Inbound, nobody
 }

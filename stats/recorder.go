@@ -67,7 +67,7 @@ type Call struct {
 	Method   string
 	Kind     Kind
 	Outgoing bool          // this side calls; false: it handles
-	Code     uint32        // a typedrpc.Code, as the caller sees it; 0: it succeeded
+	Code     int64         // a typedrpc.Code, as the caller sees it; 0: it succeeded
 	NotRun   bool          // it failed before any handler saw it
 	Attempts int           // of an outgoing call, with the first
 	Duration time.Duration // 0 of what was refused, and of notifications that are sent

@@ -29,7 +29,7 @@ func (cl *Call) record(err *status.Error) {
 		e.Duration = time.Since(cl.began)
 	}
 	if err != nil {
-		e.Code, e.NotRun = uint32(err.Code), err.Outcome == status.NotSent
+		e.Code, e.NotRun = int64(err.Code), err.Outcome == status.NotSent
 	} else {
 		e.Attempts = cl.attempts + 1
 	}
@@ -40,7 +40,7 @@ func (cl *Call) record(err *status.Error) {
 func (c *Conn) recordNotify(d *Decl, err *status.Error) {
 	e := stats.Call{Conn: c.owner.Conn(), Method: d.Known(), Kind: stats.Notification, Outgoing: true, Attempts: 1}
 	if err != nil {
-		e.Code, e.NotRun = uint32(err.Code), true
+		e.Code, e.NotRun = int64(err.Code), true
 	}
 	c.config.Recorder.Call(e)
 }
@@ -51,7 +51,7 @@ func (in *Inbound) record(code int64, notRun bool) {
 	if c.config.Recorder == nil {
 		return
 	}
-	e := stats.Call{Conn: c.owner.Conn(), Method: in.Record.Decl().Known(), Kind: stats.Kind(in.Kind), Code: uint32(code), NotRun: notRun}
+	e := stats.Call{Conn: c.owner.Conn(), Method: in.Record.Decl().Known(), Kind: stats.Kind(in.Kind), Code: code, NotRun: notRun}
 	if in.keyed != nil && !notRun {
 		e.Duration = time.Since(in.keyed.arrived)
 	}
