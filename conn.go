@@ -108,7 +108,11 @@ func (c *Conn) Close() error {
 // for its answers until its session is over. When ctx ends first the connection
 // is closed at once and ctx.Err() returned as it is; there is no other error.
 func (c *Conn) Shutdown(ctx context.Context) error {
-	return c.engine().Shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
+	e := c.engine()
+	if ctx == nil {
+		return noContext("Conn.Shutdown")
+	}
+	return e.Shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
 }
 
 // State returns what the connection is doing: StateClosed from when its Context has
@@ -148,6 +152,9 @@ func (c *Conn) Reconnect() {
 // time by any goroutine; one refresh is made at a time.
 func (c *Conn) Reauthenticate(ctx context.Context) error {
 	d, ok := c.made().keeper.(*client.Client)
+	if ctx == nil {
+		return noContext("Reauthenticate")
+	}
 	if !ok {
 		return refuse(FailedPrecondition, "only a connection that was dialled with DialOptions.SignIn has credentials to refresh")
 	}

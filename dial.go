@@ -180,7 +180,7 @@ type StateChange struct {
 // url may be empty if there are DialOptions.URLs.
 func Dial(ctx context.Context, url string, o *DialOptions) (*Conn, error) {
 	if ctx == nil {
-		return nil, refuse(InvalidArgument, "the context of Dial is nil")
+		return nil, noContext("Dial")
 	}
 	if o == nil {
 		o = &DialOptions{}

@@ -146,7 +146,7 @@
 // the peer took it, and this is its answer. Which errors of calls and streams have
 // which:
 //
-//   - NotSent, InvalidArgument: no declaration, Caller or Conn; options or metadata that
+//   - NotSent, InvalidArgument: no declaration, Caller, Conn or context; options or metadata that
 //     make no sense; a request that cannot be encoded; a Key that the peer knows with
 //     another request.
 //   - NotSent, ResourceExhausted: a request over MaxSize or the peer's MaxMessage; the

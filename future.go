@@ -39,6 +39,10 @@ func (f *Future[T]) of() *pending {
 // Cancel, or the context given to Go, to end it. The error is then Canceled or
 // DeadlineExceeded, MayHaveRun, as it is of All, Any and Wait.
 func (f *Future[T]) Await(ctx context.Context) (T, error) {
+	if ctx == nil {
+		var none T
+		return none, unawaited(ctx, "", f.of())
+	}
 	select {
 	case <-f.Done(): // before a context that has ended too
 	default:
@@ -181,6 +185,9 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 // collect calls each with the index of every future as it settles, until each
 // returns false, all have, or ctx ends; then it returns ctx's error.
 func collect(ctx context.Context, fs []*pending, each func(i int) bool) error {
+	if ctx == nil {
+		return unawaited(ctx, "", fs...)
+	}
 	ch := make(chan int, len(fs))
 	for i, f := range fs {
 		f.call.Watch(ch, i)
@@ -206,6 +213,9 @@ func collect(ctx context.Context, fs []*pending, each func(i int) bool) error {
 // unawaited is the error of who stops waiting for fs because ctx has ended. It says so
 // where one of them has no link.
 func unawaited(ctx context.Context, text string, fs ...*pending) *Error {
+	if ctx == nil {
+		return &Error{Code: InvalidArgument, Message: "the context to wait with is nil; the calls go on", Outcome: MayHaveRun}
+	}
 	e := status.Ended(ctx, status.MayHaveRun)
 	e.Message = text
 	for _, f := range fs {

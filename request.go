@@ -167,6 +167,9 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	if c == nil || r == nil || r.Conn == nil || r.Conn.e == nil {
 		return nil, refuse(InvalidArgument, "Forward needs a Caller, and a Request that came in")
 	}
+	if ctx == nil {
+		return nil, noContext("Forward")
+	}
 	t, err := c.target(ctx, r.Method)
 	if err != nil {
 		return nil, err
@@ -230,7 +233,7 @@ func (r *Request) reply(m Metadata) {
 // FailedPrecondition and say so. It panics if ctx is not a handler's, nor that of
 // [Request.AfterReply], so that it never returns nil.
 func ConnFrom(ctx context.Context) *Conn {
-	if engine.From(ctx) == nil {
+	if ctx != nil && engine.From(ctx) == nil {
 		if c, ok := ctx.Value(afterKey{}).(*Conn); ok {
 			return c
 		}
@@ -256,7 +259,10 @@ func (a after) Value(key any) any {
 // RequestFrom returns the request that a handler is handling: its metadata, its
 // name, its reply metadata to set. It panics if ctx is not a handler's.
 func RequestFrom(ctx context.Context) *Request {
-	in := engine.From(ctx)
+	var in *engine.Inbound
+	if ctx != nil {
+		in = engine.From(ctx)
+	}
 	if in == nil {
 		panic("typedrpc: ConnFrom and RequestFrom need the context that a handler was given")
 	}

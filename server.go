@@ -313,6 +313,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
+	if ctx == nil {
+		return noContext("Server.Shutdown")
+	}
 	return s.s.Load().Shutdown(ctx)
 }
 

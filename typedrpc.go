@@ -229,6 +229,8 @@ func aim(ctx context.Context, c Caller, s *spec, by string) (target, *Error) {
 	return c.target(ctx, s.name)
 }
 
+func noContext(of string) *Error { return refuse(InvalidArgument, "the context of %s is nil", of) }
+
 type connWith struct {
 	conn *Conn
 	opts CallOptions

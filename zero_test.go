@@ -15,6 +15,8 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -124,11 +126,47 @@ func TestZero_context(t *testing.T) {
 			_, err := typedrpc.SendAll(none, client, lab.FlowUp, 1, typedrpc.Items(slices.Values([]string{""})))
 			return err
 		},
-		"Dial": func() error { _, err := typedrpc.Dial(none, "ws://localhost", nil); return err },
+		"Dial":                func() error { _, err := typedrpc.Dial(none, "ws://localhost", nil); return err },
+		"Conn.Shutdown":       func() error { return client.Shutdown(none) },
+		"Server.Shutdown":     func() error { return new(typedrpc.Server).Shutdown(none) },
+		"Conn.Reauthenticate": func() error { return client.Reauthenticate(none) },
+		"Forward": func() error {
+			_, err := typedrpc.Forward(none, client, &typedrpc.Request{Conn: client, Method: "x"})
+			return err
+		},
+		"Subscribe": func() error { return last(topic.Subscribe(none, client, zeroTopic, "")) },
+		"Watch":     func() error { return last(topic.Watch(none, client, zeroTopic, "")) },
+		"Listen":    func() error { return last(topic.Listen(none, new(topic.Hub), zeroTopic, "")) },
+		"Publish":   func() error { return topic.Publish(none, new(topic.Hub), zeroTopic, "", 1) },
+		"Introduce": func() error { return topic.Introduce(none, "") },
+		"Send": func() error {
+			_, err := transfer.Send(none, client, transfer.NewUpload[int, int]("up"), 1, strings.NewReader(""), nil)
+			return err
+		},
+		"transfer.Receive": func() error {
+			_, err := transfer.Receive(none, client, transfer.NewDownload[int]("down"), 1, nil)
+			return err
+		},
 	} {
 		t.Run(what, func(t *testing.T) { refused(t, call()) })
 	}
+	future := typedrpc.Go(t.Context(), client, lab.Ask, 1)
+	for what, wait := range map[string]func() error{
+		"Await": func() error { _, err := future.Await(none); return err },
+		"All":   func() error { _, err := typedrpc.All(none, future); return err },
+		"Any":   func() error { _, err := typedrpc.Any(none, future); return err },
+		"Wait":  func() error { return typedrpc.Wait(none, future) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			is := is.New(t)
+			err := wait()
+			is.True(errors.Is(err, typedrpc.InvalidArgument))
+			is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun) // the call goes on
+		})
+	}
 }
+
+var zeroTopic = topic.New[int]("zero", topic.WithPresence)
 
 func TestZero_panics(t *testing.T) {
 	var conn *typedrpc.Conn
@@ -162,6 +200,8 @@ func TestZero_panics(t *testing.T) {
 		"Restartable": func() {
 			typedrpc.ServerStream[int, int]{}.Restartable(func(int, *int) int { return 0 })
 		},
+		"ConnFrom nil":    func() { typedrpc.ConnFrom(nil) },    //lint:ignore SA1012 that is what is tried
+		"RequestFrom nil": func() { typedrpc.RequestFrom(nil) }, //lint:ignore SA1012 that is what is tried
 		"RequestFrom":     func() { typedrpc.RequestFrom(t.Context()) },
 		"ConnFrom":        func() { typedrpc.ConnFrom(t.Context()) },
 		"Items":           func() { typedrpc.Items[int](nil) },

@@ -56,6 +56,9 @@ func Everybody(context.Context, Access) error { return nil }
 // more than 255 bytes, and for what is not UTF-8. Elsewhere, and where a peer wants to
 // Watch, it does nothing.
 func Introduce(ctx context.Context, about string) error {
+	if ctx == nil {
+		return errNoContext
+	}
 	if err := hub.CheckAbout(about); err != nil {
 		return seam.Lift(err)
 	}
@@ -64,6 +67,8 @@ func Introduce(ctx context.Context, about string) error {
 	}
 	return nil
 }
+
+var errNoContext = &typedrpc.Error{Code: typedrpc.InvalidArgument, Message: "the context is nil", Outcome: typedrpc.NotSent}
 
 // introduced is where the context of Handle's function has what that says.
 type introduced struct{}

@@ -111,6 +111,9 @@ func Publish[T any](ctx context.Context, h *Hub, t Topic[T], key string, v T) er
 	if err != nil {
 		return err
 	}
+	if ctx == nil {
+		return errNoContext
+	}
 	p := d.pool.Get().(*T)
 	*p = v
 	err = d.publish(ctx, x, h.codec, key, p)

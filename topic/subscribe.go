@@ -140,6 +140,9 @@ func follow[T, E any](ctx context.Context, c typedrpc.Caller, d *declared, s sea
 // publish to its own key then.
 func Listen[T any](ctx context.Context, h *Hub, t Topic[T], key string) iter.Seq2[Event[T], error] {
 	x, d, err := both(h, t)
+	if err == nil && ctx == nil {
+		err = errNoContext
+	}
 	if err != nil {
 		return failed[Event[T]](err)
 	}
