@@ -32,15 +32,18 @@ import (
 
 var (
 	benchAdd  = typedrpc.NewMethod[lab.BenchReq, lab.BenchResp]("bench.add")
+	benchNow  = typedrpc.NewMethod[lab.BenchReq, lab.BenchResp]("bench.now", typedrpc.Inline)
 	benchEcho = typedrpc.NewMethod[[]byte, []byte]("bench.echo")
 )
 
 // benchConn connects to a server over loopback.
 func benchConn(b *testing.B, codec typedrpc.Codec) *typedrpc.Conn {
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, benchAdd, func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
+	add := func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
 		return lab.BenchResp{Sum: r.A + r.B, Text: lab.BenchText}, nil
-	})
+	}
+	typedrpc.Handle(mux, benchAdd, add)
+	typedrpc.Handle(mux, benchNow, add)
 	typedrpc.Handle(mux, benchEcho, func(_ context.Context, p []byte) ([]byte, error) { return p, nil })
 	srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{codec}}
 	hs := httptest.NewServer(srv)
@@ -76,13 +79,16 @@ var callerCounts = []int{1, 16, 256, 1024}
 
 // BenchmarkCall is the main one: small messages, many callers, one connection.
 func BenchmarkCall(b *testing.B) {
-	for name, codec := range map[string]typedrpc.Codec{"fixed": lab.Fixed{}, "json": typedrpc.JSON} {
+	for name, bench := range map[string]struct {
+		codec  typedrpc.Codec
+		method typedrpc.Method[lab.BenchReq, lab.BenchResp]
+	}{"fixed": {lab.Fixed{}, benchAdd}, "fixed-inline": {lab.Fixed{}, benchNow}, "json": {typedrpc.JSON, benchAdd}} {
 		for _, n := range callerCounts {
 			b.Run("codec="+name+"/callers="+strconv.Itoa(n), func(b *testing.B) {
-				c := benchConn(b, codec)
+				c := benchConn(b, bench.codec)
 				ctx, req := b.Context(), lab.BenchReq{A: 3, B: 1000, Tag: "0123456789abcdef"}
 				callers(b, n, func() error {
-					r, err := typedrpc.Call(ctx, c, benchAdd, req)
+					r, err := typedrpc.Call(ctx, c, bench.method, req)
 					if err == nil && r.Sum != 1003 {
 						err = fmt.Errorf("sum %d", r.Sum)
 					}
@@ -243,9 +249,11 @@ func resumeConn(b *testing.B, srv *httptest.Server, on bool) *typedrpc.Conn {
 
 func resumeServer(b *testing.B) *httptest.Server {
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, benchAdd, func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
+	add := func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
 		return lab.BenchResp{Sum: r.A + r.B, Text: lab.BenchText}, nil
-	})
+	}
+	typedrpc.Handle(mux, benchAdd, add)
+	typedrpc.Handle(mux, benchNow, add)
 	hs := httptest.NewServer(&typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{lab.Fixed{}}})
 	b.Cleanup(hs.Close)
 	return hs
@@ -406,9 +414,11 @@ func streamMux() *typedrpc.Mux {
 		n, err := io.Copy(io.Discard, r)
 		return int(n), err
 	})
-	typedrpc.Handle(mux, benchAdd, func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
+	add := func(_ context.Context, r lab.BenchReq) (lab.BenchResp, error) {
 		return lab.BenchResp{Sum: r.A + r.B, Text: lab.BenchText}, nil
-	})
+	}
+	typedrpc.Handle(mux, benchAdd, add)
+	typedrpc.Handle(mux, benchNow, add)
 	return mux
 }
 

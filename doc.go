@@ -80,7 +80,8 @@
 // Everything exported may be used by any number of goroutines at once, except
 // where its comment says otherwise ([Request], [Metadata]).
 //
-// Calls run concurrently, each handler on a goroutine of its own, in no order.
+// Calls run concurrently, each handler on a goroutine of its own, in no order; those of
+// [Inline] methods, which never block, where they are read.
 // Notifications of a connection are handled one after another, in the order in
 // which the sender's calls of Notify returned. Methods declared [Serial] share
 // that lane: their calls and the notifications of one connection run one at a

@@ -93,6 +93,7 @@ type spec struct {
 	as         string // what it is where it is none of the kinds
 	idempotent bool
 	serial     bool
+	inline     bool
 	keyed      bool
 	timeout    time.Duration
 	maxSize    int
@@ -173,6 +174,22 @@ type serial bool
 
 func (v serial) method(s *spec) { s.serial = bool(v) }
 func (v serial) stream(s *spec) { s.serial = bool(v) }
+
+// Inline says that the method's handler, and the interceptors around it, never block:
+// they compute, or look something up in memory, within some microseconds. Then the
+// goroutine that reads the connection may run them itself, which saves each call a
+// goroutine. While one runs nothing is read from that connection, not even what ends
+// the handler's context. So calls, streams and notifications that would wait fail at
+// once with FailedPrecondition, where they are made with the handler's context to the
+// same connection; and the handler must not wait in another way, close its connection,
+// nor call runtime.Goexit. Large requests and answers, and calls whose peer has many
+// answers to read, are handled on a goroutine of their own all the same. A method is
+// not Inline and Serial, nor Keyed, both of which wait for others. It is a MethodTrait.
+const Inline = inline(true)
+
+type inline bool
+
+func (v inline) method(s *spec) { s.inline = bool(v) }
 
 // Timeout is the deadline of calls and streams whose context has none, and the
 // longest that one may take. It begins when the call is made, at the caller, and the
@@ -266,6 +283,8 @@ func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *sp
 	switch {
 	case s.idempotent && s.keyed:
 		panic(fmt.Sprintf("typedrpc: method %q is Idempotent and Keyed: a method that may run twice needs no keys", name))
+	case s.inline && (s.serial || s.keyed):
+		panic(fmt.Sprintf("typedrpc: method %q is Inline, and Serial or Keyed: its calls would wait for others", name))
 	case s.retry != nil && !s.idempotent && !s.keyed:
 		if c := s.retry.useless(); c != OK {
 			panic(fmt.Sprintf("typedrpc: method %q: its policy retries %q, which is always an answer, and after an answer only what is Idempotent or Keyed is called again", name, c))
@@ -301,7 +320,7 @@ func (s *spec) title() string {
 
 // declared tells the engine what it needs to know of s.
 func (s *spec) declared() *spec {
-	s.decl = engine.Decl{Name: s.name, Kind: engine.Kind(s.kind), Idempotent: s.idempotent, Serial: s.serial, MaxSize: s.maxSize, Kept: [2]bool{wire.Kept(s.name, false), wire.Kept(s.name, true)}}
+	s.decl = engine.Decl{Name: s.name, Kind: engine.Kind(s.kind), Idempotent: s.idempotent, Serial: s.serial, Inline: s.inline, MaxSize: s.maxSize, Kept: [2]bool{wire.Kept(s.name, false), wire.Kept(s.name, true)}}
 	return s
 }
 

@@ -80,8 +80,8 @@ type Request struct {
 	// notified; a caller that has cancelled is told all the same.
 	//
 	// ctx ends with the connection, which ConnFrom finds in it; the handler's own has ended.
-	// The function runs on the handler's goroutine, for a Serial method on the lane, which it
-	// holds up, and for the calls of a JSON-RPC batch on one of theirs when all have ended. Its
+	// The function runs on the handler's goroutine, for an Inline method on one of its own, for
+	// a Serial method on the lane, which it holds up, and for the calls of a JSON-RPC batch on one of theirs when all have ended. Its
 	// panic is logged. Over HTTP POST there is no connection to send on.
 	AfterReply func(ctx context.Context, err error)
 

@@ -248,7 +248,9 @@ var goStatements = map[string]int{
 	"internal/engine/rest.go Wake":               1, // … and one that rested, whose items somebody looks at
 	"internal/engine/rest.go add":                1, // … and all others of a connection that rested
 	"internal/engine/rest.go run":                1, // … which go on when one has ended their goroutine
-	"internal/engine/plain.go tellLocked":        1, // what follows the answer to an array
+	"internal/engine/plain.go tellLocked":        1, // what follows the answer to an array …
+	"internal/engine/reply.go finish":            1, // … and to what the reader has run
+	"internal/client/client.go run":              1, // the supervisor again, when a handler ended its goroutine
 	"internal/engine/inbound.go AfterFunc":       1, // as package context does
 	"internal/engine/inbound.go unlockEnded":     1, // as package context does
 	"internal/engine/lane.go laneLocked":         1, // the ordered lane, while there is work

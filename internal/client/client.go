@@ -197,6 +197,12 @@ const Lived = 10 * time.Second
 // run is the supervisor: it dials, serves the link on this same goroutine, and
 // dials again, until the connection is closed or coming back is pointless.
 func (d *Client) run() {
+	over := false
+	defer func() {
+		if !over { // a handler has ended this goroutine, and its link with it
+			go d.run()
+		}
+	}()
 	c := d.conn
 	var cause error
 	for {
@@ -213,6 +219,7 @@ func (d *Client) run() {
 			break
 		}
 	}
+	over = true
 	c.RunOut()
 	err := c.Failed(d.failure)
 	d.stop()

@@ -110,8 +110,7 @@ func (d *Client) connect() error {
 	if try := d.try; !d.opened {
 		d.try.stops = append(d.try.stops, context.AfterFunc(try.dial, func() { try.giveUp(carrier) }))
 	}
-	cause := d.parted(carrier.Run())
-	d.linkEnded(carrier, cause)
+	cause := d.carry(carrier)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -122,6 +121,12 @@ func (d *Client) connect() error {
 		return status.Ended(d.try.ctx, status.NotSent).Lacking("no handshake with "+d.at.where, nil)
 	}
 	return cause
+}
+
+// carry serves the link until it ends, also by a handler that ends this goroutine.
+func (d *Client) carry(carrier *session.Carrier) error {
+	defer func() { d.linkEnded(carrier, d.parted(carrier.Err())) }()
+	return d.parted(carrier.Run())
 }
 
 // reached notes which server answered. One that a redirect led to, and that is not

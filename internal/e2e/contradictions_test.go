@@ -28,6 +28,8 @@ func TestContradictions_declared(t *testing.T) {
 		`method "m" has the trait Retry twice`: func() {
 			typedrpc.NewMethod[int, int]("m", typedrpc.Retry(typedrpc.RetryPolicy{}), typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: 9}))
 		},
+		`method "m" is Inline, and Serial or Keyed`:   func() { typedrpc.NewMethod[int, int]("m", typedrpc.Inline, typedrpc.Serial) },
+		`method "m" is Inline, and Serial or Keyed: `: func() { typedrpc.NewMethod[int, int]("m", typedrpc.Keyed, typedrpc.Inline) },
 		`method "m" has the trait Params twice`: func() {
 			typedrpc.NewMethod[int, int]("m", typedrpc.Params("a"), typedrpc.Params("b"))
 		},

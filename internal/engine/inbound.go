@@ -64,6 +64,7 @@ const (
 	whys         = 1<<2 - 1
 	returned end = 1 << 2 // the handler has: what is made with its context is not nested any more
 	withConn end = 1 << 3 // the context ended with its connection, whose cause is its own
+	onReader end = 1 << 4 // the reader runs its handler, which must wait for nothing that comes
 )
 
 // why is without the marks.
@@ -194,6 +195,13 @@ func (in *Inbound) nestedOn(c *Conn) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.ended&returned == 0
+}
+
+// reads reports whether the reader runs its handler, or did.
+func (in *Inbound) reads() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.ended&onReader != 0
 }
 
 // Done is closed when the caller gave up, its time is over, the connection is

@@ -26,6 +26,7 @@ type incoming struct {
 	running  int        // handlers, whatever became of their calls …
 	atRest   int        // … and those of them that have no goroutine
 	bought   purchases  // room for what those will answer
+	inlined  int        // calls in a row that the reader has run, up to a crowd
 	lastIn   uint64
 	offences flow.Offences
 }
@@ -137,11 +138,21 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	if body == nil {
 		body = buf.Copy(f.Payload)
 	}
-	c.beginLocked(in, body)
+	c.admitted(in, body)
+	return nil
+}
+
+// admitted begins an admitted call, whose request is whole. mu is held, and given up.
+func (c *Conn) admitted(in *Inbound, body *buf.Buf) {
+	here := c.beginLocked(in, body)
 	crowded := c.crowdedLocked(in)
 	c.unlockAndWake()
-	giveWay(crowded)
-	return nil
+	if here {
+		in.begin()
+	}
+	if crowded {
+		runtime.Gosched()
+	}
 }
 
 // crowd is how many handlers of a connection may begin before others have their
@@ -153,13 +164,7 @@ const crowd = 32
 // to give way. A stream's may come to its rest then: those of a thousand that come
 // at once need few goroutines.
 func (c *Conn) crowdedLocked(in *Inbound) bool {
-	return in.Kind.Streams() || c.running-c.atRest > crowd
-}
-
-func giveWay(crowded bool) {
-	if crowded {
-		runtime.Gosched()
-	}
+	return in.Kind.Streams() || c.running-c.atRest > crowd || c.inlined >= crowd
 }
 
 // sizeOf is what a payload takes: body, or nil, and then a copy.
@@ -185,11 +190,12 @@ func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
 
 // beginLocked starts an admitted call, whose request is whole, or lets it wait for
 // the lane or for room for its reply. One whose method answers little does not
-// wait behind those that answer much.
-func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) {
+// wait behind those that answer much. here says that its caller, the reader, is to
+// begin it.
+func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) (here bool) {
 	if in.orphanedLocked() {
 		body.Release() // the connection ended meanwhile
-		return
+		return false
 	}
 	in.partial = false
 	in.body = body
@@ -201,8 +207,27 @@ func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) {
 		c.unparkLocked() // it may be for nothing
 	default:
 		c.startLocked(in)
-		go in.begin()
+		if here = c.inlineLocked(in); !here {
+			go in.begin()
+		}
 	}
+	return here
+}
+
+// inlineLocked reports whether the reader is to run the handler of in: if it has said
+// that it never blocks, and nothing around it would. What is large is encoded, or
+// decoded, by turns; a key may be somebody else's to answer; and a reply waits for room.
+func (c *Conn) inlineLocked(in *Inbound) bool {
+	d := in.Record.Decl()
+	if d == nil || !d.Inline || in.keyed != nil || in.Heavy() || in.body.Len() > flow.HeavyFrom || c.queued+int(in.price) > c.outgoingLocked() {
+		c.inlined = 0
+		return false
+	}
+	c.inlined = c.inlined%crowd + 1
+	in.mu.Lock()
+	in.ended |= onReader
+	in.mu.Unlock()
+	return true
 }
 
 // orphanedLocked reports that the session which the call came in is over.

@@ -39,6 +39,10 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 		if c.roomLocked(cost) {
 			break
 		}
+		if nested && in.reads() {
+			c.mu.Unlock()
+			return false, errInline
+		}
 		if nested && in.ordered {
 			c.mu.Unlock()
 			return false, status.Errorf(status.FailedPrecondition, "the peer's notification window is spent and this handler runs on the ordered lane, so waiting for it could deadlock; hand it to a goroutine whose context is not the handler's")

@@ -90,6 +90,9 @@ func (c *Conn) unsentLocked(kind Kind, failFast, nested bool) *status.Error {
 // callOverhead is what a call takes beside its request.
 const callOverhead = 1 << 10
 
+// errInline refuses what the handler of an Inline method would wait for.
+var errInline = status.Errorf(status.FailedPrecondition, "the handler of an Inline method runs where the answer would be read, so it must not wait for its peer: declare the method without Inline, or hand this to a goroutine whose context is not the handler's")
+
 // start queues the call for its next attempt. It never waits.
 func (c *Conn) start(cl *Call) *status.Error {
 	// Handlers call back as often as their callers make them. Where they may not
@@ -97,6 +100,9 @@ func (c *Conn) start(cl *Call) *status.Error {
 	counted := cl.item.cost + callOverhead
 	if cl.within != nil && !c.account.Has(counted) {
 		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
+	}
+	if cl.within != nil && cl.within.reads() {
+		return errInline
 	}
 	c.mu.Lock()
 	if err := c.unsentLocked(KindCall, cl.FailFast, cl.within != nil); err != nil {

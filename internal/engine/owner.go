@@ -119,7 +119,8 @@ type Decl struct {
 	Kind       Kind
 	Idempotent bool
 	Serial     bool
-	MaxSize    int // of an encoded message; 0: the connection's limit alone
+	Inline     bool // its handlers never block: the reader may run them
+	MaxSize    int  // of an encoded message; 0: the connection's limit alone
 	// Kept says that the wire uses the name itself, towards plain peers and towards
 	// those with HELLO. Only what is forwarded can have such a name.
 	Kept [2]bool

@@ -125,10 +125,7 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 		c.partial[key] = a // to drop the rest; that of a call is dropped without it
 	}
 	if a.in != nil && body != nil {
-		c.beginLocked(a.in, body)
-		crowded := c.crowdedLocked(a.in)
-		c.unlockAndWake()
-		giveWay(crowded)
+		c.admitted(a.in, body)
 		return nil, nil, nil
 	}
 	c.mu.Unlock()

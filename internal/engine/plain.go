@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"runtime"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/session"
@@ -84,7 +85,9 @@ func (c *Conn) receiveArray(fs []wire.Frame, msg *buf.Buf) error {
 	c.mu.Lock()
 	err := c.overflow(c.config.Limits.MaxBuffered)
 	c.mu.Unlock()
-	giveWay(len(fs) > crowd)
+	if len(fs) > crowd {
+		runtime.Gosched()
+	}
 	return err
 }
 

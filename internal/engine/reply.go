@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -55,6 +58,9 @@ func (in *Inbound) run() {
 	defer func() {
 		if !returned { // runtime.Goexit, as t.FailNow does: still one terminal frame
 			in.finish(nil, nil, status.Errorf(status.Internal, "the handler ended its goroutine"))
+			if in.reads() {
+				in.conn.readerEnds()
+			}
 		}
 	}()
 	body, meta, err := in.conn.owner.Run(in)
@@ -68,6 +74,19 @@ func (in *Inbound) run() {
 	returned = true
 	in.finish(body, meta, err)
 }
+
+// readerEnds is called when a handler has ended the goroutine that reads. The rest of the
+// message will not be read, so the session cannot go on.
+func (c *Conn) readerEnds() {
+	c.mu.Lock()
+	sess := c.sess
+	c.mu.Unlock()
+	if sess != nil {
+		sess.End(&link.CloseError{Code: session.CloseRestart, Reason: "a handler ended the goroutine that reads", Err: errReaderEnded})
+	}
+}
+
+var errReaderEnded = errors.New("the handler of an Inline method ended the goroutine that reads, by runtime.Goexit")
 
 // unrun is for a call whose connection has ended since it was begun. Where somebody
 // is there to be told, because the end is only beginning, it is that no handler ran.
@@ -104,7 +123,12 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 	}
 	in.over()
 	in.record(f.Code, f.Flags&wire.NotRun != 0)
-	if done, err := c.reply(in, f, body, err); done && in.Record.Waits() {
+	done, err := c.reply(in, f, body, err)
+	switch {
+	case !done || !in.Record.Waits():
+	case in.reads():
+		go c.owner.Replied(in, err) // which may wait
+	default:
 		c.owner.Replied(in, err)
 	}
 }
@@ -157,10 +181,11 @@ const replyOverhead = 1 << 10
 // replyTurnLocked waits for room for a reply in the outgoing budget, holding the
 // call's slot, so that a peer that does not read is not served either. Meanwhile
 // the account counts the reply: it is there. An array's answer does not wait: what
-// is held already may be the rest of its array, which goes out with it.
+// is held already may be the rest of its array, which goes out with it. Nor does what
+// the reader has run: it would not have where there is no room for about as much.
 func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
 	waits := func() bool {
-		return in.array == nil && c.queued > 0 && !in.orphanedLocked() && c.queued+cost > c.outgoingLocked()
+		return in.array == nil && !in.reads() && c.queued > 0 && !in.orphanedLocked() && c.queued+cost > c.outgoingLocked()
 	}
 	if !waits() {
 		return

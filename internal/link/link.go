@@ -138,29 +138,37 @@ func New(t Transport, up Upper, o Options) *Link {
 
 // Run reads until the link ends and returns why. When it returns the
 // transport is closed and every goroutine of the link has ended.
-func (l *Link) Run() error {
+//
+// It does so too when its goroutine ends, because a handler that it ran has ended that;
+// then it does not return, and what is to follow it is its callers' to defer.
+func (l *Link) Run() (cause error) {
 	l.touch()
 	l.mu.Lock()
 	l.started = true
 	l.mu.Unlock()
 	l.Wake()
 
+	err := error(errExited)
+	defer func() {
+		l.Fail(err)
+		l.in.stop()
+		l.mu.Lock()
+		if l.alive != nil {
+			l.alive.Stop()
+		}
+		l.mu.Unlock()
+		l.wg.Wait()
+		cause = l.cause
+	}()
 	for {
-		err := l.readOne()
-		if err != nil {
-			l.Fail(err)
-			break
+		if e := l.readOne(); e != nil {
+			err = e
+			return nil // the deferred function has it
 		}
 	}
-	l.in.stop()
-	l.mu.Lock()
-	if l.alive != nil {
-		l.alive.Stop()
-	}
-	l.mu.Unlock()
-	l.wg.Wait()
-	return l.cause
 }
+
+var errExited = &CloseError{Err: errors.New("the goroutine that reads was ended")}
 
 func (l *Link) readOne() error {
 	b, text, err := l.t.Read(l.onRead)

@@ -64,8 +64,13 @@ func (s *Server) Start(t link.Transport, a Admission, r *http.Request) *Link {
 
 // serve reads the link until it ends.
 func (l *Link) serve() {
-	s := l.server
-	cause := l.carrier.Run()
+	defer l.served() // also if a handler has ended this goroutine
+	l.carrier.Run()
+}
+
+// served is called when the link has ended.
+func (l *Link) served() {
+	s, cause := l.server, l.carrier.Err()
 	l.account.Close()
 	l.auths.Wait()
 	if l.accepted != nil {

@@ -107,7 +107,7 @@ func (c *Carrier) readLimit() int64 { return int64(c.o.Message) + 64<<10 + 6*wir
 
 // Run serves the link until it ends and returns why. When it returns every
 // goroutine of the link has ended; Session.Detach says what that means for the
-// session.
+// session. See link.Link.Run for the case in which it does not return.
 func (c *Carrier) Run() error {
 	c.mu.Lock()
 	if c.o.Handshake > 0 && c.phase != open {
@@ -116,12 +116,16 @@ func (c *Carrier) Run() error {
 		})
 	}
 	c.mu.Unlock()
-	err := c.link.Run()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stopTimerLocked()
-	return err
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.stopTimerLocked()
+	}()
+	return c.link.Run()
 }
+
+// Err is why the link has ended, nil while it has not.
+func (c *Carrier) Err() error { return c.link.Err() }
 
 func (c *Carrier) stopTimerLocked() {
 	if c.timer != nil {
