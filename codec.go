@@ -97,12 +97,13 @@ func passesOn[T any](c Codec, v *T) (left bool) {
 // JSON is the default Codec and the one of the dialects Text and JSONRPC. It is
 // encoding/json, except that scalars, strings, byte slices, Empty, Raw and
 // types with AppendJSON([]byte) ([]byte, error) and UnmarshalJSON([]byte) error
-// are handled without reflection. Like encoding/json it ignores unknown
+// are handled without reflection; "typedrpc json" of cmd/typedrpc writes those
+// methods. Like encoding/json it ignores unknown
 // members of a message and writes byte slices in base64.
 //
 // What encoding/json would change or could not read is refused: a string that is not
-// UTF-8 by the sender, unless its message has a json.RawMessage in it, or writes its own
-// JSON; and by Check, with its path, a field of an interface type other than any, of a
+// UTF-8 by the sender, unless its message has a json.RawMessage in it, or writes JSON of
+// its own; and by Check, with its path, a field of an interface type other than any, of a
 // channel, a function or a complex number, also behind pointers, slices and maps.
 const JSON = jsonCodec("json")
 

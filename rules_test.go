@@ -108,6 +108,7 @@ var layers = []struct {
 	{"internal/logs", ""},
 	{"internal/testkit/live", ""},
 	{"js", ""},
+	{"codec/jsongen", ""},
 }
 
 // TestRules_layers keeps arrows going down: what a package may import is in a
@@ -325,20 +326,25 @@ func TestRules_goroutines(t *testing.T) {
 var longFunctions = map[string]string{
 	"internal/jsoncodec/codec.go Decode":         "one flat switch over types",
 	"internal/wire/scan.go scanner.value":        "one loop over bytes, without recursion",
+	"codec/jsongen/skip.go Scanner.Raw":          "the same",
 	"examples/quickstart/main.go run":            "a tour, to be read from top to bottom",
 	"examples/ticker/main.go run":                "the same",
 	"examples/resume/soak/service.go serviceMux": "a list of handlers",
 }
 
 // TestRules_sizes keeps rooms small enough to be read at once: a file has at most
-// 400 lines, one of tests 600, and a function 60.
+// 400 lines, one of tests 600, and a function 60. Nobody reads what was generated from top to
+// bottom.
 func TestRules_sizes(t *testing.T) {
 	found := map[string]bool{}
 	for path := range sources(t) {
 		fset := token.NewFileSet()
-		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution|parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if ast.IsGenerated(f) {
+			continue
 		}
 		test := strings.HasSuffix(path, "_test.go")
 		most := 400

@@ -63,7 +63,8 @@ func Append(dst []byte, v any) ([]byte, error) {
 	return append(dst, b...), err
 }
 
-// AppendText is Append, and refuses strings that are not UTF-8, which that changes.
+// AppendText is Append, and refuses strings that are not UTF-8, which that changes. Of
+// messages that write their own JSON those are exempt that write another than encoding/json.
 func AppendText(dst []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
 	case *string:
@@ -71,14 +72,23 @@ func AppendText(dst []byte, v any) ([]byte, error) {
 			return dst, errText
 		}
 		return wire.AppendString(dst, *v), nil
-	case *[]byte, jsonAppender, json.Marshaler:
+	case *[]byte, json.Marshaler:
 		return Append(dst, v)
 	}
 	out, err := Append(dst, v)
-	if err == nil && replaced(out[len(dst):], v) {
+	if err == nil && replaced(out[len(dst):], v) && plain(out[len(dst):], v) {
 		err = errText
 	}
 	return out, err
+}
+
+// plain reports whether encoding/json would write b for v, too.
+func plain(b []byte, v any) bool {
+	if _, ok := v.(jsonAppender); !ok {
+		return true
+	}
+	same, err := json.Marshal(v)
+	return err == nil && bytes.Equal(same, b)
 }
 
 // replaced reports whether encoding/json has written a string of v that is not UTF-8 as

@@ -273,3 +273,24 @@ func TestKindOf(t *testing.T) {
 		is.Equal(IsNull([]byte(data)), data == "null")
 	}
 }
+
+// written is what "typedrpc json" makes of a struct: methods that say what encoding/json
+// does.
+type written struct{ S string }
+
+func (w *written) AppendJSON(dst []byte) ([]byte, error) {
+	b, err := json.Marshal(*w)
+	return append(dst, b...), err
+}
+
+// A message that says what encoding/json does is treated as if it had no methods.
+func TestAppendText_written(t *testing.T) {
+	is := is.New(t)
+	_, err := AppendText(nil, &written{"\xff"})
+	is.Equal(err, errText)
+	_, err = AppendText(nil, &written{"\ufffd"})
+	is.NoErr(err)
+	own := given("{\"S\":\"\\ufffd\"}")
+	_, err = AppendText(nil, &own)
+	is.NoErr(err) // it writes another than encoding/json
+}
