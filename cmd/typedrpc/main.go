@@ -1,9 +1,11 @@
 // Command typedrpc writes an API that Go packages declare for others: as TypeScript, as
-// JavaScript, and as a schema.
+// JavaScript, and as a schema. For the packages themselves it writes the JSON of their
+// messages as code.
 //
 //	typedrpc ts ./api -o client.ts
 //	typedrpc ts ./api -o client.js
 //	typedrpc schema ./api -o api.json
+//	typedrpc json ./api
 //
 // "typedrpc help" says more, and README.md the rest.
 package main
@@ -14,8 +16,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/gojson"
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/openrpc"
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/read"
@@ -28,6 +32,8 @@ const help = `typedrpc writes an API that Go packages declare for others.
     typedrpc ts ./api -o client.js         a module for pages without a build step, and
                                            its types in client.d.ts
     typedrpc schema ./api -o api.json      an OpenRPC document
+    typedrpc json ./api                    methods AppendJSON and UnmarshalJSON of the
+                                           messages, without reflection, in typedrpc_json.go
 
 It finds every method, notification, stream, topic, transfer, fault and sign-in that
 is the value of a variable of the packages. In a Go file:
@@ -45,6 +51,7 @@ type command struct {
 	read    read.Options
 	ts      ts.Options
 	openrpc openrpc.Options
+	gojson  gojson.Options
 	out     string
 	check   bool
 	strict  bool
@@ -56,13 +63,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var c command
 	flags := flag.NewFlagSet("typedrpc", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&c.out, "o", "", "`file` to write, JavaScript and a .d.ts beside it if its name ends in .js or .mjs; default: standard output")
+	flags.StringVar(&c.out, "o", "", "`file` to write, JavaScript and a .d.ts beside it if its name ends in .js or .mjs; default: standard output, of json typedrpc_json.go in each package")
 	dir := flags.String("C", "", "`directory` to change to before anything else")
 	flags.BoolVar(&c.check, "check", false, "write nothing, and fail if the file of -o is not what would be written")
 	flags.BoolVar(&c.strict, "strict", false, "fail where something is reported")
 	flags.BoolVar(&c.read.NotNull, "notnull", false, "no slice and no map is ever nil: null is left out of their types")
 	flags.BoolVar(&c.read.Safe, "safe", false, "no int64 and no uint64 is ever beyond 2^53: do not report them")
 	flags.StringVar(&c.read.Tags, "tags", "", "build `tags`, separated by commas")
+	flags.BoolVar(&c.gojson.Exact, "exact", false, "have the code of json refuse what encoding/json lets pass: unknown members, those that come twice or have the name in other case, and what is not Unicode")
 	flags.StringVar(&c.ts.Import, "import", "@typedrpc/client", "where the output of ts imports the client from")
 	flags.StringVar(&c.openrpc.Title, "title", "", "title of the schema; default: the names of the packages")
 	flags.StringVar(&c.openrpc.Version, "version", "0.0.0", "version of the API in the schema")
@@ -107,6 +115,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			text, err := openrpc.Document(api, c.openrpc)
 			return []output{{c.out, text}}, err
 		}
+	case "json":
 	case "help", "-h", "-help", "--help":
 		flags.Usage()
 		return 0
@@ -117,7 +126,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(patterns) == 0 {
 		patterns = []string{"."}
 	}
-	if c.check && c.out == "" {
+	if c.check && c.out == "" && name != "json" {
 		fmt.Fprintln(stderr, "typedrpc: -check needs the file that it checks: -o file")
 		return 2
 	}
@@ -126,6 +135,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintf(stderr, "typedrpc: -C: %v\n", err)
 			return 2
 		}
+	}
+	if name == "json" {
+		return c.doJSON(patterns, stderr)
 	}
 	return c.do(name, write, patterns, stdout, stderr)
 }
@@ -151,12 +163,7 @@ func (c *command) do(name string, write func(*model.API) ([]output, error), patt
 		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
 		return 1
 	}
-	fatal := false
-	for _, p := range problems {
-		fmt.Fprintln(stderr, p)
-		fatal = fatal || p.Fatal || c.strict
-	}
-	if fatal {
+	if c.report(problems, stderr) {
 		return 1
 	}
 	if len(api.Decls)+len(api.Faults)+len(api.SignIns) == 0 {
@@ -172,9 +179,67 @@ func (c *command) do(name string, write func(*model.API) ([]output, error), patt
 		fmt.Fprint(stdout, outputs[0].text)
 		return 0
 	}
-	status := 0
+	return c.putAll(outputs, name+" "+strings.Join(patterns, " "), stderr)
+}
+
+// doJSON writes the code of messages into their packages.
+func (c *command) doJSON(patterns []string, stderr io.Writer) int {
+	path := func(dir string) string {
+		if c.out != "" {
+			return c.out
+		}
+		out := filepath.Join(dir, "typedrpc_json.go")
+		if here, err := os.Getwd(); err == nil {
+			if rel, err := filepath.Rel(here, out); err == nil {
+				return rel
+			}
+		}
+		return out
+	}
+	source, problems, err := read.Messages(c.read, path, patterns...)
+	if err != nil {
+		fmt.Fprintf(stderr, "typedrpc: %v\n", err)
+		return 1
+	}
+	var files []gojson.File
+	if !slices.ContainsFunc(problems, func(p read.Problem) bool { return p.Fatal }) {
+		files, err = gojson.Files(source, c.gojson, path)
+		problems = source.Problems()
+	}
+	if c.report(problems, stderr) {
+		return 1
+	}
+	var outputs []output
+	for _, f := range files {
+		outputs = append(outputs, output{f.Path, f.Text})
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintln(stderr, err)
+		return 1
+	case len(files) == 0:
+		fmt.Fprintf(stderr, "typedrpc: %s declares no message that is a type of its own with a name\n", strings.Join(patterns, " "))
+		return 1
+	case len(files) > 1 && c.out != "":
+		fmt.Fprintf(stderr, "typedrpc: -o is for one package, and %d have messages: leave it out\n", len(files))
+		return 1
+	}
+	return c.putAll(outputs, "json "+strings.Join(patterns, " "), stderr)
+}
+
+// report says what is wrong, and whether that leaves no output.
+func (c *command) report(problems []read.Problem, stderr io.Writer) (fatal bool) {
+	for _, p := range problems {
+		fmt.Fprintln(stderr, p)
+		fatal = fatal || p.Fatal || c.strict
+	}
+	return fatal
+}
+
+// putAll puts all files, and returns the exit status.
+func (c *command) putAll(outputs []output, what string, stderr io.Writer) (status int) {
 	for _, o := range outputs {
-		if err := c.put(o, name+" "+strings.Join(patterns, " ")); err != nil {
+		if err := c.put(o, what); err != nil {
 			fmt.Fprintln(stderr, err)
 			status = 1
 		}

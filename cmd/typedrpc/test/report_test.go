@@ -13,8 +13,12 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 // TestReport finds each thing that is reported at its line, and nothing else.
-func TestReport(t *testing.T) {
-	_, stderr, status := run(t, "ts", "./reported")
+func TestReport(t *testing.T) { reports(t, "ts", "reported", "reported.go") }
+
+// reports compares what a command says of a package with the comments in one of its files.
+func reports(t *testing.T, command, dir, file string) {
+	t.Helper()
+	_, stderr, status := run(t, command, "./"+dir)
 	if status != 1 {
 		t.Errorf("status %d", status)
 	}
@@ -23,12 +27,12 @@ func TestReport(t *testing.T) {
 		pos, text, _ := strings.Cut(line, ": ")
 		got[pos] += text
 	}
-	source, err := os.ReadFile("reported/reported.go")
+	source, err := os.ReadFile(dir + "/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, line := range strings.Split(string(source), "\n") {
-		pos := "reported/reported.go:" + itoa(i+1)
+		pos := dir + "/" + file + ":" + itoa(i+1)
 		_, want, wanted := strings.Cut(line, "// want: ")
 		switch text, there := got[pos]; {
 		case wanted && !strings.Contains(text, want):

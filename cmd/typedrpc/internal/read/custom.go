@@ -6,8 +6,9 @@ import (
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
 )
 
-// method returns the method of t, or of a pointer to it, by its name.
-func method(t types.Type, name string) *types.Func {
+// method returns the method of t, or of a pointer to it, by its name. What "typedrpc json"
+// has written says nothing new.
+func (r *reader) method(t types.Type, name string) *types.Func {
 	t = types.Unalias(t)
 	if _, ok := t.Underlying().(*types.Interface); ok {
 		return nil // what is in it decides
@@ -17,7 +18,7 @@ func method(t types.Type, name string) *types.Func {
 	}
 	obj, _, _ := types.LookupFieldOrMethod(t, false, nil, name)
 	f, ok := obj.(*types.Func)
-	if !ok || !writes(f, name) {
+	if !ok || !writes(f, name) || r.generated[r.fset.Position(f.Pos()).Filename] {
 		return nil
 	}
 	return f
@@ -42,7 +43,7 @@ func writes(f *types.Func, name string) bool {
 // custom is the JSON of types that write it themselves: what is known of it.
 func (r *reader) custom(t types.Type, w where) (*model.Type, bool) {
 	for _, name := range []string{"MarshalJSON", "AppendJSON", "UnmarshalJSON"} {
-		f := method(t, name)
+		f := r.method(t, name)
 		if f == nil {
 			continue
 		}
@@ -55,7 +56,7 @@ func (r *reader) custom(t types.Type, w where) (*model.Type, bool) {
 			w.what, name, directive, r.mapName(t))
 		return &model.Type{Kind: model.Unknown}, true
 	}
-	switch reads, writes := method(t, "UnmarshalText"), method(t, "MarshalText"); {
+	switch reads, writes := r.method(t, "UnmarshalText"), r.method(t, "MarshalText"); {
 	case writes != nil:
 		return &model.Type{Kind: model.String}, true
 	case reads != nil:

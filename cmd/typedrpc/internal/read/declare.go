@@ -17,6 +17,13 @@ func (r *reader) declare(f found) *model.Decl {
 	_, args, _ := r.constructor(f.p, f.call)
 	place := func(what string) where { return where{f.pos, title(f.kind) + " " + f.variable + what, note{}} }
 	switch f.kind {
+	case signInKind, faultKind:
+		if r.goTypes {
+			r.unnamed(f, args, place)
+			return nil
+		}
+	}
+	switch f.kind {
 	case signInKind:
 		r.api.SignIns = append(r.api.SignIns, &model.SignIn{Var: f.variable, Doc: f.about.doc, Pos: r.at(f.pos),
 			Creds: r.typeOf(args.At(0), place("'s credentials")), Reply: r.typeOf(args.At(1), place("'s reply"))})
@@ -67,13 +74,13 @@ func (r *reader) messages(d *model.Decl, args *types.TypeList, place func(string
 		for i, use := range c.types {
 			switch use {
 			case 'r':
-				d.Request = r.typeOf(args.At(i), place("'s request"))
+				d.Request = r.message(d, args.At(i), place("'s request"))
 			case 'u':
-				d.Up = r.typeOf(args.At(i), place("'s items"))
+				d.Up = r.message(d, args.At(i), place("'s items"))
 			case 'd':
-				d.Down = r.typeOf(args.At(i), place("'s items"))
+				d.Down = r.message(d, args.At(i), place("'s items"))
 			case 'a':
-				d.Response = r.typeOf(args.At(i), place("'s response"))
+				d.Response = r.message(d, args.At(i), place("'s response"))
 			}
 		}
 	}
@@ -200,7 +207,7 @@ func (r *reader) traitCall(d *model.Decl, s site, call *ast.CallExpr, name strin
 		return true
 	case "Alloc":
 		for _, m := range []*model.Type{d.Request, d.Response, d.Up, d.Down} {
-			r.allocated(m, s, call)
+			r.allocated(d, m, s, call)
 		}
 		return true
 	case "Retry", "Tag":
@@ -210,15 +217,24 @@ func (r *reader) traitCall(d *model.Decl, s site, call *ast.CallExpr, name strin
 }
 
 // allocated says that the messages of a type that is used by pointer are never nil.
-func (r *reader) allocated(m *model.Type, s site, call *ast.CallExpr) {
+func (r *reader) allocated(d *model.Decl, m *model.Type, s site, call *ast.CallExpr) {
 	id := identOf(call.Fun)
 	if ix, ok := ast.Unparen(call.Fun).(*ast.IndexExpr); ok {
 		id = identOf(ix.X)
 	}
-	if id == nil || m == nil || m.Kind != model.Ref {
+	if id == nil {
 		return
 	}
-	if args := s.p.TypesInfo.Instances[id].TypeArgs; args.Len() == 1 {
+	args := s.p.TypesInfo.Instances[id].TypeArgs
+	for i := range r.types {
+		if r.types[i].decl == d && args.Len() == 1 && types.Identical(r.types[i].Type, types.NewPointer(args.At(0))) {
+			r.types[i].Alloc = true
+		}
+	}
+	if m == nil || m.Kind != model.Ref {
+		return
+	}
+	if args.Len() == 1 {
 		if named := r.named.At(args.At(0)); named == m.Ref {
 			m.Null = false
 		}

@@ -25,6 +25,15 @@ type member struct {
 // embedded structs are the struct's own, of several with one name the outermost counts,
 // or the one with a tag, or none.
 func (r *reader) fields(t types.Type, w where) []model.Field {
+	var fields []model.Field
+	for _, m := range r.dominant(t, w) {
+		fields = append(fields, r.field(m, w))
+	}
+	return fields
+}
+
+// dominant are the members that count.
+func (r *reader) dominant(t types.Type, w where) []member {
 	all := r.members(t, w)
 	byName := map[string][]member{}
 	for _, m := range all {
@@ -53,11 +62,7 @@ func (r *reader) fields(t types.Type, w where) []model.Field {
 		out = append(out, same[0])
 	}
 	slices.SortFunc(out, func(a, b member) int { return slices.Compare(a.index, b.index) })
-	var fields []model.Field
-	for _, m := range out {
-		fields = append(fields, r.field(m, w))
-	}
-	return fields
+	return out
 }
 
 // members are all fields that could be written, those of embedded structs included.
@@ -166,7 +171,7 @@ func (r *reader) quoted(t types.Type) (*model.Type, bool) {
 		t, null = types.Unalias(p.Elem()), true
 	}
 	b, ok := t.Underlying().(*types.Basic)
-	if !ok || method(t, "MarshalJSON") != nil || method(t, "MarshalText") != nil || method(t, "UnmarshalJSON") != nil {
+	if !ok || r.method(t, "MarshalJSON") != nil || r.method(t, "MarshalText") != nil || r.method(t, "UnmarshalJSON") != nil {
 		return nil, false
 	}
 	switch info := b.Info(); {

@@ -57,20 +57,35 @@ type reader struct {
 	problems []Problem
 	seen     map[string]bool // problems, once each
 	used     map[string]bool // mapped types
+
+	generated map[string]bool // files that "typedrpc json" has written
+	types     []Message       // for Messages, which wants nothing else of types
+	goTypes   bool
 }
 
 // API reads the packages that patterns name. The error says that they cannot be
 // read at all.
 func API(o Options, patterns ...string) (*model.API, []Problem, error) {
-	r := &reader{
-		options: o, fset: token.NewFileSet(), packages: map[string]*packages.Package{}, roots: map[*types.Package]bool{}, indexed: map[string]*index{},
-		api: new(model.API), taken: map[string]*model.Decl{}, seen: map[string]bool{}, used: map[string]bool{},
-	}
-	r.dir, _ = filepath.Abs(o.Dir)
-	pkgs, err := r.load(patterns)
+	r := newReader(o)
+	pkgs, err := r.load(patterns, nil)
 	if err != nil {
 		return nil, nil, err
 	}
+	r.read(pkgs)
+	return r.api, r.problems, nil
+}
+
+func newReader(o Options) *reader {
+	r := &reader{
+		options: o, fset: token.NewFileSet(), packages: map[string]*packages.Package{}, roots: map[*types.Package]bool{}, indexed: map[string]*index{},
+		api: new(model.API), taken: map[string]*model.Decl{}, seen: map[string]bool{}, used: map[string]bool{}, generated: map[string]bool{},
+	}
+	r.dir, _ = filepath.Abs(o.Dir)
+	return r
+}
+
+// read reads what packages declare.
+func (r *reader) read(pkgs []*packages.Package) {
 	for _, p := range pkgs {
 		r.roots[p.Types] = true
 	}
@@ -81,15 +96,16 @@ func API(o Options, patterns ...string) (*model.API, []Problem, error) {
 	r.declareAll()
 	r.api.Title = strings.Join(slices.Compact(slices.Clone(r.api.Packages)), ", ")
 	r.finish()
-	return r.api, r.problems, nil
 }
 
-func (r *reader) load(patterns []string) ([]*packages.Package, error) {
+// load loads packages, in which overlay has what files are taken for.
+func (r *reader) load(patterns []string, overlay map[string][]byte) ([]*packages.Package, error) {
 	cfg := &packages.Config{
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedDeps |
 			packages.NeedTypes | packages.NeedSyntax | packages.NeedTypesInfo | packages.NeedModule,
-		Dir:  r.options.Dir,
-		Fset: r.fset,
+		Dir:     r.options.Dir,
+		Fset:    r.fset,
+		Overlay: overlay,
 	}
 	if r.options.Tags != "" {
 		cfg.BuildFlags = []string{"-tags=" + r.options.Tags}
@@ -104,6 +120,11 @@ func (r *reader) load(patterns []string) ([]*packages.Package, error) {
 	var broken []error
 	for p := range packages.Postorder(pkgs) {
 		r.packages[p.PkgPath] = p
+		for _, f := range p.Syntax {
+			if len(f.Comments) > 0 && f.Comments[0].List[0].Text == Header {
+				r.generated[r.fset.Position(f.Package).Filename] = true
+			}
+		}
 		for _, e := range p.Errors {
 			if len(broken) == 8 {
 				broken = append(broken, errors.New("there are more errors"))

@@ -37,28 +37,28 @@ func (r *reader) goName(t types.Type) string { return types.TypeString(t, nil) }
 
 // tsName is a first name for t: that of the Go type, followed by what it was
 // instantiated with.
-func tsName(t types.Type) string {
+func (r *reader) tsName(t types.Type) string {
 	t = types.Unalias(t)
 	switch t := t.(type) {
 	case *types.Named:
 		name := upper(t.Obj().Name())
 		for arg := range t.TypeArgs().Types() {
-			name += tsName(arg)
+			name += r.tsName(arg)
 		}
 		return name
 	case *types.Basic:
 		return upper(t.Name())
 	case *types.Pointer:
-		return tsName(t.Elem()) + "Pointer"
+		return r.tsName(t.Elem()) + "Pointer"
 	case *types.Slice:
-		if isByte(t.Elem()) {
+		if r.isByte(t.Elem()) {
 			return "Bytes"
 		}
-		return tsName(t.Elem()) + "List"
+		return r.tsName(t.Elem()) + "List"
 	case *types.Array:
-		return fmt.Sprintf("%sArray%d", tsName(t.Elem()), t.Len())
+		return fmt.Sprintf("%sArray%d", r.tsName(t.Elem()), t.Len())
 	case *types.Map:
-		return tsName(t.Elem()) + "By" + tsName(t.Key())
+		return r.tsName(t.Elem()) + "By" + r.tsName(t.Key())
 	case *types.Struct:
 		if t.NumFields() == 0 {
 			return "Empty"
@@ -126,12 +126,16 @@ func (r *reader) finish() {
 	slices.SortFunc(r.api.Decls, func(a, b *model.Decl) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.api.Faults, func(a, b *model.Fault) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.api.SignIns, func(a, b *model.SignIn) int { return strings.Compare(a.Var, b.Var) })
-	slices.SortStableFunc(r.problems, func(a, b Problem) int { return comparePos(a.Pos, b.Pos) })
+	r.sortProblems()
 	for name := range r.options.Types {
 		if !r.used[name] {
 			r.fail(0, "-map %s: no message has that type; names are of the form example.com/path.Type", name)
 		}
 	}
+}
+
+func (r *reader) sortProblems() {
+	slices.SortStableFunc(r.problems, func(a, b Problem) int { return comparePos(a.Pos, b.Pos) })
 }
 
 // rename gives types of one name another one each.

@@ -60,7 +60,7 @@ func (r *reader) structure(t types.Type, w where) *model.Type {
 		m.Null = true
 		return &m
 	case *types.Slice:
-		if isByte(u.Elem()) {
+		if r.isByte(u.Elem()) {
 			m := r.builtin("encoding/base64", "Base64")
 			return &model.Type{Kind: model.Ref, Ref: m, Null: !r.options.NotNull}
 		}
@@ -135,23 +135,23 @@ func integerFormat(k types.BasicKind) string {
 }
 
 // isByte reports whether a slice of t is written as base64, as encoding/json decides.
-func isByte(t types.Type) bool {
+func (r *reader) isByte(t types.Type) bool {
 	b, ok := t.Underlying().(*types.Basic)
-	return ok && b.Kind() == types.Uint8 && method(t, "MarshalJSON") == nil && method(t, "MarshalText") == nil
+	return ok && b.Kind() == types.Uint8 && r.method(t, "MarshalJSON") == nil && r.method(t, "MarshalText") == nil
 }
 
 // key is the type of a map's keys.
 func (r *reader) key(t types.Type, w where) *model.Type {
 	basic, ok := t.Underlying().(*types.Basic)
 	if ok && basic.Info()&types.IsString != 0 {
-		if named, isNamed := types.Unalias(t).(*types.Named); isNamed && method(t, "MarshalText") == nil {
+		if named, isNamed := types.Unalias(t).(*types.Named); isNamed && r.method(t, "MarshalText") == nil {
 			if m := r.namedType(named, w); m.Kind == model.Ref && len(m.Ref.Enum) > 0 {
 				return m
 			}
 		}
 		return &model.Type{Kind: model.String}
 	}
-	if ok && basic.Info()&types.IsInteger != 0 || method(t, "MarshalText") != nil {
+	if ok && basic.Info()&types.IsInteger != 0 || r.method(t, "MarshalText") != nil {
 		return &model.Type{Kind: model.String}
 	}
 	r.fail(w.pos, "%s is a map by %s, which JSON cannot carry: keys are strings, integers, or have MarshalText", w.what, r.typeName(t))
@@ -182,7 +182,7 @@ func (r *reader) namedType(t *types.Named, w where) *model.Type {
 		in.pos = w.pos
 	}
 	m := &model.Named{Go: r.goName(t), Doc: about.doc, Pos: r.at(obj.Pos()), Package: obj.Pkg().Name()}
-	m.Name = tsName(t)
+	m.Name = r.tsName(t)
 	r.named.Set(t, m)
 	r.api.Types = append(r.api.Types, m)
 	if mapped {

@@ -31,3 +31,27 @@ type Page[T any] struct {
 	Items []T     `json:"items"`
 	Next  *string `json:"next,omitempty"`
 }
+
+// Promotes embeds a struct that has no exported name.
+type Promotes struct {
+	promoted
+	Own int `json:"own"`
+}
+
+type promoted struct {
+	Seen string `json:"seen"`
+	deep
+}
+
+type deep struct{ Deep []int }
+
+// Secret has a field whose type has no exported name.
+type Secret struct {
+	Part promoted `json:"part"`
+}
+
+// Odd embeds a pointer that has no exported name.
+type Odd struct {
+	*promoted
+	N int
+}
