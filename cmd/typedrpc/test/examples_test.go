@@ -14,11 +14,11 @@ import (
 
 const examples = "../../../examples"
 
-// generators are the arguments with which //go:generate lines of the examples run the
-// command, by the directory and the file.
-func generators(t *testing.T) map[string][]string {
+// generators are the arguments with which //go:generate lines of the examples run a
+// command, by the directory.
+func generators(t *testing.T, name string) map[string][]string {
 	t.Helper()
-	line := regexp.MustCompile(`(?m)^//go:generate go run -C (\S+/cmd/typedrpc) \. ts -C (\S+) (.*)$`)
+	line := regexp.MustCompile(`(?m)^//go:generate go run -C (\S+/cmd/typedrpc) \. ` + name + ` -C (\S+)(.*)$`)
 	found := map[string][]string{}
 	err := filepath.WalkDir(examples, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".go" {
@@ -30,7 +30,7 @@ func generators(t *testing.T) map[string][]string {
 			if where := filepath.Join(dir, m[1], m[2]); where != dir {
 				t.Errorf("%s generates for %s", path, where)
 			}
-			found[dir] = append([]string{"ts", "-C", dir}, strings.Fields(m[3])...)
+			found[dir] = append([]string{name, "-C", dir}, strings.Fields(m[3])...)
 		}
 		return err
 	})
@@ -44,11 +44,13 @@ func generators(t *testing.T) map[string][]string {
 // -check.
 func TestExamples_fresh(t *testing.T) {
 	is := is.New(t)
-	found := generators(t)
-	is.True(len(found) >= 2) // the calculator and the chat
-	for dir, args := range found {
-		if _, stderr, status := run(t, append(args, "-check")...); status != 0 {
-			t.Errorf("go generate was not run in %s:\n%s", dir, stderr)
+	for name, least := range map[string]int{"ts": 2, "json": 1} { // the calculator and the chat; the dashboard
+		found := generators(t, name)
+		is.True(len(found) >= least)
+		for dir, args := range found {
+			if _, stderr, status := run(t, append(args, "-check")...); status != 0 {
+				t.Errorf("go generate was not run in %s:\n%s", dir, stderr)
+			}
 		}
 	}
 }
@@ -84,7 +86,7 @@ func TestExamples_renamed(t *testing.T) {
 		changed = strings.Replace(changed, change[0], change[1], 1)
 	}
 	write(t, filepath.Join(source, "api.go"), changed)
-	args := generators(t)[filepath.Join(examples, "calculator/api")]
+	args := generators(t, "ts")[filepath.Join(examples, "calculator/api")]
 	args[2] = source
 	generate(t, args...)
 

@@ -10,6 +10,7 @@ import (
 	"github.com/typedrpc/typedrpc/transfer"
 )
 
+//go:generate go run -C ../../../cmd/typedrpc . json -C ../../examples/dashboard/api -strict
 //go:generate go run -C ../../../cmd/typedrpc . ts -C ../../examples/dashboard/api -strict -import ./typedrpc.js -o ../web/api.js
 
 // How often there is something new. Ticks and trades are numbered by the clock, so that
