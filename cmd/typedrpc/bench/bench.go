@@ -1,0 +1,2 @@
+// Package bench compares the JSON of "typedrpc json" with that of others.
+package bench
