@@ -4,7 +4,8 @@
 //	go run . -run calls -peers gRPC    some cases, some peers; typedrpc is always measured
 //	go run . -o RESULTS.md             five rounds, written down with charts
 //	go run . -run calls/256 -profile cpu.out
-//	                                   a CPU profile of typedrpc alone, in that case
+//	                                   a CPU profile of typedrpc alone, in that case; of a
+//	                                   server in a process of its own, in cpu.out.server
 //
 // Every round measures every peer once, in turn, so that a ratio is made of two measurements
 // that lie close together. The results are medians over the rounds.
@@ -19,7 +20,6 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime/pprof"
-	"strings"
 	"time"
 
 	"github.com/typedrpc/typedrpc/bench/internal/cases"
@@ -54,7 +54,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.BoolVar(&o.list, "list", false, "list the cases and the peers, and end")
 	f.IntVar(&o.rounds, "rounds", 0, "how many `rounds` (default 5, with -quick 2)")
 	f.DurationVar(&o.time, "time", 0, "how long one measurement takes (default 200ms, with -quick 50ms)")
-	f.StringVar(&o.profile, "profile", "", "write a CPU profile to this `file`: of "+peer.Reference+" alone, or of the -peers, without a report")
+	f.StringVar(&o.profile, "profile", "", "write a CPU profile to this `file`: of "+peer.Reference+" alone, or of the -peers, without a report; and one of the server's process beside it, as FILE.server, where it has its own")
 	f.StringVar(&o.out, "o", "", "write the report to this `file`, and its charts beside it; - and by default standard output, without charts")
 	run := f.String("run", "", "measure the cases that match this `regexp`")
 	peers := f.String("peers", "", "measure the peers that match this `regexp`, and "+peer.Reference)
@@ -139,34 +139,37 @@ func measureAll(ctx context.Context, s cases.Settings, rounds int, todo []cases.
 	r, began := results.New(), time.Now()
 	for round := range rounds {
 		for i, c := range todo {
-			var line []string
+			fmt.Fprintf(stderr, "%4.0fs round %d/%d case %d/%d %s, %s:", time.Since(began).Seconds(), round+1, rounds, i+1, len(todo), c.Name, c.Columns[0].Name)
 			for _, p := range peers {
-				if !c.Takes(p) || ctx.Err() != nil {
+				if !c.Takes(p) {
 					continue
 				}
 				name := p.Info().Name
 				sample, err := c.Run(ctx, s, p)
+				if ctx.Err() != nil {
+					fmt.Fprintln(stderr)
+					return r
+				}
 				r.Add(round, c.Name, name, sample, err)
 				if err != nil {
-					line = append(line, fmt.Sprintf("%s: %v", name, err))
+					fmt.Fprintf(stderr, " %s: %v;", name, err)
 					continue
 				}
-				line = append(line, fmt.Sprintf("%s %s", name, results.Number(sample[0])))
+				fmt.Fprintf(stderr, " %s %s;", name, results.Number(sample[0]))
 			}
-			if ctx.Err() != nil {
-				return r
-			}
-			fmt.Fprintf(stderr, "%4.0fs round %d/%d case %d/%d %s, %s: %s\n", time.Since(began).Seconds(), round+1, rounds, i+1, len(todo), c.Name, c.Columns[0].Name, strings.Join(line, ", "))
+			fmt.Fprintln(stderr)
 		}
 	}
 	return r
 }
 
-// profile measures under the profiler: what runs in this process.
+// profile measures under the profiler: this process, and the server's where it has its own.
 func profile(ctx context.Context, o options, s cases.Settings, rounds int, todo []cases.Case, peers []peer.Peer, stderr io.Writer) error {
 	if o.time == 0 {
 		s.Time = 2 * time.Second // enough samples
 	}
+	host.Profile = o.profile + ".server"
+	defer func() { host.Profile = "" }()
 	f, err := os.Create(o.profile)
 	if err != nil {
 		return err

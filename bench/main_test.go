@@ -45,10 +45,12 @@ func TestBench_profile(t *testing.T) {
 	is := is.New(t)
 	file := filepath.Join(t.TempDir(), "cpu.out")
 	var out, progress bytes.Buffer
-	is.NoErr(bench(t.Context(), []string{"-rounds", "1", "-time", "5ms", "-run", "^calls/1$", "-profile", file}, &out, &progress))
-	data, err := os.ReadFile(file)
-	is.NoErr(err)
-	is.True(len(data) > 0)
+	is.NoErr(bench(t.Context(), []string{"-rounds", "1", "-time", "5ms", "-run", "^(calls|processes)/1$", "-profile", file}, &out, &progress))
+	for _, f := range []string{file, file + ".server"} {
+		data, err := os.ReadFile(f)
+		is.NoErr(err)
+		is.True(len(data) > 0)
+	}
 	is.Equal(strings.Contains(progress.String(), "gRPC"), false) // typedrpc alone
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"time"
 
 	"github.com/typedrpc/typedrpc/bench/internal/measure"
@@ -17,6 +18,13 @@ import (
 
 // variable tells a process that it is to be a server, and of which peer.
 const variable = "TYPEDRPC_BENCH_SERVE"
+
+// profiled tells it to write a CPU profile, to that file.
+const profiled = "TYPEDRPC_BENCH_PROFILE"
+
+// Profile is the file that servers' processes write a CPU profile to, if it is not empty: the
+// last one's stays.
+var Profile string
 
 // command is what the parent asks, a line of JSON; answer is what it is told.
 type (
@@ -55,6 +63,17 @@ func serve(name string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer s.Close()
+	if file := os.Getenv(profiled); file != "" {
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	enc, dec := json.NewEncoder(out), json.NewDecoder(bufio.NewReader(in))
 	if err := enc.Encode(answer{Addr: s.Addr()}); err != nil {
 		return err
@@ -93,7 +112,7 @@ func Start(p peer.Peer) (*Process, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), variable+"="+p.Info().Name)
+	cmd.Env = append(os.Environ(), variable+"="+p.Info().Name, profiled+"="+Profile)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
