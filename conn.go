@@ -149,7 +149,9 @@ func (c *Conn) Reconnect() {
 // The error is an *Error: the server's, what DialOptions.SignIn returned, the
 // context's, or FailedPrecondition on a connection without DialOptions.SignIn, and
 // Unimplemented where the server authenticates nobody. It may be called at any
-// time by any goroutine; one refresh is made at a time.
+// time by any goroutine. One refresh is made at a time, which all share who ask before
+// SignIn has returned its credentials; ctx bounds its caller's waiting, and the context that
+// SignIn is given ends when nobody waits any more.
 func (c *Conn) Reauthenticate(ctx context.Context) error {
 	d, ok := c.made().keeper.(*client.Client)
 	if ctx == nil {

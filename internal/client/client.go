@@ -17,6 +17,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"golang.org/x/sync/singleflight"
 )
 
 // Client gets a connection its links. It is the connection's engine.Keeper, and
@@ -47,25 +48,27 @@ type Client struct {
 	first     context.Context      // the program's, which bounds that; nil after it: it may be a request's
 	try       try
 
-	mu       sync.Mutex
-	state    Change
-	lost     time.Time // since when there has been no link; zero: there is one, or was none yet
-	changes  []Change  // not told yet
-	telling  bool
-	min, max time.Duration    // window that the server gave for coming back
-	refused  *status.Error    // what the server said instead of WELCOME
-	said     *status.Error    // what it said that it closes this link with
-	welcome  []byte           // the server's reply to the credentials
-	sess     *session.Session // the one to go on with; nil: none
-	token    string           // of the last one
-	grace    time.Duration    // that it is kept for without a link
-	expiry   *time.Timer      // of that
-	stuck    progress
-	up       chan struct{}  // closed with the next WELCOME
-	owed     *debt          // the answer to an AUTH on this link; nil: none
-	refresh  *time.Timer    // of the credentials …
-	expires  time.Time      // … which end then
-	renewing sync.WaitGroup // refreshes under way
+	mu        sync.Mutex
+	state     Change
+	lost      time.Time // since when there has been no link; zero: there is one, or was none yet
+	changes   []Change  // not told yet
+	telling   bool
+	min, max  time.Duration    // window that the server gave for coming back
+	refused   *status.Error    // what the server said instead of WELCOME
+	said      *status.Error    // what it said that it closes this link with
+	welcome   []byte           // the server's reply to the credentials
+	sess      *session.Session // the one to go on with; nil: none
+	token     string           // of the last one
+	grace     time.Duration    // that it is kept for without a link
+	expiry    *time.Timer      // of that
+	stuck     progress
+	up        chan struct{}  // closed with the next WELCOME
+	owed      *debt          // the answer to an AUTH on this link; nil: none
+	refresh   *time.Timer    // of the credentials …
+	expires   time.Time      // … which end then
+	renewing  sync.WaitGroup // refreshes under way
+	joinable  *refresh       // the one that others may join; nil: none
+	refreshes singleflight.Group
 }
 
 // progress finds a session that gets a link again and again and does not get on.

@@ -15,23 +15,6 @@ import (
 
 // The client's side of credentials that are refreshed on a live link.
 
-// Reauthenticate asks the program for credentials and gives them to the server. It
-// waits for a link while there is none.
-func (d *Client) Reauthenticate(ctx context.Context) *status.Error {
-	if d.o.Credentials == nil {
-		return status.Errorf(status.FailedPrecondition, "only a connection that was dialled with DialOptions.SignIn has credentials to refresh")
-	}
-	select {
-	case d.turn <- struct{}{}:
-		defer func() { <-d.turn }()
-	case <-ctx.Done():
-		return d.conn.GaveUp(ctx, status.NotSent)
-	case <-d.conn.Done():
-		return d.gone(ctx)
-	}
-	return d.reauthenticate(ctx)
-}
-
 // gone is why credentials are not refreshed any more: the connection's end, unless ctx
 // had ended before.
 func (d *Client) gone(ctx context.Context) *status.Error {
@@ -41,7 +24,7 @@ func (d *Client) gone(ctx context.Context) *status.Error {
 	return d.conn.Err()
 }
 
-func (d *Client) reauthenticate(ctx context.Context) *status.Error {
+func (d *Client) reauthenticate(ctx context.Context, r *refresh) *status.Error {
 	c := d.conn
 	for {
 		d.mu.Lock()
@@ -61,6 +44,7 @@ func (d *Client) reauthenticate(ctx context.Context) *status.Error {
 				}
 			}
 			creds, size, err := d.credentials(ctx)
+			d.asked(r)
 			if err != nil {
 				var e *status.Error
 				errors.As(err, &e) // credentials returns nothing else
@@ -70,6 +54,7 @@ func (d *Client) reauthenticate(ctx context.Context) *status.Error {
 				return status.Errorf(status.InvalidArgument, "the credentials have %d bytes, at most %d can be sent", size, maxCredentials)
 			}
 			if mine := d.owe(carrier); mine != nil {
+				r.sent.Store(true)
 				carrier.Auth(wire.AuthBody{Credentials: creds})
 				select {
 				case <-mine.settled:
