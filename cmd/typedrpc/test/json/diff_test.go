@@ -130,7 +130,7 @@ func places(data []byte) (all []int) {
 func TestDifference(t *testing.T) {
 	rounds := 200
 	if os.Getenv("TYPEDRPC_FULL") != "" {
-		rounds = 2000
+		rounds = 500
 	}
 	for _, tw := range twins {
 		t.Run(tw.name, func(t *testing.T) {
