@@ -34,7 +34,7 @@ type options struct {
 	time        time.Duration
 	run, peers  *regexp.Regexp
 	profile     string
-	out         string
+	out, note   string
 }
 
 func main() {
@@ -56,6 +56,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.DurationVar(&o.time, "time", 0, "how long one measurement takes (default 200ms, with -quick 50ms)")
 	f.StringVar(&o.profile, "profile", "", "write a CPU profile to this `file`: of "+peer.Reference+" alone, or of the -peers, without a report; and one of the server's process beside it, as FILE.server, where it has its own")
 	f.StringVar(&o.out, "o", "", "write the report to this `file`, and its charts beside it; - and by default standard output, without charts")
+	f.StringVar(&o.note, "note", "", "a `sentence` on the machine for the report, such as that it was shared")
 	run := f.String("run", "", "measure the cases that match this `regexp`")
 	peers := f.String("peers", "", "measure the peers that match this `regexp`, and "+peer.Reference)
 	if err := f.Parse(args); err != nil {
@@ -105,7 +106,7 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if ctx.Err() != nil {
 		fmt.Fprintln(stderr, "interrupted: what follows is of the rounds until then")
 	}
-	return report(o.out, r, todo, peers, stdout)
+	return report(o.out, o.note, r, todo, peers, stdout)
 }
 
 // chosen are the cases and the peers that the flags name.

@@ -20,7 +20,7 @@ import (
 var charts = []results.Chart{
 	{File: "calls", Title: "Small calls a second, 256 callers on one connection", Case: "calls/256"},
 	{File: "one", Title: "Small calls a second, one caller", Case: "calls/1"},
-	{File: "cpu", Title: "Processors' time of a small call, µs, 256 callers on one connection", Case: "calls/256", Column: 1},
+	{File: "cpu", Title: "Processors' time of a small call in µs, 256 callers on one connection (less is better)", Case: "calls/256", Column: 1},
 	{File: "items", Title: "Items of a stream a second, 64 bytes each", Case: "stream"},
 	{File: "beside", Title: "99th percentile of small calls beside transfers on the same connection, ms", Case: "transfer"},
 	{File: "broadcast", Title: "Processors' time of the server for a delivery to one of 1,000 subscribers, µs", Case: "broadcast/many", Column: 1},
@@ -28,10 +28,10 @@ var charts = []results.Chart{
 }
 
 // report writes the results to file, with charts in a folder charts beside it, or to standard
-// output.
-func report(file string, r *results.Results, todo []cases.Case, peers []peer.Peer, stdout io.Writer) error {
+// output. note is what is to be known of the machine.
+func report(file, note string, r *results.Results, todo []cases.Case, peers []peer.Peer, stdout io.Writer) error {
 	if file == "" || file == "-" {
-		return write(stdout, r, todo, peers, nil)
+		return write(stdout, note, r, todo, peers, nil)
 	}
 	dir := filepath.Join(filepath.Dir(file), "charts")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -56,7 +56,7 @@ func report(file string, r *results.Results, todo []cases.Case, peers []peer.Pee
 		}
 	}
 	var out bytes.Buffer
-	if err := write(&out, r, todo, peers, drawn); err != nil {
+	if err := write(&out, note, r, todo, peers, drawn); err != nil {
 		return err
 	}
 	return os.WriteFile(file, out.Bytes(), 0o644)
@@ -68,8 +68,8 @@ func picture(w io.Writer, c results.Chart) {
 }
 
 const preface = `Medians of %d rounds, each of which measured every peer once, in turn. Behind the dot is the ratio
-to %s (the first row) within a round, the median of the rounds: compare these, since the machine was
-shared and its speed changed from round to round. **Bold** is where a peer is better by more than
+to %s (the first row) within a round, the median of the rounds: compare these, since a machine's
+speed changes from round to round. **Bold** is where a peer is better by more than
 3 %%, and in four of five rounds. *Slanted* are the floors, which do no RPC, or as little as one writes
 by hand. Client and server run in one process, where nothing else is said, and talk over the loopback
 interface; processors' time is the sum of both. A small call has two integers and a string of 16
@@ -77,7 +77,7 @@ bytes, and is answered by an integer and a string of 32 bytes. [README.md](READM
 all this yourself.
 `
 
-func write(w io.Writer, r *results.Results, todo []cases.Case, peers []peer.Peer, drawn []results.Chart) error {
+func write(w io.Writer, note string, r *results.Results, todo []cases.Case, peers []peer.Peer, drawn []results.Chart) error {
 	fmt.Fprintf(w, "# What was measured\n\n")
 	fmt.Fprintf(w, preface, r.Rounds, peer.Reference)
 	for _, c := range drawn {
@@ -103,7 +103,7 @@ func write(w io.Writer, r *results.Results, todo []cases.Case, peers []peer.Peer
 	for _, m := range peer.Missing {
 		fmt.Fprintf(w, "\nNot measured: %s: %s.\n", m.Name, m.Why)
 	}
-	fmt.Fprintf(w, "\n## On what\n\n%s\n", machine())
+	fmt.Fprintf(w, "\n## On what\n\n%s %s\n", machine(), note)
 	return nil
 }
 
@@ -145,7 +145,8 @@ func machine() string {
 	}
 	system := runtime.GOOS
 	if data, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		system += " " + strings.TrimSpace(string(data))
+		release, _, _ := strings.Cut(strings.TrimSpace(string(data)), "-")
+		system += " " + release
 	}
 	return fmt.Sprintf("%s, %s/%s, %d processors (%s), %s.", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpu, system)
 }

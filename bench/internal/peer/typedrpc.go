@@ -72,7 +72,7 @@ func jsonPeer() Peer {
 
 func fastPeer() Peer {
 	return typed[msg.FastRequest, msg.FastReply]{
-		info:   typedInfo("typedrpc AppendJSON", "binary dialect, JSON by AppendJSON and UnmarshalJSON", Contexts|Echo),
+		info:   typedInfo("typedrpc AppendJSON", "binary dialect, JSON by AppendJSON and UnmarshalJSON, written by hand", Contexts|Echo),
 		add:    typedrpc.NewMethod[msg.FastRequest, msg.FastReply]("add"),
 		answer: func(r msg.FastRequest) msg.FastReply { return msg.FastReply(msg.Answer(msg.Request(r))) },
 		req:    func(r msg.Request) msg.FastRequest { return msg.FastRequest(r) },
