@@ -219,7 +219,7 @@ func (c *Conn) beginLocked(in *Inbound, body *buf.Buf) (here bool) {
 // decoded, by turns; a key may be somebody else's to answer; and a reply waits for room.
 func (c *Conn) inlineLocked(in *Inbound) bool {
 	d := in.Record.Decl()
-	if d == nil || !d.Inline || in.keyed != nil || in.Heavy() || in.body.Len() > flow.HeavyFrom || c.queued+int(in.price) > c.outgoingLocked() {
+	if d == nil || !d.Inline || in.Keyed() || in.Heavy() || in.body.Len() > flow.HeavyFrom || c.queued+int(in.price) > c.outgoingLocked() {
 		c.inlined = 0
 		return false
 	}
