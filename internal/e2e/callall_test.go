@@ -108,8 +108,8 @@ func TestCallAll_left(t *testing.T) {
 		is := is.New(t)
 		var running, cancelled atomic.Int32
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, lab.Echo, func(ctx context.Context, n int) (int, error) {
-			if n = int(running.Add(1)); n == 2 {
+		typedrpc.Handle(mux, lab.Echo, func(ctx context.Context, _ int) (int, error) {
+			if n := int(running.Add(1)); n == 2 {
 				return n, nil
 			}
 			<-ctx.Done()
