@@ -33,8 +33,7 @@ type CloseOptions struct {
 // CloseWith is Close that tells the peer why, and whether to stay away. What was sent
 // before arrives first, as far as Close waits for it.
 func (c *Conn) CloseWith(o CloseOptions) error {
-	c.made()
-	if a, ok := c.keeper.(*server.Accepted); ok {
+	if a, ok := c.made().keeper.(*server.Accepted); ok {
 		a.CloseWith(c.opts.parting(o))
 		return nil
 	}
