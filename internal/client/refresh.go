@@ -13,29 +13,37 @@ import (
 type refresh struct {
 	ctx    context.Context // no asker's, but with the first one's values
 	cancel context.CancelFunc
-	askers int         // under Client.mu
-	sent   atomic.Bool // the server may have them
+	over   chan struct{} // closed when the program's function has returned
+	askers int           // under Client.mu
+	sent   atomic.Bool   // the server may have them
 }
 
 // Reauthenticate has the program asked for credentials and gives them to the server. It
 // waits for a link while there is none.
 func (d *Client) Reauthenticate(ctx context.Context) *status.Error {
+	_, err := d.share(ctx)
+	return err
+}
+
+// share is Reauthenticate, and returns the refresh that it shared, nil for none.
+func (d *Client) share(ctx context.Context) (*refresh, *status.Error) {
 	switch {
 	case d.o.Credentials == nil:
-		return status.Errorf(status.FailedPrecondition, "only a connection that was dialled with DialOptions.SignIn has credentials to refresh")
+		return nil, status.Errorf(status.FailedPrecondition, "only a connection that was dialled with DialOptions.SignIn has credentials to refresh")
 	case ctx.Err() != nil:
-		return status.Ended(ctx, status.NotSent)
+		return nil, status.Ended(ctx, status.NotSent)
 	}
 	d.mu.Lock()
 	r := d.joinable
 	if r == nil {
-		r = new(refresh)
+		r = &refresh{over: make(chan struct{})}
 		r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(engine.WithoutRequest(ctx)))
 		context.AfterFunc(d.ctx, r.cancel)
 		d.joinable = r
 	}
 	r.askers++
 	done := d.refreshes.DoChan("", func() (any, error) {
+		defer close(r.over)
 		defer r.cancel()
 		if err := d.refreshOnce(r); err != nil {
 			return nil, err
@@ -47,20 +55,23 @@ func (d *Client) Reauthenticate(ctx context.Context) *status.Error {
 	select {
 	case is := <-done:
 		if is.Err == nil {
-			return nil
+			return r, nil
 		}
 		if d.ctx.Err() == nil {
-			return is.Err.(*status.Error) // refreshOnce returns nothing else
+			return r, is.Err.(*status.Error) // refreshOnce returns nothing else
 		}
-		<-d.conn.Done() // which it ended with
-		return d.gone(ctx)
+		select {
+		case <-d.conn.Done(): // which it ended with
+		case <-ctx.Done():
+		}
+		return r, d.gone(ctx)
 	case <-ctx.Done():
 		if r.sent.Load() {
-			return status.Ended(ctx, status.MayHaveRun)
+			return r, status.Ended(ctx, status.MayHaveRun)
 		}
-		return d.conn.GaveUp(ctx, status.NotSent)
+		return r, d.conn.GaveUp(ctx, status.NotSent)
 	case <-d.conn.Done():
-		return d.gone(ctx)
+		return r, d.gone(ctx)
 	}
 }
 

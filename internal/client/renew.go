@@ -177,7 +177,10 @@ func (d *Client) refreshBefore(end time.Time) {
 	defer d.renewing.Done()
 	ctx, cancel := context.WithTimeout(d.ctx, d.conn.Limits().HandshakeTimeout)
 	defer cancel()
-	err := d.Reauthenticate(ctx)
+	r, err := d.share(ctx)
+	if r != nil {
+		<-r.over // whoever closes the connection waits for the program's function
+	}
 	if err == nil || d.ctx.Err() != nil {
 		return
 	}
