@@ -226,7 +226,9 @@ func (s *served) notify() (failed Code) {
 		}
 	}
 	if !taken { // each left it to others, as a fallback may that only looks on
-		logger.Warn("typedrpc: notification dropped: nobody handles it", "method", s.known())
+		if !wire.MayBeIgnored(s.req.Method) {
+			logger.Warn("typedrpc: notification dropped: nobody handles it", "method", s.known())
+		}
 		return Unimplemented
 	}
 	return failed

@@ -209,6 +209,10 @@ func TestNotify_whatIsLostIsAWarning(t *testing.T) {
 			is.Equal(log.messages()[before:], []string{"WARN " + tt.message})
 			time.Sleep(time.Minute) // nobody is left out
 		}
+		before := len(log.messages())
+		send("$/setTrace") // of language servers
+		synctest.Wait()
+		is.Equal(len(log.messages()), before)
 		send("panics")
 		synctest.Wait()
 		is.Equal(log.count(slog.LevelError), 1) // our own mistakes are loud
@@ -271,6 +275,7 @@ func TestNotify_whatIsLostIsAWarning(t *testing.T) {
 		c, _, err := typedrpctest.Dial(&typedrpc.Server{Mux: mux, Logger: slog.New(&log)}, nil)
 		is.NoErr(err)
 		defer c.Close()
+		notify(t, c)("$/setTrace")
 		notify(t, c)("mine")
 		notify(t, c)("two")
 		synctest.Wait()

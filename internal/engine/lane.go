@@ -237,7 +237,9 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 	switch {
 	case !live:
 	case nobody != nil:
-		c.config.Logger.Warn("typedrpc: notification dropped: nobody handles it", "method", in.Record.Name())
+		if !wire.MayBeIgnored(in.Record.Name()) {
+			c.config.Logger.Warn("typedrpc: notification dropped: nobody handles it", "method", in.Record.Name())
+		}
 		in.record(int64(status.Unimplemented), true)
 	case w.dropped:
 		c.config.Logger.Warn("typedrpc: notification dropped: larger than Limits.MaxMessage", "method", in.Record.Name())

@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // The JSON-RPC 2.0 dialect, PROTOCOL.md section 7: the names both directions
@@ -75,6 +76,10 @@ func isControl(method string) bool {
 	}
 	return false
 }
+
+// MayBeIgnored reports whether a notification by name is nobody's loss: the Language Server
+// Protocol lets whoever does not know one that begins with $/ ignore it.
+func MayBeIgnored(name string) bool { return strings.HasPrefix(name, "$/") }
 
 // Kept reports whether name is one that the dialects with hello, or the plain one, use
 // themselves: under it a program's message would become one of ours. Safe for

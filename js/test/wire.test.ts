@@ -31,7 +31,7 @@ describe("examples of PROTOCOL.md", () => {
         const written = JSON.parse(body) as Record<string, unknown>;
         const read = { ...readBody(bytes) } as unknown as Record<string, unknown>;
         for (const [name, value] of Object.entries(written)) {
-          if (name === "limits") assert.deepEqual({ ...(read.limits as object), ...(value as object) }, read.limits);
+          if (name === "limits" || name === "error") assert.deepEqual({ ...(read[name] as object), ...(value as object) }, read[name]);
           else assert.deepEqual(read[name], value);
         }
         assert.deepEqual(writeBody(written), bytes);
