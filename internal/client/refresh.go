@@ -37,8 +37,10 @@ func (d *Client) share(ctx context.Context) (*refresh, *status.Error) {
 	r := d.joinable
 	if r == nil {
 		r = &refresh{over: make(chan struct{})}
-		r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(engine.WithoutRequest(ctx)))
-		context.AfterFunc(d.ctx, r.cancel)
+		var cancel context.CancelFunc
+		r.ctx, cancel = context.WithCancel(context.WithoutCancel(engine.WithoutRequest(ctx)))
+		stop := context.AfterFunc(d.ctx, cancel)
+		r.cancel = func() { stop(); cancel() } // else the connection would hold every refresh there was
 		d.joinable = r
 	}
 	r.askers++
