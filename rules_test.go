@@ -92,7 +92,7 @@ var layers = []struct {
 	{"internal/client", "buf engine flow link logs replay session status wire"},
 	{"internal/server", "buf engine flow link logs replay session stats status wire"},
 	{"internal/hub", "buf engine flow logs stats status wire"},
-	{"internal/seam", "engine status"},
+	{"internal/seam", "engine session status"},
 	{"internal/testkit", "buf hook link session wire"},
 	{"internal/engine", "buf flow hook link replay session stats status wire"},
 	{"internal/replay", "flow status wire"},

@@ -3,14 +3,16 @@ package typedrpc
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/seam"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// What packages topic and transfer use of this one, see package seam.
+// What packages topic and transfer, and the inspector, use of this one, see package seam.
 func init() {
 	seam.Declared = func(stream any) seam.Decl { return decl{stream.(interface{ untyped() *spec }).untyped()} }
 	seam.Open = func(ctx context.Context, caller, stream, req any) (func(any) error, func(), error) {
@@ -38,6 +40,8 @@ func init() {
 	}
 	seam.Handler = func(declaration, fn any) any { return declaration.(interface{ anyHandler(any) any }).anyHandler(fn) }
 	seam.Conn = func(c *engine.Conn) any { return connOf(c) }
+	seam.Tap = func(conn any, payload int) *session.Tap { return conn.(*Conn).engine().Tap(payload) }
+	seam.AboutConn = func(conn any) seam.About { return conn.(*Conn).about() }
 	seam.Lift = func(err error) error { return lift(err, nil) }
 	seam.Lower = func(err error) *status.Error { return lower(asError(err)) }
 	seam.Down = down
@@ -100,4 +104,18 @@ func (l *loop) follow(x face, item any, each func(about engine.Item, afterGap bo
 			return err
 		}
 	}
+}
+
+// about is what a server knows of c that its API does not tell.
+func (c *Conn) about() (a seam.About) {
+	e := c.engine()
+	if k, ok := c.keeper.(interface{ Began() (uint32, time.Time) }); ok {
+		a.Number, a.Began = k.Began()
+	}
+	a.Dialect = e.Dialect()
+	since, why := e.Without()
+	if a.Without = since; !since.IsZero() && why != nil {
+		a.Lost = why.Message
+	}
+	return a
 }

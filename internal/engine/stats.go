@@ -2,8 +2,10 @@ package engine
 
 import (
 	"math"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/stats"
 )
 
@@ -69,4 +71,24 @@ func bound(n uint64) int64 {
 		return 0
 	}
 	return int64(n)
+}
+
+// Without is since when there is no link, and what the last one ended with; zero: there is
+// one.
+func (c *Conn) Without() (since time.Time, why *status.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.outage.since, c.outage.why
+}
+
+// Tap begins to look at the frames of the session that there is; nil: there is none. See
+// session.Tap.
+func (c *Conn) Tap(payload int) *session.Tap {
+	c.mu.Lock()
+	sess := c.sess
+	c.mu.Unlock()
+	if sess == nil {
+		return nil
+	}
+	return sess.Tap(payload)
 }

@@ -67,7 +67,7 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 		switch policy.Do {
 		case Disconnect:
 			if s.endLocked(s.tooSlow()) {
-				s.room.slow.Add(1)
+				s.room.slow.n.Add(1)
 			}
 			return true
 		case WaitAtMost:
@@ -80,7 +80,7 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 			continue
 		}
 		s.missed = flow.Missed(s.missed, 1)
-		s.room.dropped.Add(1)
+		s.room.dropped.n.Add(1)
 		return true
 	}
 	if s.queue.Len() == 0 {
@@ -118,7 +118,7 @@ func (s *subscriber) dropFirstLocked() {
 		next = &s.queue.Front().dropped
 	}
 	*next = flow.Missed(*next, flow.Missed(q.dropped, 1))
-	s.room.dropped.Add(1)
+	s.room.dropped.n.Add(1)
 }
 
 // await waits until e fits into the queue, and ends the subscription when that
@@ -138,7 +138,7 @@ func (s *subscriber) await(e *encoding) {
 		case <-s.lag.space:
 		case <-timer.C:
 			if s.end(s.tooSlow()) {
-				s.room.slow.Add(1)
+				s.room.slow.n.Add(1)
 			}
 			return
 		case <-s.gone():

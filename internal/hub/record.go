@@ -7,10 +7,19 @@ import (
 	"github.com/typedrpc/typedrpc/stats"
 )
 
-// unseen is what has become of a room's messages and was not told yet: it happens under
-// locks, and a Recorder is told without.
-type unseen struct {
-	dropped, slow atomic.Int32
+// becoming counts what has become of a room's messages, and of its subscribers. That happens
+// under locks, and a Recorder is told without.
+type becoming struct {
+	dropped, slow tally
+}
+
+// tally is a number, and how much of it was told.
+type tally struct{ n, told atomic.Int64 }
+
+// untold is what has been added since the last call.
+func (t *tally) untold() int {
+	n := t.n.Load()
+	return int(n - t.told.Swap(n))
 }
 
 // record tells the program's Recorder, if there is one.
@@ -34,6 +43,6 @@ func (r *room) recordDelivered(n int) {
 		return
 	}
 	r.hub.record(r.topic, stats.Delivered, n)
-	r.hub.record(r.topic, stats.Dropped, int(r.dropped.Swap(0)))
-	r.hub.record(r.topic, stats.Disconnected, int(r.slow.Swap(0)))
+	r.hub.record(r.topic, stats.Dropped, r.dropped.untold())
+	r.hub.record(r.topic, stats.Disconnected, r.slow.untold())
 }

@@ -41,7 +41,7 @@ type room struct {
 	lost     bool // messages may be missing before the next one
 	gone     bool // it was dropped; there may be another for the key
 	presence
-	unseen // has atomics
+	becoming // has atomics
 }
 
 // remembered is a message of the history.

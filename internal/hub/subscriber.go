@@ -248,7 +248,7 @@ func (s *subscriber) give(e *encoding) bool {
 		return true
 	case e == nil:
 		s.missed = flow.Missed(s.missed, 1)
-		s.room.dropped.Add(1)
+		s.room.dropped.n.Add(1)
 		return true
 	case s.direct:
 		s.emptyLocked() // LatestOnly alone has one there
@@ -282,7 +282,7 @@ func (s *subscriber) offerLocked(e *encoding, missed *uint64) (gone bool, _ erro
 			return false, nil
 		}
 		*missed = flow.Missed(*missed, flow.Missed(dropped, 1))
-		s.room.dropped.Add(1)
+		s.room.dropped.n.Add(1)
 	}
 }
 

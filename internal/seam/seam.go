@@ -1,12 +1,14 @@
-// Package seam is what packages topic and transfer use of package typedrpc that
-// it does not export. The functions are set by that package, which this one cannot
-// import: hence any for its types. They hold no state.
+// Package seam is what packages topic and transfer, and the inspector, use of package
+// typedrpc that it does not export. The functions are set by that package, which this one
+// cannot import: hence any for its types. They hold no state.
 package seam
 
 import (
 	"context"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -76,3 +78,39 @@ var (
 	Lower func(err error) *status.Error
 	Down  func(err error) error
 )
+
+// About is what a server knows of a connection that its API does not tell.
+type About struct {
+	Number  uint32 // of the server's connections, from 1; 0: it is not one of an accepted link
+	Began   time.Time
+	Dialect session.Dialect
+	Without time.Time // since when it has no link; zero: it has one
+	Lost    string    // what the last link ended with
+}
+
+// AboutConn tells of a *typedrpc.Conn.
+var AboutConn func(conn any) About
+
+// Tap looks at the frames of a *typedrpc.Conn, see session.Tap; nil: it has no session.
+var Tap func(conn any, payload int) *session.Tap
+
+// Listing is part of what a *topic.Hub has, and the sums of all of it. Package topic sets
+// List, which returns at most most keys whose topic or key has text in it, those with the
+// most subscribers.
+type Listing struct {
+	Keys, Found, Subscribers int
+	History                  int64 // bytes
+	Rows                     []Listed
+}
+
+// Listed is what a hub has of one key of a topic.
+type Listed struct {
+	Topic, Key                                 string
+	Subscribers, Listeners, Onlookers, Members int
+	History, Bytes                             int // messages that are kept, and their size
+	Messages                                   uint64
+	Dropped, Ended                             int64 // messages, and subscribers that were too slow
+}
+
+// List is set by package topic.
+var List func(hub any, text string, most int) (Listing, error)

@@ -23,6 +23,7 @@ type Accepted struct {
 	sess   *session.Session
 	greets sync.WaitGroup // OnConnect, and authentications of a live link
 	open   atomic.Bool    // among Conns; OnConnect was called
+	number uint32         // of the server's connections
 	beside beside         // under Server.mu
 
 	// Not under mu, which is held while an Identity's context is asked: that is
@@ -34,11 +35,18 @@ type Accepted struct {
 	first    identified    // handlers' contexts derive from this one's
 	latest   identified    // of a later link, or of an AUTH
 	expire   *time.Timer
-	over     bool
 	said     *said     // what the peer has said that it closes with; nil: nothing
-	ending   bool      // no AUTH is taken any more
+	began    int64     // Unix time in nanoseconds; fixed
 	renewals []renewal // AUTHs that wait
 	renewing bool      // and one is being handled
+	ending   bool      // no AUTH is taken any more
+	over     bool
+}
+
+// Began is which of the server's connections it is, from 1, and since when it is. The
+// numbers begin again after four thousand million.
+func (a *Accepted) Began() (number uint32, at time.Time) {
+	return a.number, time.Unix(0, a.began)
 }
 
 // linkEnded keeps the session for a while, or ends the connection.

@@ -251,7 +251,7 @@ func (l *Link) accept(o beginning) *status.Error {
 	if o.id.Context != nil {
 		base = engine.WithoutRequest(o.id.Context)
 	}
-	a := &Accepted{server: s, codec: l.adm.codec}
+	a := &Accepted{server: s, codec: l.adm.codec, began: time.Now().UnixNano()}
 	id := o.id
 	a.identity.Store(&id)
 	c := s.newConn(base, a, l.adm.dialect, l.adm.codec, false)
@@ -268,6 +268,7 @@ func (l *Link) accept(o beginning) *status.Error {
 		s.accepted[a] = struct{}{}
 		s.subjects.add(a)
 		s.begun++
+		a.number = uint32(s.begun)
 	}
 	s.mu.Unlock()
 	if refused != nil {

@@ -50,7 +50,7 @@ func (s *Session) leaveLocked(c *Carrier, b *Batch, scratch *buf.Buf, bye error)
 		c.Fail(bye)
 		return nil
 	}
-	out := c.encode(b, scratch)
+	out := c.encode(s.leaves(b), scratch)
 	if out != nil {
 		s.writesLocked(out, scratch)
 	}

@@ -75,6 +75,9 @@ func (s *Session) deliverPlain(c *Carrier, msg *buf.Buf) error {
 	s.cameLocked(msg.Len())
 	s.mu.Unlock()
 	frames, array, err := c.reader.Read(msg.B)
+	for i := range frames {
+		s.came(&frames[i])
+	}
 	if len(c.reader.Odd) > 0 {
 		s.engine.Odd(c.reader.Odd)
 	}
@@ -94,6 +97,7 @@ func (s *Session) deliverPlain(c *Carrier, msg *buf.Buf) error {
 
 // frameIn takes one frame and returns 1 if it counts.
 func (s *Session) frameIn(c *Carrier, f *wire.Frame, msg *buf.Buf) (int, error) {
+	s.came(f)
 	switch f.Type {
 	case wire.Ping:
 		// Answered when the whole message was counted: see countReceived.
@@ -222,8 +226,8 @@ func (s *Session) countReceived(c *Carrier, frames, bytes int) {
 	wake := s.ackDue
 	if frames > 0 {
 		s.received += uint64(frames)
-		s.newly += frames
-		s.newBytes = min(s.newBytes+bytes, math.MaxInt32)
+		s.newly += int32(frames)
+		s.newBytes = int32(min(int(s.newBytes)+bytes, math.MaxInt32))
 		switch {
 		case s.newly >= ackFrames || s.newBytes >= ackBytes:
 			wake, s.ackDue = true, true

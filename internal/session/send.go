@@ -47,7 +47,7 @@ func (s *Session) fill(c *Carrier, scratch *buf.Buf) *buf.Buf {
 		return s.nothing(c, b, ready)
 	}
 	counted, pure, timed := b.counted()
-	out := c.encode(b, scratch)
+	out := c.encode(s.leaves(b), scratch)
 	if out == nil {
 		defer s.End(errHole) // also if the link has ended for another reason
 	}
@@ -179,6 +179,7 @@ func (s *Session) replayLocked(c *Carrier, b *Batch, scratch *buf.Buf) *buf.Buf 
 		s.leftLocked(seg.msg.Len())
 	}
 	s.mu.Unlock()
+	s.leavesAgain(seg.frames, seg.msg.Len())
 	if whole {
 		return seg.msg
 	}

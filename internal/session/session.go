@@ -81,6 +81,7 @@ type Session struct {
 
 	current atomic.Pointer[Carrier] // nil while there is no link; set under all locks, cleared under mu
 	logged  atomic.Int64            // bytes in log
+	taps    atomic.Pointer[[]*Tap]  // who look on; nil: nobody. Set under mu, and then not changed
 
 	reading sync.Mutex
 	writing sync.Mutex
@@ -92,8 +93,8 @@ type Session struct {
 	log      replay
 	wire     int           // bytes of the account for the message that is being written
 	received uint64        // counted frames received
-	newly    int           // of those, not yet acknowledged: frames …
-	newBytes int           // … and bytes
+	newly    int32         // of those, not yet acknowledged: frames …
+	newBytes int32         // … and bytes
 	ackTimer *time.Timer   // nil: an ACK is not due by time
 	taken    chan struct{} // closed when the engine has been asked; nil when nobody waits
 	moved    chan struct{} // closed when acked grows; nil when nobody waits
