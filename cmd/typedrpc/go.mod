@@ -9,8 +9,13 @@ require (
 	golang.org/x/tools v0.52.0
 )
 
+require github.com/coder/websocket v1.8.15 // indirect
+
 require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/typedrpc/typedrpc v0.0.0
 	golang.org/x/mod v0.42.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 )
+
+replace github.com/typedrpc/typedrpc => ../..

@@ -1,5 +1,5 @@
-// The tests of typedrpc, in a module of their own: they need the library, and a
-// module with a replacement cannot be installed by its path.
+// The tests of what typedrpc writes, in a module of their own: they need a validator of
+// JSON Schema, which the command does not.
 module github.com/typedrpc/typedrpc/cmd/typedrpc/test
 
 go 1.26.0

@@ -5,9 +5,10 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
+	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 )
@@ -20,26 +21,14 @@ type Env struct {
 	Out    io.Writer
 	Err    io.Writer
 	Getenv func(string) string
+
+	json bool // errors are told as JSON
 }
 
 // Process is the Env of this process.
-func Process() *Env { return &Env{os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv} }
-
-// The statuses with which a command ends beside those of errors of calls.
-const (
-	statusFailed = 1 // what was asked for did not work, or is stale
-	statusUsage  = 2 // the command line makes no sense
-)
-
-// status is an error of a command that has told all that there is to tell.
-type status int
-
-func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
-
-// usage is an error of a command line that makes no sense.
-type usage struct{ error }
-
-func usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+func Process() *Env {
+	return &Env{Args: os.Args[1:], In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}
+}
 
 const long = `typedrpc writes an API that Go packages declare for others, as TypeScript, as JavaScript
 and as an OpenRPC document, and for the packages themselves the JSON of their messages.
@@ -50,12 +39,45 @@ Flags may stand before and behind arguments, and have one dash or two: -strict i
 // Main runs the command that env's arguments name, until ctx ends, and returns the
 // process's exit status. A process calls it once; tests may at the same time.
 func Main(ctx context.Context, env *Env) int {
+	env.Err = &locked{w: env.Err}
 	root := env.root()
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
 	root.SetArgs(twoDashes(root, env.Args))
-	return env.report(root.ExecuteContext(ctx))
+	return env.report(ctx, root.ExecuteContext(ctx))
+}
+
+// unknown is the error of a command that there is not.
+func (env *Env) unknown(root *cobra.Command, name string) error {
+	var names []string
+	for _, cmd := range root.Commands() {
+		names = append(names, cmd.Name())
+	}
+	if near := like(name, names); len(near) > 0 {
+		return usagef("there is no command %q: did you mean %s?", name, strings.Join(near, ", or "))
+	}
+	return usagef("there is no command %q", name)
+}
+
+// locked is a writer for several goroutines.
+type locked struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write writes p in one piece.
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// quiet is env without what is told beside values.
+func (env *Env) quiet() *Env {
+	e := *env
+	e.Err = io.Discard
+	return &e
 }
 
 // root is the command with all others below it.
@@ -66,39 +88,28 @@ func (env *Env) root() *cobra.Command {
 		Long:          long,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return env.unknown(cmd, args[0])
+			}
 			cmd.SetOut(env.Err)
 			cmd.Help()
 			return status(statusUsage)
 		},
 	}
-	root.AddGroup(&cobra.Group{ID: groupGenerate, Title: "Write what Go packages declare:"})
-	root.AddCommand(env.tsCommand(), env.schemaCommand(), env.jsonCommand())
+	root.AddGroup(
+		&cobra.Group{ID: groupLook, Title: "Look at a server:"},
+		&cobra.Group{ID: groupCall, Title: "Talk to it:"},
+		&cobra.Group{ID: groupGenerate, Title: "Write what Go packages declare:"},
+	)
+	root.AddCommand(
+		env.listCommand(), env.describeCommand(),
+		env.callCommand(), env.notifyCommand(), env.receiveCommand(), env.sendCommand(), env.openCommand(), env.subscribeCommand(),
+		env.tsCommand(), env.schemaCommand(), env.jsonCommand(),
+	)
 	return root
 }
-
-// report tells an error, and returns the status that stands for it.
-func (env *Env) report(err error) int {
-	var said status
-	var failed failure
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &said):
-		return int(said)
-	case errors.As(err, &failed):
-		fmt.Fprintf(env.Err, "typedrpc: %v\n", failed.error)
-		return statusFailed
-	}
-	fmt.Fprintf(env.Err, "typedrpc: %v; \"typedrpc help\" says more\n", err)
-	return statusUsage
-}
-
-// failure is an error of a command whose line made sense.
-type failure struct{ error }
-
-// Unwrap returns what the failure is.
-func (f failure) Unwrap() error { return f.error }
 
 // does is a command's RunE: what run returns is a failure unless it says that it is
 // something else. All other errors that cobra returns are of command lines.
@@ -107,8 +118,11 @@ func does(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command
 		err := run(cmd, args)
 		var u usage
 		var s status
-		if err == nil || errors.As(err, &u) || errors.As(err, &s) {
+		switch {
+		case err == nil || errors.As(err, &s):
 			return err
+		case errors.As(err, &u):
+			return u // whatever became of the call that it was for
 		}
 		return failure{err}
 	}

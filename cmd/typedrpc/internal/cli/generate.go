@@ -38,6 +38,12 @@ func (g *generator) command(use, short, out string) *cobra.Command {
 	flags.BoolVar(&g.check, "check", false, "write nothing, and fail if a file is not what would be written")
 	flags.BoolVar(&g.strict, "strict", false, "fail where something is reported")
 	flags.StringVar(&g.read.Tags, "tags", "", "build `tags`, separated by commas")
+	return cmd
+}
+
+// types are the flags of those that write types.
+func (g *generator) types(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.BoolVar(&g.read.NotNull, "notnull", false, "no slice and no map is ever nil: null is left out of their types")
 	flags.BoolVar(&g.read.Safe, "safe", false, "no int64 and no uint64 is ever beyond 2^53: do not report them")
 	g.read.Types = map[string]string{}
@@ -49,7 +55,6 @@ func (g *generator) command(use, short, out string) *cobra.Command {
 		g.read.Types[name] = text
 		return nil
 	})
-	return cmd
 }
 
 // begin changes the directory, and returns the packages.
@@ -79,6 +84,7 @@ that is the value of a variable of the packages, with the types of their message
 In a Go file:
 
   //go:generate go tool typedrpc ts . -o web/client.ts`
+	g.types(cmd)
 	cmd.Flags().StringVar(&o.Import, "import", "@typedrpc/client", "`module` that the client is imported from")
 	cmd.RunE = does(func(_ *cobra.Command, args []string) error {
 		return g.api("ts", args, func(api *model.API) ([]output, error) { return typescript(api, o, g.out) })
@@ -91,6 +97,7 @@ func (env *Env) schemaCommand() *cobra.Command {
 	var o openrpc.Options
 	cmd := g.command("schema", "an OpenRPC document", "standard output")
 	cmd.Example = "  typedrpc schema ./api -o api.json -title Shop -version 1.4.0"
+	g.types(cmd)
 	cmd.Flags().StringVar(&o.Title, "title", "", "title of the schema; default: the names of the packages")
 	cmd.Flags().StringVar(&o.Version, "version", "0.0.0", "version of the API in the schema")
 	cmd.RunE = does(func(_ *cobra.Command, args []string) error {

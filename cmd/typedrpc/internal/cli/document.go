@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
+)
+
+// discover is OpenRPC's service discovery method.
+const discover = "rpc.discover"
+
+// document is what is read of an OpenRPC document, a server's or a file's.
+type document struct {
+	Methods    []described `json:"methods"`
+	Components struct {
+		Schemas map[string]*shape `json:"schemas"`
+	} `json:"components"`
+	Faults  []describedFault  `json:"x-typedrpc-faults"`
+	SignIns []describedSignIn `json:"x-typedrpc-sign-in"`
+
+	raw []json.RawMessage // of Methods
+}
+
+// described is a declaration.
+type described struct {
+	Name        string `json:"name"`
+	Summary     string `json:"summary"`
+	Description string `json:"description"`
+	Deprecated  bool   `json:"deprecated"`
+	Params      []struct {
+		Name     string `json:"name"`
+		Required bool   `json:"required"`
+		Schema   *shape `json:"schema"`
+	} `json:"params"`
+	Result *struct {
+		Schema *shape `json:"schema"`
+	} `json:"result"`
+	X *extension `json:"x-typedrpc"`
+}
+
+// extension is what typedrpc says of a declaration.
+type extension struct {
+	Kind        model.Kind `json:"kind"`
+	Handler     string     `json:"handler"`
+	Request     *shape     `json:"request"`
+	Up          *shape     `json:"up"`
+	Down        *shape     `json:"down"`
+	Response    *shape     `json:"response"`
+	Idempotent  bool       `json:"idempotent"`
+	Keyed       bool       `json:"keyed"`
+	Serial      bool       `json:"serial"`
+	Restartable bool       `json:"restartable"`
+	Timeout     float64    `json:"timeout"`
+	MaxSize     int64      `json:"maxSize"`
+	Presence    bool       `json:"presence"`
+	Policy      string     `json:"policy"`
+	History     int64      `json:"history"`
+	HistoryAge  float64    `json:"historyAge"`
+}
+
+type describedFault struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	Code        int64  `json:"code"`
+	Data        *shape `json:"data"`
+}
+
+type describedSignIn struct {
+	Description string `json:"description"`
+	Credentials *shape `json:"credentials"`
+}
+
+// parse reads a document.
+func parse(data []byte) (*document, error) {
+	var d document
+	if err := json.Unmarshal(data, &d); err != nil {
+		return nil, fmt.Errorf("it is no OpenRPC document: %w", err)
+	}
+	var raw struct {
+		Methods []json.RawMessage `json:"methods"`
+	}
+	if err := json.Unmarshal(data, &raw); err != nil || raw.Methods == nil {
+		return nil, errors.New("it is no OpenRPC document: it has no list of methods")
+	}
+	d.raw = raw.Methods
+	for i := range d.Methods {
+		if m := &d.Methods[i]; m.X == nil { // of somebody else
+			m.X = &extension{Kind: model.Method}
+			if m.Result == nil {
+				m.X.Kind = model.Notification
+			} else {
+				m.X.Response = m.Result.Schema
+			}
+		}
+	}
+	return &d, nil
+}
+
+// has reports whether the document has a declaration of that name.
+func (d *document) has(name string) bool {
+	return slices.ContainsFunc(d.Methods, func(m described) bool { return m.Name == name })
+}
+
+// find is the declaration of that name, and its place.
+func (d *document) find(name string) (*described, int) {
+	i := slices.IndexFunc(d.Methods, func(m described) bool { return m.Name == name })
+	if i < 0 {
+		return nil, -1
+	}
+	return &d.Methods[i], i
+}
+
+// document is the file of -schema, or else what the server says of itself.
+func (r *remote) document(ctx context.Context, c typedrpc.Caller) (*document, error) {
+	if r.schema != "" {
+		return r.file()
+	}
+	if r.codec != "json" {
+		return nil, usagef("what the server says of itself is JSON: use -codec json, or -schema")
+	}
+	raw, err := typedrpc.Call(ctx, c, typedrpc.NewMethod[typedrpc.Raw, typedrpc.Raw](discover, typedrpc.Idempotent), nil)
+	if err != nil {
+		return nil, err
+	}
+	return parse(raw)
+}
+
+// file is the document of -schema.
+func (r *remote) file() (*document, error) {
+	data, err := os.ReadFile(r.schema)
+	if err != nil {
+		return nil, usagef("-schema: %w", err)
+	}
+	d, err := parse(data)
+	if err != nil {
+		return nil, usagef("-schema: %s: %w", r.schema, err)
+	}
+	return d, nil
+}
+
+// ask is the document of -schema, or else that of the server at the first of args, and the
+// other arguments.
+func (r *remote) ask(ctx context.Context, args []string) (d *document, url string, rest []string, err error) {
+	if r.schema != "" && (len(args) == 0 || !isURL(args[0])) {
+		d, err = r.file()
+		return d, "", args, err
+	}
+	if len(args) == 0 {
+		return nil, "", nil, usagef("it needs the server's URL, or -schema file")
+	}
+	if r.schema != "" {
+		d, err = r.file()
+		return d, args[0], args[1:], err
+	}
+	ctx, cancel := r.within(ctx)
+	defer cancel()
+	conn, err := r.dial(ctx, args[0])
+	if err != nil {
+		return nil, "", nil, err
+	}
+	defer hangUp(conn)
+	d, err = r.document(ctx, conn)
+	var e *typedrpc.Error
+	if errors.As(err, &e) && e.Code == typedrpc.Unimplemented {
+		return nil, "", nil, fmt.Errorf("%w: the server does not tell what it has (Server.Describe lets it); -schema reads a file that typedrpc schema wrote", err)
+	}
+	return d, args[0], args[1:], err
+}
+
+// isURL tells a server's address from a declaration's name.
+func isURL(arg string) bool { return strings.ContainsAny(arg, ":/") }
+
+// Which kinds a command is for.
+var (
+	methods       = []model.Kind{model.Method}
+	notifications = []model.Kind{model.Notification}
+	serverStreams = []model.Kind{model.ServerStream}
+	clientStreams = []model.Kind{model.ClientStream}
+	bidiStreams   = []model.Kind{model.BidiStream}
+	topics        = []model.Kind{model.Topic}
+	anything      []model.Kind
+)
+
+// commandFor is the command that a kind is for.
+var commandFor = map[model.Kind]string{
+	model.Method: "call", model.Notification: "notify", model.ServerStream: "receive",
+	model.ClientStream: "send", model.BidiStream: "open", model.Topic: "subscribe",
+}
+
+// kindNames are the kinds in words.
+var kindNames = map[model.Kind]string{
+	model.ServerStream: "server stream", model.ClientStream: "client stream", model.BidiStream: "bidirectional stream",
+}
+
+func kindName(k model.Kind) string {
+	if name := kindNames[k]; name != "" {
+		return name
+	}
+	return string(k)
+}
+
+// hints are what may have been meant by a name that the server does not know as what the
+// command is for.
+func (r *remote) hints(ctx context.Context, c typedrpc.Caller, name, command string) []string {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	d, err := r.document(ctx, c)
+	if err != nil {
+		return nil
+	}
+	if m, _ := d.find(name); m != nil {
+		if right := commandFor[m.X.Kind]; right != command && right != "" && command != "bench" {
+			return []string{fmt.Sprintf("typedrpc %s (%s is a %s)", right, name, kindName(m.X.Kind))}
+		}
+		return nil
+	}
+	return d.like(name)
+}
+
+// complete returns the function that completes arguments: behind the URL the names of
+// declarations of these kinds.
+func (r *remote) complete(kinds []model.Kind) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		first := len(args) == 0
+		if len(args) > 1 || first && r.schema == "" {
+			return nil, cobra.ShellCompDirectiveDefault // a file, as of @file
+		}
+		if first && (cmd.Name() != "describe" && cmd.Name() != "list") {
+			return nil, cobra.ShellCompDirectiveNoFileComp // the URL
+		}
+		r.timeout, r.Env = lookTimeout, r.quiet()
+		d, _, _, err := r.ask(cmd.Context(), args[:min(len(args), 1)])
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []cobra.Completion
+		for _, m := range d.Methods {
+			if kinds == nil || slices.Contains(kinds, m.X.Kind) {
+				names = append(names, cobra.CompletionWithDesc(m.Name, m.Summary))
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/topic"
+)
+
+type order struct {
+	Item  string `json:"item"`
+	Count int    `json:"count"`
+}
+
+type shortage struct {
+	Left int `json:"left"`
+}
+
+// What the shop of the tests declares; testdata/shop.json says the same.
+var (
+	price   = typedrpc.NewMethod[string, int]("shop.price")
+	buy     = typedrpc.NewMethod[order, int]("shop.buy")
+	slow    = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("shop.slow")
+	whoami  = typedrpc.NewMethod[typedrpc.Empty, map[string]string]("shop.whoami")
+	viewed  = typedrpc.NewNotification[string]("shop.viewed")
+	ticks   = typedrpc.NewServerStream[int, int]("shop.ticks")
+	sum     = typedrpc.NewClientStream[int, int, int]("shop.sum")
+	talk    = typedrpc.NewBidiStream[string, string, string]("shop.talk")
+	news    = topic.New[string]("shop.news", topic.History(10, 0), topic.WithPresence)
+	noStock = typedrpc.NewFault[shortage]("shop.out-of-stock", typedrpc.FailedPrecondition)
+)
+
+// shop is a server for tests.
+type shop struct {
+	*typedrpc.Server
+	url     string
+	hub     topic.Hub
+	seen    chan string // what was notified
+	running chan string // that a handler which waits for its caller's end has begun
+	ended   chan string // and has ended
+}
+
+// open starts a shop.
+func open(t *testing.T) *shop {
+	t.Helper()
+	s := &shop{seen: make(chan string, 16), running: make(chan string, 16), ended: make(chan string, 16)}
+	mux := typedrpc.NewMux()
+	typedrpc.Handle(mux, price, func(_ context.Context, item string) (int, error) {
+		if item == "" {
+			return 0, typedrpc.NotFound
+		}
+		return 100 * len(item), nil
+	})
+	typedrpc.Handle(mux, buy, func(_ context.Context, o order) (int, error) {
+		if o.Count > 3 {
+			return 0, noStock.Errorf(shortage{3}, "only 3 are left")
+		}
+		return o.Count * 100 * len(o.Item), nil
+	})
+	typedrpc.Handle(mux, slow, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+		return typedrpc.Empty{}, s.wait(ctx, "slow")
+	})
+	typedrpc.Handle(mux, whoami, func(ctx context.Context, _ typedrpc.Empty) (map[string]string, error) {
+		return map[string]string{"subject": typedrpc.ConnFrom(ctx).Identity().Subject, "meta": typedrpc.RequestFrom(ctx).Metadata["k"]}, nil
+	})
+	typedrpc.Handle(mux, viewed, func(_ context.Context, item string) error { s.seen <- item; return nil })
+	s.streams(mux)
+	topic.Handle(mux, &s.hub, news, topic.Everybody)
+	document, err := os.ReadFile("testdata/shop.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Empty, json.RawMessage](discover), func(context.Context, typedrpc.Empty) (json.RawMessage, error) { return document, nil })
+	signIn := typedrpc.NewSignIn[string, string]()
+	s.Server = &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler), SignIn: signIn.Verify(func(_ context.Context, r *http.Request, name *string) (typedrpc.Identity, string, error) {
+		switch {
+		case name != nil:
+			return typedrpc.Identity{Subject: *name}, "welcome", nil
+		case r.Header.Get("Authorization") == "Bearer wrong-s3cret":
+			return typedrpc.Identity{}, "", typedrpc.Unauthenticated
+		}
+		return typedrpc.Identity{Subject: r.Header.Get("Authorization") + r.Header.Get("X-Who")}, "", nil
+	})}
+	hs := httptest.NewServer(s)
+	t.Cleanup(func() {
+		s.Shutdown(context.Background())
+		hs.Close()
+		s.hub.Close()
+	})
+	s.url = strings.Replace(hs.URL, "http", "ws", 1) + "/rpc"
+	return s
+}
+
+func (s *shop) wait(ctx context.Context, what string) error {
+	s.running <- what
+	<-ctx.Done()
+	s.ended <- what
+	return ctx.Err()
+}
+
+func (s *shop) streams(mux *typedrpc.Mux) {
+	typedrpc.Handle(mux, ticks, func(ctx context.Context, n int, send func(int) error) error {
+		for i := range n {
+			if err := send(i); err != nil {
+				return err
+			}
+		}
+		if n < 0 {
+			return s.wait(ctx, "ticks")
+		}
+		return nil
+	})
+	typedrpc.Handle(mux, sum, func(ctx context.Context, from int, items iter.Seq2[int, error]) (int, error) {
+		s.running <- "sum"
+		for i, err := range items {
+			if err != nil {
+				s.ended <- "sum"
+				return 0, err
+			}
+			from += i
+		}
+		return from, nil
+	})
+	typedrpc.Handle(mux, talk, func(ctx context.Context, name string, stream *typedrpc.Stream[string, string]) error {
+		if err := stream.Send("hello " + name); err != nil {
+			return err
+		}
+		s.running <- "talk"
+		for line, err := range stream.All() {
+			if err != nil {
+				s.ended <- "talk"
+				return err
+			}
+			if err := stream.Send(strings.ToUpper(line)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// text is what several goroutines write, for one that reads it.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+	on func(string) // is told of each write
+}
+
+func (t *text) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	n, err := t.b.Write(p)
+	t.mu.Unlock()
+	if t.on != nil {
+		t.on(string(p))
+	}
+	return n, err
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
+}
+
+// session is a run of the command.
+type session struct {
+	in       string
+	env      map[string]string
+	out, err text
+}
+
+// run runs the command, and returns its status.
+func (s *session) run(ctx context.Context, args ...string) int {
+	return Main(ctx, &Env{Args: args, In: strings.NewReader(s.in), Out: &s.out, Err: &s.err, Getenv: func(name string) string { return s.env[name] }})
+}
