@@ -48,6 +48,7 @@ type options struct {
 	retry        *RetryPolicy
 	failFast     bool            // what calls do that do not say
 	codec        func(int) Codec // of a server's, by its number
+	describe     *entry          // of rpc.discover; nil: it is a name like any
 }
 
 // Err returns nil while the connection lives and then why it ended: an *Error.

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -105,7 +106,8 @@ type spec struct {
 	up, down   sync.Pool // of what streams encode and decode, *Up and *Down
 	tags       []any
 
-	decl engine.Decl // all that the engine knows of it
+	decl      engine.Decl       // all that the engine knows of it
+	described schema.Registered // what a declaration above it says of itself, see package seam
 }
 
 // A MethodTrait is a fact about a method: NewMethod takes it. Every Trait is a

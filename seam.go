@@ -7,6 +7,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -45,9 +46,17 @@ func init() {
 	seam.Lift = func(err error) error { return lift(err, nil) }
 	seam.Lower = func(err error) *status.Error { return lower(asError(err)) }
 	seam.Down = down
+	seam.Describe = func(srv any) ([]byte, error) {
+		s := srv.(*Server)
+		if err := s.Check(); err != nil {
+			return nil, err
+		}
+		return s.described.document()
+	}
 }
 
-func (s ServerStream[Req, Item]) untyped() *spec { return s.spec }
+func (s ServerStream[Req, Item]) untyped() *spec       { return s.spec }
+func (s ClientStream[Req, Item, Resp]) untyped() *spec { return s.spec }
 
 // decl is a declaration as package topic knows it.
 type decl struct{ *spec }
@@ -56,6 +65,8 @@ func (d decl) Engine() *engine.Decl     { return &d.spec.decl }
 func (d decl) Listed() bool             { return len(d.params) > 0 }
 func (d decl) Tagged(as seam.Decl)      { d.tags = as.(decl).tags }
 func (d decl) Check(c seam.Codec) error { return d.check(c) }
+
+func (d decl) Described(r schema.Registered) { d.described = r }
 
 func (d decl) Encode(c seam.Codec, dst []byte, v any) ([]byte, error) { return d.encode(c, dst, v) }
 

@@ -56,7 +56,7 @@ func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*eng
 	s.req = Request{Method: name, Kind: Kind(kind), Conn: o.conn, Metadata: meta}
 	s.Record = s
 	var nobody *status.Error
-	if s.entry, nobody = o.conn.opts.mux.find(name, s.req.Kind, o.conn.e.Dialect() != session.Plain); nobody == nil {
+	if s.entry, nobody = o.conn.opts.find(name, s.req.Kind, o.conn.e.Dialect()); nobody == nil {
 		s.req.spec = s.entry.spec
 		s.req.Declared = s.req.spec != nil
 	}

@@ -111,6 +111,18 @@ type Server struct {
 	// context into the one that its caller sees. nil, and a nil of what it returns, are
 	// the default: Internal with a fixed text, and the error in the log.
 	MapError func(ctx context.Context, err error) *Error
+	// Describe lets peers ask what the server serves, by the method rpc.discover of
+	// OpenRPC, in every dialect and over POST: it is called for each who asks, in its
+	// handler's context, in which ConnFrom finds whose connection it is. Its error refuses,
+	// and is what the caller is told, as a handler's. Peers whom it does not refuse get an
+	// OpenRPC document of the names that the Mux has handlers for. Interceptors and the
+	// fallback do not see these calls. Default nil: rpc.discover is a name like any other.
+	Describe func(ctx context.Context) error
+	// Schema is the document that "typedrpc schema" has written of the API, as go:embed
+	// brings it: what Describe's peers are told of messages and comments, as far as this
+	// server serves it. Where it contradicts the Mux in a kind or a trait, Check says so.
+	// Default nil: they are told names, kinds and traits.
+	Schema []byte
 
 	setup  sync.Once
 	fault  error // of the configuration
@@ -118,10 +130,13 @@ type Server struct {
 	log    *slog.Logger
 	opts   *options
 	s      atomic.Pointer[server.Server]
+
+	described described
 }
 
 // Check reports what is wrong with the server's fields: limits out of range,
-// origins that are none, a codec that cannot carry a method's types. Call it
+// origins that are none, a codec that cannot carry a method's types, a Schema of
+// another API. Call it
 // when the program starts; without it the first request finds out, and every
 // request is answered with 500.
 func (s *Server) Check() error {
@@ -153,6 +168,9 @@ func (s *Server) configure() error {
 		return err
 	}
 	opts := &options{mux: s.Mux, logger: s.logger(), mapError: s.MapError, interceptors: slices.Clone(s.OutgoingInterceptors)}
+	if opts.describe, err = s.describes(); err != nil {
+		return err
+	}
 	o := server.Options{
 		Config: engine.Config{
 			Limits: limits, Logger: opts.logger, Recorder: recorderOf(s.Recorder, opts.logger), Intern: s.Mux.intern,
@@ -168,13 +186,7 @@ func (s *Server) configure() error {
 	if o.Config.Replays, err = s.Replays.open(replay.Options{}); err != nil {
 		return err
 	}
-	// The JSON-RPC dialects' codec has no number among those that are offered.
-	codec := func(i int) Codec {
-		if i < 0 {
-			return JSON
-		}
-		return codecs[i]
-	}
+	codec := numbered(codecs)
 	opts.codec = codec
 	s.opts = opts
 	o.NewConn = func(k engine.Keeper, i int) engine.Owner {
@@ -211,6 +223,16 @@ func (s *Server) offered() (codecs []Codec, names []string, err error) {
 		names = append(names, c.Name())
 	}
 	return codecs, names, nil
+}
+
+// numbered are codecs by the number of their offer. The JSON-RPC dialects' has none.
+func numbered(codecs []Codec) func(int) Codec {
+	return func(i int) Codec {
+		if i < 0 {
+			return JSON
+		}
+		return codecs[i]
+	}
 }
 
 // callbacks are the program's functions as the layer below calls them.

@@ -45,6 +45,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hub"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/seam"
 )
 
@@ -102,6 +103,15 @@ func New[T any](name string, traits ...Trait) Topic[T] {
 	if d.items.Listed() {
 		d.refuse("its request is a key, which has no members for Params to name")
 	}
+	policy := ""
+	if len(d.policies) > 0 {
+		policy = d.policies[0]
+	}
+	d.items.Described(schema.Registered{
+		Kind: "topic", Restartable: d.restarts, Presence: d.hub.Presence, Policy: policy,
+		History: d.hub.Last, HistoryAge: d.hub.Recent, MaxQueued: d.hub.Policy.Bytes,
+	})
+	d.presence.Described(schema.Registered{Part: true})
 	d.hub.Decl = d.items.Engine()
 	d.hub.Decl.Newest = d.hub.Policy.Do == hub.LatestOnly
 	d.pool.New = func() any { return new(T) }

@@ -19,6 +19,7 @@ import (
 	"iter"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/seam"
 )
 
@@ -52,6 +53,7 @@ type Download[Req any] struct {
 // wire it is a client stream.
 func NewUpload[Req, Resp any](name string, traits ...typedrpc.CallTrait) Upload[Req, Resp] {
 	u := Upload[Req, Resp]{stream: typedrpc.NewClientStream[Req, typedrpc.Bytes, Resp](name, traits...)}
+	seam.Declared(u.stream).Described(schema.Registered{Kind: "upload"})
 	seam.Declare(&u.Declared, name, func(f any) any {
 		fn := f.(func(context.Context, Req, *Reader) (Resp, error))
 		below := func(ctx context.Context, req Req, items iter.Seq2[typedrpc.Bytes, error]) (Resp, error) {
@@ -69,6 +71,7 @@ func NewUpload[Req, Resp any](name string, traits ...typedrpc.CallTrait) Upload[
 // the wire it is a server stream.
 func NewDownload[Req any](name string, traits ...typedrpc.CallTrait) Download[Req] {
 	d := Download[Req]{stream: typedrpc.NewServerStream[Req, typedrpc.Bytes](name, traits...)}
+	seam.Declared(d.stream).Described(schema.Registered{Kind: "download"})
 	seam.Declare(&d.Declared, name, func(f any) any {
 		fn := f.(func(context.Context, Req, *Writer) error)
 		below := func(ctx context.Context, req Req, send func(typedrpc.Bytes) error) error {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
@@ -39,6 +40,9 @@ type Decl interface {
 	Listed() bool
 	// Tagged gives it the tags of another one, see typedrpc.Tag.
 	Tagged(as Decl)
+	// Described gives it what a server says of it, but for the name and what the root
+	// knows itself.
+	Described(r schema.Registered)
 	// Check asks a codec whether it can carry the declaration's types.
 	Check(c Codec) error
 	// Encode appends the message that v points to; Decode reads one into what v
@@ -47,7 +51,7 @@ type Decl interface {
 	Decode(c Codec, data []byte, v any) error
 }
 
-// Declared is the declaration of a typedrpc.ServerStream.
+// Declared is the declaration of a typedrpc.ServerStream or a typedrpc.ClientStream.
 var Declared func(stream any) Decl
 
 // Open calls a server stream, with req, which points to the request. recv reads an
@@ -67,6 +71,11 @@ var Serve func(mux any, d Decl, begin func(ctx context.Context, x *engine.Stream
 // whether the loop's body stays for what comes after a gap.
 var Follow func(ctx context.Context, caller any, d Decl, restarts bool, key string, item any,
 	each func(about engine.Item, afterGap bool) (stay bool, err error), fail func(error) bool)
+
+// Describe is what a *typedrpc.Server says of itself, whether or not its Describe is set:
+// an OpenRPC document, which is not to be changed. Who may have it is its caller's to know.
+// Any goroutine may call it.
+var Describe func(srv any) ([]byte, error)
 
 // Conn is the *typedrpc.Conn whose engine c is.
 var Conn func(c *engine.Conn) any

@@ -66,6 +66,20 @@ func TestLive(t *testing.T) {
 // liveServer serves everything that the awkward package declares, and returns its address.
 func liveServer(t *testing.T) string {
 	hub := new(topic.Hub)
+	server := &typedrpc.Server{Mux: liveMux(hub), SignIn: awkward.SignIn.Verify(func(ctx context.Context, _ *http.Request, who *awkward.Shortage) (typedrpc.Identity, *awkward.Untagged, error) {
+		return typedrpc.Identity{Subject: fmt.Sprint("visitor ", who.Left)}, &awkward.Untagged{Name: "hello", Count: who.Left}, nil
+	})}
+	hs := httptest.NewServer(server)
+	t.Cleanup(hs.Close)
+	t.Cleanup(func() {
+		server.Shutdown(context.Background())
+		hub.Close()
+	})
+	return strings.Replace(hs.URL, "http", "ws", 1)
+}
+
+// liveMux has handlers of everything that the awkward package declares.
+func liveMux(hub *topic.Hub) *typedrpc.Mux {
 	mux := typedrpc.NewMux()
 	echoed := map[string]bool{}
 	for _, s := range awkward.Samples() {
@@ -90,16 +104,7 @@ func liveServer(t *testing.T) string {
 		return typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), awkward.Confirm, "delete "+what+"?")
 	})
 	typedrpc.Handle(mux, awkward.Nested.Find, find)
-	server := &typedrpc.Server{Mux: mux, SignIn: awkward.SignIn.Verify(func(ctx context.Context, _ *http.Request, who *awkward.Shortage) (typedrpc.Identity, *awkward.Untagged, error) {
-		return typedrpc.Identity{Subject: fmt.Sprint("visitor ", who.Left)}, &awkward.Untagged{Name: "hello", Count: who.Left}, nil
-	})}
-	hs := httptest.NewServer(server)
-	t.Cleanup(hs.Close)
-	t.Cleanup(func() {
-		server.Shutdown(context.Background())
-		hub.Close()
-	})
-	return strings.Replace(hs.URL, "http", "ws", 1)
+	return mux
 }
 
 func serveStreams(mux *typedrpc.Mux) {

@@ -39,6 +39,18 @@ func parse(t *testing.T, text string) map[string]any {
 // TestSchema_openRPC holds a document to OpenRPC's own schema.
 func TestSchema_openRPC(t *testing.T) {
 	is := is.New(t)
+	meta := openRPCMeta(t)
+	text, _ := generate(t, "schema", "-title", "Awkward", "-version", "1.2.3", "-map", pointFlag, "./awkward")
+	document := parse(t, text)
+	is.NoErr(meta.Validate(document))
+	document["methods"].([]any)[0].(map[string]any)["params"] = "none"
+	is.True(meta.Validate(document) != nil) // a document that is none is refused
+}
+
+// openRPCMeta is OpenRPC's own schema.
+func openRPCMeta(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	is := is.New(t)
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft7)
 	for path, url := range map[string]string{"testdata/openrpc-1.3.json": openRPC, "testdata/json-schema.json": jsonSchema} {
@@ -49,11 +61,7 @@ func TestSchema_openRPC(t *testing.T) {
 	}
 	meta, err := c.Compile(openRPC)
 	is.NoErr(err)
-	text, _ := generate(t, "schema", "-title", "Awkward", "-version", "1.2.3", "-map", pointFlag, "./awkward")
-	document := parse(t, text)
-	is.NoErr(meta.Validate(document))
-	document["methods"].([]any)[0].(map[string]any)["params"] = "none"
-	is.True(meta.Validate(document) != nil) // a document that is none is refused
+	return meta
 }
 
 // TestSchema_values holds the values of awkward types to the schemas of their methods.
