@@ -140,6 +140,7 @@ func serverStreamHandler[Req, Item any](s *spec, fn func(ctx context.Context, re
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
+		r.stream.Accept()
 		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.face(), &s.down, item) })
 	}}
 }

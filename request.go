@@ -273,6 +273,7 @@ func RequestFrom(ctx context.Context) *Request {
 // of r for that.
 func (r *Request) forward(x face, out *Request, intercepted bool) (Raw, error) {
 	in := face{x: r.stream, conn: r.Conn, spec: x.spec}
+	in.x.Accept()
 	if r.forwarded {
 		return nil, refuse(FailedPrecondition, "the stream %q was forwarded already; its items cannot be had again", r.Method)
 	}

@@ -81,6 +81,9 @@ func serveResumed(s *spec, begin func(context.Context, *engine.Stream, string) (
 			return nil, err
 		}
 		h, err := begin(ctx, r.stream, key)
+		if err == nil {
+			r.stream.Accept()
+		}
 		switch {
 		case err != nil:
 		case wrapped:

@@ -79,6 +79,12 @@ type Server struct {
 	// Codecs that clients may choose. Default JSON. Peers that speak Text or JSONRPC
 	// are served by JSON, whatever is here.
 	Codecs []Codec
+	// Subscribes are namespaces whose server streams plain JSON-RPC peers subscribe to as
+	// Ethereum's clients do, beside rpc.subscribe, which all have: with "eth" the call
+	// eth_subscribe ["newHeads", …] begins the stream, or the topic, "eth_newHeads", whose
+	// items come as eth_subscription, and eth_unsubscribe ends it (PROTOCOL.md section 7.4).
+	// Default none.
+	Subscribes []string
 	// Compress accepts permessage-deflate without context takeover. Default
 	// off. The message limit holds for the decompressed message.
 	Compress bool
@@ -167,22 +173,16 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
+	verbs, err := verbsOf(s.Subscribes)
+	if err != nil {
+		return err
+	}
 	opts := &options{mux: s.Mux, logger: s.logger(), mapError: s.MapError, interceptors: slices.Clone(s.OutgoingInterceptors)}
 	if opts.describe, err = s.describes(); err != nil {
 		return err
 	}
-	o := server.Options{
-		Config: engine.Config{
-			Limits: limits, Logger: opts.logger, Recorder: recorderOf(s.Recorder, opts.logger), Intern: s.Mux.intern,
-			Ledger:   flow.NewLedger(cmp.Or(s.MaxMemory, 1<<30)),
-			Detached: replay.NewDetached(limits.MaxCalls),
-		},
-		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,
-		MaxPlain: cmp.Or(s.MaxPlainConns, defaultPlainConns), ReconnectSpread: cmp.Or(s.ReconnectSpread, defaultReconnectSpread),
-		MaxKept: cmp.Or(s.MaxKept, 10_000), MaxKeptBytes: cmp.Or(s.MaxKeptBytes, 256<<20),
-		BeginRate: float64(max(cmp.Or(s.BeginRate, 1000), 0)),
-		Down:      down, Up: func(err error) error { return lift(err, nil) },
-	}
+	o := s.options(limits, opts, names)
+	o.Config.Verbs = verbs
 	if o.Config.Replays, err = s.Replays.open(replay.Options{}); err != nil {
 		return err
 	}
@@ -206,6 +206,22 @@ func (s *Server) configure() error {
 	}
 	s.s.Store(inner)
 	return nil
+}
+
+// options are what the fields say, with their defaults.
+func (s *Server) options(limits flow.Limits, opts *options, names []string) server.Options {
+	return server.Options{
+		Config: engine.Config{
+			Limits: limits, Logger: opts.logger, Recorder: recorderOf(s.Recorder, opts.logger), Intern: s.Mux.intern,
+			Ledger:   flow.NewLedger(cmp.Or(s.MaxMemory, 1<<30)),
+			Detached: replay.NewDetached(limits.MaxCalls),
+		},
+		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,
+		MaxPlain: cmp.Or(s.MaxPlainConns, defaultPlainConns), ReconnectSpread: cmp.Or(s.ReconnectSpread, defaultReconnectSpread),
+		MaxKept: cmp.Or(s.MaxKept, 10_000), MaxKeptBytes: cmp.Or(s.MaxKeptBytes, 256<<20),
+		BeginRate: float64(max(cmp.Or(s.BeginRate, 1000), 0)),
+		Down:      down, Up: func(err error) error { return lift(err, nil) },
+	}
 }
 
 // offered are the codecs that clients may choose, and their names.

@@ -60,6 +60,9 @@ type Config struct {
 	Heals    bool           // dialled: it outlives its sessions
 	Posted   bool           // not a connection at all: one HTTP POST
 	Recorder stats.Recorder // of the program; nil: nobody is told
+	// Verbs are the names by which plain peers subscribe to server streams. A name that
+	// Intern knows is the program's own.
+	Verbs map[string]*Verb
 	// Lacks says what a connection without a link waits for. nil: nobody is told.
 	Lacks func() string
 }

@@ -15,6 +15,11 @@ import (
 // item, whose line is queued behind it.
 func (x *Stream) headLocked() *status.Error {
 	c := x.conn
+	if x.sub != nil { // plain peers are told no metadata
+		x.acceptLocked()
+		x.fresh = false
+		return nil
+	}
 	if meta := *x.Reply; len(meta) > 0 {
 		if err := flow.CheckMeta(meta); err != nil {
 			return status.Errorf(status.InvalidArgument, "the reply's metadata cannot be sent: %v", err)

@@ -28,6 +28,7 @@ type incoming struct {
 	bought   purchases  // room for what those will answer
 	inlined  int        // calls in a row that the reader has run, up to a crowd
 	lastIn   uint64
+	salt     uint64 // of subscriptions' ids; 0: there was none
 	offences flow.Offences
 }
 
@@ -87,9 +88,25 @@ var kinds = [...]Kind{
 // in, nil if there is none. array is where a plain peer's answer goes, nil for
 // one of its own.
 func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int) error {
+	sub, malformed := c.subscribes(f, array != nil)
+	if sub != nil {
+		body.Release() // what is needed of the params was copied
+		body = nil
+		if sub.verb.Ends {
+			return c.unsubscribed(f, sub.verb, array, index)
+		}
+	}
 	in, unknown := c.owner.Find(f.Method, kinds[f.Kind], f.Meta)
+	if malformed != nil {
+		unknown = malformed
+	}
 	in.conn, in.Kind = c, kinds[f.Kind]
 	in.array, in.index = array, int32(index)
+	return c.enter(in, f, body, sub, unknown)
+}
+
+// enter is called with the record of a CALL, and why nobody takes it, nil: somebody does.
+func (c *Conn) enter(in *Inbound, f *wire.Frame, body *buf.Buf, sub *subscription, unknown *status.Error) error {
 	if f.TimeLeft > 0 {
 		in.deadline = time.Now().Add(time.Duration(min(f.TimeLeft, flow.MaxTimeLeft)) * time.Millisecond)
 	}
@@ -109,7 +126,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	if in.Kind.Streams() {
 		in.held += streamOverhead
 	}
-	refusal, offence := c.refusalLocked(in, f, unknown)
+	refusal, offence := c.refusalLocked(in, f, unknown, sub != nil)
 	if refusal == nil && !c.account.Take(int(in.held)) {
 		refusal = status.Busy("a request")
 	}
@@ -127,7 +144,7 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 	c.inBytes += int(in.cost)
 	if in.Kind.Streams() {
 		c.inflow++
-		c.attachLocked(in, f)
+		c.attachLocked(in, f, sub)
 	}
 	if f.Flags&wire.More != 0 {
 		c.addPartLocked(partOf(f), c.requestOf(in, f))
@@ -176,7 +193,7 @@ func sizeOf(body *buf.Buf, payload []byte) int {
 }
 
 // attachLocked gives an admitted call its stream.
-func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
+func (c *Conn) attachLocked(in *Inbound, f *wire.Frame, sub *subscription) {
 	d := in.Record.Decl()
 	if d == nil { // a fallback's
 		d = &Decl{Name: f.Method, Kind: in.Kind, Foreign: true}
@@ -185,6 +202,9 @@ func (c *Conn) attachLocked(in *Inbound, f *wire.Frame) {
 	x.in, x.inspector = in, in.Record
 	x.over = x.over || f.Flags&wire.NoItems != 0
 	x.beginLocked(in.id)
+	if sub != nil {
+		x.subscribeLocked(sub)
+	}
 	in.stream = x
 }
 
@@ -317,14 +337,14 @@ func (c *Conn) identifyLocked(in *Inbound, f *wire.Frame) error {
 // refusalLocked says why a call cannot run, nil if it can. No handler sees a
 // refused call, so it is safe to make again. offence is a call that a peer
 // which keeps to the announced limits does not make.
-func (c *Conn) refusalLocked(in *Inbound, f *wire.Frame, unknown *status.Error) (e *status.Error, offence bool) {
+func (c *Conn) refusalLocked(in *Inbound, f *wire.Frame, unknown *status.Error, subscribes bool) (e *status.Error, offence bool) {
 	limits := &c.config.Limits
 	hello := c.dialect != session.Plain
 	switch {
 	case c.drained != nil || c.closing:
 		c.awayLocked()
 		return status.Errorf(status.Unavailable, "shutting down"), false
-	case f.Kind != wire.Unary && !c.peer.Streams:
+	case f.Kind != wire.Unary && !c.peer.Streams && !subscribes:
 		return status.Errorf(status.Unimplemented, "streams were not announced"), true
 	case unknown != nil:
 		return unknown, false
@@ -351,41 +371,4 @@ func (c *Conn) awayLocked() {
 		c.bye = wire.GoAwayBody{Reason: "closing"}
 		c.sess.GoAway(c.bye)
 	}
-}
-
-// cancelled takes a CANCEL.
-func (c *Conn) cancelled(f *wire.Frame) error {
-	c.mu.Lock()
-	var in *Inbound
-	if c.dialect == session.Plain {
-		// Ids of plain peers may repeat: the newest is meant.
-		for id, other := range c.inbound {
-			if wire.SameID(other.rawID, f.RawID) && (in == nil || id > in.id) {
-				in = other
-			}
-		}
-		if in != nil {
-			in.lsp = f.Code == wire.CodeCancelled
-		}
-	} else {
-		in = c.inbound[f.ID]
-	}
-	var err error
-	if in == nil && c.dialect != session.Plain && f.ID > c.lastIn {
-		err = c.offendedLocked()
-	}
-	partial := in != nil && in.partial
-	if partial {
-		c.dropPartLocked(partID{in.id, true}) // no more parts will come
-	} else if in != nil && in.stream != nil {
-		in.stream.callerLeftLocked()
-	}
-	c.mu.Unlock()
-	switch {
-	case partial:
-		return c.refuse(in, status.Errorf(status.Canceled, "canceled"))
-	case in != nil:
-		in.giveUp()
-	}
-	return err
 }

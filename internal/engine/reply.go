@@ -202,6 +202,18 @@ func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
 	c.account.Give(cost)
 }
 
+// unansweredLocked ends a call of which nobody is there to be told, or whose caller wants to
+// be told no more. Then it reports true, and mu was given up.
+func (c *Conn) unansweredLocked(in *Inbound, err error) (bool, error) {
+	if !in.orphanedLocked() {
+		return c.partedLocked(in), err
+	}
+	err = in.lostLocked()
+	c.returnedLocked(in, 0)
+	c.mu.Unlock()
+	return true, err
+}
+
 // reply queues the terminal frame, unless nobody is there to answer. It reports false
 // where that is an array's, which is queued when all of it has ended: then the owner is
 // told elsewhere.
@@ -215,11 +227,8 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 	if in.lsp && f.Code == int64(status.Canceled) && f.Number == 0 {
 		f.Number = wire.CodeCancelled
 	}
-	if in.orphanedLocked() {
-		err := in.lostLocked()
-		c.returnedLocked(in, 0)
-		c.mu.Unlock()
-		body.Release() // nobody is there to answer
+	if unanswered, err := c.unansweredLocked(in, err); unanswered {
+		body.Release()
 		return true, err
 	}
 	if in.array == nil {
@@ -251,6 +260,7 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 		it.ordered = in.Record.Waits() // what notifications must not overtake
 		if x := in.stream; x != nil {
 			c.dropPartLocked(partID{in.id, true})
+			x.concludeLocked(it)
 			x.finishLocked()
 			x.line.frames.push(it) // after its items
 			x.line.pushLocked(&c.outbox)

@@ -24,10 +24,10 @@ var ErrRests = errors.New("the handler rests")
 type rest struct {
 	handler Resumer       // set before the first rest; nil: there is none
 	woken   chan struct{} // capacity 1, of one that waits on its goroutine; nil: it has none
+	next    *Stream       // behind it, of those that were roused
 	state   atomic.Uint32
-	next    *Stream // behind it, of those that were roused
-	starved bool    // the window has no room for what was offered; under Conn.mu
-	listed  bool    // the connection has none: in outbox.starved; under Conn.mu
+	starved bool // the window has no room for what was offered; under Conn.mu
+	listed  bool // the connection has none: in outbox.starved; under Conn.mu
 }
 
 // What state is.

@@ -16,12 +16,19 @@ func (x *Stream) itemFrame(p *Item) wire.Frame {
 	if x.calling != nil {
 		f.Flags |= wire.FromCaller
 	}
+	if s := x.sub; s != nil {
+		f.Method, f.RawID = s.verb.Tells, s.id
+	}
 	return f
 }
 
 // itemLeftLocked notes an item that was counted.
 func (x *Stream) itemLeftLocked(cost int) {
-	x.flow.Counted(cost)
+	if x.sub != nil {
+		x.writtenLocked(cost)
+	} else {
+		x.flow.Counted(cost)
+	}
 	if x.line.pieces.Len() == 0 {
 		x.pack.rest()
 	}

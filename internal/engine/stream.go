@@ -27,8 +27,9 @@ type Stream struct {
 	// fixed
 	conn     *Conn
 	decl     *Decl
-	in       *Inbound // nil on the caller's side
-	*calling          // nil on the handler's side
+	in       *Inbound      // nil on the caller's side
+	*calling               // nil on the handler's side
+	sub      *subscription // a plain peer's; nil: it has none
 
 	// Words are saved where there are thousands.
 	sends   bool // this side may send items; fixed

@@ -99,7 +99,7 @@ type Frame struct {
 	// before ID. Plain peers only.
 	RawID []byte
 
-	Method   string            // CALL, NOTIFY
+	Method   string            // CALL, NOTIFY; ITEM, RESULT and FAIL of a plain peer's subscription: what they are sent by
 	TimeLeft uint64            // CALL: milliseconds until the caller's deadline; 0: none
 	Meta     map[string]string // CALL, NOTIFY, RESULT, FAIL, HEAD
 

@@ -105,7 +105,8 @@ func JSONSize(f *Frame) int {
 // dst and returns the extended slice. hello says that the peer said hello;
 // only then there are control frames, metadata, deadlines and streams, and to
 // others what they would not understand is left out. A CANCEL for a plain peer
-// is `$/cancelRequest`. f.Payload, f.RawID and the bodies of HELLO and its kin
+// is `$/cancelRequest`, and an ITEM, RESULT or FAIL with a method is what its subscription
+// tells by that name. f.Payload, f.RawID and the bodies of HELLO and its kin
 // are embedded as they are: the caller guarantees that they are valid JSON.
 //
 // AppendJSON fails with ErrNotEncodable for what the dialect cannot say (CHUNK,
@@ -118,6 +119,9 @@ func AppendJSON(dst []byte, f *Frame, hello bool) ([]byte, error) {
 		return dst, err
 	}
 	dst = append(dst, `{"jsonrpc":"2.0"`...)
+	if !hello && f.isNotice() {
+		return append(appendNotice(dst, f), '}'), nil
+	}
 	switch f.Type {
 	case Call, Notify:
 		dst = appendRequest(dst, f, hello)
@@ -154,7 +158,7 @@ func checkJSON(f *Frame, hello bool) error {
 	switch {
 	case f.Type == Invalid || f.Type == Chunk || f.Type >= numTypes || f.Flags&More != 0:
 		return fmt.Errorf("%w: %v or MORE in JSON", ErrNotEncodable, f.Type)
-	case !hello && !f.Type.isPlain():
+	case !hello && !f.Type.isPlain() && !f.isNotice():
 		return fmt.Errorf("%w: %v to a peer without hello", ErrNotEncodable, f.Type)
 	case hello && len(f.RawID) > 0:
 		return fmt.Errorf("%w: %v with a plain peer's id", ErrNotEncodable, f.Type)
@@ -235,7 +239,16 @@ func appendParams(dst, payload []byte) []byte {
 
 func appendError(dst []byte, f *Frame, hello bool) []byte {
 	dst = appendID(dst, f)
-	dst = append(dst, `,"error":{"code":`...)
+	dst = appendErrorObject(append(dst, `,"error":`...), f, hello)
+	if !hello {
+		return dst
+	}
+	dst = appendTrue(dst, `,"notRun":true`, f.Flags&NotRun != 0)
+	return appendMetaJSON(dst, f.Meta)
+}
+
+func appendErrorObject(dst []byte, f *Frame, hello bool) []byte {
+	dst = append(dst, `{"code":`...)
 	code := CodeToJSON(f.Code)
 	if !hello && f.Number != 0 {
 		code = f.Number
@@ -256,9 +269,7 @@ func appendError(dst []byte, f *Frame, hello bool) []byte {
 		dst = strconv.AppendInt(append(dst, `,"number":`...), f.Number, 10)
 	}
 	dst = appendUint(dst, `,"retryAfter":`, f.RetryAfter)
-	dst = append(dst, '}')
-	dst = appendTrue(dst, `,"notRun":true`, f.Flags&NotRun != 0)
-	return appendMetaJSON(dst, f.Meta)
+	return append(dst, '}')
 }
 
 func appendControl(dst []byte, f *Frame) []byte {

@@ -1,0 +1,121 @@
+package wire
+
+import "math"
+
+// Subscriptions of plain peers (PROTOCOL.md section 7.4). The request for one names a
+// server stream, whose items come as notifications.
+
+// Subscribe is what the params of a request for a subscription say.
+type Subscribe struct {
+	Name   string // of the stream
+	Params []byte // its request as written, or the rest of a list; nil: none
+}
+
+// ReadSubscribe reads the params of a request for a subscription, which were scanned
+// before: an object with the members method and params, or a list that begins with the
+// name. bad says what is wrong with them, "" for nothing. Params has a copy.
+func ReadSubscribe(params []byte) (s Subscribe, bad string) {
+	if len(params) > 0 && params[0] == '[' {
+		return subscribeList(params)
+	}
+	var name []byte
+	bad = walk(params, func(key, value []byte) string {
+		switch string(key) {
+		case "method":
+			name = value
+		case "params":
+			if !isNull(value) {
+				s.Params = append([]byte(nil), value...)
+			}
+		}
+		return ""
+	})
+	switch {
+	case bad != "":
+		return s, "params are no object with a method: " + bad
+	case !isString(name):
+		return s, "params have no method, which names the stream, or one that is no string"
+	}
+	s.Name = unquote(name)
+	return s, ""
+}
+
+// subscribeList reads ["name", …]: what follows the name is the stream's list of params.
+func subscribeList(params []byte) (s Subscribe, bad string) {
+	n := 0
+	err := Array(params, math.MaxInt, func(value []byte) error {
+		switch n {
+		case 0:
+			if !isString(value) {
+				bad = "the first of the params is no string, which names the stream"
+				break
+			}
+			s.Name = unquote(value)
+		case 1:
+			s.Params = append(append(s.Params, '['), value...)
+		default:
+			s.Params = append(append(s.Params, ','), value...)
+		}
+		n++
+		return nil
+	})
+	switch {
+	case err != nil:
+		bad = "params are no list"
+	case n == 0 && bad == "":
+		bad = "params are an empty list, and name no stream"
+	case n > 1:
+		s.Params = append(s.Params, ']')
+	}
+	return s, bad
+}
+
+// ReadUnsubscribe reads which subscription params name: a list of its id alone, or an
+// object with the member subscription. It is false where they name none.
+func ReadUnsubscribe(params []byte) (id string, ok bool) {
+	var raw []byte
+	if len(params) > 0 && params[0] == '[' {
+		n := 0
+		err := Array(params, math.MaxInt, func(value []byte) error {
+			raw = value
+			n++
+			return nil
+		})
+		ok = err == nil && n == 1
+	} else {
+		ok = walk(params, func(key, value []byte) string {
+			if string(key) == "subscription" {
+				raw = value
+			}
+			return ""
+		}) == ""
+	}
+	if !ok || !isString(raw) {
+		return "", false
+	}
+	return unquote(raw), true
+}
+
+// appendNotice appends what a subscription tells: the method is f's, RawID the
+// subscription's id, and the type says what: an item, or how it ended.
+func appendNotice(dst []byte, f *Frame) []byte {
+	dst = AppendString(append(dst, `,"method":`...), f.Method)
+	dst = append(dst, `,"params":{"subscription":`...)
+	dst = append(dst, f.RawID...)
+	switch f.Type {
+	case Item:
+		dst = appendTrue(dst, `,"history":true`, f.Flags&History != 0)
+		dst = appendUint(dst, `,"missed":`, f.Dropped)
+		dst = appendRaw(dst, `,"result":`, f.Payload)
+	case Result:
+		dst = append(dst, `,"done":true`...)
+	case Fail:
+		dst = appendErrorObject(append(dst, `,"error":`...), f, false)
+	}
+	return append(dst, '}')
+}
+
+// isNotice reports whether f is what a plain peer's subscription tells.
+func (f *Frame) isNotice() bool {
+	return f.Method != "" && (f.Type == Item || f.Type == Result || f.Type == Fail)
+}
