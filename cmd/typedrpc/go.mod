@@ -9,7 +9,7 @@ require (
 	golang.org/x/tools v0.52.0
 )
 
-require github.com/coder/websocket v1.8.15 // indirect
+require github.com/coder/websocket v1.8.15
 
 require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect

@@ -22,7 +22,8 @@ type Env struct {
 	Err    io.Writer
 	Getenv func(string) string
 
-	json bool // errors are told as JSON
+	json          bool // errors are told as JSON
+	errIsTerminal bool // a person reads Err
 }
 
 // Process is the Env of this process.
@@ -39,6 +40,7 @@ Flags may stand before and behind arguments, and have one dash or two: -strict i
 // Main runs the command that env's arguments name, until ctx ends, and returns the
 // process's exit status. A process calls it once; tests may at the same time.
 func Main(ctx context.Context, env *Env) int {
+	env.errIsTerminal = isTerminal(env.Err)
 	env.Err = &locked{w: env.Err}
 	root := env.root()
 	root.SetIn(env.In)
@@ -104,7 +106,7 @@ func (env *Env) root() *cobra.Command {
 		&cobra.Group{ID: groupGenerate, Title: "Write what Go packages declare:"},
 	)
 	root.AddCommand(
-		env.listCommand(), env.describeCommand(),
+		env.listCommand(), env.describeCommand(), env.watchCommand(), env.benchCommand(),
 		env.callCommand(), env.notifyCommand(), env.receiveCommand(), env.sendCommand(), env.openCommand(), env.subscribeCommand(),
 		env.tsCommand(), env.schemaCommand(), env.jsonCommand(),
 	)

@@ -132,6 +132,9 @@ func (d *document) describe(m *described, url string) string {
 	row("items to it", m.X.Up)
 	row("items from it", m.X.Down)
 	row("response", m.X.Response)
+	if len(rows) == 0 {
+		b.WriteString("  (its types are not told)\n")
+	}
 	table(&b, rows)
 	p.details(&b)
 	fmt.Fprintf(&b, "\n  %s\n", d.line(m, url))

@@ -37,25 +37,35 @@ type remote struct {
 	timeout     time.Duration
 	compress    bool
 	insecure    bool
+	relays      bool // requests of others, who have tokens of their own
 }
 
 // flags are those of all that connect.
 func (r *remote) flags(cmd *cobra.Command, timeout time.Duration) {
+	r.httpFlags(cmd)
 	f := cmd.Flags()
-	f.StringArrayVarP(&r.header, "header", "H", nil, "`'Name: value'` of the HTTP request; may be given several times")
-	f.StringVar(&r.token, "token", "", "bearer `token` of the HTTP request, or @file; default: $"+tokenEnv+". Others see what a command line has: rather use a file")
 	f.StringVar(&r.credentials, "credentials", "", "`JSON` that the server's sign-in asks for, or @file")
 	f.StringVar(&r.codec, "codec", "json", "`name` of the codec; the messages of another one than json are strings in base64, here")
 	f.StringVar(&r.dialect, "dialect", "binary", "how to speak: binary, `text`, or jsonrpc, as any JSON-RPC 2.0 server does")
 	f.DurationVar(&r.timeout, "timeout", timeout, "how long all of it may take, as 500ms or 1m; 0s is for ever")
 	f.BoolVar(&r.json, "json", false, "errors as JSON")
 	f.BoolVar(&r.compress, "compress", false, "offer permessage-deflate")
-	f.BoolVar(&r.insecure, "insecure", false, "do not verify the server's certificate")
 	f.StringVar(&r.schema, "schema", "", "`file` with the API, as typedrpc schema writes it: for names, not to ask the server")
-	for _, name := range []string{"header", "token", "credentials", "codec", "timeout"} {
+	for _, name := range []string{"credentials", "codec", "timeout"} {
 		cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 	cmd.RegisterFlagCompletionFunc("dialect", cobra.FixedCompletions([]string{"binary", "text", "jsonrpc"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// httpFlags are those of the HTTP request.
+func (r *remote) httpFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVarP(&r.header, "header", "H", nil, "`'Name: value'` of the HTTP request; may be given several times")
+	f.StringVar(&r.token, "token", "", "bearer `token` of the HTTP request, or @file; default: $"+tokenEnv+". Others see what a command line has: rather use a file")
+	f.BoolVar(&r.insecure, "insecure", false, "do not verify the server's certificate")
+	for _, name := range []string{"header", "token"} {
+		cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
 }
 
 // metaFlag is the flag of those that call.
@@ -135,7 +145,7 @@ func (r *remote) headers() (http.Header, error) {
 		}
 		token = text
 	}
-	if token == "" && h.Get("Authorization") == "" {
+	if token == "" && h.Get("Authorization") == "" && !r.relays {
 		token = r.Getenv(tokenEnv)
 	}
 	if token = strings.TrimSpace(token); token != "" {

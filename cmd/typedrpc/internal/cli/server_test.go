@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/typedrpc/typedrpc"
@@ -28,7 +28,7 @@ type shortage struct {
 
 // What the shop of the tests declares; testdata/shop.json says the same.
 var (
-	price   = typedrpc.NewMethod[string, int]("shop.price")
+	price   = typedrpc.NewMethod[string, int]("shop.price", typedrpc.Idempotent)
 	buy     = typedrpc.NewMethod[order, int]("shop.buy")
 	slow    = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("shop.slow")
 	whoami  = typedrpc.NewMethod[typedrpc.Empty, map[string]string]("shop.whoami")
@@ -48,6 +48,8 @@ type shop struct {
 	seen    chan string // what was notified
 	running chan string // that a handler which waits for its caller's end has begun
 	ended   chan string // and has ended
+	asked   atomic.Bool // for a price since it was
+	closed  atomic.Bool // after the next price no other is known
 }
 
 // open starts a shop.
@@ -56,7 +58,7 @@ func open(t *testing.T) *shop {
 	s := &shop{seen: make(chan string, 16), running: make(chan string, 16), ended: make(chan string, 16)}
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, price, func(_ context.Context, item string) (int, error) {
-		if item == "" {
+		if item == "" || s.closed.Load() && s.asked.Swap(true) {
 			return 0, typedrpc.NotFound
 		}
 		return 100 * len(item), nil
@@ -80,9 +82,8 @@ func open(t *testing.T) *shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Empty, json.RawMessage](discover), func(context.Context, typedrpc.Empty) (json.RawMessage, error) { return document, nil })
 	signIn := typedrpc.NewSignIn[string, string]()
-	s.Server = &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler), SignIn: signIn.Verify(func(_ context.Context, r *http.Request, name *string) (typedrpc.Identity, string, error) {
+	s.Server = &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler), Schema: document, Describe: func(context.Context) error { return nil }, SignIn: signIn.Verify(func(_ context.Context, r *http.Request, name *string) (typedrpc.Identity, string, error) {
 		switch {
 		case name != nil:
 			return typedrpc.Identity{Subject: *name}, "welcome", nil
@@ -91,6 +92,9 @@ func open(t *testing.T) *shop {
 		}
 		return typedrpc.Identity{Subject: r.Header.Get("Authorization") + r.Header.Get("X-Who")}, "", nil
 	})}
+	if err := s.Check(); err != nil {
+		t.Fatal(err)
+	}
 	hs := httptest.NewServer(s)
 	t.Cleanup(func() {
 		s.Shutdown(context.Background())
