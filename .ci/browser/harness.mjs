@@ -28,8 +28,8 @@ export function kept(child) {
 }
 
 // start runs an example until it says where it listens.
-export async function start(binary, addr) {
-  const child = kept(spawn(binary, ["-addr", addr], { stdio: ["ignore", "ignore", "pipe"] }));
+export async function start(binary, addr, ...more) {
+  const child = kept(spawn(binary, ["-addr", addr, ...more], { stdio: ["ignore", "ignore", "pipe"] }));
   const ended = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
   let log = "";
   child.stderr.setEncoding("utf8");

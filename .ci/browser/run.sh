@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests the examples' pages, and the built client, in Chromium. Needs Go, Node and npm; Chromium is installed if it is missing. SCREENSHOT=path says
+# Tests the examples' pages, the inspector's, and the built client, in Chromium. Needs Go, Node and npm; Chromium is installed if it is missing. SCREENSHOT=path says
 # where the calculator's picture goes, and others beside it.
 set -eu
 cd "$(dirname "$0")"
@@ -18,4 +18,5 @@ npm ci --no-audit --no-fund --loglevel=error
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd ../.. && go build -o "$work/" ./examples/calculator ./examples/chat ./examples/dashboard ./examples/wasm ./internal/e2e/jsserver)
+(cd ../../inspector && go build -o "$work/inspected" ./internal/demo)
 BINARIES="$work" node test.mjs

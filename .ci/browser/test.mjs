@@ -14,6 +14,7 @@ import { chat } from "./chat.mjs";
 import { client } from "./client.mjs";
 import { dashboard } from "./dashboard.mjs";
 import { args, executablePath, fail, picture, screenshot, start, summary, test, watch } from "./harness.mjs";
+import { inspector } from "./inspector.mjs";
 import { looks } from "./looks.mjs";
 import { wasm } from "./wasm.mjs";
 
@@ -232,4 +233,5 @@ await chat(join(binaries, "chat"));
 await dashboard(join(binaries, "dashboard"));
 await wasm(join(binaries, "wasm"));
 await client(join(binaries, "jsserver"));
+await inspector(join(binaries, "inspected"));
 summary();

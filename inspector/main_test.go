@@ -1,0 +1,9 @@
+package inspector
+
+import (
+	"testing"
+
+	"github.com/typedrpc/typedrpc/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
