@@ -90,11 +90,14 @@ type DialOptions struct {
 	Limits Limits
 	// Backoff is the wait between attempts to get a lost link back. It
 	// starts over when a link lived for ten seconds. While there is a session
-	// to go on with, Max is at most a quarter of its grace time.
+	// to go on with, Max is at most a quarter of its grace time, or Least. One that
+	// is Off waits for ten milliseconds at least. A longer wait that the server
+	// asks for is kept, whatever stands here.
 	Backoff Backoff
 	// MaxAttempts is after how many attempts in a row to get a lost link back the
 	// connection is given up, those included whose link lived for less than ten
-	// seconds. Default 0: it is not given up.
+	// seconds. Default 0: it is not given up. Negative: none is made, the connection
+	// ends with its first link.
 	MaxAttempts int
 	// FailFast makes calls fail while there is no link, but for those that say
 	// WaitForLink, see CallOptions. By default they wait.
@@ -204,9 +207,6 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	}
 	if err := checkInterceptors("DialOptions.OutgoingInterceptors", o.OutgoingInterceptors); err != nil {
 		return nil, err
-	}
-	if o.MaxAttempts < 0 {
-		return nil, errors.New("typedrpc: DialOptions.MaxAttempts must not be negative")
 	}
 	if err := flow.Backoff(o.Backoff).Check(); err != nil {
 		return nil, fmt.Errorf("typedrpc: DialOptions.%w", err)

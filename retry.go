@@ -16,11 +16,13 @@ import (
 // Backoff is how long to wait before trying again: a random time between zero
 // and a bound that grows from Min to Max by Factor. The jitter is full, also
 // at the cap, so that clients which lost the same server do not come back
-// together. Zero fields are the defaults.
+// together; Least takes from it, and Off leaves none. Zero fields are the defaults.
 type Backoff struct {
 	Min    time.Duration // bound of the first delay. Default 100 ms.
 	Max    time.Duration // largest bound. Default 30 s.
 	Factor float64       // growth of the bound, at least 1. Default 2.
+	Least  time.Duration // every delay is at least this long, and random above it. Default 0.
+	Off    bool          // no backoff: every delay is Least; the other fields must be zero
 }
 
 // RetryPolicy says which failed calls are made again. Whatever it says, a call

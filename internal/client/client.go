@@ -91,7 +91,7 @@ type Options struct {
 	Connect     Connector     // makes links
 	Trust       *Trust        // who may have the session's token; nil: everybody
 	Backoff     flow.Backoff  // with its defaults
-	MaxAttempts int           // in a row before giving up; 0: without end
+	MaxAttempts int           // in a row before giving up; 0: without end; negative: none
 	OnState     func(Change)  // nil: nobody is told
 	Config      engine.Config // Heals is the client's to set
 
@@ -105,9 +105,16 @@ type Options struct {
 	Chosen func(name string)
 }
 
+// leastOff is the wait where there is no backoff: a server that is down would be
+// dialled, and a stream that brings nothing opened again, as fast as a processor can.
+const leastOff = 10 * time.Millisecond
+
 // New makes a client and its connection. Its error is a mistake in the options.
 func New(ctx context.Context, o Options, owner engine.Owner) (*Client, error) {
 	d := &Client{o: o, now: make(chan struct{}, 1), turn: make(chan struct{}, 1), up: make(chan struct{})}
+	if d.o.Backoff.Off {
+		d.o.Backoff.Least = max(d.o.Backoff.Least, leastOff)
+	}
 	var err error
 	if d.endpoints, err = endpoints(o.URL, o.URLs); err != nil {
 		return nil, err

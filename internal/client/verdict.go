@@ -150,7 +150,7 @@ func (d *Client) final(cause error) bool {
 // verdict decides whether and when to come back.
 func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 	b := d.o.Backoff
-	if most := d.o.MaxAttempts; most > 0 && int(d.failed) > most || d.final(cause) {
+	if most := d.o.MaxAttempts; most < 0 || most > 0 && int(d.failed) > most || d.final(cause) {
 		return 0, false
 	}
 	d.mu.Lock()
@@ -158,7 +158,7 @@ func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 	d.min, d.max = 0, 0
 	if d.sess != nil { // which does not wait for ever, nor as long as a server's restart takes
 		low, high = 0, 0
-		b.Max = min(b.Max, max(d.grace/4, 1))
+		b.Max = max(min(b.Max, max(d.grace/4, 1)), b.Least)
 		b.Min = min(b.Min, b.Max)
 	}
 	d.mu.Unlock()

@@ -122,6 +122,50 @@ func TestReconnect_attemptsEnd(t *testing.T) {
 	})
 }
 
+func TestReconnect_noAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		w, _, c := lab.Reconnected(t, &typedrpc.DialOptions{Backoff: lab.Steady, MaxAttempts: -1})
+		w.Cable().Cut()
+		<-c.Context().Done()
+		is.Equal(w.Dialled(), 1)
+		is.True(errors.Is(c.Err(), typedrpc.Unavailable))
+		_, err := typedrpc.Call(t.Context(), c, lab.Echo, 1)
+		is.Equal(lab.OutcomeOf(err), typedrpc.NotSent)
+	})
+}
+
+// TestReconnect_withoutBackoff has a server away for a while: attempts are as far apart as
+// Least, also with a session to go on with, and never as fast as a processor can.
+func TestReconnect_withoutBackoff(t *testing.T) {
+	for _, c := range []struct {
+		b     typedrpc.Backoff
+		least int
+		most  int // attempts in three seconds
+	}{
+		{typedrpc.Backoff{Off: true, Least: time.Second}, 3, 4},
+		{typedrpc.Backoff{Off: true}, 300, 301},
+		{typedrpc.Backoff{Min: time.Second, Max: time.Second, Factor: 1, Least: time.Second}, 3, 4},
+	} {
+		for grace, name := range map[time.Duration]string{time.Second: "session", -1: "none"} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					is := is.New(t)
+					w, _, conn := lab.Reconnected(t, &typedrpc.DialOptions{Backoff: c.b, Limits: typedrpc.Limits{Grace: grace}})
+					time.Sleep(time.Minute)
+					before := w.Dialled()
+					w.Serve(nil)
+					w.Cable().Cut()
+					time.Sleep(3*time.Second + time.Millisecond)
+					n := w.Dialled() - before
+					is.True(n >= c.least && n <= c.most) // attempts
+					is.NoErr(conn.Close())
+				})
+			})
+		}
+	}
+}
+
 func TestReconnect_closeCodes(t *testing.T) {
 	b := typedrpc.Backoff{Min: time.Second, Max: time.Minute}
 	for _, c := range []struct {

@@ -72,6 +72,9 @@ func TestContradictions_declared(t *testing.T) {
 func TestContradictions_policies(t *testing.T) {
 	for want, p := range map[string]typedrpc.RetryPolicy{
 		"MaxAttempts must not be negative": {MaxAttempts: -1},
+		"Backoff: Off makes every delay":   {Backoff: typedrpc.Backoff{Off: true, Max: time.Second}},
+		"Backoff: Least 2s is above Min":   {Backoff: typedrpc.Backoff{Min: time.Second, Least: 2 * time.Second}},
+		"Min, Max and Least must not be":   {Backoff: typedrpc.Backoff{Least: -1}},
 		"Codes has OK":                     {Codes: []typedrpc.Code{typedrpc.OK, typedrpc.NotFound}},
 		"Ratio is no number":               {Budget: &typedrpc.RetryBudget{Ratio: math.NaN()}},
 	} {

@@ -28,11 +28,30 @@ func TestBackoff_delayBounds(t *testing.T) {
 	}
 }
 
+func TestBackoff_least(t *testing.T) {
+	is := is.New(t)
+	b := Backoff{Least: 300 * time.Millisecond, Max: 2 * time.Second}
+	is.NoErr(b.Check())
+	for failed, bound := range map[int]time.Duration{1: 300 * time.Millisecond, 2: 600 * time.Millisecond, 20: 2 * time.Second} {
+		var shortest, longest time.Duration = math.MaxInt64, 0
+		for range 2000 {
+			d := b.Delay(failed)
+			shortest, longest = min(shortest, d), max(longest, d)
+		}
+		is.True(shortest >= b.Least && shortest < b.Least+(bound-b.Least)/20+1)
+		is.True(longest <= bound && longest > b.Least+(bound-b.Least)*9/10-1)
+	}
+	for _, failed := range []int{1, 2, 50} {
+		is.Equal(Backoff{Off: true}.Delay(failed), time.Duration(0))
+		is.Equal(Backoff{Off: true, Least: time.Second}.Delay(failed), time.Second)
+	}
+}
+
 func TestBackoff_delayNeverPanics(t *testing.T) {
 	is := is.New(t)
 	for _, b := range []Backoff{
 		{}, {Max: math.MaxInt64}, {Min: math.MaxInt64, Max: math.MaxInt64}, {Min: -1}, {Max: -1}, {Factor: math.NaN()},
-		{Factor: math.Inf(1)}, {Factor: -3}, {Min: 1, Max: 1}, {Factor: 1e300},
+		{Factor: math.Inf(1)}, {Least: -1}, {Least: math.MaxInt64}, {Off: true, Least: math.MaxInt64}, {Factor: -3}, {Min: 1, Max: 1}, {Factor: 1e300},
 	} {
 		for _, failed := range []int{-1, 0, 1, 2, 63, 64, 1 << 20, math.MaxInt} {
 			is.True(b.Delay(failed) >= 0)
