@@ -132,6 +132,29 @@ func (c *Conn) State() State {
 	return StateWaiting
 }
 
+// Ping asks the peer for a sign of life, over the link that there is, and returns how
+// long its answer took. It asks below calls: no handler, limit or interceptor has to do with
+// it. Pings made together may share one question, and on a busy connection an
+// acknowledgement that was under way answers it as well; the shortest round trip that was
+// measured (Stats has it) is the least that is returned. Over plain JSON-RPC it is a ping
+// of the WebSocket, which a proxy may answer.
+//
+// The error is an *Error: Unavailable at once while there is no link, and when the link
+// ends first; the context's; and Unimplemented where nobody can be asked, over plain JSON-RPC in
+// a browser or by POST. To notice that a link is dead is not a program's task:
+// Limits.KeepAlive does.
+func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
+	e := c.engine()
+	if ctx == nil {
+		return 0, noContext("Conn.Ping")
+	}
+	took, err := e.Ping(ctx)
+	if err != nil {
+		return 0, up(err, c.codec)
+	}
+	return took, nil
+}
+
 // Reconnect makes a dialled connection dial now: it ends the wait for the next
 // attempt, and gives up a link that there is; the session goes on. It does
 // nothing on a connection that a server accepted, or that is closed.

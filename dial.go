@@ -147,7 +147,7 @@ func (s State) String() string {
 	return [...]string{"connecting", "connected", "waiting", "closed"}[s]
 }
 
-// StateChange is what DialOptions.OnState is told.
+// StateChange is what DialOptions.OnState and Server.OnState are told.
 type StateChange struct {
 	State State
 	// Err is why the last link or attempt ended (see CloseError), nil before there was

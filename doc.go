@@ -307,7 +307,7 @@
 //     the call fails with Internal, the notification is dropped, nobody is let in.
 //   - In the function of SignIn.Verify: the peer is refused, as Unauthenticated. In that of
 //     SignIn.Present, or in the transport of HTTPClient: this attempt to connect fails.
-//   - In Server.OnConnect and OnDisconnect, and in DialOptions.OnState: the connection
+//   - In Server.OnConnect, OnState and OnDisconnect, and in DialOptions.OnState: the connection
 //     goes on, and later events are told.
 //   - In OnRetry, in Pick's function when a call is made again, in an outgoing interceptor
 //     of a future, of a stream from [Open] or of a connection that a Broadcast waits for,

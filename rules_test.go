@@ -262,13 +262,13 @@ var goStatements = map[string]int{
 	"converse.go open":                           1, // a bidirectional stream whose interceptors wait
 	"request.go forward":                         1, // one direction of a forwarded stream
 	"internal/client/client.go Run":              1, // the supervisor of a dialled connection, which also reads
-	"internal/client/state.go changeLocked":      1, // OnState, while there is something to tell
+	"internal/engine/teller.go Tell":             1, // OnState, while there is something to tell
 	"internal/server/link.go Start":              1, // an accepted link's reader
 	"internal/server/link.go Hello":              1, // authentication, which waits
 	"internal/server/auth.go authenticate":       1, // the program's function, which may end its goroutine
 	"internal/server/accepted.go end":            1, // OnDisconnect, which may end its goroutine
 	"internal/client/opening.go apart":           1, // the program's functions of a handshake, which may
-	"internal/client/state.go tell":              1, // OnState again, when it ended its goroutine
+	"internal/engine/teller.go tell":             1, // OnState again, when it ended its goroutine
 	"internal/server/link.go accept":             1, // OnConnect
 	"internal/server/renew.go Auth":              1, // authentication on a live link
 	"internal/server/accepted.go Over":           1, // the end of a connection that has no link

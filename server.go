@@ -94,6 +94,15 @@ type Server struct {
 	// OnConnect is called for every connection once it is open, on a
 	// goroutine of its own: calls of the client may run already.
 	OnConnect func(*Conn)
+	// OnState is told of every link that a connection loses while its session goes on
+	// (StateWaiting, with Err and Since), and of every one that its client came back over
+	// (StateConnected, Resumed), which may have come before the loss was noticed and is
+	// then alone. In order, one call at a time for a connection, on a goroutine of its own,
+	// so it may use the connection, and end it; for a connection for which it is slow the
+	// latest sixteen are kept. The beginning and the end are OnConnect's and
+	// OnDisconnect's: it may be called while OnConnect runs, and not after OnDisconnect.
+	// POSTs, and plain JSON-RPC peers, whose connections end with their links, are not in it.
+	OnState func(*Conn, StateChange)
 	// OnDisconnect is called after OnConnect has returned and the connection
 	// has ended, with the reason. Shutdown waits for it.
 	OnDisconnect func(*Conn, error)
@@ -262,6 +271,16 @@ func (s *Server) callbacks(o *server.Options, opts *options, codec func(int) Cod
 	o.OnDisconnect = func(e *engine.Conn, err error) {
 		if s.OnDisconnect != nil {
 			opts.callback("OnDisconnect", func() { s.OnDisconnect(connOf(e), lift(err, connOf(e).codec)) })
+		}
+	}
+	if s.OnState != nil {
+		o.OnState = func(e *engine.Conn, change server.Change) {
+			c := connOf(e)
+			told := StateChange{State: StateWaiting, Err: lift(change.Err, c.codec), Since: change.Since}
+			if change.Linked {
+				told.State, told.Resumed = StateConnected, true
+			}
+			opts.callback("OnState", func() { s.OnState(c, told) })
 		}
 	}
 	if run := s.SignIn.run; run != nil {

@@ -52,8 +52,7 @@ type Client struct {
 	mu        sync.Mutex
 	state     Change
 	lost      time.Time // since when there has been no link; zero: there is one, or was none yet
-	changes   []Change  // not told yet
-	telling   bool
+	changes   engine.Teller[Change]
 	min, max  time.Duration    // window that the server gave for coming back
 	refused   *status.Error    // what the server said instead of WELCOME
 	said      *status.Error    // what it said that it closes this link with

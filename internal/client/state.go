@@ -53,8 +53,7 @@ func (d *Client) lacks() string {
 	return "an answer of " + d.state.URL
 }
 
-// change publishes a state. OnState is called on a goroutine that lives while
-// there is something to tell, so that it may use, and close, the connection.
+// change publishes a state.
 func (d *Client) change(s Change) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,34 +69,7 @@ func (d *Client) changeLocked(s Change) {
 	}
 	s.Since = d.lost
 	d.state = s
-	if d.o.OnState == nil {
-		return
-	}
-	d.changes = append(d.changes, s)
-	if !d.telling {
-		d.telling = true
-		go d.tell()
-	}
-}
-
-func (d *Client) tell() {
-	rested := false
-	defer func() {
-		if !rested { // OnState ended this goroutine: go on with another
-			go d.tell()
-		}
-	}()
-	for {
-		d.mu.Lock()
-		if len(d.changes) == 0 {
-			d.telling = false
-			d.mu.Unlock()
-			rested = true
-			return
-		}
-		s := d.changes[0]
-		d.changes = d.changes[1:]
-		d.mu.Unlock()
-		d.o.OnState(s)
+	if d.o.OnState != nil {
+		d.changes.Tell(d.o.OnState, s)
 	}
 }

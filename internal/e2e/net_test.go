@@ -116,6 +116,22 @@ func TestNet_programsCode(t *testing.T) {
 				v.t.Errorf("OnState was called %d times", told)
 			}
 		},
+		"Server.OnState": func(v *village, end func()) {
+			told := 0
+			v.OnState = func(*typedrpc.Conn, typedrpc.StateChange) { told++; end() }
+			v.opts.Limits.Grace = time.Minute
+			c := v.dial()
+			for range 2 {
+				v.town.Cable().Cut()
+				time.Sleep(10 * time.Second)
+				v.works(c)
+			}
+			c.Close()
+			synctest.Wait()
+			if told != 4 {
+				v.t.Errorf("OnState was called %d times", told)
+			}
+		},
 		"SignIn.Verify": func(v *village, end func()) {
 			bad := true
 			v.SignIn = lab.Sign.Verify(func(context.Context, *http.Request, *string) (typedrpc.Identity, int, error) {

@@ -38,8 +38,8 @@ func (l *Link) SetReadLimit(n int64) { l.t.SetReadLimit(n) }
 // before Run.
 func (l *Link) Charge(a Account) { l.in.account = a }
 
-// Ping sends the transport's own keepalive.
-func (l *Link) Ping() { l.t.Ping() }
+// Ping sends the transport's own keepalive, see Transport.
+func (l *Link) Ping(answered func()) bool { return l.t.Ping(answered) }
 
 // look runs every linger while a writer exists: it finds writes that stall
 // and writers that have nothing to do.

@@ -33,8 +33,9 @@ type Transport interface {
 	// SetReadLimit bounds the size of one message, after decompression.
 	SetReadLimit(n int64)
 	// Ping sends a keepalive of the transport's own, for peers that have
-	// none of ours. It does not wait for the answer.
-	Ping()
+	// none of ours. It does not wait for the answer, of which it tells answered;
+	// nil: nobody. It reports false where there is no such thing.
+	Ping(answered func()) bool
 }
 
 // Upper is the layer above a link.

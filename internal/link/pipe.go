@@ -34,6 +34,8 @@ type pipeMessage struct {
 	b    *buf.Buf // nil: ping or pong
 	text bool
 	ping bool
+
+	answered func() // of a ping, and its pong; nil: nobody is told
 }
 
 func newLane() *lane {
@@ -79,11 +81,11 @@ func (l *lane) get() (m pipeMessage, err error) {
 }
 
 // control adds a ping or pong, which nothing holds up.
-func (l *lane) control(ping bool) {
+func (l *lane) control(m pipeMessage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil {
-		l.queue = append(l.queue, pipeMessage{ping: ping})
+		l.queue = append(l.queue, m)
 		l.moved.Broadcast()
 	}
 }
@@ -109,12 +111,15 @@ func (p *pipeEnd) Read(progress func()) (*buf.Buf, bool, error) {
 			return nil, false, err
 		}
 		if m.ping { // answered by whoever reads, as a WebSocket's is
-			p.out.control(false)
+			p.out.control(pipeMessage{answered: m.answered})
 			continue
 		}
 		progress()
-		if m.b == nil {
-			continue // a pong
+		if m.b == nil { // a pong
+			if m.answered != nil {
+				m.answered()
+			}
+			continue
 		}
 		return m.b, m.text, nil
 	}
@@ -138,4 +143,7 @@ func (p *pipeEnd) SetReadLimit(n int64) {
 	p.in.limit = n
 }
 
-func (p *pipeEnd) Ping() { p.out.control(true) }
+func (p *pipeEnd) Ping(answered func()) bool {
+	p.out.control(pipeMessage{ping: true, answered: answered})
+	return true
+}

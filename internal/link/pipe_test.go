@@ -99,12 +99,15 @@ func TestPipe_pingIsAnsweredByALivingPeer(t *testing.T) {
 		go func() {
 			a.Read(func() { progress++ })
 		}()
-		a.Ping()
+		answered := false
+		is.True(a.Ping(func() { answered = true }))
 		time.Sleep(time.Second)
 		is.Equal(progress, 0) // nobody reads at the other end
+		is.True(!answered)
 		go read(b)
 		synctest.Wait()
 		is.Equal(progress, 1)
+		is.True(answered)
 		a.Kill()
 		b.Kill()
 	})

@@ -237,7 +237,7 @@ func (t *browser) goodbye(code int, reason string) {
 func (t *browser) SetReadLimit(n int64) { t.limit.Store(n) }
 
 // Ping does nothing: the browser's API has no pings.
-func (t *browser) Ping() {}
+func (t *browser) Ping(func()) bool { return false }
 
 // Accept fails: there is no server in a browser.
 func Accept(w http.ResponseWriter, _ *http.Request, _ string, _ bool) (Transport, error) {

@@ -65,12 +65,15 @@ func Offers(h http.Header) []string {
 
 // Ping does not wait for the pong, which arrives at OnPongReceived; the
 // library does, so a goroutine stands in for it.
-func (t *ws) Ping() {
+func (t *ws) Ping(answered func()) bool {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), pingPatience)
 		defer cancel()
-		t.c.Ping(ctx)
+		if t.c.Ping(ctx) == nil && answered != nil {
+			answered()
+		}
 	}()
+	return true
 }
 
 // pingPatience bounds how long the goroutine of one ping can stay.

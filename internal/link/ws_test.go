@@ -87,8 +87,10 @@ func TestWS_pongIsProgress(t *testing.T) {
 		go func() {
 			asks.Read(func() { alive <- struct{}{} })
 		}()
-		asks.Ping()
+		answered := make(chan struct{})
+		asks.Ping(func() { close(answered) })
 		<-alive // no message came, and the peer is known to live
+		<-answered
 	}
 }
 

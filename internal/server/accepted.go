@@ -35,11 +35,12 @@ type Accepted struct {
 	first    identified    // handlers' contexts derive from this one's
 	latest   identified    // of a later link, or of an AUTH
 	expire   *time.Timer
-	said     *said     // what the peer has said that it closes with; nil: nothing
-	began    int64     // Unix time in nanoseconds; fixed
-	renewals []renewal // AUTHs that wait
-	renewing bool      // and one is being handled
-	ending   bool      // no AUTH is taken any more
+	states   *engine.Teller[Change] // what OnState is told; nil: nothing yet
+	said     *said                  // what the peer has said that it closes with; nil: nothing
+	began    int64                  // Unix time in nanoseconds; fixed
+	renewals []renewal              // AUTHs that wait
+	renewing bool                   // and one is being handled
+	ending   bool                   // no AUTH is taken any more
 	over     bool
 }
 
@@ -56,6 +57,7 @@ func (a *Accepted) linkEnded(c *session.Carrier, cause error) {
 		a.end(a.sess.Err())
 	case lost:
 		a.conn.LinkDown(cause)
+		a.lost(cause)
 		limits := &a.server.o.Config.Limits
 		a.server.registry.Keep(a.sess, limits.Grace, limits.HandshakeTimeout, a.conn.Holds, a.end)
 	}
@@ -82,6 +84,9 @@ func (a *Accepted) end(cause error) {
 	a.latest.release(cause)
 	a.mu.Unlock()
 	a.greets.Wait()
+	if a.states != nil {
+		a.states.Wait()
+	}
 	if announced {
 		var told sync.WaitGroup // it may end its goroutine, and this one has more to do
 		told.Go(func() { s.o.OnDisconnect(c, c.Err()) })

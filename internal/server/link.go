@@ -305,6 +305,7 @@ func (l *Link) resumed(sess *session.Session, g grant) {
 	l.accepted = a
 	a.identify(g, l.req, l.carrier)
 	l.began()
+	a.found()
 }
 
 // began starts what belongs to a link that is open.

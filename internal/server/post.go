@@ -185,4 +185,4 @@ func (t *postTransport) Kill() { t.once.Do(func() { close(t.killed) }) }
 
 func (t *postTransport) SetReadLimit(int64) {}
 
-func (t *postTransport) Ping() {}
+func (t *postTransport) Ping(func()) bool { return false }

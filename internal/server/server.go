@@ -59,6 +59,8 @@ type Options struct {
 	// nothing. OnDisconnect is told of its end.
 	OnConnect    func(*engine.Conn) (greet func())
 	OnDisconnect func(*engine.Conn, error)
+	// OnState is told in between of links lost and found; nil: nobody is.
+	OnState func(*engine.Conn, Change)
 	// Down makes a program's error one of the layers below the API, and Up one of
 	// theirs the program's: for the causes with which its contexts end.
 	Down, Up func(error) error

@@ -73,12 +73,14 @@ type Carrier struct {
 
 	answers atomic.Int64 // ACKs received
 
+	asked atomic.Pointer[Question] // the latest PING that somebody waits for; changed under mu
+
 	sess atomic.Pointer[Session] // set once, when the opening is over
 
 	mu      sync.Mutex
 	phase   phase
-	control []wire.Frame // uncounted frames, before all others
 	pinging bool         // a PING waits in control
+	control []wire.Frame // uncounted frames, before all others
 	goodbye error        // of an opening that failed, or of leave: ends the link when all was written
 	hailed  time.Time    // when HELLO was sent
 }
@@ -200,17 +202,6 @@ func (c *Carrier) send(f wire.Frame) {
 	c.link.Wake()
 }
 
-// Ping asks the peer for a sign of life.
-func (c *Carrier) Ping() {
-	c.mu.Lock()
-	if !c.pinging {
-		c.pinging = true
-		c.control = append(c.control, wire.Frame{Type: wire.Ping})
-	}
-	c.mu.Unlock()
-	c.link.Wake()
-}
-
 // flooded reports that the peer does not read what it made us answer.
 func (c *Carrier) flooded() bool {
 	c.mu.Lock()
@@ -222,7 +213,7 @@ func (c *Carrier) flooded() bool {
 func (c *Carrier) Idle() {
 	switch {
 	case c.o.Dialect == Plain:
-		c.link.Ping()
+		c.link.Ping(nil)
 	case c.sess.Load() != nil:
 		c.Ping()
 	}
@@ -294,6 +285,7 @@ func (c *Carrier) takeControlLocked(b *Batch, received uint64) (alone, pinged bo
 			}
 			if f.Type == wire.Ping {
 				f.Position, c.pinging, pinged = received, false, true
+				c.leavesLocked()
 			}
 		}
 		b.Add(f, nil)

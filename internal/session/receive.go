@@ -105,6 +105,9 @@ func (s *Session) frameIn(c *Carrier, f *wire.Frame, msg *buf.Buf) (int, error) 
 		return 0, s.acknowledged(c, f.Position)
 	case wire.Ack:
 		c.answers.Add(1)
+		if c.asked.Load() != nil {
+			c.answered()
+		}
 		return 0, s.acknowledged(c, f.Position)
 	case wire.GoAway:
 		b, err := wire.ParseGoAway(f.Payload)

@@ -1,0 +1,42 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/status"
+)
+
+// Ping asks the peer for a sign of life over the link that there is, and returns how long
+// that took. Between dialects of ours the shortest round trip known is the least: an ACK
+// that was under way answers, too, and no link is faster than its path.
+func (c *Conn) Ping(ctx context.Context) (time.Duration, *status.Error) {
+	c.mu.Lock()
+	if err := c.err; err != nil {
+		c.mu.Unlock()
+		return 0, err
+	}
+	if !c.linkedLocked() {
+		defer c.mu.Unlock()
+		return 0, c.noLinkLocked()
+	}
+	sess := c.sess
+	carrier := sess.Carrier()
+	c.mu.Unlock()
+	if ctx.Err() != nil {
+		return 0, status.Ended(ctx, status.NotSent)
+	}
+	q, ok := carrier.Ask()
+	if !ok {
+		return 0, status.Errorf(status.Unimplemented, "this connection has no pings: a browser's WebSocket, and a POST, cannot ask in plain JSON-RPC")
+	}
+	defer carrier.Forget(q)
+	select {
+	case <-q.Answer:
+		return max(q.Took, sess.RTT()), nil
+	case <-ctx.Done():
+		return 0, status.Ended(ctx, status.NotSent)
+	case <-carrier.Done():
+		return 0, &status.Error{Code: status.Unavailable, Message: "the link ended before the ping was answered", Cause: carrier.Err()}
+	}
+}
