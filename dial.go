@@ -3,7 +3,6 @@ package typedrpc
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -65,6 +64,10 @@ type DialOptions struct {
 	// Codecs are offered in this order, and the server takes the first that it has,
 	// for the life of the connection. Default JSON. Only for Binary.
 	Codecs []Codec
+	// Subprotocol is a name of the program's own, which is offered instead of this
+	// package's, and stands for Dialect, and the only one of Codecs. A server that does not
+	// select it is not spoken to. See Server.Subprotocols.
+	Subprotocol string
 	// HTTPClient makes the upgrade request; its transport decides about TLS
 	// and proxies. Default http.DefaultClient. Not in a browser.
 	HTTPClient *http.Client
@@ -240,7 +243,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	}
 	c := &Conn{opts: opts}
 	copts := client.Options{
-		URL: url, URLs: o.URLs, Offers: offers, Plain: o.Dialect == JSONRPC, Connect: head.connector(o), Trust: head.trust,
+		URL: url, URLs: o.URLs, Offers: offers, Own: o.Subprotocol, Plain: o.Dialect == JSONRPC, Connect: head.connector(o), Trust: head.trust,
 		Backoff: flow.Backoff(o.Backoff).WithDefaults(), MaxAttempts: o.MaxAttempts, Config: cfg,
 		Chosen: func(name string) {
 			c.codec = JSON
@@ -285,36 +288,6 @@ func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 		}
 	}
 	below.Reply = func(raw []byte) ([]byte, error) { return unwrapAuth(c.codec, raw) }
-}
-
-// subprotocols are what the dialect and the codecs offer.
-func (o *DialOptions) subprotocols(codecs []Codec) ([]string, error) {
-	switch o.Dialect {
-	case Binary:
-		var names []string
-		for i, c := range codecs {
-			if err := checkCodec(c, codecs[:i]); err != nil {
-				return nil, err
-			}
-			if err := errors.Join(o.Mux.check(c), o.SignIn.types.fits(c)); err != nil {
-				return nil, err
-			}
-			names = append(names, session.BinaryPrefix+c.Name())
-		}
-		return names, nil
-	case Text, JSONRPC:
-		if slices.ContainsFunc(codecs, func(c Codec) bool { return c != JSON }) {
-			return nil, errors.New("typedrpc: DialOptions.Codecs are for Binary: Text and JSONRPC speak JSON")
-		}
-		if err := errors.Join(o.Mux.check(JSON), o.SignIn.types.fits(JSON)); err != nil {
-			return nil, err
-		}
-		if o.Dialect == JSONRPC {
-			return nil, nil
-		}
-		return []string{session.HelloProtocol}, nil
-	}
-	return nil, fmt.Errorf("typedrpc: DialOptions.Dialect %d is none", o.Dialect)
 }
 
 // What typedrpctest and tests reach of the inside, see package hook.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -45,6 +46,12 @@ type Server struct {
 	// connect with that user's cookies, also to a server on a loopback
 	// address by any name.
 	DangerouslyAllowAnyOrigin bool
+	// Subprotocols are names of the program's own, for gateways and clients that insist on
+	// one, each with what it stands for: "typedrpc.v1.json" or that of another codec,
+	// "typedrpc.jsonrpc" for Text, "jsonrpc" for JSONRPC. A client gets the first of its
+	// offers that is one of these or of this package's; one who offers none of them is
+	// answered 400, with all that there are. See DialOptions.Subprotocol.
+	Subprotocols map[string]string
 	// Limits bound what one client can make the server hold or do.
 	Limits Limits
 	// MaxMemory is how many bytes all clients together may make the server hold, by what
@@ -226,7 +233,8 @@ func (s *Server) options(limits flow.Limits, opts *options, names []string) serv
 			Detached: replay.NewDetached(limits.MaxCalls),
 		},
 		Origins: s.Origins, AnyOrigin: s.DangerouslyAllowAnyOrigin, Compress: s.Compress, Codecs: names,
-		MaxPlain: cmp.Or(s.MaxPlainConns, defaultPlainConns), ReconnectSpread: cmp.Or(s.ReconnectSpread, defaultReconnectSpread),
+		Subprotocols: maps.Clone(s.Subprotocols),
+		MaxPlain:     cmp.Or(s.MaxPlainConns, defaultPlainConns), ReconnectSpread: cmp.Or(s.ReconnectSpread, defaultReconnectSpread),
 		MaxKept: cmp.Or(s.MaxKept, 10_000), MaxKeptBytes: cmp.Or(s.MaxKeptBytes, 256<<20),
 		BeginRate: float64(max(cmp.Or(s.BeginRate, 1000), 0)),
 		Down:      down, Up: func(err error) error { return lift(err, nil) },

@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/textproto"
@@ -75,7 +76,7 @@ func (o *DialOptions) handshake(url string) (h handshake, err error) {
 	if err := h.takeHost(); err != nil {
 		return h, err
 	}
-	if err := h.takeSubprotocols(); err != nil {
+	if err := h.takeSubprotocols(o.Subprotocol); err != nil {
 		return h, err
 	}
 	if o.SignIn.get != nil && o.Dialect != JSONRPC {
@@ -101,6 +102,44 @@ var public = map[string]bool{
 	"User-Agent": true, "X-Request-Id": true,
 }
 
+// subprotocols are what the dialect and the codecs offer.
+func (o *DialOptions) subprotocols(codecs []Codec) ([]string, error) {
+	if o.Subprotocol != "" {
+		if err := session.CheckOwn(o.Subprotocol); err != nil {
+			return nil, fmt.Errorf("typedrpc: DialOptions.Subprotocol: %w", err)
+		}
+		if len(codecs) > 1 {
+			return nil, errors.New("typedrpc: DialOptions.Subprotocol stands for one codec, and Codecs has several")
+		}
+	}
+	switch o.Dialect {
+	case Binary:
+		var names []string
+		for i, c := range codecs {
+			if err := checkCodec(c, codecs[:i]); err != nil {
+				return nil, err
+			}
+			if err := errors.Join(o.Mux.check(c), o.SignIn.types.fits(c)); err != nil {
+				return nil, err
+			}
+			names = append(names, session.BinaryPrefix+c.Name())
+		}
+		return names, nil
+	case Text, JSONRPC:
+		if slices.ContainsFunc(codecs, func(c Codec) bool { return c != JSON }) {
+			return nil, errors.New("typedrpc: DialOptions.Codecs are for Binary: Text and JSONRPC speak JSON")
+		}
+		if err := errors.Join(o.Mux.check(JSON), o.SignIn.types.fits(JSON)); err != nil {
+			return nil, err
+		}
+		if o.Dialect == JSONRPC {
+			return nil, nil
+		}
+		return []string{session.HelloProtocol}, nil
+	}
+	return nil, fmt.Errorf("typedrpc: DialOptions.Dialect %d is none", o.Dialect)
+}
+
 // takeHost takes Host out of the header: net/http would not look for it there.
 func (h *handshake) takeHost() error {
 	hosts, ok := h.header["Host"]
@@ -117,7 +156,7 @@ func (h *handshake) takeHost() error {
 
 // takeSubprotocols takes the program's own out of the header, to be offered behind
 // ours.
-func (h *handshake) takeSubprotocols() error {
+func (h *handshake) takeSubprotocols(instead string) error {
 	const name = "Sec-Websocket-Protocol"
 	if _, ok := h.header[name]; !ok {
 		return nil
@@ -126,11 +165,11 @@ func (h *handshake) takeSubprotocols() error {
 		for own := range strings.SplitSeq(v, ",") {
 			own = strings.Trim(own, " \t")
 			switch {
-			case own == "" || strings.ContainsFunc(own, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("()<>@,;:\\\"/[]?={}", r) }):
+			case !session.Token(own):
 				return fmt.Errorf("typedrpc: DialOptions.Header has the Sec-WebSocket-Protocol %q, which is none", own)
 			case strings.HasPrefix(own, session.BinaryPrefix), own == session.HelloProtocol:
 				return fmt.Errorf("typedrpc: DialOptions.Header must not offer the subprotocol %q: Dialect and Codecs do", own)
-			case slices.Contains(h.own, own):
+			case slices.Contains(h.own, own), own == instead:
 				return fmt.Errorf("typedrpc: DialOptions.Header offers the subprotocol %q twice", own)
 			}
 			h.own = append(h.own, own)
@@ -157,11 +196,19 @@ func (h *handshake) connector(o *DialOptions) client.Connector {
 			return link.Dial(ctx, url, opts)
 		}
 	}
-	own, tap := h.own, o.tap
+	own, tap, instead := h.own, o.tap, o.Subprotocol
 	return func(ctx context.Context, url string, offers []string) (link.Transport, string, *http.Response, error) {
+		ours := ""
+		if instead != "" {
+			ours, offers = strings.Join(offers, ""), []string{instead}
+		}
 		t, name, resp, err := connect(ctx, url, slices.Concat(offers, own))
 		if tap != nil {
-			t = tap(t, name, err)
+			seen := name
+			if instead != "" && name == instead {
+				seen = ours
+			}
+			t = tap(t, seen, err)
 		}
 		return t, name, resp, err
 	}

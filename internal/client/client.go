@@ -86,6 +86,7 @@ type Options struct {
 	URL         string
 	URLs        []string      // of the same service
 	Offers      []string      // subprotocols
+	Own         string        // the one that is offered instead, and stands for the first of them; "": none
 	Plain       bool          // the server is any JSON-RPC 2.0 server
 	Connect     Connector     // makes links
 	Trust       *Trust        // who may have the session's token; nil: everybody

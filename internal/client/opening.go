@@ -38,6 +38,14 @@ func (d *Client) hello(creds []byte) wire.HelloBody {
 // choose takes the server's choice of subprotocol; it is fixed from then on.
 func (d *Client) choose(name string) (hello bool, err error) {
 	c := d.conn
+	if own := d.o.Own; own != "" {
+		if name != own {
+			return false, status.Errorf(status.Unimplemented, "the server selected subprotocol %q and not %q, which is DialOptions.Subprotocol: it has to be among Server.Subprotocols", name, own)
+		}
+		if !d.o.Plain {
+			name = d.o.Offers[0]
+		}
+	}
 	switch {
 	case d.fixed: // chosen by an earlier handshake, and in use
 		if name != d.chosen {

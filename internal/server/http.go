@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,7 +34,8 @@ func (h *HTTPRefusal) Write(w http.ResponseWriter) {
 
 // Admission is what a request's head decides about its connection.
 type Admission struct {
-	Subprotocol string
+	Subprotocol string // as it is selected
+	meant       string // what an own name of the program's stands for; "": it is none
 	dialect     session.Dialect
 	codec       int
 	grant       grant  // plain peers: authenticated already …
@@ -139,19 +141,48 @@ func (s *Server) negotiate(offers []string) (a Admission, ok bool) {
 		return Admission{dialect: session.Plain, codec: JSONCodec}, true
 	}
 	for _, name := range offers {
-		switch {
-		case name == session.HelloProtocol:
-			return Admission{Subprotocol: name, dialect: session.JSON, codec: JSONCodec}, true
-		case slices.Contains(session.PlainProtocols, name):
-			return Admission{Subprotocol: name, dialect: session.Plain, codec: JSONCodec}, true
+		meant, own := s.o.Subprotocols[name]
+		if !own {
+			meant = name
 		}
-		for i, c := range s.o.Codecs {
-			if session.BinaryPrefix+c == name {
-				return Admission{Subprotocol: name, dialect: session.Binary, codec: i}, true
+		if a, ok = s.speaks(meant); ok {
+			if a.Subprotocol = name; own {
+				a.meant = meant
 			}
+			return a, true
 		}
 	}
 	return a, false
+}
+
+// speaks finds what a subprotocol of ours is.
+func (s *Server) speaks(name string) (a Admission, ok bool) {
+	switch {
+	case name == session.HelloProtocol:
+		return Admission{dialect: session.JSON, codec: JSONCodec}, true
+	case slices.Contains(session.PlainProtocols, name):
+		return Admission{dialect: session.Plain, codec: JSONCodec}, true
+	}
+	for i, c := range s.o.Codecs {
+		if session.BinaryPrefix+c == name {
+			return Admission{dialect: session.Binary, codec: i}, true
+		}
+	}
+	return a, false
+}
+
+// checkSubprotocols refuses own names that cannot be told, or that stand for nothing.
+func (s *Server) checkSubprotocols() error {
+	for _, name := range slices.Sorted(maps.Keys(s.o.Subprotocols)) {
+		meant := s.o.Subprotocols[name]
+		if err := session.CheckOwn(name); err != nil {
+			return fmt.Errorf("typedrpc: Server.Subprotocols: %w", err)
+		}
+		if _, ok := s.speaks(meant); !ok {
+			return fmt.Errorf("typedrpc: Server.Subprotocols: %q stands for %q, which is not spoken here; there are %q", name, meant, s.supported()[:len(s.supported())-len(s.o.Subprotocols)])
+		}
+	}
+	return nil
 }
 
 func (s *Server) supported() []string {
@@ -159,7 +190,8 @@ func (s *Server) supported() []string {
 	for _, c := range s.o.Codecs {
 		names = append(names, session.BinaryPrefix+c)
 	}
-	return append(append(names, session.HelloProtocol), session.PlainProtocols...)
+	names = append(append(names, session.HelloProtocol), session.PlainProtocols...)
+	return append(names, slices.Sorted(maps.Keys(s.o.Subprotocols))...)
 }
 
 // ServeHTTP answers an upgrade with a connection that lives on after it

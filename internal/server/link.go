@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -128,7 +129,7 @@ func (l *Link) hello(h wire.HelloBody) {
 	q := session.Claim{
 		Principal: g.id.Subject, Owner: ownerOf(g.id, l.req), Client: h.Client, Token: h.Token, Attempt: h.Attempt, Received: h.Received,
 		Terms: session.Terms{
-			Subprotocol: l.adm.Subprotocol, Limits: flow.AnnouncedBy(h.Limits),
+			Subprotocol: cmp.Or(l.adm.meant, l.adm.Subprotocol), Limits: flow.AnnouncedBy(h.Limits),
 			Features: digest(h.Features),
 		},
 	}

@@ -37,7 +37,8 @@ type Options struct {
 	Origins         []string      // besides the server's own
 	AnyOrigin       bool
 	Compress        bool
-	Codecs          []string // names; a codec's number is its place here, JSONCodec that of the JSON-RPC dialect's
+	Codecs          []string          // names; a codec's number is its place here, JSONCodec that of the JSON-RPC dialect's
+	Subprotocols    map[string]string // the program's own, and those of ours that they stand for
 	MaxPlain        int
 	MaxKept         int
 	MaxKeptBytes    int64
@@ -90,7 +91,7 @@ type Server struct {
 	ended    chan struct{} // not nil while Shutdown waits: closed when nothing is left
 }
 
-// New makes a server. Its error is an origin that is none.
+// New makes a server. Its error is an origin that is none, or a subprotocol.
 func New(o Options) (*Server, error) {
 	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, subjects: subjects{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
 	s.posted = o.Config
@@ -102,6 +103,9 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("typedrpc: Server.Origins: %w", err)
 		}
 		s.origins = append(s.origins, parsed)
+	}
+	if err := s.checkSubprotocols(); err != nil {
+		return nil, err
 	}
 	s.registry.MaxSessions, s.registry.MaxBytes, s.registry.Rate = o.MaxKept, o.MaxKeptBytes, o.BeginRate
 	return s, nil
