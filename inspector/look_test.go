@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/typedrpc/typedrpc/inspector"
 	"github.com/typedrpc/typedrpc/inspector/api"
 	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 // until receives a stream until something is as it should be, and leaves it.
@@ -217,6 +219,68 @@ func TestLook(t *testing.T) {
 	for _, err := range typedrpc.Receive(t.Context(), c, api.Tap, api.ID{ID: id}) {
 		is.Equal(typedrpc.CodeOf(err), typedrpc.NotFound)
 	}
+}
+
+// Plain JSON-RPC peers are looked at, too.
+func TestTap_plain(t *testing.T) {
+	is := is.New(t)
+	s := start(t, func(h *inspector.Handler) { h.Payloads = true })
+	ann, err := typedrpc.Dial(t.Context(), s.web.URL+"/rpc", &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Logger: quiet})
+	is.NoErr(err)
+	defer ann.Close()
+	c, err := s.visit(t, "", nil)
+	is.NoErr(err)
+	until(t, c, api.List, api.Query{}, func(p api.Page) bool { return len(p.Rows) == 1 && p.Rows[0].Dialect == "plain JSON-RPC" })
+	called := false
+	var all []string
+	until(t, c, api.Tap, api.ID{ID: 1}, func(fs api.Frames) bool {
+		if !called {
+			called = true
+			_, err := typedrpc.Call(t.Context(), ann, greet, "ann")
+			is.NoErr(err)
+		}
+		for _, f := range fs.Frames {
+			is.True(f.ID != "")
+			all = append(all, fmt.Sprintf("%s %s %v", f.Type, f.Method, strings.Contains(f.Payload, "ann")))
+		}
+		return len(all) == 2
+	})
+	is.Equal(all, []string{"CALL test.greet true", "RESULT  true"})
+}
+
+// A session that waits for its client is shown as such, and can be ended.
+func TestWaiting(t *testing.T) {
+	is := is.New(t)
+	s := start(t, nil)
+	line, err := typedrpctest.NewProxy(s.web.URL, nil)
+	is.NoErr(err)
+	defer line.Close()
+	ann, err := typedrpc.Dial(t.Context(), line.URL()+"/rpc", &typedrpc.DialOptions{
+		Logger: quiet, Backoff: typedrpc.Backoff{Min: 100 * time.Hour, Max: 100 * time.Hour},
+		SignIn: name.Present(func(context.Context) (string, error) { return "ann", nil }),
+	})
+	is.NoErr(err)
+	defer ann.Close()
+	_, err = typedrpc.Call(t.Context(), ann, greet, "ann")
+	is.NoErr(err)
+	c, err := s.visit(t, "", nil)
+	is.NoErr(err)
+	line.CutAll(typedrpctest.CutReset)
+	var waits api.Conn
+	until(t, c, api.List, api.Query{Waiting: true}, func(p api.Page) bool {
+		if len(p.Rows) == 1 {
+			waits = p.Rows[0]
+		}
+		return len(p.Rows) == 1
+	})
+	is.Equal(waits.Subject, "ann")
+	is.True(waits.Away >= waits.Since)
+	is.True(waits.Lost != "")
+	until(t, c, api.Watch, typedrpc.Empty{}, func(o api.Overview) bool { return o.Kept == 1 && o.Conns == 1 })
+	ended, err := typedrpc.Call(t.Context(), c, api.End, api.Ending{ID: waits.ID})
+	is.NoErr(err)
+	is.Equal(ended.Conns, 1)
+	until(t, c, api.List, api.Query{}, func(p api.Page) bool { return p.All == 0 })
 }
 
 func TestTopics(t *testing.T) {

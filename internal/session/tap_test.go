@@ -97,3 +97,31 @@ func TestTap_isBounded(t *testing.T) {
 		tap.Stop()
 	})
 }
+
+// What is sent again over a new link is told as such, and not frame by frame.
+func TestTap_sentAgain(t *testing.T) {
+	dialects(t, func(t *testing.T, d Dialect) {
+		is := is.New(t)
+		r := openedLogging(t, Options{Dialect: d}, testLog)
+		tap := r.Tap(8)
+		defer tap.Stop()
+		r.send(notes(0, 5)...)
+		synctest.Wait()
+		seen, _, err := tap.Next(t.Context())
+		is.NoErr(err)
+		is.Equal(len(seen), 5)
+		r.cut()
+		r.again(t, 2)
+		r.raw.expectNotes(is, 2, 5)
+		again := 0
+		for again == 0 {
+			seen, _, err = tap.Next(t.Context())
+			is.NoErr(err)
+			for _, s := range seen {
+				again += s.Again
+			}
+		}
+		is.Equal(again, 5) // the message is the unit
+		r.stop()
+	})
+}
