@@ -173,3 +173,13 @@ func (b *Bytes) decode(data []byte, d session.Dialect) error {
 	*b = all
 	return nil
 }
+
+// numbered are codecs by the number of their offer. The JSON-RPC dialects' has none.
+func numbered(codecs []Codec) func(int) Codec {
+	return func(i int) Codec {
+		if i < 0 {
+			return JSON
+		}
+		return codecs[i]
+	}
+}

@@ -27,25 +27,26 @@ type described struct {
 	err  error
 }
 
-// describes reads the server's Schema, holds it against its handlers, and is the entry of
-// rpc.discover, nil without Describe.
-func (s *Server) describes() (*entry, error) {
+// describes reads the server's Schema, holds it against its handlers, and returns its
+// fingerprints, and the entry of rpc.discover, nil without Describe.
+func (s *Server) describes() (*schema.Prints, *entry, error) {
 	d := &s.described
-	var err error
 	d.mux = s.Mux
-	if d.schema, err = schema.Parse(s.Schema); err == nil && d.schema != nil {
+	var prints *schema.Prints
+	var err error
+	if d.schema, prints, err = readSchema(s.Schema); err == nil && d.schema != nil {
 		_, err = d.document()
 	}
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("typedrpc: Server.Schema %w", err)
+		return nil, nil, fmt.Errorf("typedrpc: Server.Schema %w", err)
 	case s.Describe == nil:
-		return nil, nil
+		return prints, nil, nil
 	case s.Mux.table().all()[discoverName] != nil:
-		return nil, fmt.Errorf("typedrpc: Server.Describe answers %q, and the Mux has a handler of that name: leave one of them out", discoverName)
+		return nil, nil, fmt.Errorf("typedrpc: Server.Describe answers %q, and the Mux has a handler of that name: leave one of them out", discoverName)
 	}
 	sp := (&spec{name: discoverName, kind: KindMethod}).declared()
-	return &entry{spec: sp, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+	return prints, &entry{spec: sp, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		if err := s.Describe(ctx); err != nil {
 			return nil, err
 		}
@@ -55,6 +56,16 @@ func (s *Server) describes() (*entry, error) {
 		}
 		return textOf(r.Conn.codec, doc)
 	}}, nil
+}
+
+// readSchema reads a field Schema.
+func readSchema(data []byte) (*schema.Schema, *schema.Prints, error) {
+	s, err := schema.Parse(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	prints, err := s.Prints()
+	return s, prints, err
 }
 
 // textOf is a document in a message of codec: JSON itself, or a string. A codec that

@@ -125,6 +125,12 @@ type DialOptions struct {
 	Recorder stats.Recorder
 	// MapError is as Server.MapError, for the handlers of this side.
 	MapError func(ctx context.Context, err error) *Error
+	// Schema is the document that "typedrpc schema" has written of the API that this
+	// program was built from, as go:embed brings it. Where the server has one, too, the
+	// handshake compares their fingerprints, and the log of each side has one line, at
+	// most, of the names whose messages or kinds differ: a client that was not built
+	// anew, for example. Nothing is refused. Over JSONRPC nothing is compared. Default nil.
+	Schema []byte
 
 	// connect replaces the WebSocket, for connections in memory.
 	connect client.Connector
@@ -208,13 +214,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkInterceptors("DialOptions.OutgoingInterceptors", o.OutgoingInterceptors); err != nil {
-		return nil, err
-	}
-	if err := flow.Backoff(o.Backoff).Check(); err != nil {
-		return nil, fmt.Errorf("typedrpc: DialOptions.%w", err)
-	}
-	if err := client.CheckURLs(url, o.URLs); err != nil {
+	if err := o.check(url); err != nil {
 		return nil, err
 	}
 	codecs := o.Codecs
@@ -241,10 +241,14 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, prints, err := readSchema(o.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("typedrpc: DialOptions.Schema %w", err)
+	}
 	c := &Conn{opts: opts}
 	copts := client.Options{
 		URL: url, URLs: o.URLs, Offers: offers, Own: o.Subprotocol, Plain: o.Dialect == JSONRPC, Connect: head.connector(o), Trust: head.trust,
-		Backoff: flow.Backoff(o.Backoff).WithDefaults(), MaxAttempts: o.MaxAttempts, Config: cfg,
+		Backoff: flow.Backoff(o.Backoff).WithDefaults(), MaxAttempts: o.MaxAttempts, Config: cfg, Prints: prints,
 		Chosen: func(name string) {
 			c.codec = JSON
 			if i := slices.IndexFunc(codecs, func(c Codec) bool { return session.BinaryPrefix+c.Name() == name }); i >= 0 {
@@ -259,6 +263,17 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 	}
 	c.keeper, c.e = k, k.Conn()
 	return c, nil
+}
+
+// check says what is wrong with options that nothing is made of yet.
+func (o *DialOptions) check(url string) error {
+	if err := checkInterceptors("DialOptions.OutgoingInterceptors", o.OutgoingInterceptors); err != nil {
+		return err
+	}
+	if err := flow.Backoff(o.Backoff).Check(); err != nil {
+		return fmt.Errorf("typedrpc: DialOptions.%w", err)
+	}
+	return client.CheckURLs(url, o.URLs)
 }
 
 // callbacks are the program's functions as the layer below calls them.

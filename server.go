@@ -18,6 +18,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -143,7 +144,8 @@ type Server struct {
 	// Schema is the document that "typedrpc schema" has written of the API, as go:embed
 	// brings it: what Describe's peers are told of messages and comments, as far as this
 	// server serves it. Where it contradicts the Mux in a kind or a trait, Check says so.
-	// Default nil: they are told names, kinds and traits.
+	// Where both sides have one, the handshake finds the names of which they have others,
+	// see DialOptions.Schema. Default nil: they are told names, kinds and traits.
 	Schema []byte
 
 	setup  sync.Once
@@ -194,11 +196,13 @@ func (s *Server) configure() error {
 		return err
 	}
 	opts := &options{mux: s.Mux, logger: s.logger(), mapError: s.MapError, interceptors: slices.Clone(s.OutgoingInterceptors)}
-	if opts.describe, err = s.describes(); err != nil {
+	var prints *schema.Prints
+	if prints, opts.describe, err = s.describes(); err != nil {
 		return err
 	}
 	o := s.options(limits, opts, names)
 	o.Config.Verbs = verbs
+	o.Prints = prints
 	if o.Config.Replays, err = s.Replays.open(replay.Options{}); err != nil {
 		return err
 	}
@@ -256,16 +260,6 @@ func (s *Server) offered() (codecs []Codec, names []string, err error) {
 		names = append(names, c.Name())
 	}
 	return codecs, names, nil
-}
-
-// numbered are codecs by the number of their offer. The JSON-RPC dialects' has none.
-func numbered(codecs []Codec) func(int) Codec {
-	return func(i int) Codec {
-		if i < 0 {
-			return JSON
-		}
-		return codecs[i]
-	}
 }
 
 // callbacks are the program's functions as the layer below calls them.

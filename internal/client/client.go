@@ -16,6 +16,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -48,6 +49,7 @@ type Client struct {
 	told      chan<- *status.Error // of the first; nil when it has been
 	first     context.Context      // the program's, which bounds that; nil after it: it may be a request's
 	try       try
+	compared  bool // the log has been told that the server's schema differs
 
 	mu        sync.Mutex
 	state     Change
@@ -84,16 +86,17 @@ type Connector = func(ctx context.Context, url string, offers []string) (link.Tr
 // Options are what a connection is dialled with.
 type Options struct {
 	URL         string
-	URLs        []string      // of the same service
-	Offers      []string      // subprotocols
-	Own         string        // the one that is offered instead, and stands for the first of them; "": none
-	Plain       bool          // the server is any JSON-RPC 2.0 server
-	Connect     Connector     // makes links
-	Trust       *Trust        // who may have the session's token; nil: everybody
-	Backoff     flow.Backoff  // with its defaults
-	MaxAttempts int           // in a row before giving up; 0: without end; negative: none
-	OnState     func(Change)  // nil: nobody is told
-	Config      engine.Config // Heals is the client's to set
+	URLs        []string       // of the same service
+	Offers      []string       // subprotocols
+	Own         string         // the one that is offered instead, and stands for the first of them; "": none
+	Plain       bool           // the server is any JSON-RPC 2.0 server
+	Connect     Connector      // makes links
+	Trust       *Trust         // who may have the session's token; nil: everybody
+	Backoff     flow.Backoff   // with its defaults
+	MaxAttempts int            // in a row before giving up; 0: without end; negative: none
+	OnState     func(Change)   // nil: nobody is told
+	Config      engine.Config  // Heals is the client's to set
+	Prints      *schema.Prints // of this side's schema; nil: there is none
 
 	// Credentials asks the program for credentials, as they travel; size is what
 	// they were before they were wrapped. nil: there are none.

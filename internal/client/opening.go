@@ -24,6 +24,9 @@ func (d *Client) hello(creds []byte) wire.HelloBody {
 		Attempt: d.attempt, Client: d.client, Credentials: creds,
 		Limits: c.Limits().Announced(), Features: d.o.Config.Announced(d.o.Credentials != nil), Cache: c.Replays().ID(),
 	}
+	if offer := d.o.Prints.Offer(); len(offer)+len(creds) <= maxOffer {
+		h.Schema = offer
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.place == "" || d.place == d.home {
@@ -33,6 +36,20 @@ func (d *Client) hello(creds []byte) wire.HelloBody {
 		_, _, h.Received = d.sess.Positions()
 	}
 	return h
+}
+
+// maxOffer is what credentials and fingerprints may have together in a HELLO, which has
+// 64 KiB: larger credentials go alone.
+const maxOffer = 56 << 10
+
+// compare logs, once, that the server was built from another schema.
+func (d *Client) compare(theirs string) {
+	x := d.o.Prints.Differ(theirs)
+	if x.Count == 0 || d.compared {
+		return
+	}
+	d.compared = true
+	d.conn.Logger().Warn("typedrpc: the peer's schema differs", "names", x.Names, "differ", x.Count, "remote", d.at.where)
 }
 
 // choose takes the server's choice of subprotocol; it is fixed from then on.
@@ -175,6 +192,7 @@ func (d *Client) Opened(carrier *session.Carrier, w wire.WelcomeBody) error {
 		if err := d.begin(carrier, flow.AnnouncedBy(w.Limits), f, replay.CheckCache(w.Cache), keepAlive); err != nil {
 			return err
 		}
+		d.compare(w.Schema)
 	}
 	d.refreshIn(time.Duration(min(w.Expires, 1<<40)) * time.Millisecond)
 	return nil

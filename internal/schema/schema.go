@@ -39,6 +39,7 @@ type part struct {
 // facts are what an extension says that a registration says too.
 type facts struct {
 	Kind        string   `json:"kind,omitempty"`
+	Fingerprint string   `json:"fingerprint,omitempty"`
 	Handler     string   `json:"handler,omitempty"`
 	Idempotent  bool     `json:"idempotent,omitempty"`
 	Keyed       bool     `json:"keyed,omitempty"`

@@ -101,9 +101,10 @@ func (l *Link) Wait() *engine.Conn {
 // learns that the client left or spoke too early.
 func (l *Link) Hello(_ *session.Carrier, h wire.HelloBody) {
 	h.Credentials = slices.Clone(h.Credentials)
-	l.account.Force(len(h.Credentials))
+	held := len(h.Credentials) + len(h.Schema)
+	l.account.Force(held)
 	l.auths.Go(func() {
-		defer l.account.Give(len(h.Credentials))
+		defer l.account.Give(held)
 		l.hello(h)
 	})
 }
@@ -153,8 +154,13 @@ func (l *Link) hello(h wire.HelloBody) {
 		return
 	}
 	w.Reason = reason
+	differ := s.o.Prints.Differ(h.Schema)
+	w.Schema = differ.Answer
 	switch err := l.accept(beginning{g, q.Terms.Limits, f, replay.CheckCache(h.Cache), q, check, &w}); err {
 	case nil:
+		if differ.Count > 0 {
+			s.o.Config.Logger.Warn("typedrpc: the peer's schema differs", "names", differ.Names, "differ", differ.Count, "remote", l.req.RemoteAddr)
+		}
 	case errDraining: // what is there may go on, but nothing begins
 		g.release(err)
 		l.carrier.Refuse(s.o.Refusal(err, l.adm.codec), session.CloseRestart, err.Message)

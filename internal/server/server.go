@@ -16,6 +16,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/link"
+	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -44,6 +45,7 @@ type Options struct {
 	MaxKeptBytes    int64
 	BeginRate       float64 // 0: any
 	ReconnectSpread time.Duration
+	Prints          *schema.Prints // of this side's schema; nil: there is none
 
 	// Authenticate asks the program who a peer is. raw and the reply are as they
 	// travel; raw is nil where none were sent. nil: everybody may connect.

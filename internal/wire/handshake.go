@@ -29,7 +29,7 @@ type Limits struct {
 // HelloBody is the body of HELLO:
 //
 //	{"attempt":1,"client":"…","token":"…","received":0,"credentials":…,
-//	 "limits":{"message":…,"calls":…,"window":…,"budget":…,"depth":…},"features":["…"],"cache":"…"}
+//	 "limits":{"message":…,"calls":…,"window":…,"budget":…,"depth":…},"features":["…"],"cache":"…","schema":"…"}
 type HelloBody struct {
 	Attempt     uint64 // rises within one Conn
 	Client      string // a random name of that Conn
@@ -39,12 +39,13 @@ type HelloBody struct {
 	Limits      Limits
 	Features    []string
 	Cache       string // whose answers to keyed calls it repeats, "": none
+	Schema      string // fingerprints of the names that it knows, "": none
 }
 
 // WelcomeBody is the body of WELCOME:
 //
 //	{"token":"…","resumed":true,"reason":"…","received":0,"reply":…,
-//	 "limits":{…},"features":["…"],"keepalive":20000,"grace":30000,"expires":60000,"cache":"…"}
+//	 "limits":{…},"features":["…"],"keepalive":20000,"grace":30000,"expires":60000,"cache":"…","schema":"…"}
 type WelcomeBody struct {
 	Token     string
 	Resumed   bool   // always written
@@ -57,6 +58,7 @@ type WelcomeBody struct {
 	Grace     uint64 // milliseconds that the session outlives its link, 0: it does not
 	Expires   uint64 // milliseconds until the credentials end, 0: never
 	Cache     string // as in HELLO
+	Schema    string // the server's fingerprints of names of which HELLO has others, "": none
 }
 
 // AuthBody is the body of AUTH: {"credentials":…}.
@@ -102,6 +104,7 @@ func (b *HelloBody) Append(dst []byte) []byte {
 	w.limits(b.Limits)
 	w.features(b.Features)
 	w.string("cache", b.Cache)
+	w.string("schema", b.Schema)
 	return w.end()
 }
 
@@ -120,6 +123,7 @@ func (b *WelcomeBody) Append(dst []byte) []byte {
 	w.uint("grace", b.Grace)
 	w.uint("expires", b.Expires)
 	w.string("cache", b.Cache)
+	w.string("schema", b.Schema)
 	return w.end()
 }
 

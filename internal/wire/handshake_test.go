@@ -13,11 +13,11 @@ func TestHello(t *testing.T) {
 	is := is.New(t)
 	in := HelloBody{
 		Attempt: 2, Token: "t\"", Received: 9, Credentials: []byte(`{"user":"u"}`),
-		Limits: Limits{Message: 1, Calls: 2, Window: 3}, Features: []string{"a", "b"}, Cache: "c",
+		Limits: Limits{Message: 1, Calls: 2, Window: 3}, Features: []string{"a", "b"}, Cache: "c", Schema: "s",
 	}
 	text := in.Append([]byte("x"))
 	is.Equal(string(text), `x{"attempt":2,"token":"t\"","received":9,"credentials":{"user":"u"},`+
-		`"limits":{"message":1,"calls":2,"window":3},"features":["a","b"],"cache":"c"}`)
+		`"limits":{"message":1,"calls":2,"window":3},"features":["a","b"],"cache":"c","schema":"s"}`)
 	got, err := ParseHello(text[1:])
 	is.NoErr(err)
 	is.True(slices.Equal(got.Features, in.Features))
@@ -38,11 +38,11 @@ func TestWelcome(t *testing.T) {
 	is := is.New(t)
 	in := WelcomeBody{
 		Token: "t", Resumed: true, Reason: "r", Received: 9, Reply: []byte(`"ok"`),
-		Limits: Limits{Calls: 2}, Features: []string{"a"}, Keepalive: 20000, Cache: "c",
+		Limits: Limits{Calls: 2}, Features: []string{"a"}, Keepalive: 20000, Cache: "c", Schema: "s",
 	}
 	text := in.Append(nil)
 	is.Equal(string(text), `{"token":"t","resumed":true,"reason":"r","received":9,"reply":"ok",`+
-		`"limits":{"calls":2},"features":["a"],"keepalive":20000,"cache":"c"}`)
+		`"limits":{"calls":2},"features":["a"],"keepalive":20000,"cache":"c","schema":"s"}`)
 	got, err := ParseWelcome(text)
 	is.NoErr(err)
 	is.Equal(got.Limits, in.Limits)

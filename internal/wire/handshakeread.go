@@ -23,6 +23,8 @@ func ParseHello(data []byte) (HelloBody, error) {
 			b.Features, err = parseFeatures(value)
 		case "cache":
 			b.Cache, err = stringMember(key, value)
+		case "schema":
+			b.Schema, err = stringMember(key, value)
 		}
 		return err
 	})
@@ -62,6 +64,8 @@ func ParseWelcome(data []byte) (WelcomeBody, error) {
 			b.Expires, err = uintMember(key, value)
 		case "cache":
 			b.Cache, err = stringMember(key, value)
+		case "schema":
+			b.Schema, err = stringMember(key, value)
 		}
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/fingerprint"
 	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
 )
 
@@ -53,6 +54,7 @@ type content struct {
 type extension struct {
 	Kind        model.Kind `json:"kind"`
 	Go          string     `json:"go"`
+	Fingerprint string     `json:"fingerprint"` // of the rest, as far as it changes what is sent
 	Handler     string     `json:"handler,omitempty"`
 	Request     *schema    `json:"request,omitempty"`
 	Up          *schema    `json:"up,omitempty"`
@@ -96,8 +98,11 @@ func Document(api *model.API, o Options) (string, error) {
 	for _, t := range api.Types {
 		d.Components.Schemas[t.Name] = namedSchema(t)
 	}
+	sums := fingerprint.Of(api)
 	for _, x := range api.Decls {
-		d.Methods = append(d.Methods, methodOf(x))
+		m := methodOf(x)
+		m.Extension.Fingerprint = sums.Decl(x)
+		d.Methods = append(d.Methods, m)
 	}
 	for _, f := range api.Faults {
 		d.Faults = append(d.Faults, fault{f.Name, clean(f.Doc), f.Code, f.Var, schemaOf(f.Data)})
