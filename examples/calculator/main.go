@@ -80,7 +80,8 @@ func routes(log *slog.Logger) (*typedrpc.Server, http.Handler, error) {
 	mux := typedrpc.NewMux(logged(log, "call from the page"))
 	typedrpc.Handle(mux, api.Multiply, multiply)
 	typedrpc.Handle(mux, api.SquareRoot, squareRoot)
-	rpc := &typedrpc.Server{Mux: mux, OutgoingInterceptors: []typedrpc.Interceptor{logged(log, "call to the page")}, Logger: log}
+	everybody := func(context.Context) error { return nil } // may know what there is: it is a demonstration
+	rpc := &typedrpc.Server{Mux: mux, Schema: api.Schema, Describe: everybody, OutgoingInterceptors: []typedrpc.Interceptor{logged(log, "call to the page")}, Logger: log}
 
 	page, err := fs.Sub(files, "web")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 // every line of web/page.js that broke.
 //
 //go:generate go run -C ../../../cmd/typedrpc . ts -C ../../examples/calculator/api -strict -import ./typedrpc.js -o ../web/api.js
+//go:generate go run -C ../../../cmd/typedrpc . schema -C ../../examples/calculator/api -strict -title Calculator -o api.json
 
 // Factors are two numbers to be multiplied.
 type Factors struct {

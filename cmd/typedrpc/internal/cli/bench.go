@@ -83,7 +83,7 @@ func (l *load) run(cmd *cobra.Command, url, name string, req typedrpc.Raw) error
 			if err != nil {
 				return err
 			}
-			defer hangUp(conn)
+			defer hangUp(cmd.Context(), conn)
 			c, err := l.caller(conn)
 			if err != nil {
 				return err

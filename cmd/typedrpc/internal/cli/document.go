@@ -161,14 +161,14 @@ func (r *remote) ask(ctx context.Context, args []string) (d *document, url strin
 		d, err = r.file()
 		return d, args[0], args[1:], err
 	}
-	ctx, cancel := r.within(ctx)
+	within, cancel := r.within(ctx)
 	defer cancel()
-	conn, err := r.dial(ctx, args[0])
+	conn, err := r.dial(within, args[0])
 	if err != nil {
 		return nil, "", nil, err
 	}
-	defer hangUp(conn)
-	d, err = r.document(ctx, conn)
+	defer hangUp(ctx, conn)
+	d, err = r.document(within, conn)
 	var e *typedrpc.Error
 	if errors.As(err, &e) && e.Code == typedrpc.Unimplemented {
 		return nil, "", nil, fmt.Errorf("%w: the server does not tell what it has (Server.Describe lets it); -schema reads a file that typedrpc schema wrote", err)
@@ -208,6 +208,14 @@ func kindName(k model.Kind) string {
 	return string(k)
 }
 
+// kind is what m is, in words.
+func (m *described) kind() string {
+	if m.X.Handler == "client" {
+		return kindName(m.X.Kind) + " of clients"
+	}
+	return kindName(m.X.Kind)
+}
+
 // hints are what may have been meant by a name that the server does not know as what the
 // command is for.
 func (r *remote) hints(ctx context.Context, c typedrpc.Caller, name, command string) []string {
@@ -218,6 +226,9 @@ func (r *remote) hints(ctx context.Context, c typedrpc.Caller, name, command str
 		return nil
 	}
 	if m, _ := d.find(name); m != nil {
+		if m.X.Handler == "client" {
+			return []string{fmt.Sprintf("another name (%s is for the server to call)", name)}
+		}
 		if right := commandFor[m.X.Kind]; right != command && right != "" && command != "bench" {
 			return []string{fmt.Sprintf("typedrpc %s (%s is a %s)", right, name, kindName(m.X.Kind))}
 		}
@@ -244,7 +255,7 @@ func (r *remote) complete(kinds []model.Kind) cobra.CompletionFunc {
 		}
 		var names []cobra.Completion
 		for _, m := range d.Methods {
-			if kinds == nil || slices.Contains(kinds, m.X.Kind) {
+			if kinds == nil || slices.Contains(kinds, m.X.Kind) && m.X.Handler != "client" {
 				names = append(names, cobra.CompletionWithDesc(m.Name, m.Summary))
 			}
 		}

@@ -43,7 +43,7 @@ func (env *Env) listCommand() *cobra.Command {
 				}
 				continue
 			}
-			rows = append(rows, [3]string{m.Name, kindName(m.X.Kind), "  " + firstSentence(m.Summary)})
+			rows = append(rows, [3]string{m.Name, m.kind(), "  " + firstSentence(m.Summary)})
 		}
 		table(&b, rows)
 		_, err = fmt.Fprint(env.Out, strings.ReplaceAll("\n"+b.String(), "\n  ", "\n")[1:])
@@ -114,7 +114,7 @@ prints the objects of the OpenRPC document.`,
 func (d *document) describe(m *described, url string) string {
 	var b strings.Builder
 	p := printer{document: d}
-	fmt.Fprintf(&b, "%s  %s\n", m.Name, strings.Join(append([]string{kindName(m.X.Kind)}, m.traits()...), ", "))
+	fmt.Fprintf(&b, "%s  %s\n", m.Name, strings.Join(append([]string{m.kind()}, m.traits()...), ", "))
 	if text := cmp.Or(m.Description, m.Summary); text != "" { // the summary is the beginning
 		fmt.Fprintf(&b, "\n  %s\n", strings.ReplaceAll(text, "\n", "\n  "))
 	}
@@ -167,7 +167,6 @@ func (m *described) traits() (all []string) {
 	x := m.X
 	millis := func(n float64) time.Duration { return time.Duration(n * float64(time.Millisecond)) }
 	add(m.Deprecated, "deprecated")
-	add(x.Handler == "client", "handled by clients")
 	add(x.Idempotent, "idempotent")
 	add(x.Keyed, "keyed")
 	add(x.Serial, "serial")

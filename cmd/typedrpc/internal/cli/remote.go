@@ -21,7 +21,7 @@ const (
 	tokenEnv     = "TYPEDRPC_TOKEN"
 	soon         = 30 * time.Second // what an answer may take, unless -timeout says otherwise
 	lookTimeout  = 2 * time.Second  // for names that may have been meant
-	closeTimeout = 2 * time.Second  // what saying goodbye may take
+	closeTimeout = time.Second      // what saying goodbye may take after Ctrl-C
 )
 
 // remote is what all commands that connect have in common: where to, and how.
@@ -109,6 +109,12 @@ func (r *remote) options() (*typedrpc.DialOptions, error) {
 		o.Dialect = typedrpc.JSONRPC
 	default:
 		return nil, usagef("-dialect is binary, text or jsonrpc, not %q", r.dialect)
+	}
+	if o.Dialect != typedrpc.Binary && r.codec != "json" {
+		return nil, usagef("-dialect %s speaks JSON: it takes no -codec", r.dialect)
+	}
+	if o.Dialect == typedrpc.JSONRPC && (r.credentials != "" || len(r.meta) > 0) {
+		return nil, usagef("-dialect jsonrpc carries no -credentials and no -meta: use -token or -H")
 	}
 	if r.codec != "json" {
 		o.Codecs = []typedrpc.Codec{foreign(r.codec)}
@@ -203,13 +209,19 @@ func (r *remote) caller(conn *typedrpc.Conn) (typedrpc.Caller, error) {
 	return conn.With(typedrpc.CallOptions{Metadata: m}), nil
 }
 
-// hangUp closes conn, and waits no longer than is decent.
-func hangUp(conn *typedrpc.Conn) {
+// hangUp closes conn, which waits until the server has what was sent; less patiently when
+// ctx has ended, by Ctrl-C.
+func hangUp(ctx context.Context, conn *typedrpc.Conn) {
 	done := make(chan struct{})
-	go func() {
+	go func() { // ends when Close does, after five seconds at most
 		defer close(done)
 		conn.Close()
 	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
 	select {
 	case <-done:
 	case <-time.After(closeTimeout):
@@ -230,7 +242,7 @@ func (r *remote) talk(cmd *cobra.Command, url, name string, do func(ctx context.
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer hangUp(cmd.Context(), conn)
 	c, err := r.caller(conn)
 	if err != nil {
 		return err

@@ -83,7 +83,11 @@ func TestWatch_dialects(t *testing.T) {
 			s := open(t)
 			w := watch(t, s.url)
 			r := session{in: `{"item":"plum","count":4}`}
-			is.Equal(r.run(t.Context(), "call", w.url, "shop.buy", "-", "-dialect", dialect, "-credentials", `"ann-s3cret"`, "-meta", "k=meta-s3cret"), 64+9)
+			args := []string{"call", w.url, "shop.buy", "-", "-dialect", dialect, "-token", "token-s3cret"}
+			if dialect != "jsonrpc" {
+				args = append(args, "-credentials", `"ann-s3cret"`, "-meta", "k=meta-s3cret")
+			}
+			is.Equal(r.run(t.Context(), args...), 64+9)
 			all := w.until(t, "CLOSE")
 			i := 0
 			for _, line := range all {

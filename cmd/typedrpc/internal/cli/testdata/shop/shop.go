@@ -51,6 +51,10 @@ var (
 	Talk = typedrpc.NewBidiStream[string, string, string]("shop.talk")
 	// News are what everybody hears.
 	News = topic.New[string]("shop.news", topic.History(10, 0), topic.WithPresence)
+	// Confirm asks a customer.
+	//
+	//typedrpc:handler client
+	Confirm = typedrpc.NewMethod[string, bool]("customer.confirm")
 	// OutOfStock is why an order fails.
 	OutOfStock = typedrpc.NewFault[Shortage]("shop.out-of-stock", typedrpc.FailedPrecondition)
 )
