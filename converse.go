@@ -22,6 +22,7 @@ type face struct {
 	conn  *Conn
 	spec  *spec
 	reply *reply // nil: nobody wants to know what comes back beside the items
+	at    string // the place of the item that is sent; "": it has none
 }
 
 // send encodes the item that v points to and queues it. It waits for the peer's
@@ -38,7 +39,7 @@ func (f face) send(v any) error {
 	if err != nil {
 		return Errorf(InvalidArgument, "cannot encode an item of %q: %w", f.spec.name, err)
 	}
-	return lift(f.x.Send(body, 0, 0), f.conn.codec)
+	return lift(f.x.SendAt(body, 0, 0, f.at), f.conn.codec)
 }
 
 // recv reads the next item into what v points to. It returns io.EOF when the
@@ -206,7 +207,7 @@ func (t *target) open(ctx context.Context, s *spec, r *Request, held bool) (face
 		return face{}, up(failed, t.conn.codec)
 	}
 	r.stream, r.headed = x, false
-	return face{x, t.conn, s, replyTo(t.opts.ReplyMetadata)}, nil
+	return face{x: x, conn: t.conn, spec: s, reply: replyTo(t.opts.ReplyMetadata)}, nil
 }
 
 // open is Open without its types. With interceptors, which wait for the end of

@@ -59,8 +59,9 @@ type Handled[F any] interface {
 type handler struct {
 	spec *spec
 	// serve decodes, runs and encodes; of a notification notify does that.
-	serve  func(ctx context.Context, r *Request) (*buf.Buf, error)
-	notify RawHandler
+	serve   func(ctx context.Context, r *Request) (*buf.Buf, error)
+	notify  RawHandler
+	resumes resumes
 }
 
 // Handle registers fn for d on mux. It panics if the name is taken, because that
@@ -88,7 +89,7 @@ func Handle[F any](mux *Mux, d Handled[F], fn F) {
 	case !declared:
 		panic("typedrpc: Handle: the declaration was not made by a function, such as NewMethod")
 	}
-	e := &entry{spec: h.spec, serve: h.serve}
+	e := &entry{spec: h.spec, serve: h.serve, resumes: h.resumes}
 	if h.notify != nil {
 		e.notify = []RawHandler{chain(mux.interceptors, h.notify)}
 	}
@@ -133,16 +134,34 @@ func notificationHandler[T any](spec *spec, fn func(context.Context, T) error) h
 }
 
 func serverStreamHandler[Req, Item any](s *spec, fn func(ctx context.Context, req Req, send func(Item) error) error) handler {
+	return restartableHandler(s, fn, nil)
+}
+
+// restartableHandler has a next that is not nil where the stream is Restartable.
+func restartableHandler[Req, Item any](s *spec, fn func(ctx context.Context, req Req, send func(Item) error) error, next *func(Req, *Item) Req) handler {
 	s.needs(fn != nil)
 	validate := validatorOf[Req]()
-	return handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
+	h := handler{spec: s, serve: func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		var req Req
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
 		r.stream.Accept()
-		return nil, fn(ctx, req, func(item Item) error { return sendItem(r.face(), &s.down, item) })
+		marks := next != nil && r.stream.Marks()
+		return nil, fn(ctx, req, func(item Item) error {
+			x := r.face()
+			if marks {
+				last := item // next may keep it
+				following := (*next)(req, &last)
+				x.at = s.placeOf(&following)
+			}
+			return sendItem(x, &s.down, item)
+		})
 	}}
+	if next != nil {
+		h.resumes = byRequest
+	}
+	return h
 }
 
 func clientStreamHandler[Req, Item, Resp any](s *spec, fn func(ctx context.Context, req Req, items iter.Seq2[Item, error]) (Resp, error)) handler {

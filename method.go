@@ -95,6 +95,7 @@ type spec struct {
 	idempotent bool
 	serial     bool
 	inline     bool
+	safe       bool
 	keyed      bool
 	timeout    time.Duration
 	maxSize    int
@@ -193,6 +194,31 @@ type inline bool
 
 func (v inline) method(s *spec) { s.inline = bool(v) }
 
+// Safe says that the method, the server stream or the topic has no side effects, as HTTP
+// says of its safe methods, so that any client may read it with a GET: a method's answer as
+// JSON, a stream's items as Server-Sent Events (docs/guide.md). Who may is asked as for every
+// call. With ServerStream.Restartable, and for topics, a client that lost its connection
+// goes on behind the last item that it had. A Safe method or stream is not Serial, nor Keyed;
+// a client stream, a bidirectional one and a notification are not Safe. It is a RequestTrait.
+const Safe = safe(true)
+
+type safe bool
+
+func (v safe) method(s *spec) { s.safe = bool(v) }
+
+func (v safe) stream(s *spec) {
+	if s.kind != KindServerStream {
+		panic(fmt.Sprintf("typedrpc: %s cannot be Safe: a GET brings no items", s.title()))
+	}
+	s.safe = bool(v)
+}
+
+func (safe) notification(s *spec) {
+	panic(fmt.Sprintf("typedrpc: %s cannot be Safe: nothing comes back that could be read", s.title()))
+}
+
+func (safe) RequestTrait() {}
+
 // Timeout is the deadline of calls and streams whose context has none, and the
 // longest that one may take. It begins when the call is made, at the caller, and the
 // handler's context has what is left of it; calls of peers that do not know the
@@ -285,6 +311,8 @@ func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *sp
 	switch {
 	case s.idempotent && s.keyed:
 		panic(fmt.Sprintf("typedrpc: method %q is Idempotent and Keyed: a method that may run twice needs no keys", name))
+	case s.safe && (s.serial || s.keyed):
+		panic(fmt.Sprintf("typedrpc: %s is Safe, and Serial or Keyed: what has no side effects needs no order, and no key", s.title()))
 	case s.inline && (s.serial || s.keyed):
 		panic(fmt.Sprintf("typedrpc: method %q is Inline, and Serial or Keyed: its calls would wait for others", name))
 	case s.retry != nil && !s.idempotent && !s.keyed:

@@ -86,6 +86,8 @@ type entry struct {
 	raw RawHandler
 	// notify holds a notification's handlers in the order of registration.
 	notify []RawHandler
+	// resumes says who has a stream go on behind a place.
+	resumes resumes
 }
 
 // HandleFallback registers h for the names that nobody registered. It sees

@@ -24,9 +24,13 @@ func init() {
 		}
 		return func(item any) error { _, err := x.recv(item, nil); return err }, (&Stream[Empty, Empty]{x: x}).Cancel, nil
 	}
-	seam.Serve = func(mux any, d seam.Decl, begin func(context.Context, *engine.Stream, string) (engine.Resumer, error)) {
+	seam.Serve = func(mux any, d seam.Decl, marks bool, begin func(context.Context, *engine.Stream, string) (engine.Resumer, error)) {
 		m, s := mux.(*Mux), d.(decl).spec
-		m.add(&entry{spec: s, serve: serveResumed(s, begin, len(m.interceptors) > 0)})
+		by := byNobody
+		if marks {
+			by = byHandler
+		}
+		m.add(&entry{spec: s, resumes: by, serve: serveResumed(s, begin, len(m.interceptors) > 0)})
 	}
 	seam.Follow = func(ctx context.Context, caller any, d seam.Decl, restarts bool, key string, item any,
 		each func(engine.Item, bool) (bool, error), fail func(error) bool) {
@@ -63,7 +67,7 @@ type decl struct{ *spec }
 
 func (d decl) Engine() *engine.Decl     { return &d.spec.decl }
 func (d decl) Listed() bool             { return len(d.params) > 0 }
-func (d decl) Tagged(as seam.Decl)      { d.tags = as.(decl).tags }
+func (d decl) Tagged(as seam.Decl)      { d.tags, d.safe = as.(decl).tags, as.(decl).safe }
 func (d decl) Check(c seam.Codec) error { return d.check(c) }
 
 func (d decl) Described(r schema.Registered) { d.described = r }

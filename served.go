@@ -69,6 +69,11 @@ func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
 	if x := s.req.stream; x != nil && x.Reply == nil { // else this goes on with it
 		x.Reply = (*map[string]string)(&s.req.ReplyMetadata)
 	}
+	if s.req.stream.Marks() && s.req.stream.Entrusted() == nil {
+		if err := s.resume(); err != nil {
+			return nil, nil, err
+		}
+	}
 	s.req.heavy = in.Heavy()
 	if s.req.Kind == KindNotification {
 		code := s.notify()

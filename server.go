@@ -201,8 +201,7 @@ func (s *Server) configure() error {
 		return err
 	}
 	o := s.options(limits, opts, names)
-	o.Config.Verbs = verbs
-	o.Prints = prints
+	o.Config.Verbs, o.Readable, o.Prints = verbs, s.Mux.readable, prints
 	if o.Config.Replays, err = s.Replays.open(replay.Options{}); err != nil {
 		return err
 	}
@@ -326,7 +325,7 @@ func (s *Server) admit(r *http.Request, offers []string) (server.Admission, *ser
 }
 
 // ServeHTTP answers an upgrade with a connection that lives on after it
-// returns, a POST with JSON-RPC 2.0, and anything else with a text that helps.
+// returns, a POST with JSON-RPC 2.0, a GET of something Safe with that, and anything else with a text that helps.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refused := s.guard(); refused != nil {
 		refused.Write(w)

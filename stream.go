@@ -114,6 +114,9 @@ func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req)
 		panic(fmt.Sprintf("typedrpc: server stream %q: Restartable needs a function that makes the next request", s.spec.name))
 	}
 	s.next = &next
+	s.Declared = declaredBy(s.spec, func(sp *spec, fn func(context.Context, Req, func(Item) error) error) handler {
+		return restartableHandler(sp, fn, &next)
+	})
 	return s
 }
 

@@ -1,9 +1,12 @@
 package typedrpc
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/server"
+	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
 // notFound is the number with which go-ethereum answers who unsubscribes from what there
@@ -29,4 +32,51 @@ func verbsOf(namespaces []string) (map[string]*engine.Verb, error) {
 		verbs[ns+"_unsubscribe"] = &engine.Verb{Tells: tells, Ends: true, Number: notFound}
 	}
 	return verbs, nil
+}
+
+// resumes says who has a stream go on behind the place of an item.
+type resumes uint8
+
+const (
+	byNobody  resumes = iota
+	byRequest         // a place is the request that goes on behind it: it is Restartable
+	byHandler
+)
+
+// mostPlace is how long a place may be: it travels in a header, too.
+const mostPlace = 1 << 10
+
+// placeOf is what a restartable stream's item tells of its place: next, which points to the
+// request that goes on behind it. "": that cannot be told.
+func (s *spec) placeOf(next any) string {
+	b, err := s.encode(JSON, nil, next)
+	if err != nil || len(b) > mostPlace || bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' }) {
+		return ""
+	}
+	return string(b)
+}
+
+// resume has a stream go on where its peer has said. The request is another one then, and
+// interceptors are shown that.
+func (s *served) resume() error {
+	from := s.req.stream.From()
+	switch {
+	case from == "" || s.entry.resumes == byHandler:
+	case s.entry.resumes == byNobody:
+		return Errorf(InvalidArgument, "%q cannot go on from a place: it is neither a topic nor declared Restartable", s.req.Method)
+	case wire.Valid([]byte(from), 0) != nil:
+		return Errorf(InvalidArgument, "from is no place of %q", s.req.Method)
+	default:
+		s.req.Payload = Raw(from)
+	}
+	return nil
+}
+
+// readable is what a GET may ask for, by its name.
+func (m *Mux) readable(name string) (r server.Readable, known bool) {
+	e := m.table().all()[name]
+	if e == nil {
+		return r, false
+	}
+	return server.Readable{Safe: e.spec.safe, Stream: e.spec.kind == KindServerStream, Resumes: e.resumes != byNobody}, true
 }

@@ -103,7 +103,7 @@ func (d *declared) handle(mux *typedrpc.Mux, x *hub.Hub, codec typedrpc.Codec, a
 	}
 	coder := d.coder(codec)
 	serve := func(s seam.Decl, a Access, begin func(_ context.Context, _ *engine.Stream, key string, p hub.Peer, about string) (engine.Resumer, error)) {
-		seam.Serve(mux, s, func(ctx context.Context, stream *engine.Stream, key string) (engine.Resumer, error) {
+		seam.Serve(mux, s, a.Action == ActionSubscribe, func(ctx context.Context, stream *engine.Stream, key string) (engine.Resumer, error) {
 			if err := hub.CheckKey(key); err != nil {
 				return nil, err
 			}
@@ -125,7 +125,7 @@ func (d *declared) handle(mux *typedrpc.Mux, x *hub.Hub, codec typedrpc.Codec, a
 		})
 		return
 	}
-	seam.Serve(mux, d.presence, func(context.Context, *engine.Stream, string) (engine.Resumer, error) {
+	seam.Serve(mux, d.presence, false, func(context.Context, *engine.Stream, string) (engine.Resumer, error) {
 		return nil, typedrpc.Errorf(typedrpc.Unimplemented, "who subscribes to %q is not told: it is declared without topic.WithPresence", d.name)
 	})
 }

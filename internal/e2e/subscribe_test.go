@@ -400,6 +400,64 @@ func TestSubscribe_streamWaits(t *testing.T) {
 	})
 }
 
+// TestSubscribe_from goes on behind the last item that was had, over another connection.
+func TestSubscribe_from(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		hub := new(topic.Hub)
+		mux := subscribeMux(hub, nil, nil, func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+			if string(r.Payload) == `{"after":7}` {
+				return nil, typedrpc.PermissionDenied // whoever it comes from
+			}
+			r.OnItem(func(item typedrpc.Raw, _ bool) error {
+				is.True(!strings.Contains(string(item), "at")) // the item, and no more
+				return nil
+			})
+			return next(ctx, r)
+		})
+		typedrpc.Handle(mux, pages, func(_ context.Context, p page, send func(int) error) error { return send(p.After + 1) })
+		p, _ := lab.Page(t, &typedrpc.Server{Mux: mux})
+		ask := func(stream, from string) (all []notice, answer string) {
+			p.Send(`{"jsonrpc":"2.0","id":1,"method":"rpc.subscribe","params":{"method":"` + stream + `","params":["x"],"from":` + from + `}}`)
+			got := p.Got()
+			return notices(t, got[1:]), got[0]
+		}
+		for i := range 5 {
+			is.NoErr(topic.Publish(t.Context(), hub, lab.TopicChat, "x", fmt.Sprint(i)))
+		}
+		all, _ := ask("test.chat", `""`)
+		is.Equal(len(all), 3) // the history
+		all, _ = ask("test.chat", `"`+all[1].Params.At+`"`)
+		is.Equal(len(all), 1)
+		is.Equal(string(all[0].Params.Result), `"4"`)
+		is.NoErr(topic.Publish(t.Context(), hub, lab.TopicChat, "x", "5"))
+		live := notices(t, p.Got())
+		is.Equal(len(live), 2)
+		is.Equal(live[0].Params.At, live[1].Params.At)
+		for i := 6; i < 12; i++ { // the history has three of them
+			is.NoErr(topic.Publish(t.Context(), hub, lab.TopicChat, "x", fmt.Sprint(i)))
+		}
+		p.Got()
+		all, _ = ask("test.chat", `"`+live[0].Params.At+`"`)
+		is.Equal(len(all), 3)
+		is.Equal(all[0].Params.Missed, 3)
+		is.Equal(string(all[0].Params.Result), `"9"`)
+		all, _ = ask("test.chat", `"0-1"`)
+		is.Equal(all[0].Params.Missed, 1<<53-1) // nobody knows how many
+
+		p.Send(`{"jsonrpc":"2.0","id":1,"method":"rpc.subscribe","params":{"method":"pages","from":""}}`)
+		is.Equal(notices(t, p.Got()[1:2])[0].Params.At, `{"after":1}`)
+		p.Send(`{"jsonrpc":"2.0","id":1,"method":"rpc.subscribe","params":{"method":"pages","from":"{\"after\":6}"}}`)
+		is.Equal(notices(t, p.Got()[1:2])[0].Params.At, `{"after":7}`)
+		for from, code := range map[string]string{`{\"after\":7}`: `7`, `x`: `-32602`, `{\"after\":\"\"}`: `-32602`} {
+			p.Send(`{"jsonrpc":"2.0","id":1,"method":"rpc.subscribe","params":{"method":"pages","from":"` + from + `"}}`)
+			is.True(strings.Contains(p.Got()[0], `"error":{"code":`+code))
+		}
+		_, answer := ask("count", `"x"`)
+		is.True(strings.Contains(answer, "cannot go on from a place"))
+	})
+}
+
 // TestSubscribe_post is refused: there is nobody to be sent items.
 func TestSubscribe_post(t *testing.T) {
 	is := is.New(t)

@@ -114,7 +114,7 @@ func (c *Conn) Shutdown(ctx context.Context, bye wire.GoAwayBody, code int) erro
 	}
 	select {
 	case <-quiet:
-		c.endStreams()
+		c.EndStreams()
 	case <-c.done:
 	case <-waits.Done():
 	}
@@ -194,8 +194,8 @@ func (c *Conn) begunLocked() iter.Seq[*Call] {
 	}
 }
 
-// endStreams ends the streams of a connection that drains.
-func (c *Conn) endStreams() {
+// EndStreams ends the streams of a connection that drains.
+func (c *Conn) EndStreams() {
 	c.mu.Lock()
 	var all []*Stream
 	for _, in := range c.inbound {

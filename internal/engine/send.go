@@ -36,6 +36,11 @@ func (x *Stream) itemLeftLocked(cost int) {
 
 // Send queues an encoded item.
 func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
+	return x.SendAt(body, flags, dropped, "")
+}
+
+// SendAt is Send of an item with its place, for a stream that Marks; "": it has none.
+func (x *Stream) SendAt(body *buf.Buf, flags wire.Flags, dropped uint64, at string) error {
 	if x.inspected() {
 		x.sending.Lock()
 		defer x.sending.Unlock()
@@ -43,10 +48,15 @@ func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
 			return err
 		}
 	}
-	held := 0
+	held, n := 0, body.Len()
+	if at != "" {
+		body = marked(body, at)
+		flags &^= Shared
+		defer body.Release()
+	}
 	defer func() { x.conn.account.Give(held) }()
 	for {
-		wait, err := x.offer(body, flags, dropped, false)
+		wait, err := x.offer(body, n, flags, dropped, false)
 		if wait == nil || err != nil {
 			return err
 		}
@@ -64,13 +74,24 @@ func (x *Stream) Send(body *buf.Buf, flags wire.Flags, dropped uint64) error {
 // Offer queues an encoded item if it can go now. If it may later, whom the stream
 // was entrusted to is woken then.
 func (x *Stream) Offer(body *buf.Buf, flags wire.Flags, dropped uint64) (gone bool, _ error) {
-	wait, err := x.offer(body, flags, dropped, true)
+	return x.OfferAt(body, flags, dropped, "")
+}
+
+// OfferAt is to Offer what SendAt is to Send.
+func (x *Stream) OfferAt(body *buf.Buf, flags wire.Flags, dropped uint64, at string) (gone bool, _ error) {
+	n := body.Len()
+	if at != "" {
+		body = marked(body, at)
+		flags &^= Shared
+		defer body.Release()
+	}
+	wait, err := x.offer(body, n, flags, dropped, true)
 	return wait == nil && err == nil, err
 }
 
-// offer is Offer. With rests the handler is woken, and otherwise the channel says
+// offer is Offer; n is how many bytes the item has without its place. With rests the handler is woken, and otherwise the channel says
 // when to try again.
-func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bool) (wait <-chan struct{}, _ error) {
+func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, rests bool) (wait <-chan struct{}, _ error) {
 	if x.in != nil && x.in.Err() != nil {
 		return nil, x.why()
 	}
@@ -80,7 +101,7 @@ func (x *Stream) offer(body *buf.Buf, flags wire.Flags, dropped uint64, rests bo
 		c.mu.Unlock()
 		return x.done, nil // it will say why
 	}
-	if err := x.refusalLocked(body.Len()); err != nil {
+	if err := x.refusalLocked(n); err != nil {
 		signal(x.room) // others who wait learn of it too
 		c.mu.Unlock()
 		return nil, err

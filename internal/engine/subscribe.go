@@ -22,6 +22,7 @@ type Verb struct {
 	Ends   bool   // it ends a subscription; else it begins one
 	Tells  string // the notification that its items come by
 	Prefix string // what the names of its streams begin with, which the peer leaves out
+	Get    bool   // it is what a GET asks for, over a connection of its own
 	Number int64  // JSON-RPC's, of the error for a subscription that there is not; 0: the code's
 }
 
@@ -30,6 +31,8 @@ type Verb struct {
 type subscription struct {
 	verb     *Verb
 	id       []byte // as JSON
+	marks    bool   // its items say their places; fixed
+	from     string // the place that it goes on behind; fixed
 	accepted bool   // the peer was told the id, and how it ends is told by a notification …
 	left     bool   // … unless it has unsubscribed
 }
@@ -53,14 +56,14 @@ func (c *Conn) subscribes(f *wire.Frame, batch bool) (*subscription, *status.Err
 		return nil, status.Errorf(status.InvalidArgument, "%s: %s", f.Method, bad)
 	case len(v.Prefix)+len(s.Name) > wire.MaxMethod:
 		return nil, status.Errorf(status.InvalidArgument, "%s: the stream's name is too long", f.Method)
-	case c.config.Posted:
+	case c.config.Posted && !v.Get:
 		return nil, status.Errorf(status.FailedPrecondition, "%s: over HTTP POST nobody is there to be sent items; connect with a WebSocket", f.Method)
 	case batch:
 		return nil, status.Errorf(status.FailedPrecondition, "%s: a subscription cannot begin in a batch; send the request alone", f.Method)
 	}
 	f.Method, f.Payload, f.Kind = v.Prefix+s.Name, s.Params, wire.ServerStream
 	f.Flags |= wire.NoItems
-	return &subscription{verb: v}, nil
+	return &subscription{verb: v, marks: s.Marks, from: s.From}, nil
 }
 
 // subscribeLocked makes a stream one of a subscription, which has its id from now on.
@@ -107,6 +110,25 @@ func (x *Stream) acceptLocked() {
 	}
 	s.accepted = true
 	c.pushResult(wire.Frame{Type: wire.Result, ID: x.in.id, RawID: x.in.rawID}, s.id)
+}
+
+// Marks reports whether the items are to say their places, which SendAt and OfferAt are
+// told: whoever has had one may go on behind it, in another subscription.
+func (x *Stream) Marks() bool { return x != nil && x.sub != nil && x.sub.marks }
+
+// From is the place that the stream is to go on behind; "": from its beginning.
+func (x *Stream) From() string {
+	if !x.Marks() {
+		return ""
+	}
+	return x.sub.from
+}
+
+// marked is an item with its place.
+func marked(body *buf.Buf, at string) *buf.Buf {
+	b := buf.Sized(body.Len() + len(at) + len(`,"at":""`))
+	b.B = wire.AppendMark(append(b.B, body.Bytes()...), at)
+	return b
 }
 
 // pushResult queues an answer with a payload that the engine gives itself.

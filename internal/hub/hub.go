@@ -9,6 +9,7 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -155,7 +156,7 @@ func (h *Hub) enter(t *Topic, key string) (*room, error) {
 	if r == nil {
 		channel := channelOf(t, key)
 		id := roomID{t, channel[len(channel)-len(key):]} // keys may be long, and this one is the caller's
-		r = &room{hub: h, roomID: id}
+		r = &room{hub: h, roomID: id, life: rand.Uint64()}
 		r.items.init(h, channel, r.deliver)
 		r.presence.init(r)
 		h.rooms[id] = r

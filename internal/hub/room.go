@@ -36,6 +36,7 @@ type room struct {
 	closed   bool
 	subs     []*subscriber
 	numbered uint64 // messages that came
+	life     uint64 // chosen at random: a message's place says in whose life it was
 	history  flow.Ring[remembered]
 	bytes    int  // of history
 	lost     bool // messages may be missing before the next one
@@ -185,11 +186,15 @@ func (r *room) joined(s *subscriber, about string) error {
 		return errHubClosed()
 	}
 	r.forgetLocked(time.Now())
+	had := r.hadLocked(s)
 	if n := r.history.Len(); n > 0 {
 		s.past = &past{make([]queued, 0, n), &holder{account: s.account}}
 	}
 	for i := range r.history.Len() {
 		p := r.history.At(i)
+		if p.msg.number <= had {
+			continue
+		}
 		if i > 0 { // what is missing before the first was before the history
 			s.missed = flow.Missed(s.missed, p.dropped)
 		}
@@ -205,6 +210,9 @@ func (r *room) joined(s *subscriber, about string) error {
 		e.hold(s.past.held)
 		s.missed = 0
 		s.past.queue = append(s.past.queue, q)
+	}
+	if len(s.past.all()) == 0 {
+		s.past = nil
 	}
 	if r.lost && r.history.Len() > 0 {
 		s.missed = flow.MissedUnknown

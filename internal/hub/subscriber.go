@@ -46,6 +46,7 @@ type subscriber struct {
 	account  *account
 	lag      *lag // WaitAtMost
 	observed bool // interceptors see the items: on the handler's goroutine only
+	marks    bool // it is told the items' places
 
 	direct bool  // under mu: the handler rests, and queue is empty or to be replaced
 	over   bool  // under mu
@@ -107,7 +108,7 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 	if err != nil {
 		return nil, err
 	}
-	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), lag: t.lag(), observed: x.Watched(), about: uint8(len(about)), place: -1}
+	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), lag: t.lag(), observed: x.Watched(), marks: x.Marks(), about: uint8(len(about)), place: -1}
 	begun := false
 	defer func() {
 		if !begun {
@@ -172,10 +173,10 @@ func (s *subscriber) sendPast() (all bool, _ error) {
 	for p := s.past; len(p.queue) > 0; {
 		q := p.queue[0]
 		if s.observed {
-			if err := s.x.Send(q.body, wire.History|engine.Shared, q.dropped); err != nil {
+			if err := s.x.SendAt(q.body, wire.History|engine.Shared, q.dropped, s.at(q.encoding)); err != nil {
 				return false, err
 			}
-		} else if gone, err := s.x.Offer(q.body, wire.History|engine.Shared, q.dropped); !gone {
+		} else if gone, err := s.x.OfferAt(q.body, wire.History|engine.Shared, q.dropped, s.at(q.encoding)); !gone {
 			return false, err
 		}
 		p.queue[0] = queued{}
@@ -219,7 +220,7 @@ func (s *subscriber) drain() error {
 			}
 			s.queue.Pop()
 			s.mu.Unlock()
-			err := s.x.Send(q.body, engine.Shared, q.dropped)
+			err := s.x.SendAt(q.body, engine.Shared, q.dropped, s.at(q.encoding))
 			s.mu.Lock()
 			if err != nil {
 				s.freeLocked(q)
@@ -269,7 +270,7 @@ func (s *subscriber) give(e *encoding) bool {
 // the place of those that have not left. missed are lost before it, those included.
 func (s *subscriber) offerLocked(e *encoding, missed *uint64) (gone bool, _ error) {
 	for {
-		gone, err := s.x.Offer(e.body, engine.Shared, *missed)
+		gone, err := s.x.OfferAt(e.body, engine.Shared, *missed, s.at(e))
 		if gone || err != nil {
 			return gone, err
 		}

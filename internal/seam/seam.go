@@ -38,7 +38,7 @@ type Decl interface {
 	Engine() *engine.Decl
 	// Listed reports whether it names its request's members, see typedrpc.Params.
 	Listed() bool
-	// Tagged gives it the tags of another one, see typedrpc.Tag.
+	// Tagged gives it the tags of another one, see typedrpc.Tag, and makes it Safe as that is.
 	Tagged(as Decl)
 	// Described gives it what a server says of it, but for the name and what the root
 	// knows itself.
@@ -62,8 +62,9 @@ var Open func(ctx context.Context, caller, stream, req any) (recv func(item any)
 
 // Serve registers a handler of a server stream whose request is a string. begin
 // begins the stream; what it returns goes on with it, without a goroutine while it
-// rests, unless interceptors wait for the stream's end. mux is a *typedrpc.Mux.
-var Serve func(mux any, d Decl, begin func(ctx context.Context, x *engine.Stream, key string) (engine.Resumer, error))
+// rests, unless interceptors wait for the stream's end. marks says that it has items say
+// their places, and goes on behind one. mux is a *typedrpc.Mux.
+var Serve func(mux any, d Decl, marks bool, begin func(ctx context.Context, x *engine.Stream, key string) (engine.Resumer, error))
 
 // Follow loops over a server stream whose request is key, as typedrpc.Receive does.
 // Each item is read into item, which points to a zero value, and told to each, which

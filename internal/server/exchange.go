@@ -38,6 +38,7 @@ type exchange struct {
 	cause   *status.Error // why
 	writing bool
 	over    bool
+	events  *events // what a GET's items are written by; nil: it has none
 
 	subject *string // whose it is; nil: not authenticated yet; under Server.mu
 }

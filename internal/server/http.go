@@ -128,6 +128,16 @@ func (s *Server) drains(mayResume bool) *HTTPRefusal {
 	if !draining {
 		return nil
 	}
+	return drainingRefusal()
+}
+
+func (s *Server) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
+func drainingRefusal() *HTTPRefusal {
 	h := refuse(http.StatusServiceUnavailable, "shutting down")
 	h.Header.Set("Retry-After", "1")
 	h.Header.Set("Connection", "close") // what else came over it would be answered one by one
@@ -195,11 +205,15 @@ func (s *Server) supported() []string {
 }
 
 // ServeHTTP answers an upgrade with a connection that lives on after it
-// returns, a POST with JSON-RPC 2.0, and anything else with a text that helps.
+// returns, a POST with JSON-RPC 2.0, a GET that names something Safe, and anything else with a text that helps.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodPost:
 		s.servePost(w, r)
+	case s.isRead(r):
+		s.serveGet(w, r)
+	case r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "":
+		s.preflight(w, r)
 	case r.Method != http.MethodGet:
 		h := refuse(http.StatusMethodNotAllowed, "typedrpc: connect with a WebSocket, or POST JSON-RPC 2.0")
 		h.Header.Set("Allow", "GET, POST")

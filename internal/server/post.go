@@ -71,7 +71,7 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 	k := &posted{id, r.RemoteAddr}
 	c := s.newConn(base, k, session.Plain, JSONCodec, true)
 	c.Account().Own(x.account.Owner())
-	t := &postTransport{conn: c, x: x, request: body, left: r.Context().Done(), killed: make(chan struct{})}
+	t := &postTransport{conn: c, x: x, request: body, drains: s.isDraining, left: r.Context().Done(), killed: make(chan struct{})}
 	t.sess = c.NewSession(engine.Features{})
 	c.Opened(t.sess, s.o.Config.Limits.PlainPeer(), engine.Features{}, "")
 	carrier := engine.NewCarrier(t, &s.o.Config, session.Plain, nil, false)
@@ -86,6 +86,10 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 	s.past.Ended(&done.Load)
 	s.mu.Unlock()
 
+	if x.events != nil {
+		x.events.end()
+		return
+	}
 	x.write(t.answer, c.Asked())
 }
 
@@ -120,6 +124,7 @@ type postTransport struct {
 	x       *exchange
 	request *buf.Buf // nil when it was read
 	answer  []byte
+	drains  func() bool
 	left    <-chan struct{} // closed when the client has gone, or has closed its side
 	once    sync.Once
 	killed  chan struct{}
@@ -131,6 +136,9 @@ func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
 		return b, true, nil
 	}
 	t.x.taken()
+	if t.drains() { // since the request was let in
+		t.x.endEvents()
+	}
 	// The message was delivered. When all that it began has ended and the
 	// answer is written, the connection has served its purpose.
 	idle := t.conn.WhenIdle()
@@ -171,6 +179,9 @@ func (t *postTransport) leave(idle <-chan struct{}) {
 }
 
 func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
+	if e := t.x.events; e != nil {
+		return e.write(msg)
+	}
 	if len(msg) > flow.HeavyFrom {
 		defer flow.Heavy()()
 	}

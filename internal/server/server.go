@@ -1,5 +1,5 @@
 // Package server has accepted links and the connections that outlive them: drain,
-// revoke, origins, HTTP POST. It has sessions without a link kept (accepted.go), is
+// revoke, origins, HTTP POST and GET. It has sessions without a link kept (accepted.go), is
 // told when one is given up, and logs that. It knows no user's types and no codecs, which go by
 // their numbers.
 package server
@@ -54,6 +54,8 @@ type Options struct {
 	Refusal func(e *status.Error, codec int) wire.ErrorBody
 	// Data is an error's data as it was before it travelled.
 	Data func(raw []byte, codec int) ([]byte, error)
+	// Readable says what a GET may ask for.
+	Readable func(name string) (r Readable, known bool)
 	// NewConn makes the API's record of a connection; Made tells it the engine's,
 	// before anybody knows of it.
 	NewConn func(k engine.Keeper, codec int) engine.Owner
@@ -75,7 +77,7 @@ const JSONCodec = -1
 // Server accepts connections.
 type Server struct {
 	o       Options
-	posted  engine.Config // Options.Config of POSTs
+	posted  engine.Config // Options.Config of POSTs and GETs
 	origins []origin
 
 	registry session.Registry
@@ -85,7 +87,7 @@ type Server struct {
 	accepted map[*Accepted]struct{} // connections, with or without a link
 	subjects subjects               // the same by whose they are
 	checks   map[*check]struct{}    // authentications under way
-	posts    map[*exchange]struct{} // POSTs
+	posts    map[*exchange]struct{} // POSTs and GETs
 	plain    int
 	begun    int64      // connections
 	past     stats.Load // of those that have ended, and of POSTs: what counts upwards
@@ -98,6 +100,11 @@ func New(o Options) (*Server, error) {
 	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, subjects: subjects{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
 	s.posted = o.Config
 	s.posted.Posted = true
+	s.posted.Verbs = maps.Clone(o.Config.Verbs)
+	if s.posted.Verbs == nil {
+		s.posted.Verbs = map[string]*engine.Verb{}
+	}
+	s.posted.Verbs[getVerb] = &engine.Verb{Get: true, Tells: getVerb}
 	s.o.Config.Lacks = func() string { return "the client to come back" }
 	for _, text := range o.Origins {
 		parsed, err := parseOrigin(text)
@@ -177,8 +184,12 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 		}
 	}
 	conns := slices.Collect(maps.Keys(s.accepted))
+	posts := slices.Collect(maps.Keys(s.posts))
 	s.mu.Unlock()
 
+	for _, x := range posts {
+		x.endEvents()
+	}
 	for _, l := range opening {
 		l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message})
 	}

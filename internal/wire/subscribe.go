@@ -9,6 +9,8 @@ import "math"
 type Subscribe struct {
 	Name   string // of the stream
 	Params []byte // its request as written, or the rest of a list; nil: none
+	Marks  bool   // items are to say their places …
+	From   string // … and the stream is to go on behind this one; "": from its beginning
 }
 
 // ReadSubscribe reads the params of a request for a subscription, which were scanned
@@ -26,6 +28,13 @@ func ReadSubscribe(params []byte) (s Subscribe, bad string) {
 		case "params":
 			if !isNull(value) {
 				s.Params = append([]byte(nil), value...)
+			}
+		case "from":
+			switch {
+			case isString(value):
+				s.Marks, s.From = true, unquote(value)
+			case !isNull(value):
+				return "from is no string"
 			}
 		}
 		return ""
@@ -118,4 +127,59 @@ func appendNotice(dst []byte, f *Frame) []byte {
 // isNotice reports whether f is what a plain peer's subscription tells.
 func (f *Frame) isNotice() bool {
 	return f.Method != "" && (f.Type == Item || f.Type == Result || f.Type == Fail)
+}
+
+// AppendMark appends to an item's payload, which is JSON, what its notice says of its
+// place beside it.
+func AppendMark(payload []byte, at string) []byte {
+	if len(payload) == 0 {
+		payload = append(payload, "null"...)
+	}
+	return AppendString(append(payload, `,"at":`...), at)
+}
+
+// Notice is what a server tells the peer that asked it for one subscription.
+type Notice struct {
+	Answer bool   // it answers the request
+	Result []byte // the item, or the id; nil: there is none
+	Error  []byte // the error object; nil: none
+	Code   int64  // … and its code, as JSON-RPC has it
+	At     string // the item's place; "": it is not said
+	Missed uint64 // items dropped before it
+	Done   bool
+}
+
+// ReadNotice reads a message of ours, which is no array, for those who pass it on in
+// another form. Its slices point into msg.
+func ReadNotice(msg []byte) (n Notice, err error) {
+	n.Answer = true
+	member := func(key string, value []byte) error {
+		switch key {
+		case "result":
+			n.Result = value
+		case "error":
+			n.Error = value
+			return Object(value, math.MaxInt, func(key string, value []byte) error {
+				if key == "code" {
+					n.Code, _ = parseInt(value)
+				}
+				return nil
+			})
+		case "at":
+			n.At = unquote(value)
+		case "missed":
+			n.Missed, _ = parseUint(value)
+		case "done":
+			n.Done = true
+		}
+		return nil
+	}
+	err = Object(msg, math.MaxInt, func(key string, value []byte) error {
+		if key == "params" {
+			n.Answer = false
+			return Object(value, math.MaxInt, member)
+		}
+		return member(key, value)
+	})
+	return n, err
 }

@@ -158,7 +158,7 @@ func apply(d *model.Decl, name string) bool {
 		d.Keyed = true
 	case "Serial":
 		d.Serial = true
-	case "Inline": // says nothing to callers
+	case "Inline", "Safe": // says nothing to callers
 	case "Restartable":
 		d.Restartable = true
 	case "WithPresence":

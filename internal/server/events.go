@@ -1,0 +1,177 @@
+package server
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/internal/wire"
+)
+
+// events writes what a subscription tells as Server-Sent Events. What is told while the
+// client reads slowly waits in its stream, and is bounded there.
+type events struct {
+	x      *exchange
+	spread time.Duration // over which clients come back
+	every  time.Duration // of silence there is a comment
+
+	mu      sync.Mutex
+	begun   bool
+	over    bool   // nothing more is written
+	refused []byte // the answer that says why there is no stream
+	code    int64  // … and its code
+	beat    *time.Timer
+	room    []byte
+}
+
+// endID is the id of a stream's last event.
+const endID = "end"
+
+// write takes a message of the engine's.
+func (e *events) write(msg []byte) error {
+	n, err := wire.ReadNotice(msg)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.over:
+		return errGone
+	case n.Answer && n.Error != nil:
+		e.refused, e.code = bytes.Clone(msg), n.Code
+		return nil
+	case n.Answer:
+		return e.beginLocked()
+	}
+	b := e.room[:0]
+	switch {
+	case n.Done:
+		b = append(b, "event: done\nid: "+endID+"\ndata: {}\n\n"...)
+	case n.Error != nil:
+		b = e.failed(b, n.Code, n.Error)
+	default:
+		if n.Missed > 0 {
+			b = append(strconv.AppendUint(append(b, "event: missed\ndata: "...), n.Missed, 10), "\n\n"...)
+		}
+		if n.At != "" {
+			b = append(append(append(b, "id: "...), n.At...), '\n')
+		}
+		b = append(appendData(b, n.Result), '\n')
+	}
+	if cap(b) <= answerPart {
+		e.room = b
+	}
+	return e.sendLocked(b)
+}
+
+// failed appends the last event of a stream that has failed. Who was told to come later is
+// told when.
+func (e *events) failed(b []byte, code int64, object []byte) []byte {
+	if code == int64(status.Unavailable) && e.spread > 0 {
+		b = append(b, "retry: "...)
+		b = append(strconv.AppendInt(b, rand.N(e.spread).Milliseconds(), 10), '\n')
+	}
+	return append(appendData(append(b, "event: failed\n"...), object), '\n')
+}
+
+// appendData appends JSON as an event's data. White space in it may be an end of a line,
+// which begins another line of data.
+func appendData(b, data []byte) []byte {
+	for first := true; first || len(data) > 0; first = false {
+		line := data
+		if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
+			line, data = data[:i], data[i+1:]
+		} else {
+			data = nil
+		}
+		b = append(append(append(b, "data: "...), line...), '\n')
+	}
+	return b
+}
+
+func (e *events) beginLocked() error {
+	h := e.x.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // of nginx, and others that know it from there
+	e.x.w.WriteHeader(http.StatusOK)
+	e.begun = true
+	e.beat = time.AfterFunc(e.every, e.live)
+	return e.sendLocked(append(strconv.AppendInt([]byte("retry: "), e.spread.Milliseconds(), 10), "\n\n"...))
+}
+
+// live sends a comment after a silence: proxies take a silent line for a dead one, and a
+// client that has gone is found out.
+func (e *events) live() {
+	e.mu.Lock()
+	gone := !e.over && e.sendLocked([]byte(":\n\n")) != nil
+	e.mu.Unlock()
+	if gone {
+		e.x.end(refuse(http.StatusServiceUnavailable, "%s", errLeft.Message), errLeft)
+	}
+}
+
+// sendLocked writes what the client has to take some of within Limits.WriteTimeout, whatever
+// the http.Server's own is: that is for answers which end.
+func (e *events) sendLocked(b []byte) error {
+	for part := range slices.Chunk(b, answerPart) {
+		e.x.until(e.x.control.SetWriteDeadline, time.Time{}, e.x.limits.WriteTimeout)
+		if _, err := e.x.w.Write(part); err != nil {
+			return err
+		}
+	}
+	if err := e.x.control.Flush(); err != nil {
+		return err
+	}
+	e.beat.Reset(e.every)
+	return nil
+}
+
+// end ends the answer when its connection has.
+func (e *events) end() {
+	e.x.mu.Lock()
+	ended, cause := e.x.ended, e.x.cause
+	e.x.writing = true
+	e.x.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.over = true
+	switch {
+	case e.begun:
+		e.beat.Stop()
+		if ended == nil {
+			return
+		}
+		object := strconv.AppendInt([]byte(`{"code":`), wire.CodeToJSON(int64(cause.Code)), 10)
+		object = append(wire.AppendString(append(object, `,"message":`...), ended.Text), '}')
+		e.x.control.SetWriteDeadline(time.Now().Add(lastWords))
+		e.x.w.Write(e.failed(nil, int64(cause.Code), object))
+	case ended != nil:
+		e.x.refuse(ended)
+	case e.refused != nil:
+		h := e.x.w.Header()
+		h.Set("Content-Type", "application/json")
+		if code := statusOf(e.code); code == http.StatusServiceUnavailable {
+			h.Set("Retry-After", "1")
+		}
+		e.x.w.WriteHeader(statusOf(e.code))
+		e.x.w.Write(e.refused)
+	default:
+		e.x.refuse(refuse(http.StatusServiceUnavailable, "the request was given up before it had been answered"))
+	}
+}
+
+// endEvents ends the stream of a GET while the server shuts down.
+func (x *exchange) endEvents() {
+	x.mu.Lock()
+	events, conn := x.events, x.conn
+	x.mu.Unlock()
+	if events != nil && conn != nil {
+		conn.EndStreams()
+	}
+}
