@@ -31,11 +31,18 @@ func Process() *Env {
 	return &Env{Args: os.Args[1:], In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}
 }
 
-const long = `typedrpc writes an API that Go packages declare for others, as TypeScript, as JavaScript
-and as an OpenRPC document, and for the packages themselves the JSON of their messages.
+const long = `typedrpc calls servers, looks at what they have, measures and watches them; and it writes an
+API that Go packages declare for others.
 
-Flags may stand before and behind arguments, and have one dash or two: -strict is
---strict.`
+Requests are JSON: an argument, @file, or - for standard input. Values come on standard
+output, each on a line, and all else on standard error. Flags may stand before and behind
+arguments, and have one dash or two: -json is --json. A token is best kept in $TYPEDRPC_TOKEN
+or a file.
+
+Exit status: 0 it went well; 1 it did not; 2 the command line makes no sense; 64 and the
+code of the error, as 69 NotFound, 76 Unimplemented, 78 Unavailable, 80 Unauthenticated, and
+81 a code of the application's own; 32 more if the call may have run; 130 Ctrl-C; 141 nobody
+reads the output.`
 
 // Main runs the command that env's arguments name, until ctx ends, and returns the
 // process's exit status. A process calls it once; tests may at the same time.
@@ -85,9 +92,13 @@ func (env *Env) quiet() *Env {
 // root is the command with all others below it.
 func (env *Env) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "typedrpc",
-		Short:         "typed RPC over WebSockets, at the command line",
-		Long:          long,
+		Use:   "typedrpc",
+		Short: "typed RPC over WebSockets, at the command line",
+		Long:  long,
+		Example: `  typedrpc list localhost:8080/rpc
+  typedrpc describe localhost:8080/rpc shop.price
+  typedrpc call localhost:8080/rpc shop.price '"apples"'
+  typedrpc ts ./api -o client.ts`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,

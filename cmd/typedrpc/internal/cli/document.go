@@ -24,10 +24,15 @@ type document struct {
 	Components struct {
 		Schemas map[string]*shape `json:"schemas"`
 	} `json:"components"`
-	Faults  []describedFault  `json:"x-typedrpc-faults"`
-	SignIns []describedSignIn `json:"x-typedrpc-sign-in"`
+	Faults []describedFault `json:"x-typedrpc-faults"`
 
-	raw []json.RawMessage // of Methods
+	raw rawDocument
+}
+
+// rawDocument is a document's parts as they were written.
+type rawDocument struct {
+	Methods []json.RawMessage `json:"methods"`
+	Faults  []json.RawMessage `json:"x-typedrpc-faults"`
 }
 
 // described is a declaration.
@@ -74,24 +79,15 @@ type describedFault struct {
 	Data        *shape `json:"data"`
 }
 
-type describedSignIn struct {
-	Description string `json:"description"`
-	Credentials *shape `json:"credentials"`
-}
-
 // parse reads a document.
 func parse(data []byte) (*document, error) {
 	var d document
 	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, fmt.Errorf("it is no OpenRPC document: %w", err)
 	}
-	var raw struct {
-		Methods []json.RawMessage `json:"methods"`
-	}
-	if err := json.Unmarshal(data, &raw); err != nil || raw.Methods == nil {
+	if err := json.Unmarshal(data, &d.raw); err != nil || d.raw.Methods == nil {
 		return nil, errors.New("it is no OpenRPC document: it has no list of methods")
 	}
-	d.raw = raw.Methods
 	for i := range d.Methods {
 		if m := &d.Methods[i]; m.X == nil { // of somebody else
 			m.X = &extension{Kind: model.Method}
@@ -110,13 +106,33 @@ func (d *document) has(name string) bool {
 	return slices.ContainsFunc(d.Methods, func(m described) bool { return m.Name == name })
 }
 
-// find is the declaration of that name, and its place.
-func (d *document) find(name string) (*described, int) {
+// find is the declaration of that name, and as it was written; nil: there is none.
+func (d *document) find(name string) (*described, json.RawMessage) {
 	i := slices.IndexFunc(d.Methods, func(m described) bool { return m.Name == name })
 	if i < 0 {
-		return nil, -1
+		return nil, nil
 	}
-	return &d.Methods[i], i
+	return &d.Methods[i], d.raw.Methods[i]
+}
+
+// fault is find for declared errors.
+func (d *document) fault(name string) (*describedFault, json.RawMessage) {
+	i := slices.IndexFunc(d.Faults, func(f describedFault) bool { return f.Name == name })
+	if i < 0 {
+		return nil, nil
+	}
+	return &d.Faults[i], d.raw.Faults[i]
+}
+
+// names are those of all declarations and faults.
+func (d *document) names() (all []string) {
+	for _, m := range d.Methods {
+		all = append(all, m.Name)
+	}
+	for _, f := range d.Faults {
+		all = append(all, f.Name)
+	}
+	return all
 }
 
 // document is the file of -schema, or else what the server says of itself.

@@ -80,27 +80,13 @@ prints the objects of the OpenRPC document.`,
 			return err
 		}
 		if len(names) == 0 {
-			for _, m := range d.Methods {
-				names = append(names, m.Name)
-			}
+			names = d.names()
 		}
 		for i, name := range names {
-			m, at := d.find(name)
-			if m == nil {
-				e := typedrpc.Errorf(typedrpc.Unimplemented, "there is no %q", name)
-				e.Outcome = typedrpc.Answered
-				return hinted{e, d.like(name)}
+			if i > 0 && !env.json {
+				fmt.Fprintln(env.Out)
 			}
-			if env.json {
-				err = env.value(d.raw[at])
-			} else {
-				text := d.describe(m, url)
-				if i > 0 {
-					text = "\n" + text
-				}
-				_, err = fmt.Fprint(env.Out, text)
-			}
-			if err != nil {
+			if err := env.describe(d, name, url); err != nil {
 				return err
 			}
 		}
@@ -108,6 +94,41 @@ prints the objects of the OpenRPC document.`,
 	})
 	r.flags(cmd, soon)
 	return cmd
+}
+
+// describe prints what a name is.
+func (env *Env) describe(d *document, name, url string) error {
+	m, raw := d.find(name)
+	f, rawFault := d.fault(name)
+	text := ""
+	switch {
+	case m != nil:
+		text = d.describe(m, url)
+	case f != nil:
+		text, raw = d.describeFault(f), rawFault
+	default:
+		e := typedrpc.Errorf(typedrpc.Unimplemented, "there is no %q", name)
+		e.Outcome = typedrpc.Answered
+		return hinted{e, like(name, d.names())}
+	}
+	if env.json {
+		return env.value(raw)
+	}
+	_, err := fmt.Fprint(env.Out, text)
+	return err
+}
+
+// describeFault is what a declared error is, in words.
+func (d *document) describeFault(f *describedFault) string {
+	var b strings.Builder
+	p := printer{document: d}
+	fmt.Fprintf(&b, "%s  fault, %v\n", f.Name, typedrpc.Code(f.Code))
+	if f.Description != "" {
+		fmt.Fprintf(&b, "\n  %s\n", strings.ReplaceAll(f.Description, "\n", "\n  "))
+	}
+	fmt.Fprintf(&b, "\n  data  %s\n", p.of(f.Data))
+	p.details(&b)
+	return b.String()
 }
 
 // describe is what a declaration is, in words.
