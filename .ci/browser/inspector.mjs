@@ -130,7 +130,7 @@ export async function inspector(binary) {
       await page.getByLabel("Filter by subject or address").fill("");
       await page.getByRole("cell", { name: "cleo" }).waitFor();
       await page.getByLabel("Order", { exact: true }).selectOption("oldest");
-      await page.waitForFunction(() => document.querySelector("#connections tbody td").textContent === "1");
+      await page.waitForFunction(() => document.querySelector("#view-connections tbody td").textContent === "1");
       await page.getByLabel("Waiting for their clients alone").check();
       await page.getByText("Nobody waits").waitFor();
       await page.getByLabel("Waiting for their clients alone").uncheck();

@@ -29,7 +29,7 @@ const say = (text) => write(element("said"), text);
 
 /** Shows one of the sections. @param {string} id */
 function only(id) {
-  for (const name of [...names, "sign-in", "closed"]) element(name).hidden = name !== id;
+  for (const name of [...names.map((n) => `view-${n}`), "sign-in", "closed"]) element(name).hidden = name !== id;
 }
 
 /** @param {string} secret */
@@ -60,11 +60,12 @@ function begin(secret) {
     const [name = "", ...rest] = location.hash.slice(1).split("/");
     const known = names.find((n) => n === name) ?? "overview";
     const make = { overview, methods, connections, topics }[known];
-    const view = views.get(known) ?? make(element(known), app);
+    const view = views.get(known) ?? make(element(`view-${known}`), app);
     views.set(known, view);
     shown?.hide();
+    if (shown !== view) scrollTo(0, 0);
     shown = view;
-    only(known);
+    only(`view-${known}`);
     for (const a of document.querySelectorAll("header nav a")) a.ariaCurrent = a.getAttribute("href") === `#${known}` ? "page" : null;
     document.title = `${known[0]?.toUpperCase()}${known.slice(1)} · Inspector`;
     if (!document.hidden) void view.show(rest.join("/"));
@@ -95,7 +96,7 @@ function begin(secret) {
     shown?.hide();
     for (const [id, view] of views) {
       view.close?.();
-      element(id).replaceChildren();
+      element(`view-${id}`).replaceChildren();
     }
     stopped();
     if (error?.code === Code.Unauthenticated) ask(asked ? error.message : "");

@@ -1,6 +1,6 @@
 // @ts-check
 // What the server handles, and trying it.
-import { button, element, make, nothing, span, write } from "./dom.js";
+import { button, make, nothing, span, write } from "./dom.js";
 import { Wrong, formable, forms } from "./form.js";
 import { run } from "./run.js";
 import { target } from "./target.js";
@@ -21,6 +21,15 @@ import { target } from "./target.js";
 /** @type {Record<string, string>} */
 const kinds = { method: "method", notification: "notification", serverStream: "server stream", clientStream: "client stream", bidiStream: "bidirectional stream", topic: "topic", upload: "upload", download: "download" };
 const traits = ["idempotent", "keyed", "serial", "restartable", "presence", "timeout", "maxSize", "policy", "history", "historyAge", "maxQueued"];
+
+/** What an address names, whoever wrote it. @param {string} part */
+function named(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
 
 /** @param {Method} m */
 export const kindOf = (m) => m["x-typedrpc"]?.kind ?? "method";
@@ -256,15 +265,15 @@ export function methods(root, app) {
   return {
     /** @param {string} [name] */
     async show(name = "") {
-      const wanted = decodeURIComponent(name);
-      element("methods").classList.toggle("one", wanted !== "");
+      const wanted = named(name);
+      root.classList.toggle("one", wanted !== "");
       names();
       choose(wanted);
       try {
         const changed = await load();
         empty.replaceChildren();
         side.hidden = false;
-        if (!changed || decodeURIComponent(location.hash) !== (wanted ? `#methods/${wanted}` : "#methods")) return;
+        if (!changed || named(location.hash) !== (wanted ? `#methods/${wanted}` : "#methods")) return;
         names();
         choose(wanted);
       } catch (error) {
