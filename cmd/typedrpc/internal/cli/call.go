@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/cmd/typedrpc/internal/model"
 )
 
 const requestHelp = `
@@ -57,10 +58,12 @@ where the server tells its names a name that it has not is an error before anyth
 		}
 		return r.talk(cmd, args[0], args[1], func(ctx context.Context, c typedrpc.Caller) error {
 			n := typedrpc.NewNotification[typedrpc.Raw](args[1])
-			if doc, err := r.document(ctx, c); err == nil && !doc.has(args[1]) {
-				e := typedrpc.Errorf(typedrpc.Unimplemented, "there is no notification %q", args[1])
-				e.Outcome = typedrpc.NotSent
-				return e
+			if doc, err := r.document(ctx, c); err == nil {
+				if m, _ := doc.find(args[1]); m == nil || m.X.Kind != model.Notification {
+					e := typedrpc.Errorf(typedrpc.Unimplemented, "there is no notification %q", args[1])
+					e.Outcome = typedrpc.NotSent
+					return e
+				}
 			}
 			return typedrpc.Notify(ctx, c, n, req)
 		})

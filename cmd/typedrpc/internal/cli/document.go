@@ -101,11 +101,6 @@ func parse(data []byte) (*document, error) {
 	return &d, nil
 }
 
-// has reports whether the document has a declaration of that name.
-func (d *document) has(name string) bool {
-	return slices.ContainsFunc(d.Methods, func(m described) bool { return m.Name == name })
-}
-
 // find is the declaration of that name, and as it was written; nil: there is none.
 func (d *document) find(name string) (*described, json.RawMessage) {
 	i := slices.IndexFunc(d.Methods, func(m described) bool { return m.Name == name })

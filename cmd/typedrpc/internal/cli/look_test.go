@@ -25,6 +25,14 @@ func golden(t *testing.T, name, got string) {
 	is.Equal(got, string(want))
 }
 
+// The document of the tests is what their package declares.
+func TestShop_fresh(t *testing.T) {
+	var r session
+	if n := r.run(t.Context(), "schema", "./testdata/shop", "-o", "testdata/shop.json", "-title", "Shop", "-check"); n != 0 {
+		t.Error(r.err.String())
+	}
+}
+
 // What is listed and described is the same of a server and of a file, but for the URL.
 func TestLook(t *testing.T) {
 	s := open(t)
