@@ -24,6 +24,7 @@ var (
 	quiet = slog.New(slog.DiscardHandler)
 	name  = typedrpc.NewSignIn[string, typedrpc.Empty]()
 	greet = typedrpc.NewMethod[string, string]("test.greet")
+	beat  = typedrpc.NewNotification[int]("test.beat")
 	news  = topic.New[string]("test.news", topic.History(3, 0))
 )
 
@@ -56,6 +57,7 @@ func start(t *testing.T, change func(*inspector.Handler)) *inspected {
 		}
 		return "hello " + who, nil
 	})
+	typedrpc.Handle(mux, beat, func(context.Context, int) error { return nil })
 	topic.Handle(mux, s.hub, news, topic.Everybody)
 	s.srv = &typedrpc.Server{Mux: mux, Logger: quiet, SignIn: name.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
 		if who == nil {
