@@ -18,4 +18,4 @@ protoc -I internal/pb \
 	--go-drpc_out=internal/pb --go-drpc_opt=paths=source_relative \
 	--go-ttrpc_out=internal/pb --go-ttrpc_opt=paths=source_relative,prefix=TTRPC \
 	bench.proto
-go generate ./internal/msg
+go generate ./internal/msg ./internal/fast

@@ -95,7 +95,7 @@ var Missing = []struct{ Name, Why string }{
 // All returns all peers, in the order in which they are shown.
 func All() []Peer {
 	return []Peer{
-		handPeer(), msgpPeer(), protoPeer(), jsonPeer(), fastPeer(), jsonrpcPeer(),
+		handPeer(), msgpPeer(), protoPeer(), jsonPeer(), fastPeer(), inlinePeer(), jsonrpcPeer(),
 		grpcPeer{}, connectPeer{h2c: true}, connectPeer{}, drpcPeer{}, ttrpcPeer{}, netRPCPeer{},
 		centrifugePeer{}, centrifugePeer{json: true},
 		ethereumPeer{}, jrpc2Peer{}, sourcegraphPeer{},

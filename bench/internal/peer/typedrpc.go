@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/bench/internal/fast"
 	"github.com/typedrpc/typedrpc/bench/internal/msg"
 	"github.com/typedrpc/typedrpc/bench/internal/pb"
 	"github.com/typedrpc/typedrpc/codec/msgp"
@@ -71,12 +72,20 @@ func jsonPeer() Peer {
 }
 
 func fastPeer() Peer {
-	return typed[msg.FastRequest, msg.FastReply]{
-		info:   typedInfo("typedrpc AppendJSON", "binary dialect, JSON by AppendJSON and UnmarshalJSON, written by hand", Contexts|Echo),
-		add:    typedrpc.NewMethod[msg.FastRequest, msg.FastReply]("add"),
-		answer: func(r msg.FastRequest) msg.FastReply { return msg.FastReply(msg.Answer(msg.Request(r))) },
-		req:    func(r msg.Request) msg.FastRequest { return msg.FastRequest(r) },
-		reply:  func(r msg.FastReply) msg.Reply { return msg.Reply(r) },
+	return typed[fast.Request, fast.Reply]{
+		info:   typedInfo("typedrpc generated JSON", "binary dialect, plain structs, JSON made by typedrpc json", Contexts|Echo),
+		add:    fast.Add,
+		answer: func(r fast.Request) fast.Reply { return fast.Reply(msg.Answer(msg.Request(r))) },
+		req:    func(r msg.Request) fast.Request { return fast.Request(r) },
+		reply:  func(r fast.Reply) msg.Reply { return msg.Reply(r) },
+	}
+}
+
+func inlinePeer() Peer {
+	return typed[msg.Request, msg.Reply]{
+		info:  typedInfo("typedrpc Inline", "binary dialect, a codec written by hand, the method is Inline", Contexts),
+		codec: hand{}, add: typedrpc.NewMethod[msg.Request, msg.Reply]("add", typedrpc.Inline),
+		answer: msg.Answer, req: plain[msg.Request], reply: plain[msg.Reply],
 	}
 }
 
