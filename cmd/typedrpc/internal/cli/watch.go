@@ -30,10 +30,11 @@ type watcher struct {
 	target  *url.URL
 	client  *http.Client
 	last    atomic.Int64 // number of a connection
-	running sync.WaitGroup
 	stop    context.CancelCauseFunc
-
-	mu sync.Mutex // lines
+	running sync.WaitGroup
+	gate    sync.Mutex // of closed
+	closed  bool       // nothing begins any more
+	mu      sync.Mutex // lines
 }
 
 func (env *Env) watchCommand() *cobra.Command {
@@ -88,6 +89,9 @@ func (w *watcher) run(ctx context.Context, target string) error {
 	hs := &http.Server{Handler: w, BaseContext: func(net.Listener) context.Context { return ctx }, ReadHeaderTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { hs.Close() })()
 	hs.Serve(l)
+	w.gate.Lock()
+	w.closed = true
+	w.gate.Unlock()
 	w.running.Wait()
 	return context.Cause(ctx)
 }
@@ -100,9 +104,21 @@ func (w *watcher) transport() *http.Transport {
 	return t
 }
 
+// begin counts what run waits for, unless it is too late.
+func (w *watcher) begin() bool {
+	w.gate.Lock()
+	defer w.gate.Unlock()
+	if !w.closed {
+		w.running.Add(1)
+	}
+	return !w.closed
+}
+
 // ServeHTTP carries a connection, or a request.
 func (w *watcher) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w.running.Add(1)
+	if !w.begin() {
+		return
+	}
 	defer w.running.Done()
 	n := w.last.Add(1)
 	upgrade := strings.EqualFold(r.Header.Get("Upgrade"), "websocket")

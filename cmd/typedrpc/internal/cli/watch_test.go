@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -220,6 +222,25 @@ func TestWatch_http(t *testing.T) {
 		}
 		is.Equal(resp.StatusCode, want) // of a page's request
 	}
+}
+
+// A certificate that nobody knows is refused, but with -insecure, also by a watch.
+func TestInsecure(t *testing.T) {
+	is := is.New(t)
+	s := open(t)
+	hs := httptest.NewUnstartedServer(s)
+	hs.Config.ErrorLog = log.New(io.Discard, "", 0)
+	hs.EnableHTTP2 = true
+	hs.StartTLS()
+	defer hs.Close()
+	url := strings.Replace(hs.URL, "https", "wss", 1)
+	var strict, lax, through, refused session
+	is.Equal(strict.run(t.Context(), "call", url, "shop.price", `"a"`), 64+14)
+	is.True(strings.Contains(strict.err.String(), "certificate"))
+	is.Equal(lax.run(t.Context(), "call", url, "shop.price", `"a"`, "-insecure"), 0)
+	is.Equal(lax.out.String(), "100\n")
+	is.Equal(through.run(t.Context(), "call", watch(t, url, "-insecure").url, "shop.price", `"a"`), 0)
+	is.Equal(refused.run(t.Context(), "call", watch(t, url).url, "shop.price", `"a"`), 64+14)
 }
 
 // Nobody listens, or the target is none.
