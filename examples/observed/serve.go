@@ -82,4 +82,3 @@ func memory(ctx context.Context, e api.Every, send func(api.Sample) error) error
 		}
 	}
 }
-
