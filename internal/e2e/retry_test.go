@@ -421,7 +421,7 @@ func TestRetry_nonsensePanics(t *testing.T) {
 func TestDial_nonsensePoliciesAreRefused(t *testing.T) {
 	is := is.New(t)
 	for _, o := range []*typedrpc.DialOptions{
-		{OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: -1}}, {Backoff: typedrpc.Backoff{Min: -1}}, {Backoff: typedrpc.Backoff{Factor: 0.5}}, {MaxAttempts: -1},
+		{OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: -1}}, {Backoff: typedrpc.Backoff{Min: -1}}, {Backoff: typedrpc.Backoff{Factor: 0.5}},
 	} {
 		_, err := typedrpc.Dial(t.Context(), "ws://127.0.0.1:1/", o)
 		is.Equal(typedrpc.CodeOf(err), typedrpc.InvalidArgument)
