@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -67,6 +68,26 @@ func TestSchema_differs(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A connection that comes back tells its own log once; a server each session that it begins.
+func TestSchema_reconnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		const message = "typedrpc: the peer's schema differs"
+		var near, first, second lab.Logs
+		w := &lab.Town{Srv: &typedrpc.Server{Schema: withPrints("a", "ffffffff"), Logger: first.Logger()}}
+		c := w.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: time.Hour}, Schema: withPrints("a", "01020304", "b", "01020304"), Logger: near.Logger()})
+		defer c.Close()
+		w.Healed()
+		is.Equal(w.Dialled(), 2)
+		is.Equal(strings.Count(first.Text(), message), 1) // the session goes on
+		w.Serve(&typedrpc.Server{Schema: withPrints("b", "ffffffff"), Logger: second.Logger()})
+		w.Healed()
+		is.True(w.Dialled() > 2)
+		is.Equal(strings.Count(second.Text(), message), 1) // it is another
+		is.Equal(strings.Count(near.Text(), message), 1)
+	})
 }
 
 // A thousand names fit into the handshake, with credentials; where these are too large
