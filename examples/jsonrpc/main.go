@@ -1,8 +1,10 @@
 // Command jsonrpc serves the methods that the JSON-RPC 2.0 specification uses
-// in its examples, to any JSON-RPC client, over HTTP POST and WebSocket.
+// in its examples, to any JSON-RPC client, over HTTP POST, GET and WebSocket, and a clock
+// to subscribe to.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -24,13 +26,36 @@ type Operands struct {
 	Subtrahend float64 `json:"subtrahend"`
 }
 
+// Clock are the params of ticks.
+type Clock struct {
+	Every int `json:"every"` // milliseconds, 0: a second's
+	From  int `json:"from"`  // the first number
+}
+
+// Validate is asked before the handler.
+func (c Clock) Validate() error {
+	if c.Every < 0 || c.Every > 60_000 {
+		return errors.New("every is from 0 to 60,000 milliseconds")
+	}
+	return nil
+}
+
 var (
 	// Subtract may be called with named params, or with positional ones in
 	// the order that Params gives.
-	Subtract = typedrpc.NewMethod[Operands, float64]("subtract", typedrpc.Params("minuend", "subtrahend"))
+	// It has no side effects, so a GET may ask for it.
+	Subtract = typedrpc.NewMethod[Operands, float64]("subtract", typedrpc.Params("minuend", "subtrahend"), typedrpc.Safe)
 	Sum      = typedrpc.NewMethod[[]float64, float64]("sum")
 	// GetData answers values of several types, as JSON can and Go would not.
 	GetData = typedrpc.NewMethod[typedrpc.Empty, []any]("get_data")
+
+	// Ticks counts. Who comes back goes on behind the last one that it had.
+	Ticks = typedrpc.NewServerStream[Clock, int]("ticks", typedrpc.Safe).Restartable(func(c Clock, last *int) Clock {
+		if last != nil {
+			c.From = *last + 1
+		}
+		return c
+	})
 
 	Update      = typedrpc.NewNotification[[]float64]("update")
 	NotifyHello = typedrpc.NewNotification[[]float64]("notify_hello")
@@ -50,6 +75,20 @@ func handlers(log *slog.Logger) *typedrpc.Mux {
 	})
 	typedrpc.Handle(mux, GetData, func(context.Context, typedrpc.Empty) ([]any, error) {
 		return []any{"hello", 5}, nil
+	})
+	typedrpc.Handle(mux, Ticks, func(ctx context.Context, c Clock, send func(int) error) error {
+		ticker := time.NewTicker(time.Duration(cmp.Or(c.Every, 1000)) * time.Millisecond)
+		defer ticker.Stop()
+		for n := c.From; ; n++ {
+			if err := send(n); err != nil {
+				return err
+			}
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 	})
 	// A notification is not answered, so the log is where it can be seen.
 	for _, n := range []typedrpc.Notification[[]float64]{Update, NotifyHello, NotifySum} {

@@ -186,3 +186,29 @@ func TestRun_portTaken(t *testing.T) {
 	is.True(err != nil)
 	is.True(strings.Contains(err.Error(), "-addr")) // says what to do
 }
+
+// TestTicks reads the clock with a GET, and goes on with the last id.
+func TestTicks(t *testing.T) {
+	is := is.New(t)
+	srv := &typedrpc.Server{Mux: handlers(slog.New(slog.DiscardHandler))}
+	web := httptest.NewServer(srv)
+	defer web.Close()
+	read := func(last string) string {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", web.URL+`?method=ticks&params={"every":1}`, nil)
+		is.NoErr(err)
+		r.Header.Set("Last-Event-ID", last)
+		resp, err := http.DefaultClient.Do(r)
+		is.NoErr(err)
+		defer resp.Body.Close()
+		var lines []string
+		for scan := bufio.NewScanner(resp.Body); len(lines) < 4 && scan.Scan(); {
+			if line := scan.Text(); strings.HasPrefix(line, "id") || strings.HasPrefix(line, "data") {
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, " ")
+	}
+	is.Equal(read(""), `id: {"every":1,"from":1} data: 0 id: {"every":1,"from":2} data: 1`)
+	is.Equal(read(`{"every":1,"from":2}`), `id: {"every":1,"from":3} data: 2 id: {"every":1,"from":4} data: 3`)
+	is.NoErr(srv.Shutdown(t.Context()))
+}
