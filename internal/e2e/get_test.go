@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -355,6 +359,64 @@ func TestGet_stopsReading(t *testing.T) {
 	all := events(t, bufio.NewReader(resp.Body), 3000)
 	is.Equal(all[len(all)-1].event, "failed")
 	is.True(strings.Contains(all[len(all)-1].data, "too slow"))
+}
+
+// stalledConn takes nothing more from its server once it is told so.
+type stalledConn struct {
+	net.Conn
+	stall            *atomic.Bool
+	blocked, expired chan struct{}
+}
+
+func (c stalledConn) Write(b []byte) (int, error) {
+	if !c.stall.Load() {
+		return c.Conn.Write(b)
+	}
+	c.blocked <- struct{}{}
+	<-c.expired
+	return 0, os.ErrDeadlineExceeded
+}
+
+func (c stalledConn) SetWriteDeadline(at time.Time) error {
+	if !at.IsZero() && time.Until(at) <= 0 {
+		close(c.expired)
+	}
+	return c.Conn.SetWriteDeadline(at)
+}
+
+type stalledListener struct {
+	net.Listener
+	conn stalledConn
+}
+
+func (l stalledListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	l.conn.Conn = c
+	return l.conn, err
+}
+
+// TestGet_revokedWhileStalled ends the stream of somebody who reads nothing at once.
+func TestGet_revokedWhileStalled(t *testing.T) {
+	is := is.New(t)
+	hub := new(topic.Hub)
+	srv := getServer(hub)
+	srv.Limits.WriteTimeout = time.Hour
+	conn := stalledConn{stall: new(atomic.Bool), blocked: make(chan struct{}, 10), expired: make(chan struct{})}
+	h := httptest.NewUnstartedServer(srv)
+	h.Listener = stalledListener{h.Listener, conn}
+	h.Start()
+	defer h.Close()
+	get(t, h.URL, "wall", `"x"`)
+	conn.stall.Store(true)
+	is.NoErr(topic.Publish(t.Context(), hub, wall, "x", "of which nothing is taken"))
+	<-conn.blocked
+	srv.Revoke("")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	is.NoErr(srv.Shutdown(ctx))
+	for hook.Server(srv).Budget != 0 { // its handler may be about to return
+		runtime.Gosched()
+	}
 }
 
 func TestSafe_panics(t *testing.T) {

@@ -166,6 +166,7 @@ func (s *Server) serveEvents(x *exchange, r *http.Request, id Identity, name, pa
 	body := x.request(`"method":`+string(wire.AppendString(nil, getVerb))+`,"params":{"method":`, name, between, after+"}")
 	x.mu.Lock()
 	x.events = &events{x: x, spread: s.o.ReconnectSpread, every: s.o.Config.Limits.KeepAlive}
+	x.writing = true // at any time: who reads nothing is not waited for when it is ended
 	x.mu.Unlock()
 	if !id.Expires.IsZero() {
 		timer := time.AfterFunc(max(time.Until(id.Expires), 1), func() {
