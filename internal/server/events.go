@@ -41,7 +41,7 @@ func (e *events) write(msg []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.over:
+	case e.over || e.x.wasEnded() != nil: // end says why
 		return errGone
 	case n.Answer && n.Error != nil:
 		e.refused, e.code = bytes.Clone(msg), n.Code
