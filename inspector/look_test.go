@@ -3,6 +3,7 @@ package inspector_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,7 @@ func TestList(t *testing.T) {
 		"the oldest":     {api.Query{Most: 2, Order: api.Oldest}, "guest 0 guest 1", 7},
 		"the next":       {api.Query{Most: 2, Order: api.Oldest, Skip: 5}, "guest 5 guest 6", 7},
 		"beyond the end": {api.Query{Skip: 100}, "", 7},
+		"far beyond it":  {api.Query{Skip: math.MaxInt, Most: math.MaxInt}, "", 7},
 		"one of them":    {api.Query{Text: "guest 3"}, "guest 3", 1},
 		"none of them":   {api.Query{Text: "nobody"}, "", 0},
 		"those who wait": {api.Query{Waiting: true}, "", 0},

@@ -141,7 +141,8 @@ func (h *Handler) page(q api.Query, by func(a, b row) int) api.Page {
 	slices.SortFunc(found, by)
 	most := min(cmp.Or(q.Most, defaultRows), mostRows)
 	p := api.Page{At: int(time.Now().UnixMilli()), All: len(all), Found: len(found), Rows: []api.Conn{}}
-	for _, r := range found[min(q.Skip, len(found)):min(q.Skip+most, len(found))] {
+	found = found[min(q.Skip, len(found)):]
+	for _, r := range found[:min(most, len(found))] {
 		p.Rows = append(p.Rows, connOf(r.conn))
 	}
 	return p

@@ -54,6 +54,8 @@ export function topics(root, app) {
     else if (keys.all > 0) empty.replaceChildren(nothing("Nothing like that", "No topic and no key contains this text."));
     else empty.replaceChildren(nothing("Nobody subscribes", "Keys are shown while somebody subscribes to them, or while their history is kept."));
     rows.show(keys.rows);
+    const there = new Set(keys.rows.map(keyOf));
+    for (const key of rates.keys()) if (!there.has(key)) rates.delete(key);
   };
   let stop = () => {};
   const again = () => {
