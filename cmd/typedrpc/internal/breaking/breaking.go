@@ -1,6 +1,7 @@
 package breaking
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,7 +99,8 @@ func read(data []byte) (*document, error) {
 		return nil, errors.New("has no methods; it is to be a document that \"typedrpc schema\" has written")
 	}
 	for _, m := range d.Methods {
-		if m.Name == "" || m.X == nil {
+		if m == nil || m.Name == "" || m.X == nil {
+			m = cmp.Or(m, new(method))
 			return nil, fmt.Errorf("has a method %q without x-typedrpc; it is to be a document that \"typedrpc schema\" has written", m.Name)
 		}
 	}

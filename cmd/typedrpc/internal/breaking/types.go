@@ -185,18 +185,26 @@ func (c *comparison) otherKind(side, at string, a, b kind) {
 
 // values compares enumerations.
 func (c *comparison) values(side, at string, a, b kind) {
-	old, _ := a.node["enum"].([]any)
-	next, _ := b.node["enum"].([]any)
+	old, next := enum(a), enum(b)
 	for _, v := range old {
 		if !slices.Contains(next, v) {
-			c.found(side+"-value-removed", at, text(v), "")
+			c.found(side+"-value-removed", at, v, "")
 		}
 	}
 	for _, v := range next {
 		if !slices.Contains(old, v) {
-			c.found(side+"-value-added", at, "", text(v))
+			c.found(side+"-value-added", at, "", v)
 		}
 	}
+}
+
+// enum are the values of an enumeration, as JSON: they may be lists and objects.
+func enum(k kind) (all []string) {
+	values, _ := k.node["enum"].([]any)
+	for _, v := range values {
+		all = append(all, text(v))
+	}
+	return all
 }
 
 // bits are a number's format: its size, and what it is of.
