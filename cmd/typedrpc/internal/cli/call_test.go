@@ -57,6 +57,7 @@ var runs = []struct {
 	{"notify", `notify URL shop.viewed "apples"`, "", "", "", 0},
 	{"notify nobody", `notify URL shop.view "apples"`, "", "", "typedrpc: unimplemented: there is no notification \"shop.view\" (not sent)\n  did you mean shop.viewed?\n", 64 + 12},
 	{"notify a method", `notify URL shop.price "apples"`, "", "", "did you mean typedrpc call (shop.price is a method)?\n", 64 + 12},
+	{"a negative number", `call URL shop.price -1 -json`, "", "", `"code":3`, 64 + 3},
 	{"receive", `receive URL shop.ticks 3`, "", "0\n1\n2\n", "", 0},
 	{"receive some", `receive URL shop.ticks 1000000000 -n 2`, "", "0\n1\n", "", 0},
 	{"send", `send URL shop.sum 100`, "1 2\n3", "106\n", "", 0},

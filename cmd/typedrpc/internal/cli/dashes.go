@@ -9,15 +9,20 @@ import (
 
 // twoDashes are args with the flags as the library wants them: -strict is --strict, as Go's
 // own tools have it. So single letters cannot be joined: -ox is the flag "ox", which is
-// none. A flag's value, and what comes behind "--", stays as it is.
+// none. A flag's value, and what comes behind "--", stays as it is. A negative number is an
+// argument, and comes behind "--" with those that follow it.
 func twoDashes(root *cobra.Command, args []string) []string {
 	cmd := root
 	out := make([]string, 0, len(args))
+	var late []string
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		switch {
 		case arg == "--":
-			return append(out, args[i:]...)
+			return append(append(append(out, "--"), late...), args[i+1:]...)
+		case late != nil && (len(arg) < 2 || arg[0] != '-'), len(arg) > 1 && arg[0] == '-' && arg[1] >= '0' && arg[1] <= '9':
+			late = append(late, arg)
+			continue
 		case len(arg) < 2 || arg[0] != '-': // "-" is standard input
 			if sub, _, err := root.Find(append(pathOf(cmd), arg)); err == nil {
 				cmd = sub
@@ -34,6 +39,9 @@ func twoDashes(root *cobra.Command, args []string) []string {
 			i++
 			out = append(out, args[i]) // its value, whatever that begins with
 		}
+	}
+	if late != nil {
+		out = append(append(out, "--"), late...)
 	}
 	return out
 }

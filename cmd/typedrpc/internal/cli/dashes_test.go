@@ -20,6 +20,8 @@ func TestTwoDashes(t *testing.T) {
 		{"ts - -strict", "ts - --strict"},
 		{"-help", "--help"},
 		{"ts -h", "ts -h"},
+		{"call u m -4 -json", "call u m --json -- -4"}, // a number
+		{"call -4 u -token -5 -- -m", "call --token -5 -- -4 u -m"},
 	} {
 		t.Run(tt[0], func(t *testing.T) {
 			is := is.New(t)
