@@ -149,9 +149,27 @@ func (w *watcher) header(r *http.Request) http.Header {
 	}
 	own, _ := w.headers()
 	for name, values := range own {
-		head[name] = values
+		if w.ours(r, host, direct) {
+			head[name] = values
+		}
 	}
 	return head
+}
+
+// ours reports whether a request gets what -token and -H say. Any page that the user opens
+// can have the browser send requests here, by a name of its own also, and read what a name
+// of its own answers. Of WebSockets the server is told the origin, and refuses.
+func (w *watcher) ours(r *http.Request, host string, direct bool) bool {
+	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return true
+	}
+	site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+	own := site == "" || site == "none" || site == "same-origin"
+	if o, err := url.Parse(origin); origin != "" && (err != nil || o.Host != r.Host) {
+		own = false
+	}
+	name, _, _ := net.SplitHostPort(w.listen)
+	return own && (direct || strings.EqualFold(host, name))
 }
 
 // print prints frames of a connection.
