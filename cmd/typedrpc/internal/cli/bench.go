@@ -217,7 +217,7 @@ func (l *load) print(m *measured, took time.Duration) error {
 		fmt.Fprintf(&b, "mean %v  min %v  p50 %v  p90 %v  p99 %v  p99.9 %v  max %v\n\n", short(m.mean()), short(m.min), short(m.quantile(.5)), short(m.quantile(.9)), short(m.quantile(.99)), short(m.quantile(.999)), short(m.max))
 		b.WriteString(m.bars())
 		for _, what := range slices.Sorted(maps.Keys(m.errors)) {
-			fmt.Fprintf(&b, "%d failed: %s\n", m.errors[what], what)
+			fmt.Fprintf(&b, "%d failed: %s\n", m.errors[what], printable(what))
 		}
 		_, err = l.Out.Write([]byte(b.String()))
 	}

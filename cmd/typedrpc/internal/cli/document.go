@@ -266,8 +266,12 @@ func (r *remote) complete(kinds []model.Kind) cobra.CompletionFunc {
 		}
 		var names []cobra.Completion
 		for _, m := range d.Methods {
+			if quote(m.Name) != m.Name || strings.HasPrefix(m.Name, "-") { // the shell would take it for something else
+				continue
+			}
 			if kinds == nil || slices.Contains(kinds, m.X.Kind) && m.X.Handler != "client" {
-				names = append(names, cobra.CompletionWithDesc(m.Name, m.Summary))
+				summary, _, _ := strings.Cut(m.Summary, "\n")
+				names = append(names, cobra.CompletionWithDesc(m.Name, printable(summary)))
 			}
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -46,7 +45,7 @@ func (env *Env) listCommand() *cobra.Command {
 			rows = append(rows, [3]string{m.Name, m.kind(), "  " + firstSentence(m.Summary)})
 		}
 		table(&b, rows)
-		_, err = fmt.Fprint(env.Out, strings.ReplaceAll("\n"+b.String(), "\n  ", "\n")[1:])
+		_, err = fmt.Fprint(env.Out, printable(strings.ReplaceAll("\n"+b.String(), "\n  ", "\n")[1:]))
 		return err
 	})
 	r.flags(cmd, soon)
@@ -114,7 +113,7 @@ func (env *Env) describe(d *document, name, url string) error {
 	if env.json {
 		return env.value(raw)
 	}
-	_, err := fmt.Fprint(env.Out, text)
+	_, err := fmt.Fprint(env.Out, printable(text))
 	return err
 }
 
@@ -212,18 +211,20 @@ func (d *document) line(m *described, url string) string {
 	if commandFor[m.X.Kind] == "" {
 		return "(a program calls it, see package transfer)"
 	}
-	line := fmt.Sprintf("typedrpc %s %s %s", commandFor[m.X.Kind], quote(url), quote(m.Name))
+	dashes := ""
+	if strings.HasPrefix(m.Name, "-") { // or it would be a flag
+		dashes = "-- "
+	}
+	line := fmt.Sprintf("typedrpc %s %s%s %s", commandFor[m.X.Kind], dashes, quote(url), quote(m.Name))
 	if m.X.Kind == model.Topic {
 		return line + " KEY"
 	}
 	request := d.requestOf(m)
 	if s := d.resolve(request); s != nil && !(len(s.Type) == 1 && s.Type[0] == "object" && len(s.Properties) == 0) {
-		value, _ := json.Marshal(d.example(request, 0))
-		line += " " + quote(string(value))
+		line += " " + quote(d.example(request))
 	}
 	if up := m.X.Up; up != nil && (m.X.Kind == model.ClientStream || m.X.Kind == model.BidiStream) {
-		value, _ := json.Marshal(d.example(up, 0))
-		line = "echo " + quote(string(value)) + " | " + line
+		line = "echo " + quote(d.example(up)) + " | " + line
 	}
 	return line
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -60,11 +61,23 @@ func (d *document) resolve(s *shape) *shape {
 type printer struct {
 	*document
 	named []string // in the order in which they were met
+	depth int
 }
+
+// What is told of types has bounds: a document is somebody else's.
+const (
+	mostDepth   = 64  // of types in types without names
+	mostTypes   = 7   // of one value; JSON has no more
+	mostExample = 500 // parts of an example
+)
 
 // of is the type of s in words; names that it meets are remembered.
 func (p *printer) of(s *shape) string {
+	p.depth++
+	defer func() { p.depth-- }()
 	switch {
+	case p.depth > mostDepth:
+		return "…"
 	case s == nil:
 		return "nothing"
 	case s.Ref != "":
@@ -86,9 +99,11 @@ func (p *printer) of(s *shape) string {
 		}
 		return strings.Join(all, " | ")
 	}
-	var all []string
+	var all, seen []string
 	for _, t := range s.Type {
-		all = append(all, p.ofType(s, t))
+		if !slices.Contains(seen, t) && len(seen) < mostTypes {
+			seen, all = append(seen, t), append(all, p.ofType(s, t))
+		}
 	}
 	if len(all) == 0 {
 		return "anything"
@@ -135,7 +150,7 @@ func (p *printer) details(b *strings.Builder) {
 		fmt.Fprintf(b, "%s\n", aside(s.Description))
 		var rows [][3]string
 		for _, name := range s.fields() {
-			f := s.Properties[name]
+			f := cmp.Or(s.Properties[name], &shape{}) // of which nothing is told
 			note := aside(f.Description)
 			if !slices.Contains(s.Required, name) {
 				note = "  optional" + note
@@ -166,16 +181,25 @@ func table(b *strings.Builder, rows [][3]string) {
 	}
 }
 
-// example is a value of that shape, for people to change.
-func (d *document) example(s *shape, depth int) any {
+// example is a value of that shape, for people to change, as JSON.
+func (d *document) example(s *shape) string {
+	left := mostExample
+	value, _ := json.Marshal(d.part(s, 0, &left))
+	return string(value)
+}
+
+// part is a part of an example, of which so many more may be made.
+func (d *document) part(s *shape, depth int, left *int) any {
 	s = d.resolve(s)
+	*left--
 	switch {
-	case s == nil || depth > 8:
+	case s == nil || depth > 8 || *left < 0:
 		return nil
 	case len(s.Enum) > 0:
+		*left -= len(s.Enum[0]) / 16
 		return s.Enum[0]
 	case len(s.AnyOf) > 0:
-		return d.example(s.AnyOf[0], depth+1)
+		return d.part(s.AnyOf[0], depth+1, left)
 	case len(s.Type) == 0:
 		return nil
 	}
@@ -190,9 +214,9 @@ func (d *document) example(s *shape, depth int) any {
 		if s.Items == nil {
 			return []any{}
 		}
-		return []any{d.example(s.Items, depth+1)}
+		return []any{d.part(s.Items, depth+1, left)}
 	case "object":
-		return d.exampleObject(s, depth)
+		return d.exampleObject(s, depth, left)
 	}
 	return nil
 }
@@ -208,15 +232,19 @@ func exampleString(s *shape) string {
 }
 
 // exampleObject has what is required, and all if nothing is.
-func (d *document) exampleObject(s *shape, depth int) json.RawMessage {
+func (d *document) exampleObject(s *shape, depth int, left *int) json.RawMessage {
 	names := slices.DeleteFunc(slices.Clone(s.fields()), func(name string) bool { return !slices.Contains(s.Required, name) })
 	if len(names) == 0 {
 		names = s.fields()
 	}
 	var b strings.Builder
 	for _, name := range names {
+		if *left <= 0 {
+			break
+		}
+		*left -= len(name) / 16
 		key, _ := json.Marshal(name)
-		value, err := json.Marshal(d.example(s.Properties[name], depth+1))
+		value, err := json.Marshal(d.part(s.Properties[name], depth+1, left))
 		if err != nil {
 			value = []byte("null")
 		}

@@ -55,7 +55,7 @@ func (env *Env) report(ctx context.Context, err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, syscall.EPIPE) && !errors.As(err, new(*typedrpc.Error)): // not a link that was cut
 		return statusPipe // as who is told of it by a signal
 	case errors.As(err, &said):
 		return int(said)
@@ -107,10 +107,10 @@ func (env *Env) tell(err error, interrupted bool) {
 	if called && e.Outcome == typedrpc.NotSent {
 		text += " (not sent)"
 	}
-	fmt.Fprintf(env.Err, "typedrpc: %s\n", text)
+	fmt.Fprintf(env.Err, "typedrpc: %s\n", printable(text))
 	if called {
 		if name := e.FaultName(); name != "" {
-			fmt.Fprintf(env.Err, "  fault: %s\n", name)
+			fmt.Fprintf(env.Err, "  fault: %s\n", printable(name))
 		}
 		if len(e.Data) > 0 {
 			fmt.Fprintf(env.Err, "  data: %s\n", oneLine(e.Data))
@@ -121,7 +121,7 @@ func (env *Env) tell(err error, interrupted bool) {
 	}
 	var h hinted
 	if errors.As(err, &h) && len(h.hints) > 0 {
-		fmt.Fprintf(env.Err, "  did you mean %s?\n", strings.Join(h.hints, ", or "))
+		fmt.Fprintf(env.Err, "  did you mean %s?\n", printable(strings.Join(h.hints, ", or ")))
 	}
 }
 

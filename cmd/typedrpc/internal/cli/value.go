@@ -11,6 +11,8 @@ import (
 	"iter"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/typedrpc/typedrpc"
 )
@@ -23,10 +25,43 @@ func oneLine(raw []byte) []byte {
 		return []byte("null")
 	}
 	if json.Compact(&b, raw) == nil {
-		return b.Bytes()
+		return withoutControls(b.Bytes())
 	}
 	text, _ := json.Marshal(raw)
 	return text
+}
+
+// withoutControls has the control characters that strings of JSON may have as escapes,
+// which say the same: terminals obey some of them.
+func withoutControls(text []byte) []byte {
+	if !bytes.ContainsFunc(text, unicode.IsControl) {
+		return text
+	}
+	return escaped(text, func(rune) bool { return false }, `\u%04x`)
+}
+
+// printable is what others have written, for people to read: with the control characters
+// that terminals obey as escapes, but for the ends of lines and tabs.
+func printable(text string) string {
+	return string(escaped([]byte(text), func(r rune) bool { return r == '\n' || r == '\t' }, `\x%02x`))
+}
+
+// escaped has control characters, but those that stay, in that format.
+func escaped(text []byte, stays func(rune) bool, format string) []byte {
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		switch {
+		case r == utf8.RuneError && n == 1: // no text, and a control character to some
+			out = utf8.AppendRune(out, r)
+		case unicode.IsControl(r) && !stays(r):
+			out = fmt.Appendf(out, format, r)
+		default:
+			out = append(out, text[:n]...)
+		}
+		text = text[n:]
+	}
+	return out
 }
 
 // value writes a value to standard output, on a line.
@@ -46,7 +81,7 @@ func (env *Env) object(v any) error {
 
 // note tells something that is no error.
 func (env *Env) note(format string, args ...any) {
-	fmt.Fprintf(env.Err, "typedrpc: "+format+"\n", args...)
+	fmt.Fprintf(env.Err, "typedrpc: %s\n", printable(fmt.Sprintf(format, args...)))
 }
 
 // content is what an argument stands for: "-" standard input, "@file" a file, anything

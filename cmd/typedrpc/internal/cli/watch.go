@@ -185,7 +185,7 @@ func (w *watcher) print(n int64, from string, all ...frame) {
 			err = w.object(f)
 		} else {
 			f.Time = time.Now().Format("15:04:05.000")
-			_, err = fmt.Fprintln(w.Out, f.line())
+			_, err = fmt.Fprintln(w.Out, strings.ReplaceAll(printable(f.line()), "\n", `\n`)) // a line each, whatever a reason has
 		}
 		if err != nil {
 			w.stop(err)
