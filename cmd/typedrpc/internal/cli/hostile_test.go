@@ -113,3 +113,11 @@ func TestWatch_lineIsOne(t *testing.T) {
 	is.Equal(strings.Count(out.String(), "\n"), 1)
 	is.True(!strings.Contains(out.String(), "\x1b"))
 }
+
+// A comment's first sentence is told whole, on however many lines it was written.
+func TestAside(t *testing.T) {
+	is := is.New(t)
+	is.Equal(aside("Rounds is work\nfor a page. More.\n\nAnd more."), "  // Rounds is work for a page.")
+	is.Equal(aside("One\n\nanother"), "  // One")
+	is.Equal(aside(" \n"), "")
+}

@@ -161,9 +161,10 @@ func (p *printer) details(b *strings.Builder) {
 	}
 }
 
-// aside is the first line of a comment, behind what it is about.
+// aside is the first sentence of a comment, behind what it is about.
 func aside(doc string) string {
-	if doc, _, _ = strings.Cut(strings.TrimSpace(doc), "\n"); doc == "" {
+	doc, _, _ = strings.Cut(strings.TrimSpace(doc), "\n\n")
+	if doc = firstSentence(strings.ReplaceAll(doc, "\n", " ")); doc == "" {
 		return ""
 	}
 	return "  // " + doc
