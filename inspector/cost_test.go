@@ -50,6 +50,12 @@ func TestPage_isBounded(t *testing.T) {
 		h.sums.get(func() api.Overview { asked++; return api.Overview{} })
 	}
 	is.Equal(asked, 1)
+	one, two := h.conns.hold(), h.conns.hold()
+	one()
+	is.Equal(len(h.conns.value), 150)
+	two()
+	is.Equal(len(h.conns.value), 0) // nobody looks
+	is.Equal(h.page(api.Query{}, by).All, 150)
 }
 
 // What a page costs each second that it is open.

@@ -1,12 +1,14 @@
 package inspector
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"embed"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -148,7 +150,25 @@ func (h *Handler) target(w http.ResponseWriter, r *http.Request) {
 			own.AddCookie(c)
 		}
 	}
-	h.Server.ServeHTTP(w, own)
+	h.Server.ServeHTTP(&visit{ResponseWriter: w, page: conn.Context()}, own)
+}
+
+// visit is the answer to the page's second connection, which is cut when the first one, by
+// whose leave it is there, has ended.
+type visit struct {
+	http.ResponseWriter
+	page context.Context
+}
+
+func (v *visit) Unwrap() http.ResponseWriter { return v.ResponseWriter }
+
+// Hijack is http.Hijacker's.
+func (v *visit) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := http.NewResponseController(v.ResponseWriter).Hijack()
+	if err == nil {
+		context.AfterFunc(v.page, func() { c.Close() })
+	}
+	return c, rw, err
 }
 
 // tickets let the page's second connection in: a browser can give a WebSocket no header

@@ -326,7 +326,10 @@ func TestTicket(t *testing.T) {
 	is.True(try(with, "Sec-Fetch-Site", "same-site") != nil)
 	resp, _ := s.get(t, "/inspect/target", header("Cookie", with))
 	is.Equal(resp.StatusCode, http.StatusUpgradeRequired)
+	guest, err := typedrpc.Dial(t.Context(), s.web.URL+"/inspect/target", &typedrpc.DialOptions{Header: header("Cookie", with), MaxAttempts: -1, Limits: typedrpc.Limits{Grace: -1}, Logger: quiet})
+	is.NoErr(err)
 	c.Close()
-	for try(with) == nil { // until its server knows, too
+	<-guest.Context().Done() // it is there by the other's leave
+	for try(with) == nil {   // until its server knows, too
 	}
 }

@@ -22,6 +22,22 @@ type cached[T any] struct {
 	made  time.Time
 	took  time.Duration
 	value T
+	users int // who look, for longer than a moment
+}
+
+// hold keeps what is found out for the others until the last of those who look has let go.
+func (c *cached[T]) hold() (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.users++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.users--; c.users == 0 {
+			var none T
+			c.value, c.made = none, time.Time{}
+		}
+	}
 }
 
 // get makes it anew where it is too old: what takes long is made less often.
@@ -99,6 +115,7 @@ func (h *Handler) list(ctx context.Context, q api.Query, send func(api.Page) err
 	if err != nil {
 		return err
 	}
+	defer h.conns.hold()() // connections that have ended are not kept for nobody
 	return repeat(ctx, func() error { return send(h.page(q, by)) })
 }
 
