@@ -72,11 +72,12 @@ func (s *served) resume() error {
 	return nil
 }
 
-// readable is what a GET may ask for, by its name.
+// readable is what a GET or a POST of items may ask for, by its name.
 func (m *Mux) readable(name string) (r server.Readable, known bool) {
 	e := m.table().all()[name]
 	if e == nil {
 		return r, false
 	}
-	return server.Readable{Safe: e.spec.safe, Stream: e.spec.kind == KindServerStream, Resumes: e.resumes != byNobody}, true
+	k := e.spec.kind
+	return server.Readable{Safe: e.spec.safe, Stream: k == KindServerStream, Takes: k == KindClientStream, Resumes: e.resumes != byNobody}, true
 }

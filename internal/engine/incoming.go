@@ -202,7 +202,11 @@ func (c *Conn) attachLocked(in *Inbound, f *wire.Frame, sub *subscription) {
 	x.in, x.inspector = in, in.Record
 	x.over = x.over || f.Flags&wire.NoItems != 0
 	x.beginLocked(in.id)
-	if sub != nil {
+	switch {
+	case sub == nil:
+	case sub.verb.Feeds:
+		x.fed = make(chan struct{}, 1)
+	default:
 		x.subscribeLocked(sub)
 	}
 	in.stream = x

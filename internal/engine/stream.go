@@ -82,6 +82,7 @@ type inlet struct {
 	window    window
 	since     time.Time     // items wait since then, where only the newest counts
 	arrived   chan struct{} // capacity 1: there may be an item, or over is set
+	fed       chan struct{} // capacity 1: the window may have room for Feed; nil: items come as frames
 	receiving sync.Mutex    // held from one item to the next where OnItem's functions see them …
 	looking   sync.Mutex    // … and while they see one
 }

@@ -23,6 +23,7 @@ type Verb struct {
 	Tells  string // the notification that its items come by
 	Prefix string // what the names of its streams begin with, which the peer leaves out
 	Get    bool   // it is what a GET asks for, over a connection of its own
+	Feeds  bool   // it begins a client stream, over a connection of its own, whose items come by Conn.Feed
 	Number int64  // JSON-RPC's, of the error for a subscription that there is not; 0: the code's
 }
 
@@ -56,12 +57,16 @@ func (c *Conn) subscribes(f *wire.Frame, batch bool) (*subscription, *status.Err
 		return nil, status.Errorf(status.InvalidArgument, "%s: %s", f.Method, bad)
 	case len(v.Prefix)+len(s.Name) > wire.MaxMethod:
 		return nil, status.Errorf(status.InvalidArgument, "%s: the stream's name is too long", f.Method)
-	case c.config.Posted && !v.Get:
+	case c.config.Posted && !v.Get && !v.Feeds:
 		return nil, status.Errorf(status.FailedPrecondition, "%s: over HTTP POST nobody is there to be sent items; connect with a WebSocket", f.Method)
 	case batch:
 		return nil, status.Errorf(status.FailedPrecondition, "%s: a subscription cannot begin in a batch; send the request alone", f.Method)
 	}
 	f.Method, f.Payload, f.Kind = v.Prefix+s.Name, s.Params, wire.ServerStream
+	if v.Feeds {
+		f.Kind = wire.ClientStream
+		return &subscription{verb: v}, nil
+	}
 	f.Flags |= wire.NoItems
 	return &subscription{verb: v, marks: s.Marks, from: s.From}, nil
 }

@@ -62,6 +62,10 @@ func (x *Stream) receivedLocked(cost int) {
 // creditLocked makes CREDIT due for what has been consumed.
 func (x *Stream) creditLocked() {
 	c, w := x.conn, &x.window
+	if x.fed != nil {
+		x.roomFedLocked()
+		return
+	}
 	if x.over && !x.sends || x.sess == nil || x.sess != c.sess {
 		return // nobody needs it: the stream has ended, or is about to
 	}

@@ -166,12 +166,12 @@ func (e *events) end() {
 	}
 }
 
-// endEvents ends the stream of a GET while the server shuts down.
-func (x *exchange) endEvents() {
+// endStream ends the stream of a GET or POST while the server shuts down.
+func (x *exchange) endStream() {
 	x.mu.Lock()
-	events, conn := x.events, x.conn
+	conn := x.conn
 	x.mu.Unlock()
-	if events != nil && conn != nil {
+	if conn != nil && x.streams { // in this order: it was fixed before
 		conn.EndStreams()
 	}
 }

@@ -29,6 +29,9 @@ type exchange struct {
 	body    int // bytes of the account for the body's buffer …
 	answer  int // … and for the answer's
 
+	streams bool  // what is called is a stream; fixed before there is conn
+	feed    *feed // the body of one that takes items; nil: it has none; fixed, too
+
 	// the http.Server's own deadlines, zero: none
 	readBy, writeBy time.Time
 
@@ -165,13 +168,21 @@ func (x *exchange) read(r *http.Request) (*buf.Buf, *HTTPRefusal) {
 	case x.wasEnded() != nil:
 		return nil, x.wasEnded()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		h := refuse(http.StatusRequestTimeout, "the request came too slowly")
-		h.Header.Set("Connection", "close")
-		return nil, h
+		return nil, tooSlow()
 	}
-	h := refuse(http.StatusBadRequest, "the request ended before all of it had come") // if somebody is there
+	return nil, cutOff() // if somebody is there
+}
+
+func tooSlow() *HTTPRefusal {
+	h := refuse(http.StatusRequestTimeout, "the request came too slowly")
 	h.Header.Set("Connection", "close")
-	return nil, h
+	return h
+}
+
+func cutOff() *HTTPRefusal {
+	h := refuse(http.StatusBadRequest, "the request ended before all of it had come")
+	h.Header.Set("Connection", "close")
+	return h
 }
 
 var errNoRoom = errors.New("no room for the body")

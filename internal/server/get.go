@@ -12,10 +12,11 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// Readable is what a GET may ask for.
+// Readable is what a GET may ask for, and a POST that sends items.
 type Readable struct {
 	Safe    bool // else it may not
 	Stream  bool // its items come as events; else it is a method, or nothing that can be Safe
+	Takes   bool // a client stream: its items may be POSTed
 	Resumes bool // a stream: it goes on behind an item's place
 }
 
@@ -46,13 +47,9 @@ func (s *Server) serveGet(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.until(x.control.SetReadDeadline, time.Time{}, 0) // the answer may take any time, and a body is not read
-	if len(r.URL.RawQuery) > maxHeaders {
-		x.refuse(refuse(http.StatusRequestURITooLong, "the query has %d bytes, at most %d are taken; POST the request", len(r.URL.RawQuery), maxHeaders))
-		return
-	}
-	name, params, bad := readQuery(r.URL.RawQuery, s.o.Config.Limits.MaxDepth)
-	if bad != "" {
-		x.refuse(refuse(http.StatusBadRequest, "%s", bad))
+	name, params, refused := s.query(r)
+	if refused != nil {
+		x.refuse(refused)
 		return
 	}
 	check := s.beginCheck()
@@ -93,6 +90,18 @@ func (s *Server) readable(name string) (Readable, *HTTPRefusal) {
 		return what, h
 	}
 	return what, nil
+}
+
+// query is what a request names in its URL, or why that cannot be read.
+func (s *Server) query(r *http.Request) (name, params string, refused *HTTPRefusal) {
+	if n := len(r.URL.RawQuery); n > maxHeaders {
+		return "", "", refuse(http.StatusRequestURITooLong, "the query has %d bytes, at most %d are taken; POST the request", n, maxHeaders)
+	}
+	name, params, bad := readQuery(r.URL.RawQuery, s.o.Config.Limits.MaxDepth)
+	if bad != "" {
+		return "", "", refuse(http.StatusBadRequest, "%s", bad)
+	}
+	return name, params, nil
 }
 
 // readQuery reads what a GET asks for.
@@ -165,16 +174,22 @@ func (s *Server) serveEvents(x *exchange, r *http.Request, id Identity, name, pa
 	}
 	body := x.request(`"method":`+string(wire.AppendString(nil, getVerb))+`,"params":{"method":`, name, between, after+"}")
 	x.mu.Lock()
+	x.streams = true
 	x.events = &events{x: x, spread: s.o.ReconnectSpread, every: s.o.Config.Limits.KeepAlive}
 	x.writing = true // at any time: who reads nothing is not waited for when it is ended
 	x.mu.Unlock()
-	if !id.Expires.IsZero() {
-		timer := time.AfterFunc(max(time.Until(id.Expires), 1), func() {
-			x.end(refuse(http.StatusUnauthorized, "%s", errExpired.Message), errExpired)
-		})
-		defer timer.Stop()
-	}
+	defer x.expires(id)()
 	s.serveBody(x, r, id, body)
+}
+
+// expires ends a stream with the credentials that it was begun with. stop has to be called.
+func (x *exchange) expires(id Identity) (stop func() bool) {
+	if id.Expires.IsZero() {
+		return func() bool { return true }
+	}
+	return time.AfterFunc(max(time.Until(id.Expires), 1), func() {
+		x.end(refuse(http.StatusUnauthorized, "%s", errExpired.Message), errExpired)
+	}).Stop
 }
 
 var errExpired = status.Errorf(status.Unauthenticated, "the credentials have expired")

@@ -172,10 +172,10 @@ func TestPost(t *testing.T) {
 		{"notification", "application/json", `{"jsonrpc":"2.0","method":"echo"}`, "", http.StatusNoContent},
 		{"as large as it may be", "application/json", `{"jsonrpc":"2.0","method":"echo"}` + strings.Repeat(" ", 67), "", http.StatusNoContent},
 		{"too large", "application/json", strings.Repeat(" ", 101), "the request has more than 100 bytes\n", http.StatusRequestEntityTooLarge},
-		{"form", "text/plain", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json\n", http.StatusUnsupportedMediaType},
-		{"no type", "", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json\n", http.StatusUnsupportedMediaType},
-		{"longer type", "application/jsonp", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json\n", http.StatusUnsupportedMediaType},
-		{"two types", "text/plain, application/json", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json\n", http.StatusUnsupportedMediaType},
+		{"form", "text/plain", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json, or the items of a client stream with application/json-seq or application/x-ndjson\n", http.StatusUnsupportedMediaType},
+		{"no type", "", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json, or the items of a client stream with application/json-seq or application/x-ndjson\n", http.StatusUnsupportedMediaType},
+		{"longer type", "application/jsonp", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json, or the items of a client stream with application/json-seq or application/x-ndjson\n", http.StatusUnsupportedMediaType},
+		{"two types", "text/plain, application/json", `{}`, "POST JSON-RPC 2.0 with Content-Type: application/json, or the items of a client stream with application/json-seq or application/x-ndjson\n", http.StatusUnsupportedMediaType},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			is := is.New(t)

@@ -261,7 +261,7 @@ func (l *Link) accept(o beginning) *status.Error {
 	a := &Accepted{server: s, codec: l.adm.codec, began: time.Now().UnixNano()}
 	id := o.id
 	a.identity.Store(&id)
-	c := s.newConn(base, a, l.adm.dialect, l.adm.codec, false)
+	c := s.newConn(base, a, l.adm.dialect, l.adm.codec, &s.o.Config)
 	a.conn, a.sess = c, c.NewSession(o.Features)
 	c.Opened(a.sess, o.peer, o.Features, o.cache) // before anybody can find it, and end it
 	var refused *status.Error

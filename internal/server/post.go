@@ -31,11 +31,20 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 		x.refuse(refused)
 		return
 	}
-	if ct, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); ct != "application/json" {
+	ct, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	lines, feeds := sequences[ct]
+	if ct != "application/json" && !feeds {
 		// Also what keeps foreign pages out: a browser asks the server first
-		// before it sends this type across origins.
-		x.refuse(refuse(http.StatusUnsupportedMediaType, "POST JSON-RPC 2.0 with Content-Type: application/json"))
+		// before it sends one of these types across origins.
+		x.refuse(refuse(http.StatusUnsupportedMediaType, "POST JSON-RPC 2.0 with Content-Type: application/json, or the items of a client stream with application/json-seq or application/x-ndjson"))
 		return
+	}
+	var name, params string
+	if feeds {
+		if name, params, refused = s.query(r); refused != nil {
+			x.refuse(refused)
+			return
+		}
 	}
 	check := s.beginCheck()
 	g, refused := s.authenticateRequest(r.Context(), r)
@@ -49,6 +58,10 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.account.Own(ownerOf(id, r))
+	if feeds {
+		s.serveFeed(x, r, id, name, params, lines)
+		return
+	}
 	body, refused := x.read(r)
 	if refused != nil {
 		x.refuse(refused)
@@ -69,7 +82,11 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 		})()
 	}
 	k := &posted{id, r.RemoteAddr}
-	c := s.newConn(base, k, session.Plain, JSONCodec, true)
+	cfg := &s.posted
+	if x.streams {
+		cfg = &s.streams
+	}
+	c := s.newConn(base, k, session.Plain, JSONCodec, cfg)
 	c.Account().Own(x.account.Owner())
 	t := &postTransport{conn: c, x: x, request: body, drains: s.isDraining, left: r.Context().Done(), killed: make(chan struct{})}
 	t.sess = c.NewSession(engine.Features{})
@@ -86,11 +103,18 @@ func (s *Server) serveBody(x *exchange, r *http.Request, id Identity, body *buf.
 	s.past.Ended(&done.Load)
 	s.mu.Unlock()
 
-	if x.events != nil {
-		x.events.end()
-		return
+	f := x.feed
+	if f != nil {
+		f.closes(r)
 	}
-	x.write(t.answer, c.Asked())
+	switch {
+	case x.events != nil:
+		x.events.end()
+	case f != nil && f.refused != nil && x.wasEnded() == nil:
+		x.refuse(f.refused)
+	default:
+		x.write(t.answer, c.Asked())
+	}
 }
 
 var (
@@ -137,11 +161,15 @@ func (t *postTransport) Read(func()) (*buf.Buf, bool, error) {
 	}
 	t.x.taken()
 	if t.drains() { // since the request was let in
-		t.x.endEvents()
+		t.x.endStream()
 	}
+	whole := t.x.feed == nil || t.x.feed.run(t.conn, t.left, t.killed)
 	// The message was delivered. When all that it began has ended and the
 	// answer is written, the connection has served its purpose.
 	idle := t.conn.WhenIdle()
+	if !whole {
+		t.leave(idle)
+	}
 	select {
 	case <-idle:
 	case <-t.killed:
@@ -185,6 +213,9 @@ func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
 	if len(msg) > flow.HeavyFrom {
 		defer flow.Heavy()()
 	}
+	if f := t.x.feed; f != nil {
+		f.stop(true) // it is answered: the rest of the body is nobody's
+	}
 	t.answer = append(t.answer, msg...)
 	t.x.answers(cap(t.answer))
 	return nil
@@ -192,7 +223,12 @@ func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
 
 func (t *postTransport) Close(int, string) { t.Kill() }
 
-func (t *postTransport) Kill() { t.once.Do(func() { close(t.killed) }) }
+func (t *postTransport) Kill() {
+	t.once.Do(func() { close(t.killed) })
+	if f := t.x.feed; f != nil {
+		f.stop(true)
+	}
+}
 
 func (t *postTransport) SetReadLimit(int64) {}
 

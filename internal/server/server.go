@@ -54,7 +54,7 @@ type Options struct {
 	Refusal func(e *status.Error, codec int) wire.ErrorBody
 	// Data is an error's data as it was before it travelled.
 	Data func(raw []byte, codec int) ([]byte, error)
-	// Readable says what a GET may ask for.
+	// Readable says what a GET may ask for, and a POST that sends items.
 	Readable func(name string) (r Readable, known bool)
 	// NewConn makes the API's record of a connection; Made tells it the engine's,
 	// before anybody knows of it.
@@ -77,7 +77,8 @@ const JSONCodec = -1
 // Server accepts connections.
 type Server struct {
 	o       Options
-	posted  engine.Config // Options.Config of POSTs and GETs
+	posted  engine.Config // Options.Config of POSTs and GETs …
+	streams engine.Config // … that begin streams
 	origins []origin
 
 	registry session.Registry
@@ -100,11 +101,8 @@ func New(o Options) (*Server, error) {
 	s := &Server{o: o, links: map[*Link]struct{}{}, accepted: map[*Accepted]struct{}{}, subjects: subjects{}, posts: map[*exchange]struct{}{}, checks: map[*check]struct{}{}}
 	s.posted = o.Config
 	s.posted.Posted = true
-	s.posted.Verbs = maps.Clone(o.Config.Verbs)
-	if s.posted.Verbs == nil {
-		s.posted.Verbs = map[string]*engine.Verb{}
-	}
-	s.posted.Verbs[getVerb] = &engine.Verb{Get: true, Tells: getVerb}
+	s.streams = s.posted
+	s.streams.Verbs = map[string]*engine.Verb{getVerb: {Get: true, Tells: getVerb}, feedVerb: {Feeds: true}}
 	s.o.Config.Lacks = func() string { return "the client to come back" }
 	for _, text := range o.Origins {
 		parsed, err := parseOrigin(text)
@@ -121,11 +119,7 @@ func New(o Options) (*Server, error) {
 }
 
 // newConn makes a connection of the API's and the engine's record.
-func (s *Server) newConn(base context.Context, k engine.Keeper, d session.Dialect, codec int, posted bool) *engine.Conn {
-	cfg := &s.o.Config
-	if posted {
-		cfg = &s.posted
-	}
+func (s *Server) newConn(base context.Context, k engine.Keeper, d session.Dialect, codec int, cfg *engine.Config) *engine.Conn {
 	o := s.o.NewConn(k, codec)
 	c := engine.New(base, cfg, d, o, k)
 	s.o.Made(o, c)
@@ -188,7 +182,7 @@ func (s *Server) Shutdown(ctx context.Context) (err error) {
 	s.mu.Unlock()
 
 	for _, x := range posts {
-		x.endEvents()
+		x.endStream()
 	}
 	for _, l := range opening {
 		l.carrier.Fail(&link.CloseError{Code: session.CloseRestart, Reason: errDraining.Message})
