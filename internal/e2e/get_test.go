@@ -419,6 +419,18 @@ func TestGet_revokedWhileStalled(t *testing.T) {
 	}
 }
 
+// TestGet_byPost has a POST ask as a GET of a stream does inside of the server: nobody is
+// there to be sent the items, and they would be kept.
+func TestGet_byPost(t *testing.T) {
+	is := is.New(t)
+	at := serve(t, getServer(new(topic.Hub)))
+	for _, params := range []string{`{"method":"pages"}`, `["pages"]`} {
+		status, text := post(t, at, `{"jsonrpc":"2.0","id":1,"method":"GET a stream","params":`+params+`}`)
+		is.Equal(status, 200)
+		is.Equal(text, `{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no method \"GET a stream\""}}`)
+	}
+}
+
 func TestSafe_panics(t *testing.T) {
 	is := is.New(t)
 	for _, declare := range []func(){
