@@ -43,14 +43,11 @@ const (
 	byHandler
 )
 
-// mostPlace is how long a place may be: it travels in a header, too.
-const mostPlace = 1 << 10
-
 // placeOf is what a restartable stream's item tells of its place: next, which points to the
 // request that goes on behind it. "": that cannot be told.
 func (s *spec) placeOf(next any) string {
 	b, err := s.encode(JSON, nil, next)
-	if err != nil || len(b) > mostPlace || bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' }) {
+	if err != nil || len(b) > wire.MaxPlace || bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' }) {
 		return ""
 	}
 	return string(b)

@@ -458,6 +458,28 @@ func TestSubscribe_from(t *testing.T) {
 	})
 }
 
+// TestSubscribe_longFrom has places that nobody was told: a subscription keeps the one that
+// it begins with, and there may be a thousand.
+func TestSubscribe_longFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		p, c := lab.Page(t, &typedrpc.Server{Mux: subscribeMux(new(topic.Hub), nil, nil)})
+		ask := func(bytes int) string {
+			p.Send(`{"jsonrpc":"2.0","id":1,"method":"rpc.subscribe","params":{"method":"test.news","params":"x","from":"` + strings.Repeat("x", bytes) + `"}}`)
+			return p.Got()[0]
+		}
+		is.True(strings.Contains(ask(1025), `"error":{"code":-32602`))
+		is.Equal(hook.Conn(c).Inbound, 0)
+		takes := func(bytes int) int64 {
+			before := hook.Conn(c).Account
+			is.True(strings.Contains(ask(bytes), `"result"`))
+			return int64(hook.Conn(c).Account - before)
+		}
+		takes(0) // the room is there
+		is.Equal(takes(1024)-takes(0), int64(1024))
+	})
+}
+
 // TestSubscribe_post is refused: there is nobody to be sent items.
 func TestSubscribe_post(t *testing.T) {
 	is := is.New(t)

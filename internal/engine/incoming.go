@@ -126,6 +126,9 @@ func (c *Conn) enter(in *Inbound, f *wire.Frame, body *buf.Buf, sub *subscriptio
 	if in.Kind.Streams() {
 		in.held += streamOverhead
 	}
+	if sub != nil {
+		in.held += int32(len(sub.from)) // bounded by wire.MaxPlace
+	}
 	refusal, offence := c.refusalLocked(in, f, unknown, sub != nil)
 	if refusal == nil && !c.account.Take(int(in.held)) {
 		refusal = status.Busy("a request")

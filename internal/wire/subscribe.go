@@ -13,6 +13,10 @@ type Subscribe struct {
 	From   string // … and the stream is to go on behind this one; "": from its beginning
 }
 
+// MaxPlace bounds the places of items: one travels in a header, too, and a subscription
+// keeps the one that it has begun with.
+const MaxPlace = 1 << 10
+
 // ReadSubscribe reads the params of a request for a subscription, which were scanned
 // before: an object with the members method and params, or a list that begins with the
 // name. bad says what is wrong with them, "" for nothing. Params has a copy.
@@ -32,7 +36,9 @@ func ReadSubscribe(params []byte) (s Subscribe, bad string) {
 		case "from":
 			switch {
 			case isString(value):
-				s.Marks, s.From = true, unquote(value)
+				if s.Marks, s.From = true, unquote(value); len(s.From) > MaxPlace {
+					return "from is longer than any place"
+				}
 			case !isNull(value):
 				return "from is no string"
 			}
