@@ -16,12 +16,11 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, *status.Error) {
 		c.mu.Unlock()
 		return 0, err
 	}
-	if !c.linkedLocked() {
+	sess, carrier := c.sess, c.carrierLocked()
+	if carrier == nil {
 		defer c.mu.Unlock()
 		return 0, c.noLinkLocked()
 	}
-	sess := c.sess
-	carrier := sess.Carrier()
 	c.mu.Unlock()
 	if ctx.Err() != nil {
 		return 0, status.Ended(ctx, status.NotSent)

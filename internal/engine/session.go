@@ -109,7 +109,16 @@ func (c *Conn) LinkDown(cause error) {
 }
 
 // linkedLocked reports whether there is a session, and a link that carries it.
-func (c *Conn) linkedLocked() bool { return c.sess != nil && c.sess.Carrier() != nil }
+func (c *Conn) linkedLocked() bool { return c.carrierLocked() != nil }
+
+// carrierLocked is the link that there is, nil: none. It is asked once for all that is done
+// with it: a session loses its link without c.mu.
+func (c *Conn) carrierLocked() *session.Carrier {
+	if c.sess == nil {
+		return nil
+	}
+	return c.sess.Carrier()
+}
 
 // Holds is what a session without a link keeps for its peer.
 func (c *Conn) Holds() session.Held {

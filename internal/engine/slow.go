@@ -96,10 +96,11 @@ func (c *Conn) addPartLocked(key partID, a *assembly) {
 
 // listenLocked brings the clock up to when something last came.
 func (c *Conn) listenLocked() {
-	if !c.linkedLocked() {
+	carrier := c.carrierLocked()
+	if carrier == nil {
 		return
 	}
-	if at := time.Now().Add(-c.sess.Carrier().Silence()); at.After(c.pace.heard) {
+	if at := time.Now().Add(-carrier.Silence()); at.After(c.pace.heard) {
 		c.pace.heard = at
 	}
 }
@@ -109,8 +110,7 @@ func (c *Conn) lookedLocked() {
 	c.listenLocked()
 	p := &c.pace
 	p.at, p.came = p.now(), 0
-	if c.linkedLocked() {
-		carrier := c.sess.Carrier()
+	if carrier := c.carrierLocked(); carrier != nil {
 		p.got, p.answers = carrier.Received(), carrier.Answers()
 	}
 	for _, a := range c.partial {
@@ -122,10 +122,10 @@ func (c *Conn) lookedLocked() {
 // all that the peer wanted to send. It asks a peer of whom little came to answer
 // until the next one.
 func (c *Conn) sentLocked() (came int64, certain bool) {
-	if !c.linkedLocked() {
+	p, carrier := &c.pace, c.carrierLocked()
+	if carrier == nil {
 		return 0, false
 	}
-	p, carrier := &c.pace, c.sess.Carrier()
 	came = max(carrier.Received()-p.got, int64(p.came))
 	if float64(came) >= c.config.Limits.Least(lookEvery) {
 		return came, true
