@@ -84,6 +84,9 @@ func (x *exchange) end(h *HTTPRefusal, cause *status.Error) {
 		return
 	}
 	x.ended, x.cause = h, cause
+	// The deadline that wakes its reader has net/http end the context of whatever comes
+	// over this connection next.
+	h.Header.Set("Connection", "close")
 	now := time.Now()
 	x.control.SetReadDeadline(now)
 	if x.writing {
