@@ -169,7 +169,8 @@ func TestRestart_goesOnBehindTheLastItem(t *testing.T) {
 			}
 			got = append(got, fmt.Sprint(n))
 			if n == 4 || n == 8 {
-				w.Cable().Cut() // while others have come and wait
+				synctest.Wait() // others have come and wait
+				w.Cable().Cut()
 			}
 		}
 		is.Equal(got, []string{"1", "2", "3", "4", "5", "6", "gap", "7", "8", "gap", "9", "10", "not found"})
