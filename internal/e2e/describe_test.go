@@ -241,7 +241,7 @@ func TestDescribe_schemas(t *testing.T) {
 		{"no object", `[]`, `is no JSON object; it is the document that "typedrpc schema" writes`},
 		{"null", `null`, `is no JSON object; it is the document that "typedrpc schema" writes`},
 		{"methods", `{"methods":{}}`, "has methods that are no list"},
-		{"no name", `{"methods":[{"name":"a"},{}]}`, "has a method without a name, the 2. of the list"},
+		{"no name", `{"methods":[{"name":"a"},{}]}`, "has a method without a name: number 2 of the list"},
 		{"twice", `{"methods":[{"name":"a"},{"name":"a"}]}`, `has two methods of the name "a"`},
 		{"components", `{"components":[]}`, "has components that are no object"},
 		{"extension", `{"methods":[{"name":"a","x-typedrpc":1}]}`, `has an x-typedrpc of "a" that cannot be read: it is no object`},

@@ -100,7 +100,7 @@ func (s *Schema) read(data json.RawMessage) error {
 		}
 		switch {
 		case err != nil || m.name == "":
-			return fmt.Errorf("has a method without a name, the %d. of the list", i+1)
+			return fmt.Errorf("has a method without a name: number %d of the list", i+1)
 		case known[m.name]:
 			return fmt.Errorf("has two methods of the name %q", m.name)
 		}
