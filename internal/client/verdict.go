@@ -158,7 +158,7 @@ func (d *Client) verdict(cause error) (wait time.Duration, back bool) {
 	d.min, d.max = 0, 0
 	if d.sess != nil { // which does not wait for ever, nor as long as a server's restart takes
 		low, high = 0, 0
-		b.Max = max(min(b.Max, max(d.grace/4, 1)), b.Least)
+		b.Max = min(b.Max, max(d.grace/4, 1))
 		b.Min = min(b.Min, b.Max)
 	}
 	d.mu.Unlock()
