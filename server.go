@@ -44,8 +44,8 @@ type Server struct {
 	// Clients that are no browsers send no origin and are not affected.
 	Origins []string
 	// DangerouslyAllowAnyOrigin lets every web page that a user visits
-	// connect with that user's cookies, also to a server on a loopback
-	// address by any name.
+	// connect with that user's cookies, and read what is Safe with a GET, also from a
+	// server on a loopback address by any name.
 	DangerouslyAllowAnyOrigin bool
 	// Subprotocols are names of the program's own, for gateways and clients that insist on
 	// one, each with what it stands for: "typedrpc.v1.json" or that of another codec,

@@ -104,8 +104,10 @@ func NewBidiStream[Req, Up, Down any](name string, traits ...CallTrait) BidiStre
 //
 // See Receive for what the loop sees of it. Only Receive restarts streams;
 // transfer.Receive ends with the gap. For the handler each opening is a stream of its
-// own. The two declarations have one name, are the same to Handle,
-// and may both be called.
+// own. The two declarations have one name, and may both be called and handled. A server that
+// handles this one lets plain JSON-RPC subscribers that ask for it, and readers with a GET, go
+// on behind an item: for each that it sends them it calls next, where the handler sends,
+// with the request of their stream, which may be one that next has made before.
 func (s ServerStream[Req, Item]) Restartable(next func(req Req, last *Item) Req) ServerStream[Req, Item] {
 	if s.spec == nil {
 		panic("typedrpc: Restartable of a ServerStream that was not made by NewServerStream")
