@@ -17,6 +17,6 @@ npm ci --no-audit --no-fund --loglevel=error
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-(cd ../.. && go build -o "$work/" ./examples/calculator ./examples/chat ./examples/dashboard ./examples/wasm ./internal/e2e/jsserver)
+(cd ../.. && go build -o "$work/" ./examples/calculator ./examples/chat ./examples/dashboard ./examples/jsonrpc ./examples/wasm ./internal/e2e/jsserver)
 (cd ../../inspector && go build -o "$work/inspected" ./internal/demo)
 BINARIES="$work" node test.mjs

@@ -16,6 +16,7 @@ import { dashboard } from "./dashboard.mjs";
 import { args, executablePath, fail, picture, screenshot, start, summary, test, watch } from "./harness.mjs";
 import { inspector } from "./inspector.mjs";
 import { looks } from "./looks.mjs";
+import { reader } from "./reader.mjs";
 import { wasm } from "./wasm.mjs";
 
 const binaries = process.env.BINARIES;
@@ -234,4 +235,5 @@ await dashboard(join(binaries, "dashboard"));
 await wasm(join(binaries, "wasm"));
 await client(join(binaries, "jsserver"));
 await inspector(join(binaries, "inspected"));
+await reader(join(binaries, "jsonrpc"), join(binaries, "inspected"));
 summary();
