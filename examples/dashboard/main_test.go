@@ -156,12 +156,18 @@ func TestCut_losesNothing(t *testing.T) {
 	is.NoErr(<-ended)
 	all.Wait()
 
-	book, err := typedrpc.Call(t.Context(), p, api.Count, sent+1)
-	is.NoErr(err)
+	// Notifications keep their order among themselves: a call may pass the last of them.
+	var book api.Book
+	last := sent
+	for late := time.Now().Add(time.Minute); last == sent || book.Pulses.Received < sent && time.Now().Before(late); {
+		last++
+		book, err = typedrpc.Call(t.Context(), p, api.Count, last)
+		is.NoErr(err)
+	}
 	is.Equal(book.Cuts, cuts)
 	is.True(book.Torn.Written < book.Torn.Of)
 	is.Equal(book.Pulses, api.Checked{Received: sent})
-	is.Equal(book.Calls, api.Checked{Received: sent + 1})
+	is.Equal(book.Calls, api.Checked{Received: last})
 	is.True(book.Tick > 0)
 	is.True(book.Trade > 0)
 }
@@ -187,18 +193,20 @@ func TestCut_isNotLetInWhileAway(t *testing.T) {
 	is := is.New(t)
 	url, _ := start(t)
 	p := dial(t, url, "ada")
-	_, err := typedrpc.Call(t.Context(), p, api.Cut, api.Cutting{Away: 200})
-	is.NoErr(err)
 	refused := false
-	for s := range p.states {
-		refused = refused || s.Err != nil && strings.Contains(s.Err.Error(), "the line is down, on purpose")
-		if s.State == typedrpc.StateConnected {
-			is.True(s.Resumed)
-			break
+	for away := 200; !refused && away < 10_000; away *= 2 { // a slow page may come after it was over
+		_, err := typedrpc.Call(t.Context(), p, api.Cut, api.Cutting{Away: away})
+		is.NoErr(err)
+		for s := range p.states {
+			refused = refused || s.Err != nil && strings.Contains(s.Err.Error(), "the line is down, on purpose")
+			if s.State == typedrpc.StateConnected {
+				is.True(s.Resumed)
+				break
+			}
 		}
 	}
 	is.True(refused)
-	_, err = typedrpc.Call(t.Context(), p, api.Count, 1)
+	_, err := typedrpc.Call(t.Context(), p, api.Count, 1)
 	is.NoErr(err)
 }
 
@@ -213,7 +221,7 @@ func TestMarkets(t *testing.T) {
 	} {
 		t.Run(string(market), func(t *testing.T) {
 			is := is.New(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			if market == api.Nuts {
 				ctx, cancel = context.WithTimeout(t.Context(), 3*api.TradeEvery)
 			}
