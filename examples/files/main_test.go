@@ -175,7 +175,7 @@ func TestStore_keepsNothingOfWhatFails(t *testing.T) {
 	_, err = transfer.Send(ctx, c, Put, "x", source(func(p []byte) (int, error) { cancel(); return len(p), nil }), nil)
 	is.True(errors.Is(err, context.Canceled))
 
-	deadline := time.Now().Add(10 * time.Second) // the last handler may still be at it
+	deadline := time.Now().Add(time.Minute) // the last handler may still be at it
 	for len(names(t, dir)) > 0 && time.Now().Before(deadline) {
 		<-time.After(time.Millisecond)
 	}
@@ -203,7 +203,7 @@ func TestStore_race(t *testing.T) {
 		_, err := w.Write([]byte("x"))
 		is.NoErr(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for len(names(t, dir)) < 2 && time.Now().Before(deadline) {
 		<-time.After(time.Millisecond)
 	}
