@@ -85,7 +85,7 @@ func TestDial_ownSubprotocolChoice(t *testing.T) {
 				c.Write(r.Context(), websocket.MessageText, []byte(`{"id":1,"result":8}`))
 				c.Read(r.Context())
 			}))
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			c, err := typedrpc.Dial(ctx, hs.URL, &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, Header: http.Header{name: {"mine.v1, two"}}})
 			if err != nil {
 				t.Errorf("%s %q: %v", name, choose, err)
