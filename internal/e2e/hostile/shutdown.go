@@ -16,7 +16,7 @@ var shutdowns = []attack{
 }
 
 // late is how much later than its context a Shutdown may return.
-const late = 100 * time.Millisecond
+const late = 500 * time.Millisecond // the machine may be busy
 
 // onTime shuts the server down and looks at what is left.
 func onTime(srv *process) error {
