@@ -108,7 +108,7 @@ export async function client(binary) {
   });
   await new Promise((resolve) => web.listen(0, "127.0.0.1", resolve));
   const page = `http://127.0.0.1:${web.address().port}/`;
-  const browser = await chromium.launch({ executablePath, headless: true, args });
+  const browser = await chromium.launch({ executablePath, headless: true, args, timeout: 120_000 });
   const complaints = [];
 
   // Each has a server of its own, which counts.
@@ -117,6 +117,7 @@ export async function client(binary) {
     const address = await new Promise((resolve) => createInterface({ input: server.stdout }).once("line", resolve));
     const line = await proxy(`http://${address}/`);
     const tab = await browser.newPage();
+    tab.setDefaultTimeout(120_000);
     tab.on("pageerror", (error) => complaints.push(String(error)));
     try {
       await tab.goto(page);

@@ -13,7 +13,7 @@ export async function dashboard(binary) {
   let server = await start(binary, "127.0.0.1:0");
   const line = await proxy(server.url);
   // Playwright keeps pages out of the cache for going back.
-  const browser = await chromium.launch({ executablePath, headless: true, args, ignoreDefaultArgs: ["--disable-back-forward-cache"] });
+  const browser = await chromium.launch({ executablePath, headless: true, args, timeout: 120_000, ignoreDefaultArgs: ["--disable-back-forward-cache"] });
   const complaints = [];
   let away = false;
 

@@ -27,8 +27,19 @@ export function kept(child) {
   return child;
 }
 
-// start runs an example until it says where it listens.
+// start runs an example until it says where it listens. An address that was another's
+// before may be taken for a moment, by whoever was given its port meanwhile.
 export async function start(binary, addr, ...more) {
+  for (const deadline = Date.now() + 60_000; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
+    try {
+      return await begin(binary, addr, ...more);
+    } catch (error) {
+      if (!error.message.includes("address already in use") || Date.now() > deadline) throw error;
+    }
+  }
+}
+
+async function begin(binary, addr, ...more) {
   const child = kept(spawn(binary, ["-addr", addr, ...more], { stdio: ["ignore", "ignore", "pipe"] }));
   const ended = new Promise((resolve) => child.once("exit", (code, signal) => resolve(code ?? signal)));
   let log = "";

@@ -11,12 +11,12 @@ export async function inspector(binary) {
   const server = await start(binary, "127.0.0.1:0");
   const closed = await start(binary, "127.0.0.1:0", "-secret", "open sesame", "-guests", "0");
   const line = await proxy(server.url);
-  const browser = await chromium.launch({ executablePath, headless: true, args });
+  const browser = await chromium.launch({ executablePath, headless: true, args, timeout: 120_000 });
   const complaints = [];
   let away = false;
   async function open(url) {
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-GB" });
-    context.setDefaultTimeout(30_000);
+    context.setDefaultTimeout(120_000);
     const page = await context.newPage();
     watch(page, complaints, () => away);
     await page.goto(url);

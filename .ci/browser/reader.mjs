@@ -13,9 +13,11 @@ export async function reader(binary, inspected) {
   const blank = (_, answer) => answer.writeHead(200, { "Content-Type": "text/html" }).end("<!doctype html><title>blank</title>");
   const foreign = createServer(blank);
   await new Promise((resolve) => foreign.listen(0, "127.0.0.1", resolve));
-  const browser = await chromium.launch({ executablePath, headless: true, args });
+  const browser = await chromium.launch({ executablePath, headless: true, args, timeout: 120_000 });
   try {
-    const page = await browser.newPage();
+    const context = await browser.newContext();
+    context.setDefaultTimeout(120_000);
+    const page = await context.newPage();
     await page.route("**/own-page", (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html><title>own</title>" }));
     await page.goto(new URL("/own-page", line.url).href);
 
@@ -35,7 +37,7 @@ export async function reader(binary, inspected) {
         const had = await page.evaluate(() => seen.length);
         await page.waitForFunction((n) => seen.length > n, had + 5);
         line.cut();
-        await page.waitForFunction((n) => opened > n, cuts, { timeout: 30_000 });
+        await page.waitForFunction((n) => opened > n, cuts);
       }
       const had = await page.evaluate(() => seen.length);
       await page.waitForFunction((n) => seen.length > n, had + 5);
@@ -43,7 +45,7 @@ export async function reader(binary, inspected) {
       assert.deepEqual(seen, seen.map((_, n) => n)); // none is lost, none comes twice
     });
 
-    const other = await browser.newPage();
+    const other = await context.newPage();
     await other.goto(`http://127.0.0.1:${foreign.address().port}/`);
     // refused says what becomes of each way to reach url.
     const refused = (url) =>

@@ -8,7 +8,7 @@ import { proxy } from "./proxy.mjs";
 export async function wasm(binary) {
   const server = await start(binary, "127.0.0.1:0"); // which compiles the page's program
   const line = await proxy(server.url);
-  const browser = await chromium.launch({ executablePath, headless: true, args });
+  const browser = await chromium.launch({ executablePath, headless: true, args, timeout: 120_000 });
   const complaints = [];
   try {
     const context = await browser.newContext({ viewport: { width: 900, height: 800 } });

@@ -232,7 +232,11 @@ func TestRun(t *testing.T) {
 	go func() { ended <- run(ctx, "127.0.0.1:0", slog.New(slog.NewTextHandler(w, nil))) }()
 	line, err := bufio.NewReader(r).ReadString('\n')
 	is.NoErr(err)
-	go io.Copy(io.Discard, r)
+	rest := make(chan string, 1)
+	go func() {
+		log, _ := io.ReadAll(r)
+		rest <- string(log)
+	}()
 	_, url, found := strings.Cut(strings.TrimSpace(line), "url=")
 	is.True(found)
 
@@ -243,6 +247,8 @@ func TestRun(t *testing.T) {
 
 	interrupt()
 	is.NoErr(<-ended)
+	w.Close()
+	is.True(!strings.Contains(<-rest, "closing what was still open")) // it did not wait for a client that wants nothing
 }
 
 func TestRun_portTaken(t *testing.T) {
