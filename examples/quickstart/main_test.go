@@ -9,17 +9,30 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/matryer/is"
 )
 
+// output is what a run prints. Its server restarts on the same port, which another program
+// may be given meanwhile: then it is run again.
+func output(t *testing.T) string {
+	is := is.New(t)
+	is.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), "127.0.0.1:0", &out)
+	for try := 1; try < 5 && errors.Is(err, syscall.EADDRINUSE); try++ {
+		out.Reset()
+		err = run(t.Context(), "127.0.0.1:0", &out)
+	}
+	is.NoErr(err)
+	return out.String()
+}
+
 func TestRun(t *testing.T) {
 	is := is.New(t)
-	var out bytes.Buffer
-	is.NoErr(run(t.Context(), "127.0.0.1:0", &out))
-
-	rest := out.String()
+	rest := output(t)
 	t.Logf("output:\n%s", rest)
 	for _, line := range []string{
 		"The server listens on ws://127.0.0.1:",
@@ -57,8 +70,7 @@ func TestRun(t *testing.T) {
 // a goroutine of its own: within a step its place may be another.
 func TestRun_readme(t *testing.T) {
 	is := is.New(t)
-	var out bytes.Buffer
-	is.NoErr(run(t.Context(), "127.0.0.1:0", &out))
+	out := output(t)
 	text, err := os.ReadFile("README.md")
 	is.NoErr(err)
 	_, shown, found := strings.Cut(string(text), "prints what each side does:\n\n")
@@ -77,7 +89,7 @@ func TestRun_readme(t *testing.T) {
 		}
 		return all
 	}
-	is.Equal(steps(shown, "    "), steps(out.String(), ""))
+	is.Equal(steps(shown, "    "), steps(out, ""))
 }
 
 func TestRun_portTaken(t *testing.T) {
