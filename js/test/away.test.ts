@@ -132,6 +132,7 @@ describe("a server that is away", () => {
   });
   test("credentials were refused, or there were none", async () => {
     const conn = dial(server.url("/guarded"), { signIn: signIn(() => Promise.reject(new Error("the key ring is locked"))) });
+    await until(() => conn.state.state === "waiting");
     const error = await failure(call(conn, api.multiply, { A: 1, B: 1 }, { timeout: 100 }));
     assert.match(error.message, /no credentials/);
     assert.ok(chain(error).some((cause) => (cause as Error).message === "the key ring is locked"));

@@ -43,6 +43,7 @@ describe("places", () => {
   });
   test("what finds no place says which are taken", async () => {
     const conn = dial(server.url("/few"));
+    await until(() => conn.state.state === "connected");
     openAll(conn, 7);
     const stream = await failure(receive(conn, api.endless, "", { timeout: 100 }).next() as Promise<unknown>);
     assert.deepEqual([stream.code, stream.outcome], [Code.DeadlineExceeded, "notSent"]);

@@ -59,16 +59,17 @@ describe("credentials", () => {
     const who = signIn<Token, Welcome>(async () => {
       asked++;
       await sleep(5);
-      return { user: "ada", life: 600 };
+      return { user: "ada", life: 3_000 }; // a busy machine needs time to refresh them
     });
     const conn = dial(server.url("/guarded"), { signIn: who });
     let links = 0;
     conn.onState(({ state }) => (links += state === "connected" ? 1 : 0));
-    const slow = call(conn, api.wait, 1500);
+    const slow = call(conn, api.wait, 3_500);
     await Promise.all(Array.from({ length: 20 }, () => who.refresh()));
-    assert.ok(asked <= 3, String(asked));
+    const early = asked;
+    assert.ok(early <= 3, String(early));
     assert.equal(await slow, "waited");
-    assert.ok(asked >= 3);
+    assert.ok(asked > early);
     assert.equal(links, 1);
   });
   test("that are refused leave the session as it was", async () => {

@@ -98,8 +98,8 @@ func (s *service) calls(mux *typedrpc.Mux) {
 	typedrpc.Handle(mux, large, func(ctx context.Context, n int) (string, error) { return strings.Repeat("x", n), nil })
 	counted := func(ctx context.Context, key string) (int, error) { return s.count(s.runs, key), nil }
 	typedrpc.Handle(mux, run, counted)
-	typedrpc.Handle(mux, repeat, s.unlucky)
-	typedrpc.Handle(mux, once, s.unlucky)
+	typedrpc.Handle(mux, repeat, s.unlucky(time.Minute)) // until its session is lost
+	typedrpc.Handle(mux, once, s.unlucky(300*time.Millisecond))
 	typedrpc.Handle(mux, headers, func(ctx context.Context, _ string) (map[string]string, error) {
 		r := typedrpc.RequestFrom(ctx)
 		r.ReplyMetadata = typedrpc.Metadata{"answer": "42"}
@@ -108,15 +108,17 @@ func (s *service) calls(mux *typedrpc.Mux) {
 }
 
 // unlucky counts a run, and waits when it is the first.
-func (s *service) unlucky(ctx context.Context, key string) (int, error) {
-	n := s.count(s.runs, key)
-	if n == 1 {
-		select {
-		case <-time.After(300 * time.Millisecond):
-		case <-ctx.Done():
+func (s *service) unlucky(wait time.Duration) func(context.Context, string) (int, error) {
+	return func(ctx context.Context, key string) (int, error) {
+		n := s.count(s.runs, key)
+		if n == 1 {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+			}
 		}
+		return n, nil
 	}
-	return n, nil
 }
 
 func (s *service) count(m map[string]int, key string) int {
