@@ -118,6 +118,7 @@ func beginWith(ctx context.Context, c Caller, s *spec, encode func(t *target) (*
 	}
 	t, err := aim(ctx, c, s, "NewMethod")
 	if err == nil {
+		cl.Made(t.conn.e, ctx, t.intercepted())
 		err = t.giveKey(s)
 	}
 	var body *buf.Buf

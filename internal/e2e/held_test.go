@@ -18,6 +18,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 // heldServer has handlers that keep what they are given.
@@ -153,6 +154,8 @@ var heldWays = []heldWay{
 	{name: "half a notification with much metadata", in: 1, peers: 80, least: 7e6, fill: sends(1, func(int) wire.Frame {
 		return wire.Frame{Type: wire.Notify, Flags: wire.More, Method: "note", Payload: testkit.Quoted(10), Meta: pairs(1600)}
 	})},
+	// the last, because what it leaves takes the collector several turns
+	{name: "calls of handlers that were refused", in: 2, peers: 6, least: 25e6, fill: sends(1, func(int) wire.Frame { return call(1, "back", "5000") })},
 }
 
 func pairs(n int) map[string]string {
@@ -228,4 +231,48 @@ func weigh(t *testing.T, w heldWay, offer string) {
 	s := hook.Server(srv)
 	is.Equal(s.Budget, int64(0)) // all of it is given back …
 	is.Equal(s.Left, int64(0))   // … by those who took it
+}
+
+// What the futures of a handler take counts for as long as the program has them, and no
+// longer than a handler runs.
+func TestHeld_futures(t *testing.T) {
+	is := is.New(t)
+	const many = 1000
+	theirs := typedrpc.NewMethod[string, string]("theirs")
+	drop := make(chan bool)
+	made := make(chan bool)
+	mux := typedrpc.NewMux()
+	back := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("back")
+	typedrpc.Handle(mux, back, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+		var all []*typedrpc.Future[string]
+		for range many {
+			f := typedrpc.Go(ctx, typedrpc.ConnFrom(ctx), theirs, "")
+			<-f.Done()
+			all = append(all, f)
+		}
+		made <- true
+		<-drop
+		runtime.KeepAlive(all)
+		all = nil
+		made <- true
+		<-drop
+		return typedrpc.Empty{}, nil
+	})
+	srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler)}
+	client, _ := typedrpctest.Pair(t, srv, nil)
+	f := typedrpc.Go(t.Context(), client, back, typedrpc.Empty{})
+	held := func() int64 { return hook.Server(srv).Budget }
+	<-made
+	runtime.GC()
+	is.True(held() >= many<<10) // they are there, answered or not
+	drop <- true
+	<-made
+	for i := 0; i < 1000 && held() >= many<<10/2; i++ {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	is.True(held() < many<<10/2) // they were dropped
+	drop <- true
+	_, err := f.Await(t.Context())
+	is.NoErr(err)
 }

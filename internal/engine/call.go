@@ -195,6 +195,7 @@ func (cl *Call) Settle(body *buf.Buf, meta map[string]string, err *status.Error)
 	watchers := cl.watchers
 	cl.watchers = nil
 	stop := cl.stop
+	cl.stop = nil // it holds what it was tied with
 	cl.mu.Unlock()
 	close(cl.ready)
 	for _, w := range watchers {

@@ -313,7 +313,9 @@ func (c *Conn) returnedLocked(in *Inbound, reply int) {
 	c.unbuyLocked(in)
 	c.account.Served(int(in.held), reply)
 	in.held = 0
-	c.running--
+	if c.running--; c.running == 0 {
+		c.futures.forget(&c.account)
+	}
 	c.settleAccountLocked()
 }
 
