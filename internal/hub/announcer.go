@@ -115,7 +115,7 @@ func (a *announcer) stop() {
 
 // announceLocked has the announcer look after the room.
 func (r *room) announceLocked() {
-	if r.presence.queued {
+	if r.queued {
 		return
 	}
 	a := &r.hub.announcer
@@ -124,7 +124,7 @@ func (r *room) announceLocked() {
 	if a.ended {
 		return
 	}
-	r.presence.queued = true
+	r.queued = true
 	a.rooms = append(a.rooms, r)
 	if !a.running {
 		a.running = true
@@ -168,7 +168,7 @@ func (h *Hub) tell(r *room, msg []byte) (err error) {
 			h.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
 		}
 	}()
-	if err = h.broker.Publish(ctx, r.presence.feed.channel, msg); err != nil && h.announcer.ctx.Err() == nil { // else the hub is closing
+	if err = h.broker.Publish(ctx, r.sharing.feed.channel, msg); err != nil && h.announcer.ctx.Err() == nil { // else the hub is closing
 		h.log.Warn("typedrpc: the hub's broker did not take a notice of presence", "topic", logs.Known(r.topic.Decl.Name), "error", err)
 	}
 	return err

@@ -25,7 +25,7 @@ type memoryBroker struct {
 }
 
 type memoryChannel struct {
-	turn chan struct{}       // capacity 1: full while somebody delivers, which makes the order
+	turn chan struct{}       // capacity 1: full while somebody delivers, which makes the order; nil: nobody has
 	subs []*func(msg []byte) // copied on write
 }
 
@@ -36,6 +36,9 @@ func newMemoryBroker() *memoryBroker {
 func (b *memoryBroker) Publish(ctx context.Context, channel string, msg []byte) error {
 	b.mu.Lock()
 	ch, closed := b.channels[channel], b.channels == nil
+	if ch != nil && ch.turn == nil {
+		ch.turn = make(chan struct{}, 1)
+	}
 	b.mu.Unlock()
 	switch {
 	case closed:
@@ -66,7 +69,7 @@ func (b *memoryBroker) Subscribe(_ context.Context, channel string, deliver func
 	}
 	ch := b.channels[channel]
 	if ch == nil {
-		ch = &memoryChannel{turn: make(chan struct{}, 1)}
+		ch = &memoryChannel{}
 		b.channels[channel] = ch
 	}
 	ch.subs = append(slices.Clip(ch.subs), &deliver)

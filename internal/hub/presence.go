@@ -40,15 +40,18 @@ type notice struct {
 
 // presence is who is in a room. Its fields are under room.mu.
 type presence struct {
-	feed      feed
-	here      map[string]int   // this hub's subscriptions by subject
+	here      map[string]int   // this hub's subscriptions by subject; nil: there were none
 	said      map[string]said  // what it says of them; nil: nothing
 	spoken    bool             // something was said of somebody, by any hub
 	nodes     map[string]*node // other hubs' members, while somebody watches
 	onlookers map[*onlooker]struct{}
 	changes
+	*sharing // nil: no other hub may ask who is here
+}
 
-	// announcing; only with a shared broker
+// sharing is what a room has beside that where hubs share a broker.
+type sharing struct {
+	feed    feed                // the presence channel
 	asked   time.Time           // somebody wanted to know
 	asking  time.Time           // the last question on the channel
 	changed map[string]struct{} // subjects to announce
@@ -65,22 +68,21 @@ type node struct {
 }
 
 func (p *presence) init(r *room) {
-	if r.shares() {
+	if r.hub.shared && r.topic.Presence {
+		p.sharing = &sharing{asked: time.Now()} // others may be watching already
 		p.feed.init(r.hub, presenceChannelOf(r.topic, r.key), r.noticed)
 	}
-	p.here = map[string]int{}
-	p.asked = time.Now() // others may be watching already
 }
 
 // shares reports whether other hubs may ask who is here.
-func (r *room) shares() bool { return r.hub.shared && r.topic.Presence }
+func (p *presence) shares() bool { return p.sharing != nil }
 
 // openPresence subscribes to the room's presence channel, if others use it.
 func (r *room) openPresence(ctx context.Context) error {
 	if !r.shares() {
 		return nil
 	}
-	return r.presence.feed.open(ctx)
+	return r.sharing.feed.open(ctx)
 }
 
 // presentLocked counts a subscription in or out.
@@ -91,6 +93,9 @@ func (r *room) presentLocked(subject string, by int) {
 		return
 	}
 	r.newsLocked(subject, func() {
+		if r.here == nil {
+			r.here = map[string]int{}
+		}
 		if r.here[subject] += by; r.here[subject] == 0 {
 			delete(r.here, subject)
 			delete(r.said, subject)
@@ -220,7 +225,7 @@ func (r *room) updateLocked(n *node, m *notice) {
 
 // askLocked asks the other hubs, if somebody watches.
 func (r *room) askLocked() {
-	if r.hub.shared && len(r.onlookers) > 0 {
+	if r.shares() && len(r.onlookers) > 0 {
 		// Who asks also answers: the others skip their question for this one,
 		// and need our members as we need theirs.
 		now := time.Now()
@@ -232,7 +237,7 @@ func (r *room) askLocked() {
 // beatLocked is called every presenceInterval while somebody watches. Another
 // hub's question serves us too.
 func (r *room) beatLocked(now time.Time) {
-	if now.Sub(r.asking) > presenceInterval/2 {
+	if r.shares() && now.Sub(r.asking) > presenceInterval/2 {
 		r.askLocked()
 	}
 	for id, n := range r.nodes {

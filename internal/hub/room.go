@@ -61,7 +61,9 @@ func (r *room) unsubscribe() {
 	}
 	r.mu.Unlock()
 	r.items.close()
-	r.presence.feed.close()
+	if r.shares() {
+		r.sharing.feed.close()
+	}
 }
 
 // remembers reports that there is history.
