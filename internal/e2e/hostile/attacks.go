@@ -26,6 +26,7 @@ type attack struct {
 // attacks are all there are, in the order of the table.
 var attacks = slices.Concat(
 	[]attack{{name: "nothing", what: "nobody attacks: what the others are compared with", run: func(*arena) error { return nil }}},
-	unread, halfDone, slowPeers, posts, metadata, presence, subscriptions, notifications,
+	unread, back, halfDone, slowPeers, posts, metadata, presence, subscriptions, notifications,
 	sessions, logs, handshakes, floods, frames, streams, keyed, shutdowns, origins,
+	plainSubscriptions, gets, feeds, describes,
 )

@@ -41,6 +41,7 @@ type stats struct {
 type settings struct {
 	auth     bool
 	compress bool
+	describe bool          // Server.Describe, with a large Schema
 	grace    time.Duration // 0: two seconds, so that five are enough for all to end
 	kept     int           // Server.MaxKept in small sizes
 }
@@ -50,7 +51,7 @@ func (s settings) args(full bool) []string {
 	if full {
 		kept = 0
 	}
-	return []string{fmt.Sprint("-kept=", kept), fmt.Sprint("-auth=", s.auth), fmt.Sprint("-compress=", s.compress), fmt.Sprint("-grace=", max(s.grace, 2*time.Second))}
+	return []string{fmt.Sprint("-kept=", kept), fmt.Sprint("-auth=", s.auth), fmt.Sprint("-compress=", s.compress), fmt.Sprint("-describe=", s.describe), fmt.Sprint("-grace=", max(s.grace, 2*time.Second))}
 }
 
 // serverMain is the process that is attacked. It prints its address, and answers
@@ -59,26 +60,10 @@ func (s settings) args(full bool) []string {
 // path, which begins a profile of the processor in path.cpu, and at the next ends
 // it and has one of the heap in path.heap. It ends with its input.
 func serverMain(args []string, in io.Reader, out io.Writer) error {
-	fs := flag.NewFlagSet("server", flag.ContinueOnError)
-	budget := fs.Int64("budget", 256<<20, "Server.MaxMemory")
-	auth := fs.Bool("auth", false, "ask for a name")
-	compress := fs.Bool("compress", false, "Server.Compress")
-	grace := fs.Duration("grace", 2*time.Second, "Limits.Grace")
-	kept := fs.Int("kept", 0, "Server.MaxKept")
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
 	logged := &counter{}
-	s := &service{hub: &topic.Hub{MaxIdleKeys: 16}}
-	srv := &typedrpc.Server{
-		Mux: s.mux(), MaxMemory: *budget, MaxKept: *kept, Compress: *compress,
-		// So short that what it keeps is gone in five seconds.
-		Replays: &typedrpc.ReplayCache{TTL: 2 * time.Second, MaxBytes: 32 << 20},
-		Limits:  typedrpc.Limits{Grace: *grace},
-		Logger:  slog.New(slog.NewTextHandler(logged, nil)),
-	}
-	if *auth {
-		srv.SignIn = signIn.Verify(authenticate)
+	srv, err := newServer(args, logged)
+	if err != nil {
+		return err
 	}
 	if err := srv.Check(); err != nil {
 		return err
@@ -116,6 +101,35 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return lines.Err()
+}
+
+// newServer makes the server that args describe.
+func newServer(args []string, logged io.Writer) (*typedrpc.Server, error) {
+	fs := flag.NewFlagSet("server", flag.ContinueOnError)
+	budget := fs.Int64("budget", 256<<20, "Server.MaxMemory")
+	auth := fs.Bool("auth", false, "ask for a name")
+	compress := fs.Bool("compress", false, "Server.Compress")
+	describe := fs.Bool("describe", false, "Server.Describe, with a Schema of a megabyte")
+	grace := fs.Duration("grace", 2*time.Second, "Limits.Grace")
+	kept := fs.Int("kept", 0, "Server.MaxKept")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	s := &service{hub: &topic.Hub{MaxIdleKeys: 16}}
+	srv := &typedrpc.Server{
+		Mux: s.mux(), MaxMemory: *budget, MaxKept: *kept, Compress: *compress,
+		// So short that what it keeps is gone in five seconds.
+		Replays: &typedrpc.ReplayCache{TTL: 2 * time.Second, MaxBytes: 32 << 20},
+		Limits:  typedrpc.Limits{Grace: *grace},
+		Logger:  slog.New(slog.NewTextHandler(logged, nil)),
+	}
+	if *auth {
+		srv.SignIn = signIn.Verify(authenticate)
+	}
+	if *describe {
+		srv.Schema, srv.Describe = described(), func(context.Context) error { return nil }
+	}
+	return srv, nil
 }
 
 // stacks says where the goroutines are, in one line.

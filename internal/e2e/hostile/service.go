@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,9 +19,9 @@ import (
 // What the server offers.
 var (
 	methodEcho   = typedrpc.NewMethod[string, string]("echo")
-	methodBig    = typedrpc.NewMethod[int, string]("big")             // a reply of so many bytes
-	methodKeep   = typedrpc.NewMethod[string, typedrpc.Empty]("keep") // until the caller gives up
-	methodSleep  = typedrpc.NewMethod[int, typedrpc.Empty]("sleep")   // so many milliseconds
+	methodBig    = typedrpc.NewMethod[int, string]("big", typedrpc.Safe) // a reply of so many bytes
+	methodKeep   = typedrpc.NewMethod[string, typedrpc.Empty]("keep")    // until the caller gives up
+	methodSleep  = typedrpc.NewMethod[int, typedrpc.Empty]("sleep")      // so many milliseconds
 	methodRefuse = typedrpc.NewMethod[string, typedrpc.Empty]("refuse")
 	methodFail   = typedrpc.NewMethod[string, typedrpc.Empty]("fail") // with an error that is logged
 	methodPanic  = typedrpc.NewMethod[string, typedrpc.Empty]("panic")
@@ -31,16 +32,27 @@ var (
 	methodBack   = typedrpc.NewMethod[int, typedrpc.Empty]("back")             // calls the caller so many times
 	noteSlow     = typedrpc.NewNotification[string]("slow")                    // its handler never returns
 	noteFast     = typedrpc.NewNotification[string]("fast")
-	methodTheirs = typedrpc.NewMethod[string, string]("theirs")             // of the attackers
-	streamTalk   = typedrpc.NewBidiStream[string, string, string]("talk")   // an echo
-	streamDeaf   = typedrpc.NewClientStream[string, string, string]("deaf") // receives nothing
-	streamPour   = typedrpc.NewServerStream[int, string]("pour")            // items of so many bytes, for ever
-	topicNews    = topic.New[string]("news", topic.WithPresence)
-	topicPast    = topic.New[string]("past", topic.History(1000, 0), topic.WithPresence)
+	methodTheirs = typedrpc.NewMethod[string, string]("theirs")                 // of the attackers
+	streamTalk   = typedrpc.NewBidiStream[string, string, string]("talk")       // an echo
+	streamDeaf   = typedrpc.NewClientStream[string, string, string]("deaf")     // receives nothing
+	streamLate   = typedrpc.NewClientStream[string, string, string]("late")     // receives nothing, and gives up
+	streamSink   = typedrpc.NewClientStream[string, string, string]("sink")     // receives everything
+	streamPour   = typedrpc.NewServerStream[int, string]("pour", typedrpc.Safe) // items of so many bytes, for ever
+	topicNews    = topic.New[string]("news", topic.WithPresence, typedrpc.Safe)
+	topicPast    = topic.New[string]("past", topic.History(1000, 0), topic.WithPresence, typedrpc.Safe)
 	signIn       = typedrpc.NewSignIn[signInRequest, typedrpc.Empty]() // what authenticates
 	errForeign   = errors.New("the reason, which is the log's alone")
 	errNoAccess  = typedrpc.Errorf(typedrpc.Unauthenticated, "nobody knows you")
 )
+
+// slowTopics are those of policies, in their order.
+var slowTopics = []topic.Topic[string]{
+	topic.New[string]("policy.disconnect", typedrpc.Safe),
+	topic.New[string]("policy.oldest", topic.DropOldest, typedrpc.Safe),
+	topic.New[string]("policy.newest", topic.DropNewest, typedrpc.Safe),
+	topic.New[string]("policy.latest", topic.LatestOnly, typedrpc.Safe),
+	topic.New[string]("policy.wait", topic.WaitAtMost(100*time.Millisecond), typedrpc.Safe),
+}
 
 type keyedRequest struct {
 	Bytes int    // of the reply
@@ -109,10 +121,12 @@ func (s *service) mux() *typedrpc.Mux {
 		return text(r.Bytes), ctx.Err()
 	})
 	typedrpc.Handle(mux, methodBack, func(ctx context.Context, n int) (typedrpc.Empty, error) {
+		var all []*typedrpc.Future[string] // which hold what they were answered
 		for range n {
-			typedrpc.Go(ctx, typedrpc.ConnFrom(ctx), methodTheirs, text(1000))
+			all = append(all, typedrpc.Go(ctx, typedrpc.ConnFrom(ctx), methodTheirs, text(1000)))
 		}
 		<-ctx.Done()
+		runtime.KeepAlive(all)
 		return nothing, ctx.Err()
 	})
 	typedrpc.Handle(mux, noteSlow, func(ctx context.Context, _ string) error { <-ctx.Done(); return nil })
@@ -138,6 +152,23 @@ func (s *service) streams(mux *typedrpc.Mux) {
 		<-ctx.Done()
 		return "", ctx.Err()
 	})
+	// Nobody tells it over HTTP/1.1 that its client has gone, because nothing is read.
+	typedrpc.Handle(mux, streamLate, func(ctx context.Context, _ string, _ iter.Seq2[string, error]) (string, error) {
+		select {
+		case <-time.After(3 * time.Second):
+			return "", typedrpc.Errorf(typedrpc.DeadlineExceeded, "there was no time for the items")
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	})
+	typedrpc.Handle(mux, streamSink, func(_ context.Context, _ string, items iter.Seq2[string, error]) (string, error) {
+		for _, err := range items {
+			if err != nil {
+				return "", err
+			}
+		}
+		return "", nil
+	})
 	typedrpc.Handle(mux, streamPour, func(_ context.Context, n int, send func(string) error) error {
 		for {
 			if err := send(text(n)); err != nil {
@@ -150,6 +181,9 @@ func (s *service) streams(mux *typedrpc.Mux) {
 func (s *service) topics(mux *typedrpc.Mux) {
 	topic.Handle(mux, s.hub, topicNews, topic.Everybody)
 	topic.Handle(mux, s.hub, topicPast, topic.Everybody)
+	for _, tp := range slowTopics {
+		topic.Handle(mux, s.hub, tp, topic.Everybody)
+	}
 	typedrpc.Handle(mux, methodCrowd, func(_ context.Context, r crowdRequest) (typedrpc.Empty, error) {
 		names := make([]string, r.Count)
 		for i := range names {
@@ -160,8 +194,10 @@ func (s *service) topics(mux *typedrpc.Mux) {
 	})
 	typedrpc.Handle(mux, methodSpread, func(ctx context.Context, r spreadRequest) (typedrpc.Empty, error) {
 		tp := topicNews
-		if r.Topic == topicPast.Name() {
-			tp = topicPast
+		for _, other := range append(slowTopics, topicPast) {
+			if r.Topic == other.Name() {
+				tp = other
+			}
 		}
 		for range r.Count {
 			if err := topic.Publish(ctx, s.hub, tp, r.Key, text(r.Bytes)); err != nil {

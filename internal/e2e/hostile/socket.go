@@ -244,7 +244,10 @@ func (s *socket) drain() (gone <-chan struct{}) {
 
 // obey reads what comes and acknowledges it, on a goroutine of its own, until the
 // socket ends.
-func (s *socket) obey() {
+func (s *socket) obey() { s.answer(wire.Frame{}) }
+
+// answer is obey, and answers each call, where answer has a type.
+func (s *socket) answer(answer wire.Frame) {
 	s.SetReadDeadline(time.Time{})
 	go func() {
 		var counted, told uint64
@@ -253,6 +256,7 @@ func (s *socket) obey() {
 			if err != nil {
 				return
 			}
+			var answers []wire.Frame
 			for len(msg) > 0 {
 				var f wire.Frame
 				n, err := wire.DecodeBinary(msg, &f, nil)
@@ -262,11 +266,16 @@ func (s *socket) obey() {
 				if msg = msg[n:]; f.Type.Counted() {
 					counted++
 				}
+				if f.Type == wire.Call && answer.Type != 0 {
+					answer.ID = f.ID
+					answers = append(answers, answer)
+				}
 				if f.Type == wire.Ping || counted > told+32 {
 					told = counted
 					s.send(wire.Frame{Type: wire.Ack, Position: counted})
 				}
 			}
+			s.send(answers...)
 		}
 	}()
 }
