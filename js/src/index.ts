@@ -2,6 +2,7 @@ export { type CallOptions, type Caller, call } from "./api/call.js";
 export { Conn, connect } from "./api/conn.js";
 export { type Method, type Traits, method } from "./api/declare.js";
 export { keyed, newKey } from "./api/keyed.js";
+export { type Fingerprints, schema } from "./api/schema.js";
 export { type SignedIn, signIn } from "./api/signin.js";
 export { type Member, type Topic, type TopicEvent, type TopicTraits, subscribe, topic, watch } from "./api/topic.js";
 export {
@@ -44,6 +45,7 @@ export {
   serverStream,
 } from "./api/stream.js";
 export type { Backoff, ConnectOptions, ConnectionLimits, WithoutLink } from "./client/options.js";
+export type { Schema } from "./client/schema.js";
 export type { SignIn } from "./client/signin.js";
 export type { State } from "./client/state.js";
 export { type FragmentsMaker, fragments } from "./engine/fragments.js";

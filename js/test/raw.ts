@@ -9,6 +9,8 @@ export interface RawServer {
   readonly url: string;
   /** The counted frames that came, of all links. */
   readonly frames: Frame[];
+  /** The bodies of the HELLOs. */
+  readonly hellos: Record<string, unknown>[];
   /** The codes that the client closed with. */
   readonly codes: number[];
   readonly links: Set<WebSocket>;
@@ -24,6 +26,7 @@ export async function startRaw(welcome: (attempt: number) => object | number = (
   const server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "typedrpc.v1.json" });
   await new Promise((resolve) => server.on("listening", resolve));
   const frames: Frame[] = [];
+  const hellos: Record<string, unknown>[] = [];
   const codes: number[] = [];
   let attempts = 0;
   server.on("connection", (socket) => {
@@ -34,6 +37,7 @@ export async function startRaw(welcome: (attempt: number) => object | number = (
         if (frame.counted) frames.push(frame);
         if (frame.type === Type.Ping) socket.send(encode(makeFrame(Type.Ack, { position: frames.length })));
         if (frame.type !== Type.Hello) continue;
+        hellos.push(JSON.parse(new TextDecoder().decode(frame.payload)) as Record<string, unknown>);
         const answer = welcome(++attempts);
         if (typeof answer === "number") socket.close(answer);
         else socket.send(encode(makeFrame(Type.Welcome, { payload: bodyOf({ resumed: false, features: ["resume", "streams", "fragments"], ...answer }) })));
@@ -43,6 +47,7 @@ export async function startRaw(welcome: (attempt: number) => object | number = (
   return {
     url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}/`,
     frames,
+    hellos,
     codes,
     links: server.clients,
     send(...all) {

@@ -43,6 +43,12 @@ func main() {
 	mux.Handle("/brief", brief)
 	mux.Handle("/small", small)
 	mux.Handle("/few", few)
+	described := s.server()
+	described.Schema = []byte(schema)
+	if err := described.Check(); err != nil {
+		panic(err) // log may be quiet
+	}
+	mux.Handle("/described", described)
 	web := &http.Server{Handler: mux}
 	go web.Serve(listener)
 	fmt.Println(listener.Addr())
@@ -76,6 +82,12 @@ func main() {
 		}
 	}
 }
+
+// schema is what "typedrpc schema" writes, as far as it is compared with a client's.
+const schema = `{"openrpc":"1.3.2","info":{"title":"js","version":"1"},"methods":[
+{"name":"math.multiply","params":[],"x-typedrpc":{"kind":"method","idempotent":true,"fingerprint":"00112233"}},
+{"name":"numbers","params":[],"x-typedrpc":{"kind":"serverStream","fingerprint":"8899aabb"}},
+{"name":"room","params":[],"x-typedrpc":{"kind":"topic","presence":true,"restartable":true,"history":5,"historyAge":3600000,"fingerprint":"44556677"}}]}`
 
 // slow has connections on which a mebibyte takes a second to be written. A line that is
 // slow behind them would not do: the kernel takes what it likes before that.

@@ -50,7 +50,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
   const features = ["streams", options.fragments && "fragments", limits.grace > 0 && "resume", options.signIn && "auth"].filter(isText);
   const socket: SocketConstructor | undefined = options.WebSocket ?? globalThis.WebSocket;
   if (!socket) throw new TypeError("this host has no WebSocket: give one as an option");
-  const { signIn } = options;
+  const { signIn, schema } = options;
 
   let url = urls[0]!;
   let attempt = 0;
@@ -125,6 +125,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
     opened = Date.now();
     engine.unlinked = 0;
     signIn?.welcomed(client, welcome);
+    schema?.welcomed(client, welcome);
     change("connected", { resumed });
   };
 
@@ -145,6 +146,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       token,
       received: session?.received,
       credentials,
+      schema: schema?.offer(credentials),
       limits: { message, calls, window, budget },
       features,
     };

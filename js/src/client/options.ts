@@ -1,6 +1,7 @@
 import type { FragmentsMaker } from "../engine/fragments.js";
 import type { SocketConstructor } from "../link/socket.js";
 import type { Limits } from "../wire/body.js";
+import type { Schema } from "./schema.js";
 import type { SignIn } from "./signin.js";
 
 /** What a call does while there is no link: wait for one, or fail at once. */
@@ -34,6 +35,8 @@ export interface ConnectOptions {
   urls?: readonly string[] | undefined;
   /** Who this client is; see `signIn`. */
   signIn?: SignIn | undefined;
+  /** What the page was built from, to be compared with what the server was; see `schema`. */
+  schema?: Schema | undefined;
   /** What calls do while there is no link. Default "wait". */
   withoutLink?: WithoutLink | undefined;
   /** How long to wait between attempts to connect. */

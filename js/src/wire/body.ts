@@ -21,6 +21,7 @@ export interface Hello {
   token: string | undefined;
   received: number | undefined;
   credentials: unknown;
+  schema: string | undefined;
   limits: Partial<Limits>;
   features: readonly string[];
 }
@@ -47,6 +48,7 @@ export interface Body {
   grace: number;
   expires: number;
   cache: string;
+  schema: string;
   error?: ErrorBody;
   min: number;
   max: number;
@@ -66,6 +68,7 @@ const none: Body = {
   grace: 0,
   expires: 0,
   cache: "",
+  schema: "",
   min: 0,
   max: 0,
 };
