@@ -280,6 +280,9 @@ export declare const topics: typedrpc.ServerStream<Filter, Keys>;
 /** Watch is the server, once a second. */
 export declare const watch: typedrpc.ServerStream<Record<string, never>, Overview>;
 
+/** What stands for the messages of each name, so that a page that is older than its server is told: the option schema of connect. */
+export declare const fingerprints: typedrpc.Fingerprints;
+
 /** What this side may handle of what the server calls. */
 export interface Handlers {
   /** Admit asks for a ticket. It counts for as long as the connection that asked. */

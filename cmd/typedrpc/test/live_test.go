@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -40,7 +41,10 @@ func TestLive(t *testing.T) {
 		generate(t, "ts", "-import", "./typedrpc.js", "-map", pointFlag, "-o", filepath.Join(dir, form), "./awkward")
 	}
 
-	s := liveServer(t)
+	// The server's declarations are newer: one name has another fingerprint.
+	newer, _ := generate(t, "schema", "-map", pointFlag, "./awkward")
+	newer = regexp.MustCompile(`("go": "NestedFind",\s+"fingerprint": ")\w{6}`).ReplaceAllString(newer, "${1}c0ffee")
+	s := liveServer(t, newer)
 	var samples bytes.Buffer
 	for _, x := range awkward.Samples() {
 		name, err := json.Marshal(map[string]any{"constant": constant(x.Var), "method": strings.TrimPrefix(x.Name, "echo."), "value": json.RawMessage(x.JSON)})
@@ -64,9 +68,9 @@ func TestLive(t *testing.T) {
 }
 
 // liveServer serves everything that the awkward package declares, and returns its address.
-func liveServer(t *testing.T) string {
+func liveServer(t *testing.T, schema string) string {
 	hub := new(topic.Hub)
-	server := &typedrpc.Server{Mux: liveMux(hub), SignIn: awkward.SignIn.Verify(func(ctx context.Context, _ *http.Request, who *awkward.Shortage) (typedrpc.Identity, *awkward.Untagged, error) {
+	server := &typedrpc.Server{Mux: liveMux(hub), Schema: []byte(schema), SignIn: awkward.SignIn.Verify(func(ctx context.Context, _ *http.Request, who *awkward.Shortage) (typedrpc.Identity, *awkward.Untagged, error) {
 		return typedrpc.Identity{Subject: fmt.Sprint("visitor ", who.Left)}, &awkward.Untagged{Name: "hello", Count: who.Left}, nil
 	})}
 	hs := httptest.NewServer(server)

@@ -23,6 +23,9 @@ export declare const squareRoot: typedrpc.Method<number, number>;
  */
 export declare const pageConfirm: typedrpc.Method<string, boolean>;
 
+/** What stands for the messages of each name, so that a page that is older than its server is told: the option schema of connect. */
+export declare const fingerprints: typedrpc.Fingerprints;
+
 /** What this side may handle of what the server calls. */
 export interface Handlers {
   /**

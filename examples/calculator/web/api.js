@@ -10,6 +10,12 @@ export const squareRoot = typedrpc.method("math.squareRoot", { idempotent: true 
 
 export const pageConfirm = typedrpc.method("page.confirm", { timeout: 60000 });
 
+export const fingerprints = {
+  "math.multiply": "f168e41e12efcbc8",
+  "math.squareRoot": "4f4c31a5764eebea",
+  "page.confirm": "bb6aba756ec7b7bb",
+};
+
 export const newClient = (conn) => ({
   conn,
   math: {

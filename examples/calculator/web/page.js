@@ -1,12 +1,12 @@
 // @ts-check
-import { newClient } from "./api.js";
+import { fingerprints, newClient } from "./api.js";
 import { element } from "./dom.js";
 import { showState } from "./status.js";
-import { RpcError, call, connect, method } from "./typedrpc.js";
+import { RpcError, call, connect, method, schema } from "./typedrpc.js";
 
 const number = element("number", HTMLInputElement);
 
-const conn = connect("rpc");
+const conn = connect("rpc", { schema: schema(fingerprints) }); // a page that is older than its server says so in the console
 const client = newClient(conn);
 client.serve({ pageConfirm: (question, { signal }) => confirm(question, signal) });
 

@@ -56,6 +56,9 @@ export declare const type: typedrpc.Notification<string>;
 
 export declare const typing: typedrpc.Topic<string>;
 
+/** What stands for the messages of each name, so that a page that is older than its server is told: the option schema of connect. */
+export declare const fingerprints: typedrpc.Fingerprints;
+
 /** The API over a connection, as {@link newClient} makes it. */
 export interface Client {
   /** The connection itself. */

@@ -14,6 +14,13 @@ export const type = typedrpc.notification("chat.type");
 
 export const typing = typedrpc.topic("chat.typing", { restartable: true });
 
+export const fingerprints = {
+  "chat.room": "788249da5df13399",
+  "chat.say": "b203986aa6c11e83",
+  "chat.type": "0969c9f86551e7b3",
+  "chat.typing": "27bc94df0f787536",
+};
+
 export const newClient = (conn) => ({
   conn,
   chat: {

@@ -143,6 +143,9 @@ export declare const ticks: typedrpc.ServerStream<From, Tick>;
 /** Trades are the sales in a market. */
 export declare const trades: typedrpc.Topic<Trade>;
 
+/** What stands for the messages of each name, so that a page that is older than its server is told: the option schema of connect. */
+export declare const fingerprints: typedrpc.Fingerprints;
+
 /** What this side may handle of what the server calls. */
 export interface Handlers {
   /**

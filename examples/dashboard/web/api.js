@@ -31,6 +31,15 @@ export const ticks = typedrpc.serverStream("market.ticks");
 
 export const trades = typedrpc.topic("market.trades", { restartable: true });
 
+export const fingerprints = {
+  "book.count": "042257a9a6f0e555",
+  "book.pulse": "44b8210597598b02",
+  "files.put": "3790967a329f3d91",
+  "link.cut": "323a52c0667cfaea",
+  "market.ticks": "16fd6b3f935b0dab",
+  "market.trades": "aa350ef7b925793e",
+};
+
 export const newClient = (conn) => ({
   conn,
   book: {

@@ -52,6 +52,13 @@ func (s *Sums) Decl(d *model.Decl) string {
 	return hex.EncodeToString(w.sum()[:4])
 }
 
+// Pair is what stands for d in a handshake (PROTOCOL.md section 2.2): ten hexadecimal
+// digits of its name's SHA-256, and the first six of its fingerprint.
+func (s *Sums) Pair(d *model.Decl) string {
+	name := sha256.Sum256([]byte(d.Name))
+	return hex.EncodeToString(name[:5]) + s.Decl(d)[:6]
+}
+
 // writer writes what is summed up, so that no two values are written alike.
 type writer struct {
 	types map[*model.Named]string

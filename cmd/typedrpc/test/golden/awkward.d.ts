@@ -930,6 +930,9 @@ export declare const pour: typedrpc.ClientStream<string, Uint8Array, number>;
 /** Talk goes both ways. */
 export declare const talk: typedrpc.BidiStream<string, Color, AwkwardKind>;
 
+/** What stands for the messages of each name, so that a page that is older than its server is told: the option schema of connect. */
+export declare const fingerprints: typedrpc.Fingerprints;
+
 /** What this side may handle of what the server calls. */
 export interface Handlers {
   /** Typing says that somebody types. */

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import ts from "typescript";
 import { WebSocket } from "ws";
-import { Code, RpcError, connect } from "./live/typedrpc.js";
+import { Code, RpcError, connect, schema } from "./live/typedrpc.js";
 
 const [form, url] = process.argv.slice(2);
 if (form === "typescript") {
@@ -18,7 +18,9 @@ const samples = [];
 for await (const line of createInterface({ input: process.stdin })) samples.push(JSON.parse(line));
 
 const who = api.signIn(() => ({ left: 1 }));
-const conn = connect(url, { WebSocket, signIn: who });
+let differs;
+const older = new Promise((resolve) => (differs = resolve));
+const conn = connect(url, { WebSocket, signIn: who, schema: schema(api.fingerprints, differs) });
 const client = api.newClient(conn);
 const told = {};
 told.promise = new Promise((resolve) => (told.resolve = resolve));
@@ -42,6 +44,9 @@ client.serve({
     for await (const color of stream) await stream.send(color === api.Color.Green ? api.AwkwardKind.Small : api.AwkwardKind.None);
   },
 });
+
+// What the server was built from is newer.
+assert.deepEqual(await older, ["nested.find"]);
 
 // The values, called and handled.
 for (const { method, value } of samples) assert.deepEqual(await client.echo[method](value), value, method);
