@@ -17,6 +17,8 @@ const subprotocol = "typedrpc.v1.json";
 
 /** How long a link must have lived for its loss to start the backoff over. */
 const lived = 10_000;
+/** The wait where there is no backoff: a server that is down is not dialled as fast as a processor can. */
+const leastOff = 10;
 /** How long a connection that is closed waits for what was sent to be acknowledged. */
 const closePatience = 4_000;
 /** How often a session is resumed without a frame that gets through: what is sent again may be what breaks the link. */
@@ -200,7 +202,8 @@ export function newClient(target: string, options: ConnectOptions): Client {
   /** Decides when to come back; undefined: that is pointless. */
   const verdict = (code: number, retryAfter = 0): number | undefined => {
     if (isFinal(code, opened)) return;
-    const { min = 100, max = 30_000, factor = 2 } = options.backoff ?? {};
+    const { off, least = 0, min = Math.max(100, least), max = Math.max(30_000, min), factor = 2 } = options.backoff ?? {};
+    const delay = (bound: number) => (off ? Math.max(leastOff, least) : least + Math.random() * Math.max(0, bound - least));
     // A session that is left does not wait for ever, nor as long as a server's restart takes.
     const most = session ? Math.min(max, grace / 4) : max;
     const [from = 0, to = 0] = session || code === CloseCode.Unauthenticated ? [] : window;
@@ -208,10 +211,10 @@ export function newClient(target: string, options: ConnectOptions): Client {
     leaving = to > 0;
     const late = code === CloseCode.Flood || code === CloseCode.Budget;
     told = late || leaving || retryAfter > 0;
-    if (late) return (most / 2) * (1 + Math.random());
+    if (late) return (most + delay(most)) / 2;
     return Math.max(
       // A server that sends every link away is not well, whatever it says.
-      leaving && failed < 2 ? 0 : Math.random() * Math.min(most, min * factor ** (failed - 1)),
+      leaving && failed < 2 ? 0 : delay(Math.min(most, min * factor ** (failed - 1))),
       from + Math.random() * (to - from),
       // What all are told, they should not all do at the same moment.
       retryAfter * (1 + Math.random() / 2),

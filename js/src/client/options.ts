@@ -15,6 +15,10 @@ export interface Backoff {
   max?: number;
   /** Growth of the bound. Default 2. */
   factor?: number;
+  /** Every wait has at least so many milliseconds, and is random above them. Default 0. */
+  least?: number;
+  /** No backoff: every wait has `least` milliseconds, 10 or more, and `min`, `max` and `factor` mean nothing. */
+  off?: boolean;
 }
 
 /** What a connection takes of its peer, and how long it is patient. */
