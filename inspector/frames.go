@@ -115,6 +115,7 @@ func notes(f *wire.Frame) (all []string) {
 	say(f.Flags&wire.NotRun != 0, "no handler saw it")
 	say(f.Flags&wire.More != 0, "goes on in CHUNK frames")
 	say(f.Flags&wire.History != 0, "history")
+	say(f.Flags&wire.Prompt != 0, "prompt")
 	say(f.Dropped > 0, "%d dropped before it", f.Dropped)
 	say(f.Type == wire.Ping || f.Type == wire.Ack, "%s received", many(f.Position, "frame"))
 	say(f.Items > 0, "%s", many(f.Items, "item"))

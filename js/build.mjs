@@ -29,7 +29,7 @@ const dist = "dist/typedrpc.js";
 const pages = [
   { name: "a page of one call", entry: "size/one.ts", most: 8_650, goal: 4_500 },
   { name: "calls, streams, credentials", entry: "size/streams.ts", most: 13_300, goal: 6_000 },
-  { name: "everything", entry: "src/index.ts", most: 16_350, goal: 8_000 },
+  { name: "everything", entry: "src/index.ts", most: 16_400, goal: 8_000 },
 ];
 
 const bundle = async (entry) => {

@@ -147,6 +147,7 @@ func (d *decoder) line(f *wire.Frame) string {
 	b.has("NO_ITEMS", f.Flags&wire.NoItems != 0)
 	b.has("NOT_RUN", f.Flags&wire.NotRun != 0)
 	b.has("HISTORY", f.Flags&wire.History != 0)
+	b.has("PROMPT", f.Flags&wire.Prompt != 0)
 	b.has("COUNTED", f.Flags&wire.CountedBit != 0)
 	b.list("meta", slices.Sorted(maps.Keys(f.Meta))) // values may be secrets
 	switch f.Type {

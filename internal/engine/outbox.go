@@ -97,6 +97,8 @@ type outbox struct {
 	unsent    int   // … and of replies that wait for room there
 	credits   int   // notifications to credit
 	creditors []*Stream
+	prompt    bool          // … and some of them, or credits, not with the next message, but now
+	lenient   int           // bytes that creditors' CREDIT is for
 	room      chan struct{} // not nil while somebody waits for budget or window
 	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too
@@ -115,7 +117,7 @@ func (o *outbox) free(n int) {
 
 // wake reports whether the writer must be told, and notes that it is.
 func (o *outbox) wake() bool {
-	if o.woken || o.queue.len == 0 && o.credits == 0 && len(o.creditors) == 0 {
+	if o.woken || o.queue.len == 0 && o.credits == 0 && !o.prompt {
 		return false
 	}
 	o.woken = true

@@ -109,6 +109,7 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 		p = x.gotPack.put(f.Payload, x.got.Len() > 0)
 	}
 	p.Flags, p.Dropped = f.Flags&wire.History, f.Dropped
+	x.window.prompt = f.Flags&wire.Prompt != 0
 	x.got.Push(p)
 	x.fresh = x.fresh && x.in != nil
 	x.window.out += p.cost()
@@ -117,7 +118,8 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	if first && x.decl.Newest {
 		x.since = time.Now()
 	}
-	c.mu.Unlock()
+	c.prompt = c.prompt || len(c.creditors) > 0 && c.laggingLocked()
+	c.unlockAndWake()
 	if first {
 		x.inlet.signal()
 	}
@@ -179,9 +181,9 @@ func (x *Stream) overLimitLocked(n int) *status.Error {
 	if most := x.decl.Limit(limits.MaxMessage); n > most {
 		return status.Errorf(status.ResourceExhausted, "an item of %q has %d bytes, at most %d are taken", x.decl.Name, n, most)
 	}
-	// The peer may have one item out whatever its size. Beyond its window it
-	// has no business; twice that is tolerated (PROTOCOL.md section 3).
-	if w.out > 0 && w.out+cost > 2*w.size {
+	// Beside the slack the peer may have one item out whatever its size. Beyond its
+	// window it has no business; twice that is tolerated (PROTOCOL.md section 3).
+	if w.out > flow.Slack(w.size) && w.out+cost > 2*w.size {
 		return status.Errorf(status.ResourceExhausted, "the peer of %q sends beyond its window of %d bytes", x.decl.Name, w.size)
 	}
 	if c.unread > 0 && c.unread+cost > c.mostUnread() {

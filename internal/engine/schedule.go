@@ -160,9 +160,11 @@ func (c *Conn) takeCreditsLocked(b *session.Batch) {
 		b.Add(&wire.Frame{Type: wire.Credit, Items: uint64(c.credits)}, nil)
 		c.credits = 0
 	}
+	c.prompt = false
 	n := 0
 	for _, x := range c.creditors {
 		if b.Full() {
+			c.prompt = true
 			break
 		}
 		x.takeCreditLocked(b)

@@ -13,6 +13,9 @@ import (
 // itemFrame is the ITEM of a piece.
 func (x *Stream) itemFrame(p *Item) wire.Frame {
 	f := wire.Frame{Type: wire.Item, ID: x.id, Flags: p.Flags, Dropped: p.Dropped}
+	if x.pace != nil {
+		f.Flags |= wire.Prompt
+	}
 	if x.calling != nil {
 		f.Flags |= wire.FromCaller
 	}
@@ -217,7 +220,7 @@ func (x *Stream) Recall() (dropped uint64, ok bool) {
 func (x *Stream) affordableLocked(cost int) bool {
 	c := x.conn
 	budget := int(min(c.peer.limits.Budget, math.MaxInt32))
-	if c.sentItems == 0 || c.sentItems+cost <= budget {
+	if c.sentItems <= flow.Slack(budget) || c.sentItems+cost <= budget {
 		return true
 	}
 	share := budget / int(max(1, min(c.peer.limits.Calls, math.MaxInt32)))
@@ -230,7 +233,7 @@ const smallItem = 1<<10 + flow.MessageOverhead
 
 // Shared marks an item whose buffer others hold too: it is not copied again.
 // It does not travel.
-const Shared wire.Flags = 1 << 7
+const Shared wire.Flags = 1 << 15
 
 // refusalLocked says why an item of n bytes cannot be sent at all.
 func (x *Stream) refusalLocked(n int) *status.Error {

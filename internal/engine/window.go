@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -35,6 +36,7 @@ type window struct {
 	due      int // items to credit with the next CREDIT …
 	dueBytes int // … and their bytes
 	grown    bool
+	prompt   bool // the sender asked for it, with the last item
 
 	// when the window was last consumed once over
 	since   time.Time
@@ -53,7 +55,7 @@ func (x *Stream) receivedLocked(cost int) {
 	w.spent += cost
 	w.largest = max(w.largest, cost)
 	// CREDIT is due when half of the window has been consumed or nothing more
-	// waits: no sequence of sizes can then make both sides wait.
+	// waits, but for the slack: no sequence of sizes can then make both sides wait.
 	if w.spent >= w.size/2 || x.got.Len() == 0 {
 		x.creditLocked()
 	}
@@ -74,9 +76,26 @@ func (x *Stream) creditLocked() {
 	}
 	w.due += w.taken
 	w.dueBytes += w.spent
+	c.lenient += w.spent
 	x.growLocked(w.spent)
 	w.taken, w.spent = 0, 0
+	c.prompt = c.prompt || w.prompt || w.grown || x.pressingLocked()
 }
+
+// pressingLocked reports whether what is due to the sender may hold it back, and so is not
+// left for the next message that goes: more than the slack of the first window, more
+// than that of the budget for all streams, or anything while half of the budget waits
+// to be received. The first window, since the sender's may be smaller than ours
+// for as long as a CREDIT takes, and a long path loses no more than that.
+func (x *Stream) pressingLocked() bool {
+	c := x.conn
+	limits := &c.config.Limits
+	return x.window.dueBytes > flow.Slack(limits.Window) ||
+		c.lenient > flow.Slack(limits.MaxBuffered) || c.laggingLocked()
+}
+
+// laggingLocked reports whether half of the budget for items waits to be received.
+func (c *Conn) laggingLocked() bool { return c.unread > c.config.Limits.MaxBuffered/2 }
 
 // growLocked widens the window of a sender that the window holds back, and not
 // the receiver or the path: one whose window is consumed once over in about one
@@ -112,6 +131,7 @@ func (x *Stream) growLocked(bytes int) {
 // takeCreditLocked adds the CREDIT that is due for the stream.
 func (x *Stream) takeCreditLocked(b *session.Batch) {
 	w := &x.window
+	x.conn.lenient -= w.dueBytes
 	if x.sess == nil || x.sess != x.conn.sess || w.due == 0 {
 		w.due, w.dueBytes = 0, 0
 		return // it has ended meanwhile

@@ -11,10 +11,15 @@ type Sender struct {
 	Sizes  Ring[int32] // of what was sent, oldest first
 }
 
-// Fits reports whether one more message of cost bytes may go: the first one
-// always may, whatever its size.
+// Slack is the part of a window that may be out and yet count as nothing: beside it one
+// message of any size may go. It is what a receiver need not return at once for what has
+// been consumed (PROTOCOL.md section 3).
+func Slack(window int) int { return window / 16 }
+
+// Fits reports whether one more message of cost bytes may go: whatever its size, while
+// no more than the slack is out.
 func (f *Sender) Fits(cost int) bool {
-	return f.Window == 0 || f.Used == 0 || f.Used+cost <= f.Window
+	return f.Window == 0 || f.Used <= Slack(f.Window) || f.Used+cost <= f.Window
 }
 
 // Counted notes a message that left.

@@ -43,6 +43,7 @@ const (
 	callFlags    = callKindMask | callLane | callNoItems
 	failNotRun   = 0x01
 	itemHistory  = 0x01
+	itemPrompt   = 0x02
 )
 
 // maxFields is more than the header and all integers of any one body take.
@@ -210,7 +211,14 @@ func appendBody(dst []byte, f *Frame) []byte {
 		dst = appendFailMeta(dst, f)
 	case Item:
 		dst = binary.AppendUvarint(dst, f.ID)
-		dst = appendFlag(dst, f.Flags&History != 0, itemHistory)
+		var flags byte
+		if f.Flags&History != 0 {
+			flags |= itemHistory
+		}
+		if f.Flags&Prompt != 0 {
+			flags |= itemPrompt
+		}
+		dst = append(dst, flags)
 		dst = binary.AppendUvarint(dst, f.Dropped)
 	case Credit:
 		dst = binary.AppendUvarint(dst, f.ID)

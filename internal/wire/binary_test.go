@@ -182,7 +182,7 @@ func TestDecodeBinary_malformed(t *testing.T) {
 		{"metadata not UTF-8", raw(0x89, "\x01\x01\x01\xff\x00")},
 		{"FAIL unknown flags", raw(0x8a, "\x01\x02\x00\x00\x00\x00")},
 		{"FAIL code over 64 bits", raw(0x8a, "\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00")},
-		{"ITEM unknown flags", raw(0x8c, "\x01\x02\x00")},
+		{"ITEM unknown flags", raw(0x8c, "\x01\x04\x00")},
 		{"ITEM id 0", raw(0x8c, "\x00\x00\x00")},
 		{"HEAD not counted", raw(0x11, "\x01\x00")},
 		{"HEAD from the caller", raw(0xd1, "\x01\x00")},

@@ -121,8 +121,12 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 		b.failMeta(f)
 	case Item:
 		f.ID = b.id()
-		if b.flags(itemHistory) != 0 {
+		flags := b.flags(itemHistory | itemPrompt)
+		if flags&itemHistory != 0 {
 			f.Flags |= History
+		}
+		if flags&itemPrompt != 0 {
+			f.Flags |= Prompt
 		}
 		f.Dropped = b.uint("dropped")
 	case Notify:

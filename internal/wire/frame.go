@@ -59,7 +59,7 @@ func (t Type) String() string {
 }
 
 // Flags qualify a frame.
-type Flags uint8
+type Flags uint16
 
 const (
 	More       Flags = 1 << iota // the payload goes on in CHUNK frames
@@ -68,6 +68,7 @@ const (
 	NoItems                      // CALL: the caller sends no items
 	NotRun                       // FAIL: no handler saw the call; sending it again is safe
 	History                      // ITEM: from before the subscription
+	Prompt                       // ITEM: its sender paces itself by CREDIT, which is due as soon as it is consumed
 	CountedBit                   // set by decoders on frames of unknown type that count
 )
 

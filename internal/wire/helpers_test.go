@@ -133,9 +133,9 @@ var samples = []sample{
 	},
 	{
 		name:   "ITEM from the caller",
-		frame:  Frame{Type: Item, Flags: FromCaller | History, ID: 7, Dropped: 2, Payload: []byte(`1`)},
-		binary: "\xcc\x04\x00\x00\x07\x01\x021",
-		json:   `{"jsonrpc":"2.0","method":"rpc.item","params":{"id":7,"caller":true,"history":true,"dropped":2,"payload":1}}`,
+		frame:  Frame{Type: Item, Flags: FromCaller | History | Prompt, ID: 7, Dropped: 2, Payload: []byte(`1`)},
+		binary: "\xcc\x04\x00\x00\x07\x03\x021",
+		json:   `{"jsonrpc":"2.0","method":"rpc.item","params":{"id":7,"caller":true,"history":true,"prompt":true,"dropped":2,"payload":1}}`,
 	},
 	{
 		name:   "END",

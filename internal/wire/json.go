@@ -291,6 +291,7 @@ func appendControl(dst []byte, f *Frame) []byte {
 		dst = strconv.AppendUint(dst, f.ID, 10)
 		dst = appendTrue(dst, `,"caller":true`, f.Flags&FromCaller != 0)
 		dst = appendTrue(dst, `,"history":true`, f.Flags&History != 0)
+		dst = appendTrue(dst, `,"prompt":true`, f.Flags&Prompt != 0)
 		dst = appendUint(dst, `,"dropped":`, f.Dropped)
 		if len(f.Payload) > 0 {
 			dst = appendRaw(dst, `,"payload":`, f.Payload)

@@ -54,7 +54,7 @@ func TestAppendJSON_size(t *testing.T) {
 			continue
 		}
 		f := Frame{
-			Type: typ, Flags: FromCaller | Lane | NoItems | NotRun | History, Kind: ServerStream, ID: maxSafeID,
+			Type: typ, Flags: FromCaller | Lane | NoItems | NotRun | History | Prompt, Kind: ServerStream, ID: maxSafeID,
 			Method: worst, Message: worst, Meta: map[string]string{worst: worst, "": "", "\u2028": "\u2029"},
 			TimeLeft: math.MaxUint64, Code: math.MinInt64, RetryAfter: math.MaxUint64, Position: math.MaxUint64,
 			Number: math.MinInt64, Items: math.MaxUint64, Window: math.MaxUint64, Dropped: math.MaxUint64, Payload: []byte(`1`),

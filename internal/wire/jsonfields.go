@@ -224,6 +224,10 @@ func controlParams(params []byte, f *Frame) (bad string) {
 			if f.Type == Item {
 				ok = setFlag(value, f, History)
 			}
+		case "prompt":
+			if f.Type == Item {
+				ok = setFlag(value, f, Prompt)
+			}
 		case "dropped":
 			if f.Type == Item {
 				f.Dropped, ok = parseUint(value)

@@ -12,6 +12,12 @@ const quantum = 16 << 10;
 /** What a window may grow to. */
 const mostWindow = 1 << 20;
 
+/**
+ * The part of a window that may be out and yet counts as nothing: beside it one item of any size may go. It is what a
+ * receiver need not credit at once (PROTOCOL.md section 3).
+ */
+const slack = (window: number): number => window / 16;
+
 /** An item as it came. */
 export type Item = Pick<Frame, "payload" | "flags" | "dropped">;
 
@@ -96,9 +102,9 @@ export function newStream(engine: Engine, isCaller: boolean, give: (why: (outcom
   };
   /** Whether an item may go now. */
   const fits = (cost: number) => {
-    if (!id || (used && used + cost > window)) return false;
+    if (!id || (used > slack(window) && used + cost > window)) return false;
     const { budget, calls } = engine.peer;
-    const affordable = !all.sent || all.sent + cost <= budget || (!used && cost <= Math.max(budget / calls, smallItem));
+    const affordable = all.sent <= slack(budget) || all.sent + cost <= budget || (!used && cost <= Math.max(budget / calls, smallItem));
     if (!affordable) all.starved.add(stream);
     return affordable;
   };
@@ -122,7 +128,7 @@ export function newStream(engine: Engine, isCaller: boolean, give: (why: (outcom
     spent += cost;
     largest = Math.max(largest, cost);
     // CREDIT is due when half of the window has been consumed or nothing more waits: no sequence of sizes can then
-    // make both sides wait.
+    // make both sides wait. The slack could be kept for the next message, but each that comes asks for one.
     if (over || (spent < size / 2 && got.length)) return;
     all.creditors.add(stream);
     due += taken;
@@ -199,7 +205,7 @@ export function newStream(engine: Engine, isCaller: boolean, give: (why: (outcom
     item({ payload, flags, dropped }) {
       if (over || failed) return;
       const cost = payload.length + messageOverhead;
-      const beyond = payload.length > engine.limits.message || (out && out + cost > 2 * size);
+      const beyond = payload.length > engine.limits.message || (out > slack(size) && out + cost > 2 * size);
       if (beyond || (engine.unread && engine.unread + cost > mostUnread(engine))) {
         return give((outcome) => new RpcError(Status.ResourceExhausted, "the peer sends more than is taken", { outcome }));
       }

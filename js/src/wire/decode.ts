@@ -7,7 +7,7 @@ const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
 const knownFlags: Record<number, number> = {
   [Type.Call]: Flag.Kind | Flag.Lane | Flag.NoItems,
   [Type.Fail]: Flag.NotRun,
-  [Type.Item]: Flag.History,
+  [Type.Item]: Flag.History | Flag.Prompt,
 };
 
 /**

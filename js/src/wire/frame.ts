@@ -31,6 +31,8 @@ export const enum Flag {
   NotRun = 0x01,
   /** ITEM: from before the subscription. */
   History = 0x01,
+  /** ITEM: its sender paces itself by CREDIT, which is due as soon as it is consumed. */
+  Prompt = 0x02,
 }
 
 /** The shapes of a call. */

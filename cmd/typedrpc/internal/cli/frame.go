@@ -132,7 +132,7 @@ func flagsOf(f *wire.Frame) (all []string) {
 	for _, flag := range []struct {
 		bit  wire.Flags
 		name string
-	}{{wire.More, "MORE"}, {wire.FromCaller, "FROM_CALLER"}, {wire.Lane, "LANE"}, {wire.NoItems, "NO_ITEMS"}, {wire.NotRun, "NOT_RUN"}, {wire.History, "HISTORY"}} {
+	}{{wire.More, "MORE"}, {wire.FromCaller, "FROM_CALLER"}, {wire.Lane, "LANE"}, {wire.NoItems, "NO_ITEMS"}, {wire.NotRun, "NOT_RUN"}, {wire.History, "HISTORY"}, {wire.Prompt, "PROMPT"}} {
 		if f.Flags&flag.bit == 0 || flag.bit == wire.FromCaller && (f.Type == wire.Call || f.Type == wire.Cancel || f.Type == wire.End) {
 			continue
 		}
