@@ -121,13 +121,7 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 		b.failMeta(f)
 	case Item:
 		f.ID = b.id()
-		flags := b.flags(itemHistory | itemPrompt)
-		if flags&itemHistory != 0 {
-			f.Flags |= History
-		}
-		if flags&itemPrompt != 0 {
-			f.Flags |= Prompt
-		}
+		f.Flags |= itemFlags(b.flags(itemHistory | itemPrompt))
 		f.Dropped = b.uint("dropped")
 	case Notify:
 		f.Method = b.method(intern)
@@ -136,6 +130,17 @@ func (b *body) decode(f *Frame, intern func([]byte) string) {
 		f.ID = b.uint("id")
 	}
 	b.payload(f)
+}
+
+// itemFlags are what the bits of an ITEM stand for.
+func itemFlags(bits byte) (f Flags) {
+	if bits&itemHistory != 0 {
+		f |= History
+	}
+	if bits&itemPrompt != 0 {
+		f |= Prompt
+	}
+	return f
 }
 
 // payload is the rest of the body, which a HEAD has none of.

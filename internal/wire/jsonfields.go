@@ -199,6 +199,14 @@ func control(method, rawID, params []byte, f *Frame, inArray bool) (handled bool
 	return true, controlParams(params, f)
 }
 
+// itemFlag is the flag of an ITEM that the member name stands for.
+func itemFlag(name []byte) Flags {
+	if string(name) == "prompt" {
+		return Prompt
+	}
+	return History
+}
+
 // controlParams reads the named params of a control frame into f. Members
 // that its type does not use are ignored.
 func controlParams(params []byte, f *Frame) (bad string) {
@@ -220,13 +228,9 @@ func controlParams(params []byte, f *Frame) (bad string) {
 			if f.Type == Item || f.Type == Credit {
 				ok = setFlag(value, f, FromCaller)
 			}
-		case "history":
+		case "history", "prompt":
 			if f.Type == Item {
-				ok = setFlag(value, f, History)
-			}
-		case "prompt":
-			if f.Type == Item {
-				ok = setFlag(value, f, Prompt)
+				ok = setFlag(value, f, itemFlag(name))
 			}
 		case "dropped":
 			if f.Type == Item {

@@ -53,6 +53,11 @@ func main() {
 	go web.Serve(listener)
 	fmt.Println(listener.Addr())
 
+	obey(open, guarded, mux)
+}
+
+// obey does what is said on standard input, until that ends.
+func obey(open, guarded *typedrpc.Server, mux http.Handler) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		switch lines.Text() {
 		case "shutdown":
