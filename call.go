@@ -263,6 +263,7 @@ func (t *target) exchange(ctx context.Context, s *spec, body *buf.Buf, meta Meta
 	cl.begin(body, meta)
 	cl.Wait()
 	answer, reply, failed := cl.Result()
+	cl.Taken()
 	cl.recycle()
 	if failed != nil {
 		return nil, reply, up(failed, t.conn.codec)

@@ -82,6 +82,7 @@ type pending struct {
 func (p *pending) take(v any) error {
 	cl := p.call
 	body, meta, err := cl.Result()
+	defer cl.Taken()
 	if cl.target.opts.ReplyMetadata != nil {
 		*cl.target.opts.ReplyMetadata = meta
 	}

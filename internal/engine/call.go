@@ -43,6 +43,8 @@ type Call struct {
 	lack     string // what it had waited for when it was given up, if that was the peer's doing
 	deadline time.Time
 	within   *Inbound      // the handler of the same connection that makes it; nil: none does
+	answered int32         // bytes of its answers that count as the handler's …
+	answer   *counted      // … or, of a future, as the futures'
 	lost     bool          // an earlier attempt may have run
 	claimed  bool          // the latest attempt counts among its key's uses
 	stream   *Stream       // the items of a stream; nil: none
@@ -256,6 +258,7 @@ func (cl *Call) again() {
 		cl.Settle(nil, nil, err)
 		return
 	}
+	cl.Taken() // the answer to the last one
 	cl.aim(conn)
 	if err := cl.measure(); err != nil {
 		cl.Conn.owner.Unmade(cl)

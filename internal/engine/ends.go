@@ -154,6 +154,7 @@ func (x *Stream) Leave() {
 	defer c.mu.Unlock()
 	x.result.Release()
 	x.result = nil
+	x.call.Taken()
 }
 
 // callerLeftLocked takes a CANCEL: the caller does not want what has not left,

@@ -27,7 +27,7 @@ const (
 	interceptedOverhead = 8 << 10
 )
 
-// counted is a future that is counted.
+// counted is a future that is counted, or the answer to one or to a stream.
 type counted struct {
 	of      *futures
 	account *flow.Account
@@ -49,18 +49,33 @@ func (cl *Call) Made(c *Conn, ctx context.Context, intercepted bool) {
 	f.mu.Lock()
 	f.held.Add(int64(n))
 	c.account.Force(n)
-	x := counted{f, &c.account, f.turn, int64(n)}
+	x := &counted{f, &c.account, f.turn, int64(n)}
 	f.mu.Unlock()
-	runtime.AddCleanup(cl, counted.gone, x)
+	runtime.AddCleanup(cl, (*counted).gone, x)
 }
 
-// gone is called when the program has dropped the future.
-func (x counted) gone() {
+// answered counts n bytes of a future's answer, which the account has taken. Under
+// Conn.mu.
+func (f *futures) answered(cl *Call, a *flow.Account, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held.Add(int64(n))
+	if x := cl.answer; x != nil && x.turn == f.turn { // an earlier attempt's
+		x.bytes += int64(n)
+		return
+	}
+	cl.answer = &counted{f, a, f.turn, int64(n)}
+	runtime.AddCleanup(cl, (*counted).gone, cl.answer)
+}
+
+// gone is called when the program has dropped the future, or has taken its answer.
+func (x *counted) gone() {
 	x.of.mu.Lock()
 	defer x.of.mu.Unlock()
 	if x.turn == x.of.turn {
 		x.of.held.Add(-x.bytes)
 		x.account.Give(int(x.bytes))
+		x.bytes = 0
 	}
 }
 

@@ -59,7 +59,7 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 	}
 	var full *status.Error
 	if cl != nil {
-		full = c.holdAnswerLocked(cl.within, f, body)
+		full = c.holdAnswerLocked(cl, f, body)
 	}
 	away := c.peer.away
 	c.admitLocked()
@@ -91,8 +91,9 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 
 // holdAnswerLocked counts the answer to a call that a handler makes as the
 // handler's, which may have many and take none of them: their calls' peer
-// made it. It says why the answer cannot be taken.
-func (c *Conn) holdAnswerLocked(in *Inbound, f *wire.Frame, body *buf.Buf) *status.Error {
+// made it. It counts until it was Taken. It says why the answer cannot be taken.
+func (c *Conn) holdAnswerLocked(cl *Call, f *wire.Frame, body *buf.Buf) *status.Error {
+	in := cl.within
 	if in == nil || in.held <= 0 { // it has returned
 		return nil
 	}
@@ -100,9 +101,33 @@ func (c *Conn) holdAnswerLocked(in *Inbound, f *wire.Frame, body *buf.Buf) *stat
 	if int(in.held)+n > math.MaxInt32 || !c.account.Take(n) {
 		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
 	}
+	if cl.Shared || cl.stream != nil {
+		c.futures.answered(cl, &c.account, n)
+		return nil
+	}
+	cl.answered += int32(n)
 	in.held += int32(n)
 	c.account.Serve(n)
 	return nil
+}
+
+// Taken says that the program has what the call was answered with. A handler may run, and
+// call, for days.
+func (cl *Call) Taken() {
+	if cl.answer != nil {
+		cl.answer.gone()
+	}
+	in, n := cl.within, cl.answered
+	if n == 0 {
+		return
+	}
+	cl.answered = 0
+	in.conn.mu.Lock()
+	defer in.conn.mu.Unlock()
+	if in.held > 0 { // else it has returned, with all that it held
+		in.held -= n
+		in.conn.account.Served(int(n), 0)
+	}
 }
 
 // sendLaterLocked keeps a call that a draining server refused for the next
