@@ -149,8 +149,9 @@ func (c *Conn) endReceived(f *wire.Frame) error {
 	}
 	if x != nil {
 		x.over = true
+		c.prompt = c.prompt || x.window.due > 0 && x.sends // no item comes that would bring it along
 	}
-	c.mu.Unlock()
+	c.unlockAndWake()
 	if x != nil {
 		x.inlet.signal()
 	}

@@ -79,7 +79,7 @@ func (x *Stream) creditLocked() {
 	c.lenient += w.spent
 	x.growLocked(w.spent)
 	w.taken, w.spent = 0, 0
-	c.prompt = c.prompt || w.prompt || w.grown || x.pressingLocked()
+	c.prompt = c.prompt || w.prompt || w.grown || x.over || x.pressingLocked()
 }
 
 // pressingLocked reports whether what is due to the sender may hold it back, and so is not

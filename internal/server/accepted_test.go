@@ -87,6 +87,7 @@ func TestServer_revokedMeanwhile(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(status.Code(b.Error.Code), status.Unauthenticated)
 		is.Equal(p.CloseCode(), session.CloseUnauthed)
+		synctest.Wait() // the first one's check is over
 		plain, _, refused := knock(s, "")
 		is.True(refused == nil)
 		is.Equal(plain.CloseCode(), session.CloseUnauthed)
