@@ -46,7 +46,7 @@ client.serve({
 });
 
 // What the server was built from is newer.
-assert.deepEqual(await older, ["nested.find"]);
+assert.deepEqual(await older, ["nested/find"]);
 
 // The values, called and handled.
 for (const { method, value } of samples) assert.deepEqual(await client.echo[method](value), value, method);
