@@ -176,8 +176,18 @@ func (p *pending) intercept(ctx context.Context, stop func(), t target, s *spec,
 		}()
 		raw, err := t.doSafely(ctx, s, r)
 		returned = true
+		var e *status.Error
+		n := len(raw)
 		if err != nil {
-			cl.Settle(nil, r.ReplyMetadata, lower(asError(err)))
+			e = lower(asError(err))
+			n = len(e.Message) + len(e.Data)
+		}
+		if full := cl.Answered(t.conn.e, ctx, n); full != nil {
+			cl.Settle(nil, nil, full.With(status.Answered))
+			return
+		}
+		if e != nil {
+			cl.Settle(nil, r.ReplyMetadata, e)
 			return
 		}
 		cl.Settle(buf.Copy(raw), r.ReplyMetadata, nil) // it may be an interceptor's cache

@@ -93,8 +93,8 @@ func TestSlack_creditGoesWithTheNextMessage(t *testing.T) {
 	})
 }
 
-// All streams together hold back a sixteenth of the budget, and nothing while half of it
-// waits to be received: others' items could wait for theirs.
+// All streams together hold back what is within a sixteenth of the budget, with what waits to be
+// received: others' items could wait for theirs.
 func TestSlack_ofAllStreams(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
@@ -109,8 +109,8 @@ func TestSlack_ofAllStreams(t *testing.T) {
 
 		is.NoErr(p.Send(letter(2, 0)))
 		is.Equal(credited(p), 0)
-		// Half of the budget, for a handler that does not read.
-		is.NoErr(p.Send(wire.Frame{Type: wire.Item, Flags: wire.FromCaller, ID: 1, Payload: testkit.Quoted(32<<10 - 64)}))
+		// For a handler that does not read.
+		is.NoErr(p.Send(wire.Frame{Type: wire.Item, Flags: wire.FromCaller, ID: 1, Payload: testkit.Quoted(4<<10 - 128 - 64)}))
 		is.Equal(credited(p), 0)
 		is.NoErr(p.Send(letter(1, 0)))
 		is.Equal(credited(p), 1)
@@ -225,6 +225,77 @@ func TestSlack_latestOnlyAsksForCredit(t *testing.T) {
 			is.NoErr(p.Send(wire.Frame{Type: wire.Cancel, Flags: wire.FromCaller, ID: 1}))
 			lab.Settled(t, c)
 			is.NoErr(hub.Close())
+		})
+	}
+}
+
+// A stream that is busy does not make others wait for credit that is held back: for a large
+// item, for small ones, and where limits are larger than senders use.
+func TestSlack_besideABusyStream(t *testing.T) {
+	late := func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error {
+		if req == "busy" {
+			return lab.Lingers(ctx, req, s)
+		}
+		time.Sleep(5 * time.Second) // its items are acknowledged, and then consumed
+		for _, err := range s.All() {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	busy := func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error {
+		if req == "busy" { // takes one, and works on it
+			time.Sleep(7 * time.Second)
+			if _, err := s.Recv(); err != nil {
+				return err
+			}
+			return lab.Lingers(ctx, req, s)
+		}
+		for _, err := range s.All() {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	tests := map[string]struct {
+		handler func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error
+		limits  typedrpc.Limits
+		first   []int // of the busy stream
+		quick   []int // sent before
+		then    []int // and those that do not wait
+	}{
+		"a large item":  {late, typedrpc.Limits{MaxBuffered: 64 << 10}, []int{30_000}, slices.Repeat([]int{900}, 4), []int{33_000}},
+		"small items":   {busy, typedrpc.Limits{MaxBuffered: 64 << 10}, []int{32_300, 31_000}, nil, slices.Repeat([]int{900}, 20)},
+		"a huge item":   {late, typedrpc.Limits{Window: 1 << 30, MaxBuffered: 1 << 30, MaxMessage: 15_900_000}, nil, slices.Repeat([]int{1 << 20}, 2), []int{15 << 20}},
+		"a huge window": {late, typedrpc.Limits{Window: 1 << 30, MaxBuffered: 1 << 30}, nil, slices.Repeat([]int{1 << 20}, 15), slices.Repeat([]int{1 << 20}, 20)},
+	}
+	for name, tt := range tests {
+		lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+			is := is.New(t)
+			t.Log(name)
+			c, s := lab.Joined(t, d, lab.Bidi(tt.handler), tt.limits)
+			open := func(req string, sizes []int) *typedrpc.Stream[string, string] {
+				stream, err := typedrpc.Open(t.Context(), c, lab.FlowBoth, req)
+				is.NoErr(err)
+				for _, n := range sizes {
+					is.NoErr(stream.Send(testkit.Letters(n)))
+				}
+				return stream
+			}
+			first := open("busy", tt.first)
+			quick := open("", tt.quick)
+			time.Sleep(12 * time.Second)
+			began := time.Now()
+			for _, n := range tt.then {
+				is.NoErr(quick.Send(testkit.Letters(n)))
+				synctest.Wait()
+			}
+			is.Equal(time.Since(began), time.Duration(0))
+			first.Cancel()
+			quick.CloseSend()
+			lab.Settled(t, c, s)
 		})
 	}
 }

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"slices"
@@ -87,6 +88,60 @@ func TestHeld_answersOfALongHandler(t *testing.T) {
 			client, _ := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{Mux: mine})
 			_, err := typedrpc.Call(t.Context(), client, begins, typedrpc.Empty{})
 			is.NoErr(err)
+			lab.Settled(t, client)
+			is.Equal(hook.Server(srv).Budget, int64(0))
+		})
+	}
+}
+
+// What futures were answered with counts while the program has not taken it, also where
+// interceptors had it first.
+func TestHeld_answersOfFutures(t *testing.T) {
+	const size, times = 100_000, 300
+	theirs := typedrpc.NewMethod[int, string]("theirs")
+	wrong := typedrpc.NewFault[string]("wrong", typedrpc.Aborted)
+	begins := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("begins")
+	watch := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+		return next(ctx, r)
+	}
+	for i := range 4 {
+		watched, fails := i&1 > 0, i&2 > 0
+		testkit.Bubble(t, fmt.Sprint(watched, fails), func(t *testing.T, is *is.I) {
+			mux, mine := typedrpc.NewMux(), typedrpc.NewMux()
+			typedrpc.Handle(mine, theirs, func(context.Context, int) (string, error) {
+				if fails {
+					return "", wrong.Errorf(testkit.Letters(60_000), "wrong")
+				}
+				return testkit.Letters(size), nil
+			})
+			srv := &typedrpc.Server{Mux: mux, MaxMemory: 128 << 20, Logger: slog.New(slog.DiscardHandler)}
+			var held, got int64
+			typedrpc.Handle(mux, begins, func(ctx context.Context, _ typedrpc.Empty) (none typedrpc.Empty, err error) {
+				var o typedrpc.CallOptions
+				if watched {
+					o.Interceptors = []typedrpc.Interceptor{watch}
+				}
+				var all []*typedrpc.Future[string]
+				for range times {
+					f := typedrpc.Go(ctx, typedrpc.ConnFrom(ctx).With(o), theirs, 0)
+					<-f.Done()
+					all = append(all, f)
+				}
+				held = hook.Server(srv).Budget
+				for _, f := range all {
+					v, err := f.Await(ctx)
+					got += int64(len(v))
+					if fault, ok := wrong.From(err); ok {
+						got += int64(len(fault))
+					}
+				}
+				return none, nil
+			})
+			client, _ := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{Mux: mine})
+			_, err := typedrpc.Call(t.Context(), client, begins, typedrpc.Empty{})
+			is.NoErr(err)
+			is.True(got > 1<<20)
+			is.True(held >= got)
 			lab.Settled(t, client)
 			is.Equal(hook.Server(srv).Budget, int64(0))
 		})

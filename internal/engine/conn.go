@@ -43,8 +43,8 @@ type Conn struct {
 	life            // how the connection ends
 	outage   outage // while there is no link
 	lane     *lane
-	roused   roused  // has a lock of its own
-	futures  futures // has one, too
+	roused   roused   // has a lock of its own
+	futures  *futures // those of the handlers that run; nil: they have made none
 
 	account flow.Account // of the server's ledger; has a lock of its own
 	past    *past        // what ended sessions have done; nil: none has ended. Under mu

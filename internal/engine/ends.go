@@ -126,6 +126,9 @@ func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error
 		x.over, x.end = true, err
 	}
 	x.sess = nil // nothing is credited any more
+	if x.inlet != nil {
+		x.returnLocked(x.window.out)
+	}
 	x.shrinkLocked()
 	close(x.done)
 	stop := x.untieLocked()
@@ -178,6 +181,9 @@ func (x *Stream) finishLocked() {
 	}
 	x.dropReceivedLocked()
 	x.sess = nil
+	if x.inlet != nil {
+		x.returnLocked(x.window.out)
+	}
 	x.conn.sentItems -= x.flow.Used
 	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int32]{}, 0
 	x.conn.movedLocked()

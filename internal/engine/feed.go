@@ -73,7 +73,7 @@ func (c *Conn) fedLocked() *Stream {
 // roomFedLocked tells Feed that items were consumed.
 func (x *Stream) roomFedLocked() {
 	w := &x.window
-	w.out -= w.spent
+	x.returnLocked(w.spent)
 	w.taken, w.spent = 0, 0
 	signal(x.fed)
 }

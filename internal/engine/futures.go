@@ -4,20 +4,20 @@ import (
 	"context"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// futures counts what those futures take that handlers have made: how many there are, and
-// how many of them are refused at once, their callers choose. Each counts for as long as the
-// program has it, and no longer than handlers of the connection run. It has a lock of its
-// own, below Conn.mu.
+// futures counts what those futures take that handlers have made, and their answers: how many
+// there are, and how many of them are refused at once, their callers choose. Each counts for
+// as long as the program has it, and no longer than handlers of the connection run: the
+// next ones have a record of their own. It is not a part of the connection, which
+// its cleanups would keep. Its lock is below Conn.mu.
 type futures struct {
-	held atomic.Int64 // bytes of the account; changed under mu
-
-	mu   sync.Mutex
-	turn uint64 // how often handlers have ceased to run while there were some
+	mu      sync.Mutex
+	account *flow.Account // nil: no handler runs any more
+	held    int           // bytes of the account
 }
 
 const (
@@ -27,12 +27,62 @@ const (
 	interceptedOverhead = 8 << 10
 )
 
-// counted is a future that is counted, or the answer to one or to a stream.
+// counted is a future that is counted, or the answer to one or to a stream. bytes are under
+// the futures' lock.
 type counted struct {
-	of      *futures
-	account *flow.Account
-	turn    uint64
-	bytes   int64
+	of    *futures
+	bytes int
+}
+
+// futuresLocked are those of the handlers that run.
+func (c *Conn) futuresLocked() *futures {
+	if c.futures == nil {
+		c.futures = &futures{account: &c.account}
+	}
+	return c.futures
+}
+
+// hold counts n bytes, which the account has, until cl is dropped.
+func (f *futures) hold(cl *Call, n int) *counted {
+	f.mu.Lock()
+	f.held += n
+	f.mu.Unlock()
+	x := &counted{f, n}
+	runtime.AddCleanup(cl, (*counted).gone, x)
+	return x
+}
+
+// more counts n bytes more, if handlers still run.
+func (x *counted) more(n int) bool {
+	f := x.of
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.account == nil {
+		return false
+	}
+	f.held += n
+	x.bytes += n
+	return true
+}
+
+// gone is called when the program has dropped the future, or has taken its answer.
+func (x *counted) gone() {
+	f := x.of
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.account != nil {
+		f.held -= x.bytes
+		f.account.Give(x.bytes)
+	}
+	x.bytes = 0
+}
+
+// forget gives everything back: no handler runs.
+func (f *futures) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.account.Give(f.held)
+	f.account, f.held = nil, 0
 }
 
 // Made counts the future whose call cl is, if a handler of c makes it. It is called once,
@@ -45,47 +95,37 @@ func (cl *Call) Made(c *Conn, ctx context.Context, intercepted bool) {
 	if intercepted {
 		n += interceptedOverhead
 	}
-	f := &c.futures
-	f.mu.Lock()
-	f.held.Add(int64(n))
-	c.account.Force(n)
-	x := &counted{f, &c.account, f.turn, int64(n)}
-	f.mu.Unlock()
-	runtime.AddCleanup(cl, (*counted).gone, x)
-}
-
-// answered counts n bytes of a future's answer, which the account has taken. Under
-// Conn.mu.
-func (f *futures) answered(cl *Call, a *flow.Account, n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.held.Add(int64(n))
-	if x := cl.answer; x != nil && x.turn == f.turn { // an earlier attempt's
-		x.bytes += int64(n)
-		return
-	}
-	cl.answer = &counted{f, a, f.turn, int64(n)}
-	runtime.AddCleanup(cl, (*counted).gone, cl.answer)
-}
-
-// gone is called when the program has dropped the future, or has taken its answer.
-func (x *counted) gone() {
-	x.of.mu.Lock()
-	defer x.of.mu.Unlock()
-	if x.turn == x.of.turn {
-		x.of.held.Add(-x.bytes)
-		x.account.Give(int(x.bytes))
-		x.bytes = 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running > 0 {
+		c.account.Force(n)
+		c.futuresLocked().hold(cl, n)
 	}
 }
 
-// forget gives everything back: no handler runs.
-func (f *futures) forget(a *flow.Account) {
-	if f.held.Load() == 0 {
-		return
+// Answered counts what interceptors have answered a future of a handler of c with, and says
+// why it cannot be taken.
+func (cl *Call) Answered(c *Conn, ctx context.Context, n int) *status.Error {
+	in := From(ctx)
+	if c.config.Ledger == nil || !in.nestedOn(c) {
+		return nil
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	a.Give(int(f.held.Swap(0)))
-	f.turn++
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if in.held <= 0 { // it has returned
+		return nil
+	}
+	if !c.account.Take(n) {
+		return answersFull()
+	}
+	c.answeredLocked(cl, n)
+	return nil
+}
+
+// answeredLocked counts n bytes of the answer to a future or a stream, which the account has
+// taken.
+func (c *Conn) answeredLocked(cl *Call, n int) {
+	if cl.answer == nil || !cl.answer.more(n) { // else there was an earlier attempt
+		cl.answer = c.futuresLocked().hold(cl, n)
+	}
 }

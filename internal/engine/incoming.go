@@ -314,7 +314,10 @@ func (c *Conn) returnedLocked(in *Inbound, reply int) {
 	c.account.Served(int(in.held), reply)
 	in.held = 0
 	if c.running--; c.running == 0 {
-		c.futures.forget(&c.account)
+		if f := c.futures; f != nil {
+			f.forget()
+			c.futures = nil
+		}
 	}
 	c.settleAccountLocked()
 }

@@ -98,7 +98,6 @@ type outbox struct {
 	credits   int   // notifications to credit
 	creditors []*Stream
 	prompt    bool          // … and some of them, or credits, not with the next message, but now
-	lenient   int           // bytes that creditors' CREDIT is for
 	room      chan struct{} // not nil while somebody waits for budget or window
 	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too

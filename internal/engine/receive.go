@@ -114,11 +114,12 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	x.fresh = x.fresh && x.in != nil
 	x.window.out += p.cost()
 	c.unread += p.cost()
+	c.out += p.cost()
 	first := x.got.Len() == 1
 	if first && x.decl.Newest {
 		x.since = time.Now()
 	}
-	c.prompt = c.prompt || len(c.creditors) > 0 && c.laggingLocked()
+	c.prompt = c.prompt || len(c.creditors) > 0 && (x.window.due > 0 && x.pressingLocked() || c.pressingLocked())
 	c.unlockAndWake()
 	if first {
 		x.inlet.signal()

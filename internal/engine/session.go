@@ -173,7 +173,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	}
 	c.linkLocked(false)
 	c.pace.stop()
-	c.creditors, c.prompt, c.lenient = nil, false, 0
+	c.creditors, c.prompt = nil, false
 	if !runsOn {
 		c.dropLaneLocked()
 	}

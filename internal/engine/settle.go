@@ -94,21 +94,25 @@ func (c *Conn) answered(f *wire.Frame, body *buf.Buf) error {
 // made it. It counts until it was Taken. It says why the answer cannot be taken.
 func (c *Conn) holdAnswerLocked(cl *Call, f *wire.Frame, body *buf.Buf) *status.Error {
 	in := cl.within
-	if in == nil || in.held <= 0 { // it has returned
+	if in == nil || in.held <= 0 || c.config.Ledger == nil { // it has returned, or nobody counts
 		return nil
 	}
 	n := sizeOf(body, f.Payload) + flow.MetaCost(f.Meta) + len(f.Message)
 	if int(in.held)+n > math.MaxInt32 || !c.account.Take(n) {
-		return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
+		return answersFull()
 	}
 	if cl.Shared || cl.stream != nil {
-		c.futures.answered(cl, &c.account, n)
+		c.answeredLocked(cl, n)
 		return nil
 	}
 	cl.answered += int32(n)
 	in.held += int32(n)
 	c.account.Serve(n)
 	return nil
+}
+
+func answersFull() *status.Error {
+	return status.Errorf(status.ResourceExhausted, "the server is nearly full, and the peer of this handler holds its share of it")
 }
 
 // Taken says that the program has what the call was answered with. A handler may run, and

@@ -14,6 +14,7 @@ import (
 type sums struct {
 	sentItems int // bytes of items that the peer has not credited
 	unread    int // bytes of items that nobody has received yet, and of what is being assembled
+	out       int // bytes of items that came and are not credited
 	grown     int // bytes that windows have grown by
 }
 
@@ -76,26 +77,26 @@ func (x *Stream) creditLocked() {
 	}
 	w.due += w.taken
 	w.dueBytes += w.spent
-	c.lenient += w.spent
 	x.growLocked(w.spent)
 	w.taken, w.spent = 0, 0
 	c.prompt = c.prompt || w.prompt || w.grown || x.over || x.pressingLocked()
 }
 
 // pressingLocked reports whether what is due to the sender may hold it back, and so is not
-// left for the next message that goes: more than the slack of the first window, more
-// than that of the budget for all streams, or anything while half of the budget waits
-// to be received. The first window, since the sender's may be smaller than ours
-// for as long as a CREDIT takes, and a long path loses no more than that.
+// left for the next message that goes: all that came of the stream and is not credited is more
+// than the slack of the first window, or all of all streams more than that of the
+// budget. Then the sender, which counts what is under way besides, may have no slack
+// left. The first window, since the sender's may be smaller than ours for as long as a
+// CREDIT takes, and a long path loses no more than that.
 func (x *Stream) pressingLocked() bool {
-	c := x.conn
-	limits := &c.config.Limits
-	return x.window.dueBytes > flow.Slack(limits.Window) ||
-		c.lenient > flow.Slack(limits.MaxBuffered) || c.laggingLocked()
+	first := min(x.conn.config.Limits.Window, mostPeerWindow)
+	return x.window.out > flow.Slack(first) || x.conn.pressingLocked()
 }
 
-// laggingLocked reports whether half of the budget for items waits to be received.
-func (c *Conn) laggingLocked() bool { return c.unread > c.config.Limits.MaxBuffered/2 }
+// pressingLocked is that of all streams.
+func (c *Conn) pressingLocked() bool {
+	return c.out > flow.Slack(min(c.config.Limits.MaxBuffered, mostPeerBudget))
+}
 
 // growLocked widens the window of a sender that the window holds back, and not
 // the receiver or the path: one whose window is consumed once over in about one
@@ -131,7 +132,6 @@ func (x *Stream) growLocked(bytes int) {
 // takeCreditLocked adds the CREDIT that is due for the stream.
 func (x *Stream) takeCreditLocked(b *session.Batch) {
 	w := &x.window
-	x.conn.lenient -= w.dueBytes
 	if x.sess == nil || x.sess != x.conn.sess || w.due == 0 {
 		w.due, w.dueBytes = 0, 0
 		return // it has ended meanwhile
@@ -143,7 +143,7 @@ func (x *Stream) takeCreditLocked(b *session.Batch) {
 	if w.grown {
 		f.Window = uint64(w.size)
 	}
-	w.out -= w.dueBytes
+	x.returnLocked(w.dueBytes)
 	w.due, w.dueBytes, w.grown = 0, 0, false
 	b.Add(&f, nil)
 }
@@ -158,6 +158,12 @@ func (x *Stream) shrinkLocked() {
 		c.grown -= more
 		x.window.size -= more
 	}
+}
+
+// returnLocked notes that n bytes of items are credited, or will not be.
+func (x *Stream) returnLocked(n int) {
+	x.window.out -= n
+	x.conn.out -= n
 }
 
 // credited takes the peer's CREDIT.

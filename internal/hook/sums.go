@@ -37,6 +37,7 @@ type ConnSums struct {
 
 	// Streams, whoever called.
 	SentItems int // bytes of items that the peer has not credited
+	ItemsOut  int // bytes of items that came and are not credited
 	Unread    int // bytes of items that nobody has received yet, and of what is being assembled
 	Grown     int // bytes that windows have grown by
 	Creditors int // streams that owe the peer credit

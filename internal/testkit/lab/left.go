@@ -27,6 +27,7 @@ func Unsettled(c *typedrpc.Conn) string {
 	s := hook.Conn(c)
 	var left leftovers
 	left.note("unread", s.Unread)
+	left.note("itemsOut", s.ItemsOut)
 	left.note("sentItems", s.SentItems)
 	left.note("queued", s.Queued)
 	left.note("unsent", s.Unsent)
