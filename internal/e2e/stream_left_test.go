@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"iter"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -110,6 +112,39 @@ func TestStream_creditAfterTheLastItem(t *testing.T) {
 		synctest.Wait()
 		is.Equal(hook.Conn(c).SentItems, 0) // all was taken; it counts in what other streams may send
 		stream.Cancel()
+		lab.Settled(t, c, s)
+	})
+}
+
+// A handler that has consumed a client stream and does not return holds no more of what
+// others may send than the slack.
+func TestStream_creditAfterTheLastItemOfAClientStream(t *testing.T) {
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		read := make(chan bool)
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, lab.FlowUp, func(ctx context.Context, _ int, items iter.Seq2[string, error]) (int, error) {
+			<-read
+			for range items {
+			}
+			<-ctx.Done()
+			return 0, ctx.Err()
+		})
+		c, s := lab.Joined(t, d, mux, typedrpc.Limits{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := typedrpc.SendAll(ctx, c, lab.FlowUp, 0, typedrpc.Items(slices.Values(slices.Repeat([]string{testkit.Letters(500)}, 100))))
+			ended <- err
+		}()
+		synctest.Wait()
+		is.Equal(hook.Conn(c).SentItems, 100*(502+64))
+		close(read)
+		synctest.Wait()
+		is.True(hook.Conn(c).SentItems <= 4<<10)
+		cancel()
+		is.True(errors.Is(<-ended, typedrpc.Canceled))
 		lab.Settled(t, c, s)
 	})
 }

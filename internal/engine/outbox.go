@@ -97,7 +97,7 @@ type outbox struct {
 	unsent    int   // … and of replies that wait for room there
 	credits   int   // notifications to credit
 	creditors []*Stream
-	prompt    bool          // … and some of them, or credits, not with the next message, but now
+	prompt    bool          // … and some of it goes now, and not with the next message
 	room      chan struct{} // not nil while somebody waits for budget or window
 	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too

@@ -69,8 +69,8 @@ func (x *Stream) creditLocked() {
 		x.roomFedLocked()
 		return
 	}
-	if x.over && !x.sends || x.sess == nil || x.sess != c.sess {
-		return // nobody needs it: the stream has ended, or is about to
+	if x.sess == nil || x.sess != c.sess {
+		return // nobody needs it: the stream has ended
 	}
 	if w.due == 0 {
 		c.creditors = append(c.creditors, x)
@@ -79,7 +79,9 @@ func (x *Stream) creditLocked() {
 	w.dueBytes += w.spent
 	x.growLocked(w.spent)
 	w.taken, w.spent = 0, 0
-	c.prompt = c.prompt || w.prompt || w.grown || x.over || x.pressingLocked()
+	// No item comes from a sender that has ended its side, and would bring its credit along; a
+	// handler that answers nothing else is about to return.
+	c.prompt = c.prompt || w.prompt || w.grown || x.over && x.sends || x.pressingLocked()
 }
 
 // pressingLocked reports whether what is due to the sender may hold it back, and so is not
