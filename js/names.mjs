@@ -36,7 +36,10 @@ export function internalNames() {
     }
     if (ts.isObjectLiteralExpression(node)) {
       const type = checker.getContextualType(node);
+      // Whoever takes anything, as console does, looks at what it is given.
+      const anyones = type && type.flags & (ts.TypeFlags.Any | ts.TypeFlags.Unknown);
       for (const { name } of node.properties) {
+        if (anyones && name?.text) outside.add(name.text);
         const wanted = type && name?.text && checker.getPropertyOfType(checker.getNonNullableType(type), name.text);
         if (name?.text) note(name.text, wanted || checker.getSymbolAtLocation(name));
       }
