@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -295,6 +296,58 @@ func TestSlack_besideABusyStream(t *testing.T) {
 			is.Equal(time.Since(began), time.Duration(0))
 			first.Cancel()
 			quick.CloseSend()
+			lab.Settled(t, c, s)
+		})
+	}
+}
+
+// What goes to a handler whose side of the stream has failed, and that does not return although
+// its context has ended, does not make others wait for credit that is held back.
+func TestSlack_besideAFailedStream(t *testing.T) {
+	theirs := typedrpc.NewBidiStream[string, string, string]("flow.failing")
+	ours := typedrpc.NewBidiStream[string, string, string]("flow.failing", typedrpc.MaxSize(2000))
+	for name, items := range map[string][]int{
+		"whole items": {3000, 900}, "fragments": {150_000}, "fragments behind it": {3000, 150_000},
+	} {
+		lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+			is := is.New(t)
+			t.Log(name)
+			mux := lab.Bidi(func(_ context.Context, _ string, s *typedrpc.Stream[string, string]) error {
+				time.Sleep(10 * time.Second) // its items are acknowledged, and then consumed
+				for _, err := range s.All() {
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			typedrpc.Handle(mux, ours, func(ctx context.Context, _ string, _ *typedrpc.Stream[string, string]) error {
+				<-ctx.Done() // the item was too large for it
+				time.Sleep(time.Minute)
+				return nil
+			})
+			c, s := lab.Joined(t, d, mux, typedrpc.Limits{MaxBuffered: 64 << 10})
+			failing, err := typedrpc.Open(t.Context(), c, theirs, "")
+			is.NoErr(err)
+			quick, err := typedrpc.Open(t.Context(), c, lab.FlowBoth, "")
+			is.NoErr(err)
+			go func() {
+				for i := 0; failing.Send(testkit.Letters(items[min(i, len(items)-1)])) == nil; i++ {
+					synctest.Wait()
+				}
+			}()
+			time.Sleep(time.Second)
+			is.NoErr(quick.Send(testkit.Letters(900)))
+			time.Sleep(12 * time.Second)
+			is.True(hook.Conn(c).SentItems > 60<<10)
+			began := time.Now()
+			for range 20 {
+				is.NoErr(quick.Send(testkit.Letters(900)))
+				time.Sleep(time.Millisecond)
+			}
+			is.Equal(time.Since(began), 20*time.Millisecond)
+			quick.CloseSend()
+			time.Sleep(time.Minute)
 			lab.Settled(t, c, s)
 		})
 	}

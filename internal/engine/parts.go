@@ -70,7 +70,7 @@ func (c *Conn) assemble(f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err er
 	switch {
 	case f.Type == wire.Chunk && a == nil:
 		err = c.strayLocked(f)
-		c.mu.Unlock()
+		c.unlockAndWake()
 		return nil, nil, err
 	case f.Type != wire.Chunk && a != nil:
 		c.mu.Unlock()
@@ -82,7 +82,7 @@ func (c *Conn) assemble(f *wire.Frame) (whole *wire.Frame, body *buf.Buf, err er
 		// What nobody takes is not put together: it would never be whole.
 		wanted, err := c.wantedLocked(f)
 		if !wanted {
-			c.mu.Unlock()
+			c.unlockAndWake()
 			return nil, nil, err
 		}
 		fallthrough
@@ -104,6 +104,7 @@ func (c *Conn) grow(key partID, a *assembly, f *wire.Frame) (whole *wire.Frame, 
 		e = c.growPartLocked(a, f.Payload, last)
 	}
 	if e != nil {
+		c.undoneLocked(key, a, len(f.Payload))
 		c.endPartLocked(key, a)
 		a.over = true
 	}
@@ -206,10 +207,14 @@ func (c *Conn) strayLocked(f *wire.Frame) error {
 	if f.ID == 0 {
 		return protocolError("CHUNK of no message")
 	}
-	if _, known := c.streamLocked(f.ID, f.Flags&wire.FromCaller != 0); known {
-		return nil
+	x, known := c.streamLocked(f.ID, f.Flags&wire.FromCaller != 0)
+	if !known {
+		return c.offendedLocked()
 	}
-	return c.offendedLocked()
+	if x != nil && x.takes && x.failed != nil {
+		x.droppedLocked(len(f.Payload))
+	}
+	return nil
 }
 
 // growPartLocked adds a part, or says which limit it would pass.
@@ -255,8 +260,19 @@ func (c *Conn) unlendPartLocked(a *assembly) {
 	a.taken, a.spare, a.meta = 0, 0, 0
 }
 
+// undoneLocked counts n bytes of an item that is not put together any more (see droppedLocked).
+func (c *Conn) undoneLocked(key partID, a *assembly, n int) {
+	if a.frame.Type != wire.Item {
+		return
+	}
+	if x, _ := c.streamLocked(key.id, key.fromCaller); x != nil && x.takes {
+		x.droppedLocked(n)
+	}
+}
+
 // endPartLocked gives up an assembly.
 func (c *Conn) endPartLocked(key partID, a *assembly) {
+	c.undoneLocked(key, a, a.body.Len()+flow.MessageOverhead)
 	delete(c.partial, key)
 	c.unlendPartLocked(a)
 	a.body.Release()

@@ -91,13 +91,14 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	c.mu.Lock()
 	x, err := c.receiverLocked(f)
 	if x == nil {
-		c.mu.Unlock()
+		c.unlockAndWake()
 		body.Release()
 		return err
 	}
 	e := x.overLimitLocked(len(f.Payload))
 	if e != nil {
-		c.mu.Unlock()
+		x.droppedLocked(len(f.Payload) + flow.MessageOverhead)
+		c.unlockAndWake()
 		body.Release()
 		x.Fail(e)
 		return nil
@@ -119,12 +120,30 @@ func (c *Conn) received(f *wire.Frame, body *buf.Buf) error {
 	if first && x.decl.Newest {
 		x.since = time.Now()
 	}
-	c.prompt = c.prompt || len(c.creditors) > 0 && (x.window.due > 0 && x.pressingLocked() || c.pressingLocked())
+	x.pressLocked()
 	c.unlockAndWake()
 	if first {
 		x.inlet.signal()
 	}
 	return nil
+}
+
+// pressLocked has what is due leave at once, where it may hold the sender back by now.
+func (x *Stream) pressLocked() {
+	c := x.conn
+	c.prompt = c.prompt || len(c.creditors) > 0 && (x.window.due > 0 && x.pressingLocked() || c.pressingLocked())
+}
+
+// droppedLocked counts n bytes of an item that is not taken because this side has failed, or
+// is about to. Where that is the handler's the peer learns of it when the handler returns. Until
+// then they count in what its other streams may have out, and so they do here.
+func (x *Stream) droppedLocked(n int) {
+	if x.in == nil || x.over {
+		return
+	}
+	x.window.out += n
+	x.conn.out += n
+	x.pressLocked()
 }
 
 // receiverLocked finds the stream that takes the ITEM f. nil: it is dropped,
@@ -134,7 +153,10 @@ func (c *Conn) receiverLocked(f *wire.Frame) (*Stream, error) {
 	switch {
 	case !known || x != nil && !x.takes:
 		return nil, c.offendedLocked()
-	case x == nil || x.over || x.failed != nil:
+	case x == nil || x.over:
+		return nil, nil
+	case x.failed != nil:
+		x.droppedLocked(len(f.Payload) + flow.MessageOverhead)
 		return nil, nil
 	}
 	return x, nil
