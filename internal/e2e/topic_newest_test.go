@@ -165,3 +165,45 @@ func TestTopic_latestOnlyLoopIsGivenTheNewest(t *testing.T) {
 		})
 	}
 }
+
+// LatestOnly takes back what has not left. Where the writer finds nothing in its place then,
+// it learns all the same of what comes next: the connection's calls do not wait.
+func TestTopic_takenBackBeforeItLeft(t *testing.T) {
+	tp := topic.New[string]("test.taken.back", topic.LatestOnly)
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		ctx := t.Context()
+		hub := new(topic.Hub)
+		mux := lab.Bidi(lab.EchoItems)
+		topic.Handle(mux, hub, tp, topic.Everybody)
+		c, s := lab.TwoWays(t, d, lab.Bidi(lab.EchoItems), mux, typedrpc.Limits{Window: 1000})
+		for range 30 {
+			loop, stop := context.WithCancel(ctx)
+			go func() {
+				for range topic.Subscribe(loop, c, tp, "x") {
+					<-loop.Done()
+				}
+			}()
+			synctest.Wait()
+			publish := func(n int) { is.NoErr(topic.Publish(ctx, hub, tp, "x", testkit.Letters(n))) }
+			for range 2 { // one that the loop has, and one that waits for it
+				publish(300)
+				synctest.Wait()
+			}
+			publish(300)
+			publish(600) // which has no room, without the last one neither
+			synctest.Wait()
+			began := time.Now()
+			for _, conn := range []*typedrpc.Conn{s, c} {
+				_, err := typedrpc.Call(ctx, conn, lab.FlowCall, "")
+				is.NoErr(err)
+			}
+			is.Equal(time.Since(began), time.Duration(0))
+			stop()
+			time.Sleep(5 * time.Second)
+		}
+		is.NoErr(c.Close())
+		is.NoErr(hub.Close())
+		lab.Settled(t, c, s)
+	})
+}

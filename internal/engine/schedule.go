@@ -60,13 +60,17 @@ func (c *Conn) take(b *session.Batch) {
 		}
 	}
 	c.account.Give(queued - c.queued) // once for all of them
+	idle := b.Len() == 0              // the writer asks no more until it is woken
+	c.woken = c.woken && !idle
 	if !moved {
-		c.woken = false
 		return
 	}
 	c.unparkLocked()
 	c.movedLocked()
 	c.checkIdleLocked()
+	if idle && c.sess != nil && c.outbox.wake() { // what moved was a line whose items were taken back
+		c.sess.Wake()
+	}
 }
 
 // takeItemLocked adds a frame of the queue, or a fragment of it.
