@@ -106,7 +106,10 @@ func TestSlack_ofAllStreams(t *testing.T) {
 		}
 		is.Equal(credited(p), 0) // 4 KiB are held back
 		is.NoErr(p.Send(letter(10, 0)))
-		is.Equal(credited(p), 33)
+		due := credited(p)
+		is.True(due >= 32) // the last may be consumed when the others' has left
+		is.NoErr(p.Send(wire.Frame{Type: wire.Call, ID: 11, Method: lab.FlowCall.Name(), Payload: []byte(`""`)}))
+		is.Equal(due+credited(p), 33)
 
 		is.NoErr(p.Send(letter(2, 0)))
 		is.Equal(credited(p), 0)
