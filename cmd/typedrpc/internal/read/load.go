@@ -100,17 +100,23 @@ func (r *reader) read(pkgs []*packages.Package) {
 
 // load loads packages, in which overlay has what files are taken for.
 func (r *reader) load(patterns []string, overlay map[string][]byte) ([]*packages.Package, error) {
+	empty := r.others()
 	cfg := &packages.Config{
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedDeps |
 			packages.NeedTypes | packages.NeedSyntax | packages.NeedTypesInfo | packages.NeedModule,
-		Dir:     r.options.Dir,
-		Fset:    r.fset,
-		Overlay: overlay,
+		Dir:       r.options.Dir,
+		Fset:      r.fset,
+		Overlay:   overlay,
+		ParseFile: parse(empty),
 	}
 	if r.options.Tags != "" {
 		cfg.BuildFlags = []string{"-tags=" + r.options.Tags}
 	}
 	pkgs, err := packages.Load(cfg, patterns...)
+	if err == nil && slices.ContainsFunc(pkgs, func(p *packages.Package) bool { return slices.ContainsFunc(p.GoFiles, empty) }) {
+		cfg.ParseFile = nil // those that are read are whole, wherever they are
+		pkgs, err = packages.Load(cfg, patterns...)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +132,9 @@ func (r *reader) load(patterns []string, overlay map[string][]byte) ([]*packages
 			}
 		}
 		for _, e := range p.Errors {
+			if empty(e.Pos) && strings.HasSuffix(e.Msg, "and not used") {
+				continue // but by the bodies
+			}
 			if len(broken) == 8 {
 				broken = append(broken, errors.New("there are more errors"))
 			}
