@@ -110,7 +110,7 @@ func (a *asked) ask(ctx context.Context, c Caller, i int) {
 	})
 	a.calls[i] = p
 	a.flying++
-	p.call.Watch(a.settled, i)
+	p.watch(a.settled, i)
 }
 
 // ready ranges over the calls that have ended, and waits for one while there is no place
@@ -149,7 +149,7 @@ func (a *asked) take(i int, v any) error {
 func (a *asked) leave() {
 	for _, p := range a.calls {
 		if p != nil {
-			p.call.Unwatch(a.settled)
+			p.unwatch(a.settled)
 			p.cancel()
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -21,7 +22,7 @@ type Future[T any] struct {
 }
 
 // Done is closed when the call has ended.
-func (f *Future[T]) Done() <-chan struct{} { return f.of().call.Done() }
+func (f *Future[T]) Done() <-chan struct{} { return f.of().done() }
 
 // Cancel ends the call: Await returns Canceled, unless the response is here
 // already, and the handler's context ends. It does not wait.
@@ -73,13 +74,46 @@ type Waiter interface {
 
 // pending is a Future without its type.
 type pending struct {
-	call   *outcall
+	call   *outcall // nil: it did not get as far, and has failed
+	failed *Error
 	cancel func()
+}
+
+// over is closed, as Done is of what has failed.
+var over = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+func (p *pending) done() <-chan struct{} {
+	if p.call == nil {
+		return over
+	}
+	return p.call.Done()
+}
+
+// watch has i sent on ch when the call has ended. ch must have room.
+func (p *pending) watch(ch chan<- int, i int) {
+	if p.call == nil {
+		ch <- i
+		return
+	}
+	p.call.Watch(ch, i)
+}
+
+func (p *pending) unwatch(ch chan<- int) {
+	if p.call != nil {
+		p.call.Unwatch(ch)
+	}
 }
 
 // take decodes the response into v. The result is an error, not an *Error, so
 // that nil stays nil.
 func (p *pending) take(v any) error {
+	if p.call == nil {
+		return p.failed
+	}
 	cl := p.call
 	body, meta, err := cl.Result()
 	defer cl.Taken()
@@ -109,17 +143,9 @@ func begin(ctx context.Context, c Caller, s *spec, req any) *pending {
 
 // beginWith is begin of a request that encode has, with a reference to it.
 func beginWith(ctx context.Context, c Caller, s *spec, encode func(t *target) (*buf.Buf, *Error)) *pending {
-	cl := &outcall{spec: s}
-	cl.Init(true)
-	p := &pending{call: cl}
-	p.cancel = func() {
-		cl.GiveUp(func(o status.Outcome) *status.Error {
-			return &status.Error{Code: status.Canceled, Message: "the future was cancelled", Outcome: o, Cause: context.Canceled}
-		})
-	}
 	t, err := aim(ctx, c, s, "NewMethod")
-	if err == nil {
-		cl.Made(t.conn.e, ctx, t.intercepted())
+	aimed := err == nil
+	if aimed {
 		err = t.giveKey(s)
 	}
 	var body *buf.Buf
@@ -135,9 +161,20 @@ func beginWith(ctx context.Context, c Caller, s *spec, encode func(t *target) (*
 	}
 	if err != nil {
 		body.Release()
-		p.cancel = func() {}
-		cl.Settle(nil, nil, lower(err))
+		p := &pending{failed: err, cancel: func() {}}
+		if aimed {
+			engine.Refused(p, t.conn.e, ctx)
+		}
 		return p
+	}
+	cl := &outcall{spec: s}
+	cl.Init(true)
+	cl.Made(t.conn.e, ctx, t.intercepted())
+	p := &pending{call: cl}
+	p.cancel = func() {
+		cl.GiveUp(func(o status.Outcome) *status.Error {
+			return &status.Error{Code: status.Canceled, Message: "the future was cancelled", Outcome: o, Cause: context.Canceled}
+		})
 	}
 	defer body.Release()
 	stop := func() {}
@@ -202,11 +239,11 @@ func collect(ctx context.Context, fs []*pending, each func(i int) bool) error {
 	}
 	ch := make(chan int, len(fs))
 	for i, f := range fs {
-		f.call.Watch(ch, i)
+		f.watch(ch, i)
 	}
 	defer func() {
 		for _, f := range fs {
-			f.call.Unwatch(ch)
+			f.unwatch(ch)
 		}
 	}()
 	for range fs {
@@ -231,6 +268,9 @@ func unawaited(ctx context.Context, text string, fs ...*pending) *Error {
 	e := status.Ended(ctx, status.MayHaveRun)
 	e.Message = text
 	for _, f := range fs {
+		if f.call == nil {
+			continue
+		}
 		if x := f.call.Unlinked(e); x != e {
 			return up(x, f.call.codec())
 		}

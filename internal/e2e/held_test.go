@@ -236,42 +236,64 @@ func weigh(t *testing.T, w heldWay, offer string) {
 // What the futures of a handler take counts for as long as the program has them, and no
 // longer than a handler runs.
 func TestHeld_futures(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		refused bool
+		each    int64 // bytes that one counts, and takes at most
+	}{
+		{"of calls", false, 3 << 9},
+		{"of a context that had ended", true, 1 << 9},
+	} {
+		t.Run(test.name, func(t *testing.T) { heldFutures(t, test.refused, test.each) })
+	}
+}
+
+func heldFutures(t *testing.T, refused bool, each int64) {
 	is := is.New(t)
 	const many = 1000
 	theirs := typedrpc.NewMethod[string, string]("theirs")
 	drop := make(chan bool)
-	made := make(chan bool)
+	made := make(chan int64) // bytes of the heap for one
 	mux := typedrpc.NewMux()
 	back := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("back")
 	typedrpc.Handle(mux, back, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
-		var all []*typedrpc.Future[string]
+		conn := typedrpc.ConnFrom(ctx)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		if refused {
+			cancel()
+		}
+		all := make([]*typedrpc.Future[string], 0, many)
+		before, _ := held()
 		for range many {
-			f := typedrpc.Go(ctx, typedrpc.ConnFrom(ctx), theirs, "")
+			f := typedrpc.Go(ctx, conn, theirs, "")
 			<-f.Done()
 			all = append(all, f)
 		}
-		made <- true
+		after, _ := held()
+		made <- int64(after-before) / many
 		<-drop
 		runtime.KeepAlive(all)
 		all = nil
-		made <- true
+		made <- 0
 		<-drop
 		return typedrpc.Empty{}, nil
 	})
 	srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler)}
 	client, _ := typedrpctest.Pair(t, srv, nil)
 	f := typedrpc.Go(t.Context(), client, back, typedrpc.Empty{})
-	held := func() int64 { return hook.Server(srv).Budget }
-	<-made
+	counted := func() int64 { return hook.Server(srv).Budget }
+	took := <-made
+	is.True(testkit.Race || took <= each)
 	runtime.GC()
-	is.True(held() >= many<<10) // they are there, answered or not
+	is.True(counted() >= many*each) // they are there, answered or not
 	drop <- true
 	<-made
-	for i := 0; i < 1000 && held() >= many<<10/2; i++ {
+	for i := 0; i < 1000 && counted() >= many*each/2; i++ {
 		runtime.GC()
 		runtime.Gosched()
 	}
-	is.True(held() < many<<10/2) // they were dropped
+	is.True(counted() < many*each/2) // they were dropped
 	drop <- true
 	_, err := f.Await(t.Context())
 	is.NoErr(err)

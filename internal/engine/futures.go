@@ -21,8 +21,11 @@ type futures struct {
 }
 
 const (
-	// futureOverhead is what a future takes beside its call, also when that was refused.
-	futureOverhead = 1 << 10
+	// futureOverhead is what a future takes beside what its call counts while it is under way:
+	// 1,267 bytes when that has ended.
+	futureOverhead = 3 << 9
+	// refusedOverhead is what one takes that failed before it was a call: 256 bytes, and its cleanup.
+	refusedOverhead = 1 << 9
 	// interceptedOverhead is what it takes more while interceptors run on its goroutine.
 	interceptedOverhead = 8 << 10
 )
@@ -42,13 +45,13 @@ func (c *Conn) futuresLocked() *futures {
 	return c.futures
 }
 
-// hold counts n bytes, which the account has, until cl is dropped.
-func (f *futures) hold(cl *Call, n int) *counted {
+// hold counts n bytes, which the account has, until p is dropped.
+func hold[T any](f *futures, p *T, n int) *counted {
 	f.mu.Lock()
 	f.held += n
 	f.mu.Unlock()
 	x := &counted{f, n}
-	runtime.AddCleanup(cl, (*counted).gone, x)
+	runtime.AddCleanup(p, (*counted).gone, x)
 	return x
 }
 
@@ -88,18 +91,26 @@ func (f *futures) forget() {
 // Made counts the future whose call cl is, if a handler of c makes it. It is called once,
 // before the call begins. What is intercepted has a goroutine.
 func (cl *Call) Made(c *Conn, ctx context.Context, intercepted bool) {
-	if c.config.Ledger == nil || !From(ctx).nestedOn(c) {
-		return
-	}
 	n := futureOverhead
 	if intercepted {
 		n += interceptedOverhead
+	}
+	made(c, ctx, cl, n)
+}
+
+// Refused counts the future p, as Made does, that failed before there was a call: a handler
+// that goes on when its context has ended may make any number of them.
+func Refused[T any](p *T, c *Conn, ctx context.Context) { made(c, ctx, p, refusedOverhead) }
+
+func made[T any](c *Conn, ctx context.Context, p *T, n int) {
+	if c.config.Ledger == nil || !From(ctx).nestedOn(c) {
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running > 0 {
 		c.account.Force(n)
-		c.futuresLocked().hold(cl, n)
+		hold(c.futuresLocked(), p, n)
 	}
 }
 
@@ -126,6 +137,6 @@ func (cl *Call) Answered(c *Conn, ctx context.Context, n int) *status.Error {
 // taken.
 func (c *Conn) answeredLocked(cl *Call, n int) {
 	if cl.answer == nil || !cl.answer.more(n) { // else there was an earlier attempt
-		cl.answer = c.futuresLocked().hold(cl, n)
+		cl.answer = hold(c.futuresLocked(), cl, n)
 	}
 }
