@@ -118,3 +118,39 @@ func TestPing_ends(t *testing.T) {
 		is.NoErr(c.Close())
 	})
 }
+
+// TestPing_contextThatEndedFirst ends the context of a ping, and then what would answer it.
+func TestPing_contextThatEndedFirst(t *testing.T) {
+	for name, end := range map[string]func(w *lab.Town, c *typedrpc.Conn){
+		"close": func(_ *lab.Town, c *typedrpc.Conn) { c.Close() },
+		"cut":   func(w *lab.Town, _ *typedrpc.Conn) { w.Cable().Cut() },
+	} {
+		everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
+			is := is.New(t)
+			t.Log(name)
+			o := &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady, Limits: typedrpc.Limits{KeepAlive: time.Minute}}
+			for range 10 {
+				w, _, c := lab.Reconnected(t, o)
+				ctx, cancel := context.WithCancel(t.Context())
+				pinged := make(chan error, 1)
+				if d == typedrpc.JSONRPC { // the cable would answer
+					pinged <- context.Canceled
+				} else {
+					w.Cable().Swallow()
+					go func() {
+						_, err := c.Ping(ctx)
+						pinged <- err
+					}()
+					synctest.Wait()
+				}
+				cancel()
+				end(w, c)
+				is.True(errors.Is(<-pinged, context.Canceled))
+				is.NoErr(c.Close())
+				_, err := c.Ping(ctx)
+				is.True(errors.Is(err, context.Canceled))
+				w.Cable().Cut()
+			}
+		})
+	}
+}

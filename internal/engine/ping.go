@@ -11,6 +11,9 @@ import (
 // that took. Between dialects of ours the shortest round trip known is the least: an ACK
 // that was under way answers, too, and no link is faster than its path.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, *status.Error) {
+	if ctx.Err() != nil { // before whatever else has ended
+		return 0, status.Ended(ctx, status.NotSent)
+	}
 	c.mu.Lock()
 	if err := c.err; err != nil {
 		c.mu.Unlock()
@@ -22,9 +25,6 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, *status.Error) {
 		return 0, c.noLinkLocked()
 	}
 	c.mu.Unlock()
-	if ctx.Err() != nil {
-		return 0, status.Ended(ctx, status.NotSent)
-	}
 	q, ok := carrier.Ask()
 	if !ok {
 		return 0, status.Errorf(status.Unimplemented, "this connection has no pings: a browser's WebSocket, and a POST, cannot ask in plain JSON-RPC")
@@ -36,6 +36,9 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, *status.Error) {
 	case <-ctx.Done():
 		return 0, status.Ended(ctx, status.NotSent)
 	case <-carrier.Done():
+		if ctx.Err() != nil {
+			return 0, status.Ended(ctx, status.NotSent)
+		}
 		return 0, &status.Error{Code: status.Unavailable, Message: "the link ended before the ping was answered", Cause: carrier.Err()}
 	}
 }
