@@ -108,8 +108,9 @@ export function newStream(engine: Engine, isCaller: boolean, give: (why: (outcom
     if (!affordable) all.starved.add(stream);
     return affordable;
   };
-  /** The peer owes nothing any more. */
+  /** The call has ended: neither side owes the other anything any more. */
   const forget = () => {
+    all.creditors.delete(stream);
     all.sent -= used;
     used = 0;
     sizes = [];
@@ -129,7 +130,8 @@ export function newStream(engine: Engine, isCaller: boolean, give: (why: (outcom
     largest = Math.max(largest, cost);
     // CREDIT is due when half of the window has been consumed or nothing more waits: no sequence of sizes can then
     // make both sides wait. The slack could be kept for the next message, but each that comes asks for one.
-    if (over || (spent < size / 2 && got.length)) return;
+    // A handler may go on when its caller sends no more: what it has consumed counts in what other streams may have out.
+    if ((over && isCaller) || (spent < size / 2 && got.length)) return;
     all.creditors.add(stream);
     due += taken;
     grow(spent);
@@ -248,7 +250,7 @@ export function newStream(engine: Engine, isCaller: boolean, give: (why: (outcom
     takeCredit(session) {
       const frame = makeFrame(Type.Credit, { id, fromCaller: isCaller, items: due, window: grown ? size : 0 });
       if (!session.fits(frame)) return false;
-      if (!over) session.add(frame);
+      session.add(frame);
       due = 0;
       grown = false;
       return true;
