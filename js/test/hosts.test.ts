@@ -4,11 +4,10 @@ import path from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
-import { WebSocket } from "ws";
-import { Code, type SocketConstructor, call, connect } from "../src/index.js";
+import { Code, call, connect } from "../src/index.js";
 import * as api from "./api.js";
 import { startRaw } from "./raw.js";
-import { type GoServer, Proxy, closeAll, dial, failure, sleep, startServer, until } from "./server.js";
+import { type GoServer, Proxy, WebSocket, closeAll, dial, failure, own, sleep, startServer, until } from "./server.js";
 
 let server: GoServer;
 let proxy: Proxy;
@@ -43,14 +42,13 @@ describe("hosts", () => {
     const code = `
       import { parentPort, workerData } from "node:worker_threads";
       const { call, connect, method } = await import(workerData.client);
-      const { WebSocket } = await import(workerData.ws);
-      const conn = connect(workerData.url, { WebSocket });
+      const conn = connect(workerData.url, workerData.ws && { WebSocket: (await import(workerData.ws)).WebSocket });
       parentPort.postMessage(await call(conn, method("math.multiply"), { A: 6, B: 7 }));
       await conn.close();`;
     const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`), {
       workerData: {
         client: pathToFileURL(path.resolve("dist/typedrpc.js")).href,
-        ws: pathToFileURL(path.resolve("node_modules/ws/wrapper.mjs")).href,
+        ws: own ? undefined : pathToFileURL(path.resolve("node_modules/ws/wrapper.mjs")).href,
         url: server.url(),
       },
     });
@@ -58,10 +56,26 @@ describe("hosts", () => {
     assert.equal(answer, 42);
     await new Promise((resolve) => worker.once("exit", resolve)); // nothing keeps it alive
   });
-  test("the host's own WebSocket", { skip: globalThis.WebSocket ? false : "this Node has none" }, async () => {
-    const conn = connect(server.url());
+  test("a connection that was closed leaves no timer, which would keep its process alive", { skip: own && "the host has timers of its own" }, async (t) => {
+    const timers = new Map<unknown, number>();
+    const { setTimeout, clearTimeout } = globalThis;
+    lend(t, {
+      setTimeout(fn: () => void, delay: number) {
+        const timer = setTimeout(() => (timers.delete(timer), fn()), delay);
+        timers.set(timer, delay);
+        return timer;
+      },
+      clearTimeout: (timer: never) => (timers.delete(timer), clearTimeout(timer)),
+    });
+    const conn = dial(proxy.url(), { limits: { grace: 25_000 } });
     assert.equal(await call(conn, api.multiply, { A: 6, B: 7 }), 42);
+    proxy.cut();
+    assert.equal(await call(conn, api.multiply, { A: 6, B: 7 }), 42);
+    const late = failure(call(conn, api.wait, 60_000, { timeout: 50_000 }));
+    assert.ok(timers.size > 2);
     await conn.close();
+    await late;
+    assert.deepEqual([...timers.values()].filter((delay) => delay !== 30_000), []); // ws waits so long for the other side
   });
   test("none at all", (t) => {
     lend(t, { WebSocket: undefined });
@@ -75,7 +89,7 @@ describe("hosts", () => {
         super(url, protocols);
       }
     }
-    const conn = dial(server.url(), { WebSocket: Moody as unknown as SocketConstructor, backoff: { max: 20 } });
+    const conn = dial(server.url(), { WebSocket: Moody, backoff: { max: 20 } });
     await until(() => conn.state.error);
     assert.match(conn.state.error!.message, /not on this page/);
     assert.equal(await call(conn, api.multiply, { A: 6, B: 7 }), 42);
@@ -122,7 +136,7 @@ describe("hosts", () => {
         super.close(code, reason);
       }
     }
-    const conn = dial(server.url(), { WebSocket: Seen as unknown as SocketConstructor });
+    const conn = dial(server.url(), { WebSocket: Seen });
     for (const [persisted, code] of [
       [true, undefined],
       [false, 1000],

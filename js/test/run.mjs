@@ -1,17 +1,24 @@
 // Runs the tests, or those that are named: node test/run.mjs wire session
 //
-//   --built   those of the client's, but for the long one, against the built file in dist
+//   --built     those of the client's, but for the long one, against the built file in dist
+//   --node=22   those too, in a Node of test/hosts, over its own WebSocket
+//   --hosts     a program with the built file in each host of test/hosts
 import { build } from "esbuild";
 import { spawnSync } from "node:child_process";
 import { readdirSync, rmSync } from "node:fs";
 import path from "node:path";
+import { parseArgs } from "node:util";
 
 process.chdir(path.join(import.meta.dirname, ".."));
-const built = process.argv.includes("--built");
-const names = process.argv.slice(2).filter((name) => name !== "--built");
-const entryPoints = readdirSync("test")
+const { values, positionals: names } = parseArgs({
+  allowPositionals: true,
+  options: { built: { type: "boolean" }, node: { type: "string" }, hosts: { type: "boolean" } },
+});
+const built = values.built || values.node;
+const folder = values.hosts ? "test/hosts" : "test";
+const entryPoints = readdirSync(folder)
   .filter((file) => file.endsWith(".test.ts"))
-  .map((file) => `test/${file}`)
+  .map((file) => `${folder}/${file}`)
   .filter((file) => (names.length ? names.some((name) => file.includes(name)) : !(built && /chaos|dist|wire/.test(file))));
 rmSync(".build", { recursive: true, force: true });
 await build({
@@ -30,10 +37,13 @@ const jsserver = path.resolve(".build/jsserver");
 const server = spawnSync("go", ["build", "-o", jsserver, "./internal/e2e/jsserver"], { cwd: "..", stdio: "inherit" });
 if (server.status) process.exit(1);
 const files = entryPoints.map((file) => path.join(".build", path.basename(file, ".ts") + ".js"));
-const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=spec", "--test-timeout=600000", ...files], {
+const own = values.node && { OWN_WEBSOCKET: "" };
+const node = values.node ? path.resolve(`test/hosts/node_modules/node-${values.node}/bin/node`) : process.execPath;
+const { status, error } = spawnSync(node, ["--enable-source-maps", "--test", "--test-reporter=spec", "--test-timeout=600000", ...files], {
   stdio: "inherit",
-  env: { ...process.env, JSSERVER: jsserver },
+  env: { ...process.env, ...own, JSSERVER: jsserver },
 });
+if (error) console.error(String(error)); // npm run hosts installs them
 process.exit(status ?? 1);
 
 /** Has tests import a built file where they name a source. */

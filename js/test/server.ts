@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createConnection, createServer, type Socket } from "node:net";
 import { createInterface } from "node:readline";
-import { WebSocket } from "ws";
+import * as ws from "ws";
 import { type ConnectOptions, type Conn, RpcError, type SocketConstructor, connect, fragments } from "../src/index.js";
 
 export interface GoServer {
@@ -38,11 +38,15 @@ export async function startServer(): Promise<GoServer> {
   };
 }
 
+/** Whether the host's own WebSocket is what connects, which nobody gives to the client, and not that of the package ws. */
+export const own = process.env.OWN_WEBSOCKET !== undefined;
+export const WebSocket = (own ? globalThis.WebSocket : ws.WebSocket) as unknown as SocketConstructor;
+
 const opened: Conn[] = [];
 
-/** Connects over the package ws. closeAll closes what was connected. */
+/** Connects. closeAll closes what was connected. */
 export function dial(url: string, options: ConnectOptions = {}): Conn {
-  const conn = connect(url, { WebSocket: WebSocket as unknown as SocketConstructor, fragments, ...options });
+  const conn = connect(url, { ...(own ? {} : { WebSocket }), fragments, ...options });
   opened.push(conn);
   return conn;
 }

@@ -48,13 +48,11 @@ export function openLink(socket: Socket, upper: Upper): Link {
   let woken = false;
   let heard = Date.now();
   let buffered = 0;
-  /** What some hosts tell of the network; browsers do not. */
-  let problem: string | undefined;
   let resolve!: (cause: Close) => void;
 
   const ended = new Promise<Close>((f) => (resolve = f));
   const end = (cause: Close) => {
-    link.cause = cause;
+    link.cause ??= cause;
     socket.onopen = socket.onmessage = socket.onclose = null;
     clearTimeout(poll);
     clearTimeout(alive);
@@ -127,7 +125,8 @@ export function openLink(socket: Socket, upper: Upper): Link {
     }
     link.wake(); // an answer may be due, and a full socket may have room
   };
-  socket.onerror = ({ message }: { message?: string }) => (problem = message); // a close follows
-  socket.onclose = ({ code, reason }: { code: number; reason: string }) => end(new Close(code, reason || problem));
+  // A close follows, but in Node 22, where a socket that does not open tells this alone. Some hosts say what it was; browsers do not.
+  socket.onerror = ({ message }: { message?: string }) => end(new Close(CloseCode.Abnormal, message));
+  socket.onclose = ({ code, reason }: { code: number; reason: string }) => end(new Close(code, reason));
   return link;
 }

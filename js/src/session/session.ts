@@ -169,6 +169,8 @@ export function newSession(above: Above, mostLogged: number): Session {
     },
     detach({ code }) {
       session.link = undefined;
+      clearTimeout(ackTimer);
+      ackTimer = undefined;
       return mostLogged > 0 && !ends.includes(code);
     },
     ping() {

@@ -3,6 +3,8 @@ export const enum CloseCode {
   /** The link ends without a goodbye. */
   None = 0,
   Done = 1000,
+  /** What hosts say of a link that broke. */
+  Abnormal = 1006,
   TooBig = 1009,
   Restart = 1012,
   Protocol = 4400,
