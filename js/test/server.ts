@@ -57,9 +57,14 @@ export async function closeAll(): Promise<void> {
 
 export const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Waits until something is so. */
+/** How long something may be waited for: a test that would wait for ever says where it does. */
+const patience = 180_000;
+
+/** Waits until something is so. It is looked for now and then: what passes by itself has to be counted instead. */
 export async function until(what: () => unknown): Promise<void> {
-  while (!(await what())) await sleep(5);
+  for (const end = Date.now() + patience; !(await what()); await sleep(5)) {
+    if (Date.now() > end) throw new Error(`it did not come to be: ${String(what)}`);
+  }
 }
 
 /** What a call fails with. */
