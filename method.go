@@ -182,10 +182,10 @@ func (v serial) stream(s *spec) { s.serial = bool(v) }
 // they compute, or look something up in memory, within some microseconds. Then the
 // goroutine that reads the connection may run them itself, which saves each call a
 // goroutine. While one runs nothing is read from that connection, not even what ends
-// the handler's context. So calls, streams and notifications that would wait fail at
-// once with FailedPrecondition, where they are made with the handler's context to the
-// same connection; and the handler must not wait in another way, close its connection,
-// nor call runtime.Goexit. Large requests and answers, and calls whose peer has many
+// the handler's context. So calls, streams and notifications that would wait, Ping and
+// Reauthenticate fail at once with FailedPrecondition, where they are made with the
+// handler's context to the same connection; and the handler must not wait in another way,
+// close its connection, nor call runtime.Goexit. Large requests and answers, and calls whose peer has many
 // answers to read, are handled on a goroutine of their own all the same. A method is
 // not Inline and Serial, nor Keyed, both of which wait for others. It is a MethodTrait.
 const Inline = inline(true)

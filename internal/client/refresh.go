@@ -33,6 +33,9 @@ func (d *Client) share(ctx context.Context) (*refresh, *status.Error) {
 	case ctx.Err() != nil:
 		return nil, status.Ended(ctx, status.NotSent)
 	}
+	if err := d.conn.CannotWait(ctx); err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	r := d.joinable
 	if r == nil {

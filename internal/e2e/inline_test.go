@@ -134,6 +134,9 @@ func TestInline_waitsForNothing(t *testing.T) {
 				return typedrpc.Call(ctx, conn, inlineElse, "x")
 			case "future":
 				return typedrpc.Go(ctx, conn, inlineElse, "x").Await(ctx)
+			case "ping":
+				_, err := conn.Ping(ctx)
+				return "", err
 			case "stream":
 				for _, err := range typedrpc.Receive(ctx, conn, lab.FlowDown, 1) {
 					return "", err
@@ -163,7 +166,7 @@ func TestInline_waitsForNothing(t *testing.T) {
 		elsewhere, _ := o.Connect(t, &typedrpc.Server{Mux: inlineMux(inlineSilent)}, nil)
 		other = elsewhere
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Mux: page})
-		for _, what := range []string{"call", "future", "stream"} {
+		for _, what := range []string{"call", "future", "stream", "ping"} {
 			_, err := typedrpc.Call(t.Context(), client, inlineNow, what)
 			is.True(errors.Is(err, typedrpc.FailedPrecondition)) // what
 			is.True(strings.Contains(err.Error(), "Inline"))
@@ -181,6 +184,20 @@ func TestInline_waitsForNothing(t *testing.T) {
 }
 
 func inlineSilent(context.Context, string) (string, error) { return "", nil }
+
+// Nor does it wait for what a refresh of the credentials would be told.
+func TestInline_reauthenticates(t *testing.T) {
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		g := lab.NewGated(t, d, time.Hour, &typedrpc.DialOptions{SignIn: lab.Ann, Mux: inlineMux(func(ctx context.Context, text string) (string, error) {
+			return "", typedrpc.ConnFrom(ctx).Reauthenticate(ctx)
+		})})
+		_, err := typedrpc.Call(t.Context(), g.Server, inlineNow, "x")
+		is.True(errors.Is(err, typedrpc.FailedPrecondition))
+		is.True(strings.Contains(err.Error(), "Inline"))
+		is.NoErr(g.Client.Reauthenticate(t.Context())) // nothing is the matter with the connection
+	})
+}
 
 // A handler that ends its goroutine ends the session, at once and in order: its own caller
 // is answered, others learn that their calls may have run, and both sides go on with

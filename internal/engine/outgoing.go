@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"maps"
 	"slices"
 
@@ -92,6 +93,15 @@ const callOverhead = 1 << 10
 
 // errInline refuses what the handler of an Inline method would wait for.
 var errInline = status.Errorf(status.FailedPrecondition, "the handler of an Inline method runs where the answer would be read, so it must not wait for its peer: declare the method without Inline, or hand this to a goroutine whose context is not the handler's")
+
+// CannotWait is why what is asked with ctx must not wait for the peer: its handler runs
+// where the answer would be read. nil: it may.
+func (c *Conn) CannotWait(ctx context.Context) *status.Error {
+	if in := From(ctx); in.nestedOn(c) && in.reads() {
+		return errInline
+	}
+	return nil
+}
 
 // start queues the call for its next attempt. It never waits.
 func (c *Conn) start(cl *Call) *status.Error {

@@ -14,6 +14,9 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, *status.Error) {
 	if ctx.Err() != nil { // before whatever else has ended
 		return 0, status.Ended(ctx, status.NotSent)
 	}
+	if err := c.CannotWait(ctx); err != nil {
+		return 0, err
+	}
 	c.mu.Lock()
 	if err := c.err; err != nil {
 		c.mu.Unlock()
