@@ -51,7 +51,8 @@ type options struct {
 	describe     *entry          // of rpc.discover; nil: it is a name like any
 }
 
-// Err returns nil while the connection lives and then why it ended: an *Error.
+// Err returns nil while the connection lives and then why it ended: an *Error. It is
+// no call's: how far a call got its own error says, and not the Outcome of this one.
 func (c *Conn) Err() error {
 	if e := c.engine().Err(); e != nil {
 		return up(e, c.codec)
@@ -107,14 +108,22 @@ func (c *Conn) Close() error {
 // that handlers make with their contexts, lets those in flight finish, then ends the
 // streams with Unavailable, and closes. A peer whose link is broken may come back
 // for its answers until its session is over. When ctx ends first the connection
-// is closed at once and ctx.Err() returned as it is; there is no other error.
+// is closed at once and ctx.Err() returned as it is. A handler of the connection would
+// wait for itself: with its context Shutdown does nothing and fails with
+// FailedPrecondition; see [Request.AfterReply].
 func (c *Conn) Shutdown(ctx context.Context) error {
 	e := c.engine()
 	if ctx == nil {
 		return noContext("Conn.Shutdown")
 	}
+	if engine.Handling(ctx) == e {
+		return errOwnHandler
+	}
 	return e.Shutdown(ctx, wire.GoAwayBody{Reason: "shutting down"}, session.CloseDone)
 }
+
+// errOwnHandler refuses a Shutdown that would wait for its caller.
+var errOwnHandler = refuse(FailedPrecondition, "Shutdown waits for the handlers that run, and was called by one of them: call it when that has answered, in Request.AfterReply, or on a goroutine with a context that is not the handler's")
 
 // State returns what the connection is doing: StateClosed from when its Context has
 // ended. One that a server accepted is connected, or waits for its client to come

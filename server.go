@@ -366,13 +366,17 @@ func (s *Server) conns(of func(*server.Server) []*engine.Conn) iter.Seq[*Conn] {
 // 1012. A client whose link breaks meanwhile may come back for its answers. When
 // ctx ends first, the rest is closed at once and ctx.Err() returned as it is. Call it
 // before http.Server.Shutdown, which knows nothing of upgraded connections. A
-// Server that was shut down stays so.
+// Server that was shut down stays so. With the context of one of its own handlers, which
+// would wait for itself, it does nothing and fails with FailedPrecondition.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
 	if ctx == nil {
 		return noContext("Server.Shutdown")
+	}
+	if c := engine.Handling(ctx); c != nil && connOf(c).opts == s.opts {
+		return errOwnHandler
 	}
 	return s.s.Load().Shutdown(ctx)
 }

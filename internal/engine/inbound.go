@@ -197,6 +197,15 @@ func (in *Inbound) nestedOn(c *Conn) bool {
 	return in.ended&returned == 0
 }
 
+// Handling is the connection of a handler that ctx was given to and that has not returned,
+// nil if there is none: what waits for the handlers of that would wait for itself.
+func Handling(ctx context.Context) *Conn {
+	if in := From(ctx); in != nil && in.nestedOn(in.conn) {
+		return in.conn
+	}
+	return nil
+}
+
 // reads reports whether the reader runs its handler, or did.
 func (in *Inbound) reads() bool {
 	in.mu.Lock()
