@@ -25,7 +25,7 @@ func up(e *status.Error, c Codec) *Error {
 		return seen
 	}
 	x := &Error{
-		Code: Code(e.Code), Message: e.Message, Number: e.Number, Outcome: outcomeOf(e.Outcome), told: true,
+		Code: Code(e.Code), Message: e.Message, Number: e.Number, Outcome: outcomeOf(e.Outcome), told: !e.Last,
 		RetryAfter: e.RetryAfter, Data: e.Data, cause: lift(e.Cause, c), gap: e.Gap, name: e.Fault,
 	}
 	if made, ok := e.Face.(*Error); ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -175,6 +176,35 @@ func errorIn(err error) *Error {
 		}
 	}
 	return nil
+}
+
+// errorsIn ranges over all that err is, or wraps: joined ones, and causes of causes.
+func errorsIn(err error) iter.Seq[*Error] {
+	return func(yield func(*Error) bool) { eachError(err, yield) }
+}
+
+func eachError(err error, yield func(*Error) bool) bool {
+	if e, ok := err.(*Error); ok && (e == nil || !yield(e)) {
+		return e == nil
+	}
+	switch x := err.(type) {
+	case *reason:
+		for _, e := range x.why {
+			if !eachError(e, yield) {
+				return false
+			}
+		}
+		return eachError(x.cause, yield)
+	case interface{ Unwrap() error }:
+		return eachError(x.Unwrap(), yield)
+	case interface{ Unwrap() []error }:
+		for _, branch := range x.Unwrap() {
+			if !eachError(branch, yield) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // CodeOf returns the code of the first *Error, or else the first Code, that err wraps; OK for

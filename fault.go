@@ -59,11 +59,20 @@ func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
 // received: one with its name. It returns false if the data does not decode, or is
 // larger than MaxSize.
 func (f Fault[D]) From(err error) (D, bool) {
-	var d, none D
-	e := errorIn(err)
-	if e == nil || e.name != f.name || f.name == "" {
-		return none, false
+	if f.name != "" {
+		for e := range errorsIn(err) {
+			if e.name == f.name {
+				return f.of(e)
+			}
+		}
 	}
+	var none D
+	return none, false
+}
+
+// of is the data of e, which has f's name.
+func (f Fault[D]) of(e *Error) (D, bool) {
+	var d, none D
 	if local, ok := e.fault.(*faultData[D]); ok {
 		return local.data, true
 	}

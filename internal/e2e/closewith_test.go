@@ -88,6 +88,12 @@ func TestCloseWith_stayAway(t *testing.T) {
 		_, failed := call.Await(t.Context())
 		is.Equal(typedrpc.OutcomeOf(failed), typedrpc.MayHaveRun)
 		is.True(strings.Contains(failed.Error(), "you are banned"))
+		is.Equal(strings.Count(failed.Error(), "may have run"), 1) // which is said of the call
+		if d != typedrpc.JSONRPC {
+			until, ok := shut.From(failed)
+			is.True(ok) // it is a cause
+			is.Equal(until, "until Sunday")
+		}
 		time.Sleep(time.Hour)
 		is.Equal(w.Dialled(), 1) // it has stayed away
 		var last typedrpc.StateChange

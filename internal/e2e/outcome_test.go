@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 // What becomes of calls when a session is lost, and of connections that have no
@@ -394,4 +396,41 @@ func TestOutcome_broadcastReachesThoseThatAreAway(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		is.Equal(got[1].Load(), int64(35))
 	})
+}
+
+// What a connection has ended with is no call's error, and does not read as one.
+func TestOutcome_ofAnEnd(t *testing.T) {
+	for _, side := range []string{"client", "server"} {
+		for what, o := range map[string]*typedrpc.CloseOptions{"nothing": nil, "why": {Err: typedrpc.Errorf(typedrpc.Aborted, "enough")}, "for good": {StayAway: true}} {
+			t.Run(side+" says "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					is := is.New(t)
+					var mu sync.Mutex
+					var ends []error
+					note := func(err error) { mu.Lock(); defer mu.Unlock(); ends = append(ends, err) }
+					srv := &typedrpc.Server{OnDisconnect: func(_ *typedrpc.Conn, err error) { note(err) }}
+					client, server := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{MaxAttempts: -1, OnState: func(s typedrpc.StateChange) {
+						if s.Err != nil {
+							note(s.Err)
+						}
+					}})
+					c := map[string]*typedrpc.Conn{"client": client, "server": server}[side]
+					if o != nil {
+						is.NoErr(c.CloseWith(*o))
+					} else {
+						is.NoErr(c.Close())
+					}
+					synctest.Wait()
+					for _, c := range []*typedrpc.Conn{client, server} {
+						note(c.Err())
+						note(context.Cause(c.Context()))
+					}
+					is.True(len(ends) >= 6)
+					for _, err := range ends {
+						is.True(!strings.Contains(err.Error(), "may have run")) // there is no call that it is said of
+					}
+				})
+			})
+		}
+	}
 }

@@ -129,7 +129,7 @@ func Told(b *wire.ErrorBody, read func([]byte) ([]byte, error)) *status.Error {
 		data, fault = nil, ""
 	}
 	e := status.FromPeer(b.Code, status.Clip(status.Code(b.Code), b.Message), fault, flow.Hint(b.RetryAfter), data, false)
-	e.Outcome = status.MayHaveRun
+	e.Outcome, e.Last = status.MayHaveRun, true
 	return e
 }
 

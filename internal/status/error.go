@@ -31,6 +31,8 @@ type Error struct {
 	// connection's codec. Foreign says that it is a plain peer's, and Code a number of
 	// ours by chance.
 	Remote, Foreign bool
+	// Last says that it is what the peer closed the connection with, and no call's error.
+	Last bool
 
 	seen atomic.Value // what the API made of it
 }

@@ -91,7 +91,11 @@ const lostText = "connection lost"
 // has been no link since before, nil: there was one.
 func Lost(cause error, why *Error) *Error {
 	e, r := &Error{Code: Unavailable, Message: lostText}, &Reason{Said: lostText, Cause: cause}
-	if cause != nil {
+	switch c := cause.(type) {
+	case nil:
+	case *Error:
+		e.because(c)
+	default:
 		e.Message += ": " + cause.Error()
 	}
 	if why != nil {
