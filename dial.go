@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -57,7 +58,7 @@ type DialOptions struct {
 	// SignIn is asked for credentials before every handshake, see SignIn.Present,
 	// and on a live link before they expire, as the server says. When that
 	// fails OnState is told, with the error, and it is tried again until they
-	// have expired. JSONRPC has no credentials: it is not asked there; use Header.
+	// have expired. Dial refuses it with JSONRPC, which has no credentials; use Header.
 	SignIn Presenter
 	// Dialect is Binary by default.
 	Dialect Dialect
@@ -272,6 +273,9 @@ func (o *DialOptions) check(url string) error {
 	}
 	if err := flow.Backoff(o.Backoff).Check(); err != nil {
 		return fmt.Errorf("typedrpc: DialOptions.%w", err)
+	}
+	if o.Dialect == JSONRPC && o.SignIn.get != nil {
+		return errors.New("typedrpc: DialOptions.SignIn: JSONRPC has no credentials beside the HTTP request; use Header")
 	}
 	return client.CheckURLs(url, o.URLs)
 }

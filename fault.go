@@ -24,14 +24,18 @@ type Fault[D any] struct {
 
 // NewFault declares a fault whose errors have code. Data that is used by pointer needs
 // an [Alloc], as messages do; MaxSize bounds it. NewFault panics if the name is bad, by
-// the same rules as a method's, if the code is OK, or if a trait does not apply.
+// the same rules as a method's, if the code is OK or none that there may be (see Code), or
+// if a trait does not apply.
 func NewFault[D any](name string, code Code, traits ...Trait) Fault[D] {
 	if err := checkName("fault", name); err != nil {
 		panic(err.Error())
 	}
 	s := &spec{name: name, as: "fault"}
-	if code == OK {
+	switch {
+	case code == OK:
 		panic(fmt.Sprintf("typedrpc: %s has the code OK, which is no error", s.title()))
+	case code < OK || code > Unauthenticated && code < 100:
+		panic(fmt.Sprintf("typedrpc: %s has the code %d, which is none of gRPC's; an application's own begin with 100", s.title(), int64(code)))
 	}
 	applyTraits(s, traits, Trait.signIn)
 	s.carries(new(D))

@@ -191,7 +191,7 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	verbs, err := verbsOf(s.Subscribes)
+	verbs, err := verbsOf(s.Subscribes, s.Mux)
 	if err != nil {
 		return err
 	}

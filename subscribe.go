@@ -14,8 +14,8 @@ import (
 const notFound = -32000
 
 // verbsOf are the names by which plain peers subscribe: rpc.subscribe and, for each of the
-// namespaces, those of Ethereum's convention.
-func verbsOf(namespaces []string) (map[string]*engine.Verb, error) {
+// namespaces, those of Ethereum's convention, of which mux has none itself.
+func verbsOf(namespaces []string, mux *Mux) (map[string]*engine.Verb, error) {
 	verbs := map[string]*engine.Verb{
 		"rpc.subscribe":   {Tells: "rpc.subscription"},
 		"rpc.unsubscribe": {Tells: "rpc.subscription", Ends: true},
@@ -26,6 +26,11 @@ func verbsOf(namespaces []string) (map[string]*engine.Verb, error) {
 		}
 		if verbs[ns+"_subscribe"] != nil {
 			return nil, fmt.Errorf("typedrpc: Server.Subscribes has %q twice", ns)
+		}
+		for _, verb := range [...]string{ns + "_subscribe", ns + "_unsubscribe"} {
+			if mux.table().all()[verb] != nil {
+				return nil, fmt.Errorf("typedrpc: Server.Subscribes has %q, whose name %q the Mux has a handler of: leave one of them out", ns, verb)
+			}
 		}
 		tells := ns + "_subscription"
 		verbs[ns+"_subscribe"] = &engine.Verb{Tells: tells, Prefix: ns + "_"}

@@ -79,7 +79,7 @@ func (o *DialOptions) handshake(url string) (h handshake, err error) {
 	if err := h.takeSubprotocols(o.Subprotocol); err != nil {
 		return h, err
 	}
-	if o.SignIn.get != nil && o.Dialect != JSONRPC {
+	if o.SignIn.get != nil {
 		h.carries = append(h.carries, "the credentials of SignIn")
 	}
 	for name := range h.header {

@@ -270,5 +270,7 @@ func (f flag) apply(d *declared) {
 		d.hub.Presence = true
 	case Restartable:
 		d.restarts = true
+	default:
+		d.refuse("%d is none of the traits there are", f)
 	}
 }

@@ -40,6 +40,11 @@ func TestContradictions_declared(t *testing.T) {
 		`fault "f" has the trait MaxSize twice`:                func() { typedrpc.NewFault[int]("f", typedrpc.NotFound, one, two) },
 		`notification "n": Params needs a name`:                func() { typedrpc.NewNotification[int]("n", typedrpc.Params()) },
 		`server stream "s": Timeout must be positive, it is 0`: func() { typedrpc.NewServerStream[int, int]("s", typedrpc.Timeout(0)) },
+		`fault "f" has the code OK`:                            func() { typedrpc.NewFault[int]("f", typedrpc.OK) },
+		`fault "f" has the code -7, `:                          func() { typedrpc.NewFault[int]("f", -7) },
+		`fault "f" has the code 17, `:                          func() { typedrpc.NewFault[int]("f", 17) },
+		`fault "f" has the code 99, `:                          func() { typedrpc.NewFault[int]("f", 99) },
+		`topic "t": 2 is none of the traits`:                   func() { topic.New[int]("t", topic.Restartable+1) },
 		`fault "f" has a nil trait`:                            func() { typedrpc.NewFault[int]("f", typedrpc.NotFound, nil) },
 		`method "m" has an Alloc for *e2e_test.point, `:        func() { typedrpc.NewMethod[point, int]("m", alloc) },
 		`method "m" has an Alloc for **e2e_test.point, `: func() {
@@ -128,6 +133,15 @@ func TestContradictions_codecs(t *testing.T) {
 	// None at all is the default, as nil is.
 	c, _ := lab.Over{}.Connect(t, &typedrpc.Server{Codecs: []typedrpc.Codec{}}, &typedrpc.DialOptions{Codecs: []typedrpc.Codec{}, Limits: typedrpc.Limits{Grace: time.Minute}})
 	is.New(t).Equal(typedrpc.OutcomeOf(typedrpc.Notify(t.Context(), c, lab.Tell, 1)), typedrpc.Answered)
+}
+
+// Credentials that nobody would be given are refused, and are not left out.
+func TestContradictions_credentials(t *testing.T) {
+	is := is.New(t)
+	_, err := typedrpc.Dial(t.Context(), "ws://nowhere", &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, SignIn: lab.Ann})
+	is.True(errors.Is(err, typedrpc.InvalidArgument))
+	is.True(strings.Contains(err.Error(), "DialOptions.SignIn"))
+	is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 }
 
 // Broadcast refuses what Notify does.

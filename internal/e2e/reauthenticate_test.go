@@ -238,9 +238,6 @@ func TestReauthenticate_whereThereIsNothingToRefresh(t *testing.T) {
 		c = w.Dial(t, &typedrpc.DialOptions{Dialect: d})
 		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.FailedPrecondition)
 		is.NoErr(c.Close())
-		c = w.Dial(t, &typedrpc.DialOptions{Dialect: typedrpc.JSONRPC, SignIn: lab.Ann})
-		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.Unimplemented)
-		is.NoErr(c.Close())
 	})
 }
 

@@ -309,6 +309,13 @@ func TestSubscribe_ethereum(t *testing.T) {
 	for _, bad := range [][]string{{""}, {"eth", "eth"}, {"a b"}, {strings.Repeat("n", 250)}} {
 		is.True((&typedrpc.Server{Subscribes: bad}).Check() != nil)
 	}
+	for _, name := range []string{"eth_subscribe", "eth_unsubscribe"} {
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, typedrpc.NewNotification[int](name), func(context.Context, int) error { return nil })
+		err := (&typedrpc.Server{Mux: mux, Subscribes: []string{"eth"}}).Check()
+		is.True(err != nil && strings.Contains(err.Error(), name))                          // which of them would answer?
+		is.NoErr((&typedrpc.Server{Mux: mux, Subscribes: []string{"net", "ethx"}}).Check()) // others are not meant
+	}
 }
 
 // TestSubscribe_ownMethod leaves the names to a program that has handlers of them.
