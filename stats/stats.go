@@ -101,8 +101,9 @@ type Traffic struct {
 	Bytes    int64 // before compression
 }
 
-// Add adds another's numbers to l.
+// Add adds another's numbers to l. It panics if either is nil.
 func (l *Load) Add(o *Load) {
+	made(l, o)
 	l.Unacked += o.Unacked
 	l.Buffered += o.Buffered
 	l.Unread += o.Unread
@@ -117,11 +118,19 @@ func (l *Load) Add(o *Load) {
 	l.Ended(o)
 }
 
-// Ended adds what counts upwards of a connection that has ended.
+// Ended adds to l what only grows (Sent, Received and Resumes) of o, the load of a
+// connection that has ended and holds nothing any more. It panics if either is nil.
 func (l *Load) Ended(o *Load) {
+	made(l, o)
 	l.Sent.add(o.Sent)
 	l.Received.add(o.Received)
 	l.Resumes += o.Resumes
+}
+
+func made(l, o *Load) {
+	if l == nil || o == nil {
+		panic("stats: a Load is nil")
+	}
 }
 
 func (p *Places) add(o Places) {

@@ -29,3 +29,10 @@ func (l *Link) made() *Link {
 	}
 	return l
 }
+
+func (r *Recorder) made() *Recorder {
+	if r == nil {
+		panic("typedrpctest: the Recorder is nil")
+	}
+	return r
+}

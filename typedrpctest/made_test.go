@@ -40,6 +40,9 @@ func TestZero_panics(t *testing.T) {
 		"Link.Host":           func() { link.Host() },
 		"Link.Number":         func() { link.Number() },
 		"Link.Received":       func() { link.Received(up) },
+		"Recorder.Tap":        func() { (*typedrpctest.Recorder)(nil).Tap(nil) },
+		"Recorder.String":     func() { _ = (*typedrpctest.Recorder)(nil).String() },
+		"Recorder.LogOnFail":  func() { (*typedrpctest.Recorder)(nil).LogOnFailure(t) },
 		"Link.Set":            func() { link.Set(up, typedrpctest.Conditions{}) },
 	} {
 		t.Run(what, func(t *testing.T) {

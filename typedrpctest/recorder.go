@@ -86,12 +86,12 @@ func (r *Recorder) Tap(o *typedrpc.DialOptions) *typedrpc.DialOptions {
 	if o == nil {
 		o = &typedrpc.DialOptions{}
 	}
-	return hook.Tap(o, r.tap).(*typedrpc.DialOptions)
+	return hook.Tap(o, r.made().tap).(*typedrpc.DialOptions)
 }
 
 // String returns what was recorded, a line for each frame.
 func (r *Recorder) String() string {
-	r.mu.Lock()
+	r.made().mu.Lock()
 	defer r.mu.Unlock()
 	var b strings.Builder
 	if r.dropped > 0 {
@@ -113,6 +113,7 @@ func (r *Recorder) WriteTo(w io.Writer) (int64, error) {
 // Call it before what is recorded registers its cleanups, such as Pair, and the
 // end of the connection is recorded too.
 func (r *Recorder) LogOnFailure(t testing.TB) {
+	r.made()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Helper()
