@@ -13,6 +13,7 @@ var (
 	_ = topic.New[int]("t", typedrpc.MaxSize(100), topic.LatestOnly, topic.WithPresence)
 
 	_ = topic.New[int]("t", typedrpc.Idempotent)            // want "missing method RequestTrait"
+	_ = topic.New[int]("t", typedrpc.Inline)                // want "missing method RequestTrait"
 	_ = topic.New[int]("t", typedrpc.Serial)                // want "missing method RequestTrait"
 	_ = topic.New[int]("t", typedrpc.Timeout(1))            // want "missing method RequestTrait"
 	_ = topic.New[int]("t", topic.WaitAtMost)               // want "missing method RequestTrait"

@@ -8,6 +8,9 @@ func assign() {
 	typedrpc.JSON = nil        // want "cannot assign|neither addressable"
 	typedrpc.Idempotent = true // want "cannot assign|neither addressable"
 	typedrpc.Serial = false    // want "cannot assign|neither addressable"
+	typedrpc.Keyed = false     // want "cannot assign|neither addressable"
+	typedrpc.Inline = false    // want "cannot assign|neither addressable"
+	typedrpc.Safe = false      // want "cannot assign|neither addressable"
 	typedrpc.Gap = "gap"       // want "cannot assign|neither addressable"
 }
 
