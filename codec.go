@@ -145,7 +145,7 @@ func (jsonCodec) Check(v any) error {
 }
 
 // Bytes is an item of a stream that no codec sees: it travels as it is in the
-// binary dialect, and as base64 in a string in the JSON-RPC dialect. As a
+// dialect Binary, and as base64 in a string in Text and JSONRPC. As a
 // request, response or notification it is the codec's like any other type.
 //
 // Package transfer carries files as items of this type.

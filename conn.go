@@ -279,7 +279,7 @@ type Limits struct {
 	// here. A stream's grows to 1 MiB, while the sum of what they have grown
 	// by is at most half of MaxBuffered. Default 64 KiB.
 	Window int
-	// MaxDepth is how deep a message of the JSON-RPC dialect may nest.
+	// MaxDepth is how deep a message of the dialects Text and JSONRPC may nest.
 	// Default 64.
 	MaxDepth int
 	// HandshakeTimeout bounds dialling or accepting up to the first answer

@@ -94,7 +94,7 @@ type DialOptions struct {
 	Limits Limits
 	// Backoff is the wait between attempts to get a lost link back. It
 	// starts over when a link lived for ten seconds. While there is a session
-	// to go on with, Max is at most a quarter of its grace time, or Least. One that
+	// to go on with, Max is at most a quarter of its Limits.Grace, or Least where that is longer. One that
 	// is Off waits for ten milliseconds at least. A longer wait that the server
 	// asks for is kept, whatever stands here.
 	Backoff Backoff

@@ -91,8 +91,8 @@
 //
 // Beside that lane there is no order: not between calls, nor between a call and a
 // notification, also on one connection. To have one thing happen after another, wait
-// for the first. Nor have futures an order whose calls have interceptors, and calls
-// that are made again.
+// for the first. Futures whose calls have interceptors, and calls that are made again,
+// are in no order either.
 //
 // Replies are never queued behind handlers. A handler may call its caller back,
 // which may call back in turn, to any depth. What would have to wait for itself
@@ -152,7 +152,9 @@
 //     another request.
 //   - NotSent, ResourceExhausted: a request over MaxSize or the peer's MaxMessage; the
 //     peer's other limits, where waiting for them could deadlock; a server that is full.
-//   - NotSent, FailedPrecondition: the peer's lane, where waiting for it could deadlock.
+//   - NotSent, FailedPrecondition: the peer's lane, where waiting for it could deadlock;
+//     what the handler of an Inline method would wait for; for Forward a connection of
+//     another codec.
 //   - NotSent, Unimplemented: no such name, or one of another kind.
 //   - NotSent, Unavailable: no link and FailFast; a connection that has ended, or ends, on
 //     either side.
@@ -177,9 +179,12 @@
 //
 // # Lost links, lost sessions, retries
 //
+// A link is one WebSocket. A session is what both sides keep of a connection from one link
+// to the next: its calls and streams, and what was sent and has not arrived.
+//
 // A connection outlives its links. When one breaks the client dials again, and
 // the session goes on where it was, on both sides: calls and streams in flight,
-// both ways, are completed, handlers run on, credit, cancels and deadlines keep
+// both ways, are completed, handlers run on, windows, cancels and deadlines keep
 // counting; nothing is lost and nothing runs twice. All that a program sees is the
 // time that it took. Calls made meanwhile wait as long as their contexts
 // allow, and notifications are queued while the window has room for them, or they fail
@@ -302,7 +307,7 @@
 // What of the program's code the library calls on goroutines of its own has a net: a panic
 // there is logged with its stack, and ends what was asked for and nothing else.
 //
-//   - In a handler, a fallback, Validate, an incoming interceptor, a codec, MapError, the
+//   - In a handler, a fallback, Validate, Server.Describe, an incoming interceptor, a codec, MapError, the
 //     data of a Fault, a method of a returned error, or a topic's function that allows:
 //     the call fails with Internal, the notification is dropped, nobody is let in.
 //   - In the function of SignIn.Verify: the peer is refused, as Unauthenticated. In that of
@@ -310,8 +315,8 @@
 //   - In Server.OnConnect, OnState and OnDisconnect, and in DialOptions.OnState: the connection
 //     goes on, and later events are told.
 //   - In OnRetry, in Pick's function when a call is made again, in an outgoing interceptor
-//     of a future, of a stream from [Open] or of a connection that a Broadcast waits for,
-//     and in OnItem of what is forwarded: the call, the stream or that notification fails
+//     of a future, of CallAll, of a stream from [Open] or of a connection that a Broadcast
+//     waits for, and in OnItem of what is forwarded: the call, the stream or that notification fails
 //     with Internal.
 //   - In a topic's Broker: the notice is lost. In a codec for subscribers: they miss the
 //     message, and are told so. In a logger, or a value that writes itself: the line is lost.

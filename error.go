@@ -85,11 +85,10 @@ func (s sentinel) Error() string { return string(s) }
 type Error struct {
 	Code    Code
 	Message string // for the peer to read: no secrets
-	// Number is the code of JSON-RPC where a plain peer is the other side, one without
-	// HELLO: in an error that was received the peer's, whatever Code was made of it;
-	// in a handler's what such a caller is told instead of Code's number. 0 is none. It
-	// goes with the error from one connection to another, through peers with HELLO
-	// too, so that a proxy hands it on.
+	// Number is the code of JSON-RPC where a plain JSON-RPC peer is the other side: in an
+	// error that was received the peer's, whatever Code was made of it; in a handler's what
+	// such a caller is told instead of Code's number. 0 is none. It goes with the error from
+	// one connection to another, through typedrpc peers too, so that a proxy hands it on.
 	Number int64
 	// Outcome is set on the caller's side and ignored in a handler's error.
 	Outcome Outcome

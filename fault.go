@@ -60,8 +60,8 @@ func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
 }
 
 // From returns the data if err is, or wraps, an error of this fault, made here or
-// received: one with its name. It returns false if the data does not decode, or is
-// larger than MaxSize.
+// received: one with its name, the first of several, joined ones and causes among them. It
+// returns false if the data does not decode, or is larger than MaxSize.
 func (f Fault[D]) From(err error) (D, bool) {
 	if f.name != "" {
 		for e := range errorsIn(err) {

@@ -15,8 +15,8 @@ import (
 // a handler's error before it is translated for the wire.
 //
 // An outgoing interceptor runs on the caller's goroutine for Call and Notify.
-// Go must not wait for it, so with interceptors each future has a goroutine
-// that ends with its call. Retries of a RetryPolicy happen inside next.
+// Go and CallAll must not wait for it, so with interceptors each of their calls has a
+// goroutine that ends with it. Retries of a RetryPolicy happen inside next.
 type Interceptor func(ctx context.Context, r *Request, next RawHandler) (Raw, error)
 
 // checkInterceptors refuses a list with a nil in it.

@@ -41,8 +41,8 @@ import (
 // next twice runs the handler once.
 //
 // A key belongs to the peer's Identity.Subject, the method, the codec, and the
-// bytes of the request: with another request it is refused. The engine sends
-// it as metadata, idempotency-key and idempotency-age, which interceptors and
+// bytes of the request: with another request it is refused. It travels
+// as metadata, idempotency-key and idempotency-age, which interceptors and
 // handlers see, and which Forward passes on; metadata of the call's own by
 // these names is refused. Without a key, as from most JSON-RPC peers, a call
 // just runs. Peers that have no cache, such as plain JSON-RPC servers, get keyed

@@ -37,7 +37,7 @@ type Raw []byte
 // Go infers the dynamic type. A type that is used by pointer needs an [Alloc] for most codecs.
 //
 // Calls run concurrently, each handler on its own goroutine, unless the method is
-// Serial. A peer may also notify a method: then its handler runs like a notification's,
+// Serial or Inline. A peer may also notify a method: then its handler runs like a notification's,
 // and the response is dropped.
 type Method[Req, Resp any] struct {
 	Declared[func(context.Context, Req) (Resp, error)]
@@ -197,7 +197,8 @@ func (v inline) method(s *spec) { s.inline = bool(v) }
 // Safe says that the method, the server stream or the topic has no side effects, as HTTP
 // says of its safe methods, so that any client may read it with a GET: a method's answer as
 // JSON, a stream's items as Server-Sent Events (docs/guide.md). Who may is asked as for every
-// call. With ServerStream.Restartable, and for topics, a client that lost its connection
+// call; and it has no calls made again, as Idempotent has. The items of a download of package
+// transfer are its pieces. With ServerStream.Restartable, and for topics, a client that lost its connection
 // goes on behind the last item that it had. A Safe method or stream is not Serial, nor Keyed;
 // a client stream, a bidirectional one and a notification are not Safe. It is a RequestTrait.
 const Safe = safe(true)

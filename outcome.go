@@ -13,7 +13,8 @@ const (
 	// NotSent: no handler saw the call. It never left, or the peer refused
 	// it before running anything. Making it again is always safe.
 	NotSent
-	// Answered: the peer's handler ran and this is its answer.
+	// Answered: the peer took the call and this is its answer: the handler's, an
+	// interceptor's, or that the request cannot be read.
 	Answered
 )
 

@@ -18,11 +18,11 @@ import (
 // at the cap, so that clients which lost the same server do not come back
 // together; Least takes from it, and Off leaves none. Zero fields are the defaults.
 type Backoff struct {
-	Min    time.Duration // bound of the first delay. Default 100 ms.
-	Max    time.Duration // largest bound. Default 30 s.
+	Min    time.Duration // bound of the first delay. Default 100 ms, or Least if that is more.
+	Max    time.Duration // largest bound, at least Min. Default 30 s, or Min if that is more.
 	Factor float64       // growth of the bound, at least 1. Default 2.
-	Least  time.Duration // every delay is at least this long, and random above it. Default 0.
-	Off    bool          // no backoff: every delay is Least; the other fields must be zero
+	Least  time.Duration // every delay is at least this long, and random above it; at most Min. Default 0.
+	Off    bool          // no backoff: every delay is Least; Min, Max and Factor must be zero
 }
 
 // RetryPolicy says which failed calls are made again. Whatever it says, a call

@@ -58,9 +58,9 @@ type Server struct {
 	// MaxMemory is how many bytes all clients together may make the server hold, by what
 	// they cost in memory; docs/limits.md lists all of it. Above half of it each
 	// connection gets less: what passes its share is refused with ResourceExhausted, a
-	// call NotSent, and windows do not grow. Above nine sixteenths whoever holds the
-	// most is closed, with WebSocket close code 4413 and a line in the log: of the
-	// subject, or the address, that does, the connection that does. Go's heap grows to
+	// call NotSent, and windows do not grow. Above nine sixteenths a connection is closed,
+	// with WebSocket close code 4413 and a line in the log: the largest one of the subject,
+	// or the address, whose connections hold the most. Go's heap grows to
 	// twice what lives in it: set GOMEMLIMIT to about one and a half times this and
 	// 100 MB. Default 1 GiB.
 	MaxMemory int64
@@ -91,7 +91,7 @@ type Server struct {
 	// Ethereum's clients do, beside rpc.subscribe, which all have: with "eth" the call
 	// eth_subscribe ["newHeads", …] begins the stream, or the topic, "eth_newHeads", whose
 	// items come as eth_subscription, and eth_unsubscribe ends it (PROTOCOL.md section 7.4).
-	// Default none.
+	// Check refuses one whose names the Mux has handlers of. Default none.
 	Subscribes []string
 	// Compress accepts permessage-deflate without context takeover. Default
 	// off. The message limit holds for the decompressed message.
@@ -384,7 +384,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Revoke closes all connections of the peers that SignIn's function found to be
 // subject, also those that lost their link and are kept, and returns how many.
 // It closes them with code 4401 and at once: handlers' contexts end before it
-// returns, calls fail, tokens of their sessions are void, and an authentication
+// returns, calls fail, their sessions cannot be gone on with, and an authentication
 // that is under way fails. What the subject asked for over HTTP POST ends as well, with
 // 401, and is not counted. No handler begins for it after Revoke has returned, whatever
 // its peer has sent. A dialled client comes back once with fresh

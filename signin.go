@@ -58,8 +58,8 @@ func (s SignIn[Creds, Reply]) carried() carried {
 
 // Identity is who a peer is, as the function of Server.SignIn found out.
 type Identity struct {
-	// Subject names the principal: a user, a device, a service. A session's
-	// token is bound to it.
+	// Subject names the principal: a user, a device, a service. Nobody
+	// else can go on with its sessions.
 	Subject string
 	// Expires is when the credentials end, if the client has not refreshed them: the
 	// connection is closed then, calls in flight fail, and a dialled one comes back

@@ -55,10 +55,10 @@ func (k Kind) String() string {
 	return [...]string{"method", "notification", "server stream", "client stream", "bidirectional stream"}[k]
 }
 
-// Call is a call, stream or notification that has ended. Of one that this side sends it
-// ends with the answer, its context, or the connection, and all attempts of a RetryPolicy
-// are one; a notification with its place in the queue. Of one that came it ends when its
-// handler has returned, or with its refusal.
+// Call is a call, stream or notification that has ended. One that this side sends ends with
+// the answer, its context, or the connection, and all attempts of a RetryPolicy are one; a
+// notification ends with its place in the queue. One that came ends when its handler has
+// returned, or with its refusal. What an outgoing interceptor answered itself is none.
 type Call struct {
 	// Conn is the *typedrpc.Conn; of a POST it is one that has no peer to call.
 	Conn any

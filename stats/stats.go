@@ -1,8 +1,9 @@
-// Package stats has the numbers of connections and servers, as plain values:
-// what [github.com/typedrpc/typedrpc.Conn.Stats] and
-// [github.com/typedrpc/typedrpc.Server.Stats] return. They are made when they are
-// asked for, and cost nothing before. A second is a good interval: a server answers
-// for ten thousand connections within some milliseconds.
+// Package stats has the numbers of connections and servers, as plain values, and Recorder,
+// which is told what happens as it does. The numbers are what
+// [github.com/typedrpc/typedrpc.Conn.Stats] and
+// [github.com/typedrpc/typedrpc.Server.Stats] return: made when they are asked for, they
+// cost nothing before. A second is a good interval: a server answers for ten thousand
+// connections within some milliseconds.
 package stats
 
 import "time"

@@ -76,7 +76,7 @@ type introduced struct{}
 // Handle lets mux's peers subscribe to t and, if it has WithPresence, watch who does.
 // allow is asked for each, in the handler's context, and refuses it with an error, which
 // reaches the peer as a handler's does; an allow that is nil refuses everybody, with
-// PermissionDenied, and Everybody nobody. A key is a string of
+// PermissionDenied, and [Everybody] refuses nobody. A key is a string of
 // at most 255 bytes of UTF-8, and may be empty. Several muxes may share a hub. A
 // subscription that has nothing to send has no goroutine, unless interceptors of mux
 // wait for its end. It panics like typedrpc.Handle, if the hub's fields are wrong, and
