@@ -41,9 +41,51 @@ func (l *Link) Charge(a Account) { l.in.account = a }
 // Ping sends the transport's own keepalive, see Transport.
 func (l *Link) Ping(answered func()) bool { return l.t.Ping(answered) }
 
+// Stalled is how long the write under way has made no progress; 0: there is none. It is
+// found out once a second.
+func (l *Link) Stalled() time.Duration {
+	at := l.writing.Load()
+	if at == 0 {
+		return 0
+	}
+	return time.Duration(l.mono() - at)
+}
+
+// acknowledged is a transport that may know what the peer's kernel has not taken of what was
+// written; false: it does not.
+type acknowledged interface{ unsent() (n int, ok bool) }
+
+// leastTaken is what a peer's kernel has to take to have got on: less may be the kernel's own
+// bookkeeping.
+const leastTaken = 8 << 10
+
+// left reports whether the peer's kernel has taken something since it was last asked, of which
+// mark is kept: one that has megabytes takes no more before a third of that has left,
+// and a peer answers nothing before it has read what is in front of the question.
+func (l *Link) left(mark *int) bool {
+	if l.below == nil {
+		return false
+	}
+	n, ok := l.below.unsent()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !ok:
+	case n > *mark:
+		*mark = n
+	case *mark-n >= leastTaken:
+		*mark = n
+		return true
+	}
+	return false
+}
+
 // look runs every linger while a writer exists: it finds writes that stall
 // and writers that have nothing to do.
 func (l *Link) look() {
+	if start := l.writing.Load(); start != 0 && l.stall > 0 && l.left(&l.held) {
+		l.writing.CompareAndSwap(start, l.mono()+1)
+	}
 	if start := l.writing.Load(); start != 0 && l.stall > 0 && l.mono()-start >= int64(l.stall) {
 		l.Fail(&CloseError{Err: ErrStalled})
 		return
@@ -82,7 +124,7 @@ func (l *Link) KeepAlive(interval time.Duration, code int) {
 
 func (l *Link) beat(code int) {
 	silent := l.Silence()
-	if l.writing.Load() != 0 {
+	if l.left(&l.drained) || l.writing.Load() != 0 {
 		// A large write makes progress, or else look ends the link; the
 		// question whether the peer lives waits behind it.
 		silent = min(silent, l.interval)

@@ -101,6 +101,7 @@ type Link struct {
 	lastRead atomic.Int64  // time of the last byte received, by the wall clock …
 	lastMono atomic.Int64  // … and since began
 	writing  atomic.Int64  // last progress of the write under way, since began; 0: none
+	below    acknowledged  // nil: the transport does not tell
 	onRead   func()        // touch, made once: a method value allocates
 	onWrite  func()        // likewise
 	batches  atomic.Uint64 // messages written, to tell an idle writer
@@ -114,6 +115,8 @@ type Link struct {
 	owed     bool // a Wake came since the writer last looked
 	seen     uint64
 	watch    *time.Timer // fires every linger; nil while there is no writer
+	held     int         // what below has told look, less than leastTaken ago …
+	drained  int         // … and what it has told beat
 	interval time.Duration
 	alive    *time.Timer // keepalive
 	cause    error       // why the link ended; set once
@@ -134,6 +137,7 @@ func New(t Transport, up Upper, o Options) *Link {
 	if w, ok := t.(watched); ok {
 		w.watch(&l.in)
 	}
+	l.below, _ = t.(acknowledged)
 	return l
 }
 

@@ -39,6 +39,8 @@ func (t *ws) watch(in *intake) {
 	in.data = &t.below.data
 }
 
+func (t *ws) unsent() (int, bool) { return unsent(t.below.conn) }
+
 func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 	t.below.listen(progress)
 	typ, r, err := t.c.Reader(context.Background())
