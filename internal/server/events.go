@@ -32,8 +32,8 @@ type events struct {
 // endID is the id of a stream's last event.
 const endID = "end"
 
-// write takes a message of the engine's.
-func (e *events) write(msg []byte) error {
+// write takes a message of the engine's, and calls progress as parts of it leave.
+func (e *events) write(msg []byte, progress func()) error {
 	n, err := wire.ReadNotice(msg)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (e *events) write(msg []byte) error {
 	if cap(b) <= answerPart {
 		e.room = b
 	}
-	return e.sendLocked(b)
+	return e.sendLocked(b, progress)
 }
 
 // failed appends the last event of a stream that has failed. Who was told to come later is
@@ -102,14 +102,14 @@ func (e *events) beginLocked() error {
 	e.x.w.WriteHeader(http.StatusOK)
 	e.begun = true
 	e.beat = time.AfterFunc(e.every, e.live)
-	return e.sendLocked(append(strconv.AppendInt([]byte("retry: "), e.spread.Milliseconds(), 10), "\n\n"...))
+	return e.sendLocked(append(strconv.AppendInt([]byte("retry: "), e.spread.Milliseconds(), 10), "\n\n"...), func() {})
 }
 
 // live sends a comment after a silence: proxies take a silent line for a dead one, and a
 // client that has gone is found out.
 func (e *events) live() {
 	e.mu.Lock()
-	gone := !e.over && e.sendLocked([]byte(":\n\n")) != nil
+	gone := !e.over && e.sendLocked([]byte(":\n\n"), func() {}) != nil
 	e.mu.Unlock()
 	if gone {
 		e.x.end(refuse(http.StatusServiceUnavailable, "%s", errLeft.Message), errLeft)
@@ -118,12 +118,13 @@ func (e *events) live() {
 
 // sendLocked writes what the client has to take some of within Limits.WriteTimeout, whatever
 // the http.Server's own is: that is for answers which end.
-func (e *events) sendLocked(b []byte) error {
+func (e *events) sendLocked(b []byte, progress func()) error {
 	for part := range slices.Chunk(b, answerPart) {
 		e.x.until(e.x.control.SetWriteDeadline, time.Time{}, e.x.limits.WriteTimeout)
 		if _, err := e.x.w.Write(part); err != nil {
 			return err
 		}
+		progress()
 	}
 	if err := e.x.control.Flush(); err != nil {
 		return err

@@ -206,9 +206,9 @@ func (t *postTransport) leave(idle <-chan struct{}) {
 	}
 }
 
-func (t *postTransport) Write(msg []byte, _ bool, _ func()) error {
+func (t *postTransport) Write(msg []byte, _ bool, progress func()) error {
 	if e := t.x.events; e != nil {
-		return e.write(msg)
+		return e.write(msg, progress)
 	}
 	if len(msg) > flow.HeavyFrom {
 		defer flow.Heavy()()
