@@ -57,7 +57,8 @@ func (x *Stream) SendAt(body *buf.Buf, flags wire.Flags, dropped uint64, at stri
 		flags &^= Shared
 		defer body.Release()
 	}
-	defer func() { x.conn.account.Give(held) }()
+	var reads reading
+	defer func() { x.conn.account.Give(held); reads.stop() }()
 	for {
 		wait, err := x.offer(body, n, flags, dropped, false)
 		if wait == nil || err != nil {
@@ -66,10 +67,13 @@ func (x *Stream) SendAt(body *buf.Buf, flags wire.Flags, dropped uint64, at stri
 		if held == 0 { // it waits encoded, as those of a thousand streams may
 			held = body.Len() + flow.MessageOverhead
 			x.conn.account.Force(held)
+			reads = x.reading()
 		}
 		select {
 		case <-wait:
 		case <-x.Gone():
+		case <-reads.C:
+			reads.Reset(x.patience())
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"strconv"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/session"
@@ -152,6 +153,52 @@ func (x *Stream) writtenLocked(cost int) {
 		x.pace.Credited(1, 0)
 	}
 	x.roomLocked()
+}
+
+// reading watches whether a subscription's peer reads, while a handler waits for it. C is nil where
+// nobody has to.
+type reading struct {
+	*time.Timer
+	C <-chan time.Time
+}
+
+func (r reading) stop() {
+	if r.Timer != nil {
+		r.Stop()
+	}
+}
+
+// leastPatience is more than it takes to find out that a write makes progress.
+const leastPatience = 2 * time.Second
+
+// reading begins to watch, where nobody else decides what becomes of a peer that does not read: neither
+// a topic's policy, nor who reads with a GET, whose connection has nothing but the stream.
+func (x *Stream) reading() reading {
+	if x.sub == nil || x.sub.verb.Get || x.rest.handler != nil || x.conn.config.Limits.WriteTimeout <= 0 {
+		return reading{}
+	}
+	t := time.NewTimer(x.patience())
+	return reading{t, t.C}
+}
+
+// patience is how long a handler may go on waiting for its peer, which has half of
+// Limits.WriteTimeout to take something. Then the subscription is ended, whose handler goes on faster
+// than the peer reads; the link, and what else it carries, has the other half.
+func (x *Stream) patience() time.Duration {
+	c := x.conn
+	most := max(c.config.Limits.WriteTimeout/2, leastPatience)
+	c.mu.Lock()
+	carrier := c.carrierLocked()
+	c.mu.Unlock()
+	if carrier == nil {
+		return most
+	}
+	stalled := carrier.Stalled()
+	if stalled < most {
+		return most - stalled
+	}
+	x.Fail(status.Errorf(status.ResourceExhausted, "the subscriber takes nothing: it has read nothing for %v, and the stream waits for it", most))
+	return most
 }
 
 // concludeLocked makes the terminal frame of a subscription what its peer is told.

@@ -149,6 +149,9 @@ func (c *Carrier) Kill(err error) { c.link.Kill(err) }
 // Silence is how long nothing was received.
 func (c *Carrier) Silence() time.Duration { return c.link.Silence() }
 
+// Stalled is how long the write under way has made no progress; 0: there is none.
+func (c *Carrier) Stalled() time.Duration { return c.link.Stalled() }
+
 // Received is how many bytes of messages have come.
 func (c *Carrier) Received() int64 { return c.link.Received() }
 
