@@ -106,7 +106,7 @@ func (s *spec) registered() schema.Registered {
 	if r.Kind == "" {
 		r.Kind = [...]string{"method", "notification", "serverStream", "clientStream", "bidiStream"}[s.kind]
 	}
-	r.Name, r.Idempotent, r.Keyed, r.Serial = s.name, s.idempotent, s.keyed, s.serial
+	r.Name, r.Idempotent, r.Keyed, r.Serial, r.Safe = s.name, s.idempotent, s.keyed, s.serial, s.safe
 	r.Timeout, r.MaxSize, r.Params = s.timeout, s.maxSize, s.params
 	return r
 }

@@ -20,7 +20,7 @@ import { target } from "./target.js";
 
 /** @type {Record<string, string>} */
 const kinds = { method: "method", notification: "notification", serverStream: "server stream", clientStream: "client stream", bidiStream: "bidirectional stream", topic: "topic", upload: "upload", download: "download" };
-const traits = ["idempotent", "keyed", "serial", "restartable", "presence", "timeout", "maxSize", "policy", "history", "historyAge", "maxQueued"];
+const traits = ["idempotent", "keyed", "serial", "safe", "restartable", "presence", "timeout", "maxSize", "policy", "history", "historyAge", "maxQueued"];
 
 /** What an address names, whoever wrote it. @param {string} part */
 function named(part) {

@@ -18,6 +18,7 @@ type Registered struct {
 	Idempotent bool
 	Keyed      bool
 	Serial     bool
+	Safe       bool
 	Timeout    time.Duration
 	MaxSize    int
 	Params     []string
@@ -36,7 +37,7 @@ type Registered struct {
 
 func (r *Registered) facts() facts {
 	return facts{
-		Kind: r.Kind, Handler: "server", Idempotent: r.Idempotent, Keyed: r.Keyed, Serial: r.Serial, Restartable: r.Restartable,
+		Kind: r.Kind, Handler: "server", Idempotent: r.Idempotent, Keyed: r.Keyed, Serial: r.Serial, Safe: r.Safe, Restartable: r.Restartable,
 		Timeout: millis(r.Timeout), MaxSize: int64(r.MaxSize), Params: r.Params, Presence: r.Presence, Policy: r.Policy,
 		History: int64(r.History), HistoryAge: millis(r.HistoryAge), MaxQueued: int64(r.MaxQueued),
 	}
@@ -100,7 +101,7 @@ func (m *method) agrees(r *Registered) error {
 	}
 	flags := map[string][2]bool{
 		"idempotent": {has.Idempotent, is.Idempotent}, "keyed": {has.Keyed, is.Keyed},
-		"serial": {has.Serial, is.Serial}, "presence": {has.Presence, is.Presence},
+		"serial": {has.Serial, is.Serial}, "safe": {has.Safe, is.Safe}, "presence": {has.Presence, is.Presence},
 	}
 	values := map[string][2]any{
 		"timeout": {has.Timeout, is.Timeout}, "maxSize": {has.MaxSize, is.MaxSize},
@@ -124,7 +125,7 @@ func (m *method) agrees(r *Registered) error {
 }
 
 // traits are those that agrees compares, in the order in which it does.
-var traits = []string{"idempotent", "keyed", "serial", "restartable", "timeout", "maxSize", "params", "presence", "policy", "history", "historyAge", "maxQueued"}
+var traits = []string{"idempotent", "keyed", "serial", "safe", "restartable", "timeout", "maxSize", "params", "presence", "policy", "history", "historyAge", "maxQueued"}
 
 // zero is the value that v's type begins with.
 func zero(v any) any {

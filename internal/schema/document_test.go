@@ -17,7 +17,7 @@ const written = `{
   "methods": [
     {"name": "admin.wipe", "params": [], "result": {"name": "response", "schema": {"$ref": "#/components/schemas/Secret"}}, "x-typedrpc": {"kind": "method", "go": "Wipe"}},
     {"name": "orders.changed", "params": [], "x-typedrpc": {"kind": "notification", "go": "Changed"}},
-    {"name": "orders.get", "summary": "Get <one>.", "params": [{"name": "id", "schema": {"$ref": "#/components/schemas/ID"}}], "result": {"name": "response", "schema": {"anyOf": [{"$ref": "#/components/schemas/Order"}, {"type": "null"}]}}, "x-typedrpc": {"kind": "method", "go": "Get", "idempotent": true}},
+    {"name": "orders.get", "summary": "Get <one>.", "params": [{"name": "id", "schema": {"$ref": "#/components/schemas/ID"}}], "result": {"name": "response", "schema": {"anyOf": [{"$ref": "#/components/schemas/Order"}, {"type": "null"}]}}, "x-typedrpc": {"kind": "method", "go": "Get", "idempotent": true, "safe": true}},
     {"name": "orders.left", "params": [], "x-typedrpc": {"kind": "notification", "go": "Left", "handler": "server"}},
     {"name": "orders.prices", "params": [], "x-typedrpc": {"kind": "topic", "go": "Prices"}},
     {"name": "page.show", "params": [], "x-typedrpc": {"kind": "method", "go": "Show", "handler": "client"}}
@@ -37,7 +37,7 @@ const written = `{
 
 const served = `{"openrpc":"1.3.2","info":{"title":"shop","version":"1.0.0"},"methods":[` +
 	`{"name":"orders.changed","params":[],"x-typedrpc":{"kind":"notification","go":"Changed"}},` +
-	`{"name":"orders.get","summary":"Get <one>.","params":[{"name":"id","schema":{"$ref":"#/components/schemas/ID"}}],"result":{"name":"response","schema":{"anyOf":[{"$ref":"#/components/schemas/Order"},{"type":"null"}]}},"x-typedrpc":{"kind":"method","go":"Get","idempotent":true,"handler":"server","maxSize":7}},` +
+	`{"name":"orders.get","summary":"Get <one>.","params":[{"name":"id","schema":{"$ref":"#/components/schemas/ID"}}],"result":{"name":"response","schema":{"anyOf":[{"$ref":"#/components/schemas/Order"},{"type":"null"}]}},"x-typedrpc":{"kind":"method","go":"Get","idempotent":true,"safe":true,"handler":"server","maxSize":7}},` +
 	`{"name":"orders.new","paramStructure":"by-position","params":[{"name":"request","schema":{}}],"result":{"name":"response","required":true,"schema":{}},"x-typedrpc":{"kind":"method","handler":"server"}},` +
 	`{"name":"orders.prices","params":[],"x-typedrpc":{"kind":"topic","go":"Prices"}},` +
 	`{"name":"page.show","params":[],"x-typedrpc":{"kind":"method","go":"Show","handler":"client"}}` +
@@ -51,7 +51,7 @@ func TestDocument(t *testing.T) {
 	s, err := schema.Parse([]byte(written))
 	is.NoErr(err)
 	all := []schema.Registered{
-		{Name: "orders.new", Kind: "method"}, {Name: "orders.get", Kind: "method", Idempotent: true, MaxSize: 7},
+		{Name: "orders.new", Kind: "method"}, {Name: "orders.get", Kind: "method", Idempotent: true, Safe: true, MaxSize: 7},
 		{Name: "orders.hidden", Part: true},
 	}
 	doc, err := s.Document(all)

@@ -44,6 +44,7 @@ type facts struct {
 	Idempotent  bool     `json:"idempotent,omitempty"`
 	Keyed       bool     `json:"keyed,omitempty"`
 	Serial      bool     `json:"serial,omitempty"`
+	Safe        bool     `json:"safe,omitempty"`
 	Restartable bool     `json:"restartable,omitempty"`
 	Timeout     float64  `json:"timeout,omitempty"` // milliseconds
 	MaxSize     int64    `json:"maxSize,omitempty"`

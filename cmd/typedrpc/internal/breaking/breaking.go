@@ -83,6 +83,7 @@ type method struct {
 		Kind, Handler, Policy       string
 		Request, Up, Down, Response node
 		Idempotent, Keyed, Serial   bool
+		Safe                        bool
 		Restartable, Presence       bool
 		Timeout, HistoryAge         float64
 		MaxSize, History, MaxQueued int64
@@ -205,6 +206,7 @@ func (c *comparison) method(m, n *method) {
 	c.flag(a.Idempotent, b.Idempotent, "idempotent")
 	c.flag(a.Keyed, b.Keyed, "keyed")
 	c.flag(a.Serial, b.Serial, "serial")
+	c.flag(a.Safe, b.Safe, "safe")
 	c.flag(a.Restartable, b.Restartable, "restartable")
 	c.flag(a.Presence, b.Presence, "presence")
 	c.bound(a.Timeout, b.Timeout, 0, "timeout-shorter", "timeout-longer", " ms")

@@ -20,7 +20,7 @@ const base = `{"openrpc":"1.3.2","methods":[
 {"name":"page.ask","params":[],"x-typedrpc":{"kind":"method","handler":"client","request":{"type":"string"},"response":{"type":"string"}}},
 {"name":"note","params":[],"x-typedrpc":{"kind":"notification","request":{"type":"string"}}},
 {"name":"talk","params":[],"x-typedrpc":{"kind":"bidiStream","request":{"type":"string"},"up":{"type":"string","enum":["a","b"]},"down":{"type":"string","enum":["a","b"]},"restartable":true}},
-{"name":"room","params":[{"name":"key","required":true,"schema":{"type":"string"}}],"x-typedrpc":{"kind":"topic","down":{"type":"number","format":"double"},"presence":true,"policy":"DropOldest","history":10,"historyAge":1000,"maxQueued":1000}}
+{"name":"room","params":[{"name":"key","required":true,"schema":{"type":"string"}}],"x-typedrpc":{"kind":"topic","down":{"type":"number","format":"double"},"presence":true,"policy":"DropOldest","history":10,"historyAge":1000,"maxQueued":1000,"safe":true}}
 ],"components":{"schemas":{
 "Get":{"type":"object","properties":{"id":{"type":"string"},"name":{"type":"string","enum":["x","y"]},"tags":{"type":["array","null"],"items":{"type":"integer","format":"int32"}}},"required":["id"]},
 "Order":{"type":"object","properties":{"id":{"type":"string"},"state":{"type":"string","enum":["x","y"]},"lines":{"type":"array","items":{"$ref":"#/components/schemas/Line"}},"parent":{"anyOf":[{"$ref":"#/components/schemas/Order"},{"type":"null"}]},"pair":{"type":"array","items":{"type":"boolean"},"minItems":2,"maxItems":2}},"required":["id","state"]},
@@ -65,6 +65,8 @@ var changes = []change{
 	{"keyed", `"kind":"method","handler":"client",`, `"kind":"method","handler":"client","keyed":true,`, "keyed-gained", ""},
 	{"serial lost", `,"serial":true`, ``, "serial-lost", ""},
 	{"serial", `"kind":"method","handler":"client",`, `"kind":"method","handler":"client","serial":true,`, "serial-gained", ""},
+	{"safe lost", `,"safe":true`, ``, "safe-lost", ""},
+	{"safe", `"kind":"method","handler":"client",`, `"kind":"method","handler":"client","safe":true,`, "safe-gained", ""},
 	{"timeout shorter", `"timeout":1000`, `"timeout":999.5`, "timeout-shorter", ""},
 	{"timeout where there was none", `"keyed":true,`, `"keyed":true,"timeout":10,`, "timeout-shorter", ""},
 	{"timeout longer", `"timeout":1000`, `"timeout":1001`, "timeout-longer", ""},
@@ -225,7 +227,7 @@ func TestRules(t *testing.T) {
 // TestCompare_additive are changes that teams make every day, and that hurt nobody.
 func TestCompare_additive(t *testing.T) {
 	additive := []string{
-		"name new", "deprecated", "idempotent", "keyed", "serial", "timeout longer", "no timeout any more", "size larger",
+		"name new", "deprecated", "idempotent", "keyed", "serial", "safe", "timeout longer", "no timeout any more", "size larger",
 		"params", "params more", "restartable", "history longer", "history older", "queue by default", "fault new",
 		"request's member", "request's member not needed", "request null", "request wider", "request anything", "request no enumeration",
 		"request's value", "item sent", "reply's member", "reply's sure member", "reply's member sure", "reply not null", "reply's value gone",

@@ -56,6 +56,8 @@ var Rules = []Rule{
 	{"keyed-gained", "it is Keyed now", Safe, Notice, handlers + ": old ones remember no keys, and run again what is repeated"},
 	{"serial-lost", "it is not Serial any more: calls overtake each other", Breaks, Safe, "have the callers wait for one before they make the next"},
 	{"serial-gained", "it is Serial now", Safe, Notice, handlers + ", if callers rely on the order"},
+	{"safe-lost", "it is not Safe any more: it cannot be read with a GET", Breaks, Safe, "keep Safe until nobody reads it so"},
+	{"safe-gained", "it is Safe now", Safe, Notice, handlers + ", before it is read with a GET"},
 	{"timeout-shorter", "its Timeout is shorter", Safe, Breaks, "see that old handlers are fast enough, or " + handlers},
 	{"timeout-longer", "its Timeout is longer", Safe, Safe, ""},
 	{"size-smaller", "its MaxSize is smaller", Breaks, Breaks, "keep the size until nobody sends as much"},

@@ -63,6 +63,7 @@ type extension struct {
 	Idempotent  bool       `json:"idempotent"`
 	Keyed       bool       `json:"keyed"`
 	Serial      bool       `json:"serial"`
+	Safe        bool       `json:"safe"`
 	Restartable bool       `json:"restartable"`
 	Timeout     float64    `json:"timeout"`
 	MaxSize     int64      `json:"maxSize"`

@@ -190,6 +190,7 @@ func (m *described) traits() (all []string) {
 	add(x.Idempotent, "idempotent")
 	add(x.Keyed, "keyed")
 	add(x.Serial, "serial")
+	add(x.Safe, "safe")
 	add(x.Restartable, "restartable")
 	add(x.Timeout > 0, "at most %v", millis(x.Timeout))
 	add(x.MaxSize > 0, "messages of at most %d bytes", x.MaxSize)

@@ -28,7 +28,7 @@ type shortage struct {
 
 // What the shop of the tests declares; testdata/shop.json says the same.
 var (
-	price   = typedrpc.NewMethod[string, int]("shop.price", typedrpc.Idempotent)
+	price   = typedrpc.NewMethod[string, int]("shop.price", typedrpc.Idempotent, typedrpc.Safe)
 	buy     = typedrpc.NewMethod[order, int]("shop.buy")
 	slow    = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("shop.slow")
 	whoami  = typedrpc.NewMethod[typedrpc.Empty, map[string]string]("shop.whoami")

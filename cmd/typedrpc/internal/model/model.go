@@ -48,6 +48,7 @@ type Decl struct {
 	Idempotent  bool
 	Keyed       bool
 	Serial      bool
+	Safe        bool
 	Restartable bool
 	Timeout     time.Duration
 	MaxSize     int64

@@ -63,6 +63,7 @@ type extension struct {
 	Idempotent  bool       `json:"idempotent,omitempty"`
 	Keyed       bool       `json:"keyed,omitempty"`
 	Serial      bool       `json:"serial,omitempty"`
+	Safe        bool       `json:"safe,omitempty"`
 	Restartable bool       `json:"restartable,omitempty"`
 	Timeout     float64    `json:"timeout,omitempty"` // milliseconds
 	MaxSize     int64      `json:"maxSize,omitempty"`
@@ -134,7 +135,7 @@ func methodOf(d *model.Decl) method {
 	m.Extension = extension{
 		Kind: d.Kind, Go: d.Var, Handler: d.Handler,
 		Request: schemaOf(d.Request), Up: schemaOf(d.Up), Down: schemaOf(d.Down), Response: schemaOf(d.Response),
-		Idempotent: d.Idempotent, Keyed: d.Keyed, Serial: d.Serial, Restartable: d.Restartable,
+		Idempotent: d.Idempotent, Keyed: d.Keyed, Serial: d.Serial, Safe: d.Safe, Restartable: d.Restartable,
 		Timeout: float64(d.Timeout) / 1e6, MaxSize: d.MaxSize, Params: d.Params,
 		Presence: d.Presence, Policy: d.Policy, History: d.History, HistoryAge: float64(d.HistoryAge) / 1e6, MaxQueued: d.MaxQueued,
 	}

@@ -158,7 +158,9 @@ func apply(d *model.Decl, name string) bool {
 		d.Keyed = true
 	case "Serial":
 		d.Serial = true
-	case "Inline", "Safe": // says nothing to callers
+	case "Safe":
+		d.Safe = true
+	case "Inline": // says nothing to callers
 	case "Restartable":
 		d.Restartable = true
 	case "WithPresence":

@@ -34,7 +34,7 @@ type Shortage struct {
 
 var (
 	// Price answers the price of an item. It is in cents.
-	Price = typedrpc.NewMethod[string, int]("shop.price", typedrpc.Idempotent)
+	Price = typedrpc.NewMethod[string, int]("shop.price", typedrpc.Idempotent, typedrpc.Safe)
 	// Buy answers the total in cents.
 	Buy = typedrpc.NewMethod[Order, int]("shop.buy")
 	// Slow answers when its caller has gone.
