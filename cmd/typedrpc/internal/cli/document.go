@@ -41,6 +41,7 @@ type described struct {
 	Summary     string `json:"summary"`
 	Description string `json:"description"`
 	Deprecated  bool   `json:"deprecated"`
+	Structure   string `json:"paramStructure"`
 	Params      []struct {
 		Name     string `json:"name"`
 		Required bool   `json:"required"`

@@ -163,7 +163,7 @@ func (d *document) describe(m *described, url string) string {
 
 // requestOf is the shape of the request, nil if there is none, or nothing is known of it.
 func (d *document) requestOf(m *described) *shape {
-	if m.X.Request != nil || len(m.Params) == 0 || m.X.Kind == model.Topic {
+	if m.X.Request != nil || len(m.Params) == 0 || m.X.Kind == model.Topic || m.untold() {
 		return m.X.Request
 	}
 	s := &shape{Type: oneOrMore{"object"}, Properties: map[string]*shape{}}
@@ -175,6 +175,15 @@ func (d *document) requestOf(m *described) *shape {
 		}
 	}
 	return s
+}
+
+// untold reports whether there is a request, of which a server without a schema knows no more.
+func (m *described) untold() bool {
+	if m.X.Request != nil || len(m.Params) != 1 || m.Structure != "by-position" || m.X.Kind == model.Topic {
+		return false
+	}
+	s := m.Params[0].Schema
+	return m.Params[0].Name == "request" && s != nil && s.Ref == "" && len(s.Type)+len(s.AnyOf)+len(s.Enum) == 0
 }
 
 // traits are what is said of a declaration beside its types.
@@ -221,6 +230,9 @@ func (d *document) line(m *described, url string) string {
 		return line + " KEY"
 	}
 	request := d.requestOf(m)
+	if m.untold() {
+		line += " REQUEST"
+	}
 	if s := d.resolve(request); s != nil && !(len(s.Type) == 1 && s.Type[0] == "object" && len(s.Properties) == 0) {
 		line += " " + quote(d.example(request))
 	}

@@ -112,6 +112,17 @@ func TestParse_foreign(t *testing.T) {
 	is.Equal(d.describe(&d.Methods[1], "x:1"), "log  notification\n\n  (its types are not told)\n\n  typedrpc notify x:1 log\n")
 }
 
+// A server without a schema tells kinds and traits alone: nothing is made up.
+func TestParse_untold(t *testing.T) {
+	is := is.New(t)
+	d, err := parse([]byte(`{"openrpc":"1.3.2","methods":[
+		{"name":"buy","paramStructure":"by-position","params":[{"name":"request","schema":{}}],"result":{"name":"response","required":true,"schema":{}},"x-typedrpc":{"kind":"method","handler":"server","safe":true}},
+		{"name":"minus","paramStructure":"either","params":[{"name":"a","schema":{}},{"name":"b","schema":{}}],"result":{"name":"response","required":true,"schema":{}},"x-typedrpc":{"kind":"method","handler":"server"}}]}`))
+	is.NoErr(err)
+	is.Equal(d.describe(&d.Methods[0], ""), "buy  method, safe\n\n  (its types are not told)\n\n  typedrpc call localhost:8080/rpc buy REQUEST\n")
+	is.True(strings.Contains(d.describe(&d.Methods[1], ""), "{a: anything, b: anything}"))
+}
+
 func TestLike(t *testing.T) {
 	is := is.New(t)
 	all := []string{"shop.price", "shop.prices", "shop.buy", "customer.confirm", "a"}
