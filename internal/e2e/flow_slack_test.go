@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"io"
 	"slices"
 	"sync"
 	"testing"
@@ -354,4 +355,56 @@ func TestSlack_besideAFailedStream(t *testing.T) {
 			lab.Settled(t, c, s)
 		})
 	}
+}
+
+// What handlers have taken while more waits for them, and is less than half of their windows,
+// does not fill the budget: it is not there any more, and others may wait for it.
+func TestFlow_takenIsNoneOfTheBudget(t *testing.T) {
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		came := make(chan struct{})
+		mux := lab.Bidi(func(ctx context.Context, req string, s *typedrpc.Stream[string, string]) error {
+			if req == "other" {
+				if _, err := s.Recv(); err != nil {
+					return err
+				}
+				close(came)
+				return nil
+			}
+			for range 6 { // of seven
+				if _, err := s.Recv(); err != nil {
+					return err
+				}
+			}
+			select { // this one needs the other's
+			case <-came:
+			case <-ctx.Done():
+			}
+			return nil
+		})
+		c, s := lab.Joined(t, d, mux, typedrpc.Limits{MaxBuffered: 128 << 10})
+		var streams []*typedrpc.Stream[string, string]
+		open := func(req string) *typedrpc.Stream[string, string] {
+			x, err := typedrpc.Open(t.Context(), c, lab.FlowBoth, req)
+			is.NoErr(err)
+			streams = append(streams, x)
+			return x
+		}
+		for range 4 {
+			x := open("")
+			for range 7 {
+				is.NoErr(x.Send(testkit.Letters(4000)))
+			}
+			synctest.Wait()
+		}
+		is.True(hook.Conn(s).Unread < 20_000)
+		began := time.Now()
+		is.NoErr(open("other").Send(testkit.Letters(50_000)))
+		is.Equal(time.Since(began), time.Duration(0))
+		for _, x := range streams {
+			_, err := x.Recv()
+			is.Equal(err, io.EOF)
+		}
+		lab.Settled(t, c, s)
+	})
 }

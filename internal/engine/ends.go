@@ -128,6 +128,7 @@ func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error
 	x.sess = nil // nothing is credited any more
 	if x.inlet != nil {
 		x.returnLocked(x.window.out)
+		x.unspendLocked()
 	}
 	x.shrinkLocked()
 	close(x.done)
@@ -183,6 +184,7 @@ func (x *Stream) finishLocked() {
 	x.sess = nil
 	if x.inlet != nil {
 		x.returnLocked(x.window.out)
+		x.unspendLocked()
 	}
 	x.conn.sentItems -= x.flow.Used
 	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int32]{}, 0
@@ -203,6 +205,7 @@ func (x *Stream) dropReceivedLocked() {
 		p.buf.Release()
 	}
 	x.gotPack.rest()
+	x.unspendLocked()
 	x.shrinkLocked()
 }
 

@@ -74,6 +74,6 @@ func (c *Conn) fedLocked() *Stream {
 func (x *Stream) roomFedLocked() {
 	w := &x.window
 	x.returnLocked(w.spent)
-	w.taken, w.spent = 0, 0
+	x.unspendLocked()
 	signal(x.fed)
 }

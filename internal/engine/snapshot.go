@@ -11,7 +11,7 @@ func (c *Conn) Snapshot() hook.ConnSums {
 		Slots: c.slots, Flowing: c.streams, Held: c.held, Passed: c.passed, NextID: c.nextID,
 		Cutting: c.cutting, Midway: c.midway != nil, Overtaken: c.overtaken, Queued: c.queued, Unsent: c.unsent,
 		NotifyWindow: c.notify.Window, NotifyUsed: c.notify.Used, NotifySizes: c.notify.Sizes.Len(),
-		SentItems: c.sentItems, Unread: c.unread, ItemsOut: c.out, Grown: c.grown, Creditors: len(c.creditors),
+		SentItems: c.sentItems, Unread: c.unread, ItemsOut: c.out, Spent: c.spent, Grown: c.grown, Creditors: len(c.creditors),
 		Inbound: len(c.inbound), Inflow: c.inflow, Partial: len(c.partial), InBytes: c.inBytes, Parked: len(c.parked),
 		Lane: c.lane != nil, Credits: c.credits, MostUnread: c.mostUnread(), Account: c.account.Used(),
 		PeerCalls: c.peer.limits.Calls, PeerWindow: c.peer.limits.Window, PeerBudget: c.peer.limits.Budget, PeerCache: c.peer.cache,

@@ -151,7 +151,8 @@ func signal(ch chan struct{}) {
 func (x *Stream) beginLocked(id uint64) {
 	x.id, x.sess = id, x.conn.sess
 	if x.inlet != nil {
-		x.window.taken, x.window.spent, x.window.due, x.window.dueBytes = 0, 0, 0, 0
+		x.unspendLocked()
+		x.window.due, x.window.dueBytes = 0, 0
 	}
 	x.flow.Window = int(min(x.conn.peer.limits.Window, math.MaxInt32))
 	x.roomLocked()

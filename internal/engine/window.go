@@ -14,7 +14,8 @@ import (
 type sums struct {
 	sentItems int // bytes of items that the peer has not credited
 	unread    int // bytes of items that nobody has received yet, and of what is being assembled
-	out       int // bytes of items that came and are not credited
+	out       int // bytes of items that came and are not credited …
+	spent     int // … and of them, of those that were consumed while CREDIT is not due
 	grown     int // bytes that windows have grown by
 }
 
@@ -54,10 +55,13 @@ func (x *Stream) receivedLocked(cost int) {
 	}
 	w.taken++
 	w.spent += cost
+	c.spent += cost
 	w.largest = max(w.largest, cost)
 	// CREDIT is due when half of the window has been consumed or nothing more
-	// waits, but for the slack: no sequence of sizes can then make both sides wait.
-	if w.spent >= w.size/2 || x.got.Len() == 0 {
+	// waits, but for the slack: no sequence of sizes can then make both sides wait. What all
+	// streams have consumed counts in the budget until then, and may be no more than its slack:
+	// a handler that does not go on may wait for what another stream brings.
+	if w.spent >= w.size/2 || x.got.Len() == 0 || c.spent > c.budgetSlack() {
 		x.creditLocked()
 	}
 }
@@ -70,6 +74,7 @@ func (x *Stream) creditLocked() {
 		return
 	}
 	if x.sess == nil || x.sess != c.sess {
+		x.unspendLocked()
 		return // nobody needs it: the stream has ended
 	}
 	if w.due == 0 {
@@ -78,10 +83,17 @@ func (x *Stream) creditLocked() {
 	w.due += w.taken
 	w.dueBytes += w.spent
 	x.growLocked(w.spent)
-	w.taken, w.spent = 0, 0
+	x.unspendLocked()
 	// No item comes from a sender that has ended its side, and would bring its credit along; a
 	// handler that answers nothing else is about to return.
 	c.prompt = c.prompt || w.prompt || w.grown || x.over && x.sends || x.pressingLocked()
+}
+
+// unspendLocked is called when CREDIT is due for what has been consumed, or never will be.
+func (x *Stream) unspendLocked() {
+	w := &x.window
+	x.conn.spent -= w.spent
+	w.taken, w.spent = 0, 0
 }
 
 // pressingLocked reports whether what is due to the sender may hold it back, and so is not
@@ -96,8 +108,11 @@ func (x *Stream) pressingLocked() bool {
 }
 
 // pressingLocked is that of all streams.
-func (c *Conn) pressingLocked() bool {
-	return c.out > flow.Slack(min(c.config.Limits.MaxBuffered, mostPeerBudget))
+func (c *Conn) pressingLocked() bool { return c.out > c.budgetSlack() }
+
+// budgetSlack is the slack of what senders use of our budget.
+func (c *Conn) budgetSlack() int {
+	return flow.Slack(min(c.config.Limits.MaxBuffered, mostPeerBudget))
 }
 
 // growLocked widens the window of a sender that the window holds back, and not

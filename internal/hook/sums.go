@@ -37,7 +37,8 @@ type ConnSums struct {
 
 	// Streams, whoever called.
 	SentItems int // bytes of items that the peer has not credited
-	ItemsOut  int // bytes of items that came and are not credited
+	ItemsOut  int // bytes of items that came and are not credited …
+	Spent     int // … and of them, of those that were consumed while no credit is due
 	Unread    int // bytes of items that nobody has received yet, and of what is being assembled
 	Grown     int // bytes that windows have grown by
 	Creditors int // streams that owe the peer credit

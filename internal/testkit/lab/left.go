@@ -28,6 +28,7 @@ func Unsettled(c *typedrpc.Conn) string {
 	var left leftovers
 	left.note("unread", s.Unread)
 	left.note("itemsOut", s.ItemsOut)
+	left.note("spent", s.Spent)
 	left.note("sentItems", s.SentItems)
 	left.note("queued", s.Queued)
 	left.note("unsent", s.Unsent)
