@@ -133,6 +133,7 @@ describe("the server's calls", () => {
         return total;
       }),
       handleBidiStream(api.pageChat, async (_, stream) => {
+        stream.end(); // which is no END of the page's own stream of that number
         for await (const item of stream) await stream.send(item);
       }),
     );

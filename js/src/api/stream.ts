@@ -256,7 +256,7 @@ export async function sendAll<Request, Item, Response>(
 export interface Duplex<Out, In> extends AsyncIterable<In> {
   /** Sends an item. It waits while the other side is behind. */
   send(item: Out): Promise<void>;
-  /** Says that this side sends no more. */
+  /** Says that this side sends no more. What a handler sends ends when it returns: there it does nothing. */
   end(): void;
   /** Ends the stream from this side; reason is what is thrown here then. */
   cancel(reason?: unknown): void;

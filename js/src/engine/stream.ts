@@ -174,7 +174,7 @@ export function newStream(engine: Engine, isCaller: boolean, give: (why: (outcom
       push();
     },
     close(last = makeFrame(Type.End, { fromCaller: true })) {
-      if (closed && last.type === Type.End) return;
+      if (last.type === Type.End && (closed || !isCaller)) return;
       closed = true;
       pieces.push(Object.assign(last, { id }));
       push();
