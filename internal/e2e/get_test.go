@@ -280,6 +280,14 @@ func TestGet_refused(t *testing.T) {
 	is.Equal(len(end), 1)
 	is.Equal(end[0].event, "failed")
 	is.True(strings.Contains(end[0].data, `"code":16`))
+
+	for hook.Server(srv).Plain != 0 { // its handler is about to return
+		runtime.Gosched()
+	}
+	body = bufio.NewReader(get(t, at, "waits", "", ann...).Body)
+	is.Equal(len(events(t, body, 1)), 1)
+	srv.RevokeWith("ann", typedrpc.CloseOptions{Err: typedrpc.Errorf(typedrpc.PermissionDenied, "banned"), StayAway: true})
+	is.Equal(events(t, body, 2), []sse{{event: "failed", data: `{"code":16,"message":"banned"}`}}) // and not by what ended the one before
 }
 
 // TestGet_shutdown ends streams in order, and says when to come back.

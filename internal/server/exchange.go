@@ -85,10 +85,12 @@ func (x *exchange) end(h *HTTPRefusal, cause *status.Error) {
 	}
 	x.ended, x.cause = h, cause
 	// The deadline that wakes its reader has net/http end the context of whatever comes
-	// over this connection next.
+	// over this connection next. What reads events has no reader, and its head has left.
 	h.Header.Set("Connection", "close")
 	now := time.Now()
-	x.control.SetReadDeadline(now)
+	if x.events == nil {
+		x.control.SetReadDeadline(now)
+	}
 	if x.writing {
 		x.control.SetWriteDeadline(now)
 	}
