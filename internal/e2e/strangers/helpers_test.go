@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"iter"
 	"math/big"
 	mathrand "math/rand/v2"
 	"net"
@@ -152,11 +153,12 @@ type backend struct {
 	port           string
 	log            *output
 	paused, resume chan struct{} // hold a stream up in its middle
+	taken          chan struct{} // an item was
 }
 
 func newBackend(t *testing.T) *backend {
 	t.Helper()
-	b := &backend{log: new(output), paused: make(chan struct{}, 1), resume: make(chan struct{}, 1)}
+	b := &backend{log: new(output), paused: make(chan struct{}, 1), resume: make(chan struct{}, 1), taken: make(chan struct{}, 1)}
 	b.srv = newServer(b.log)
 	typedrpc.Handle(b.srv.Mux, tell, func(ctx context.Context, n int, send func(int) error) error {
 		for i := range n {
@@ -172,6 +174,16 @@ func newBackend(t *testing.T) *backend {
 			}
 		}
 		return nil
+	})
+	typedrpc.Handle(b.srv.Mux, add, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (sum int, err error) {
+		for n, err := range items {
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+			b.taken <- struct{}{}
+		}
+		return sum, nil
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

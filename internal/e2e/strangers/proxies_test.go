@@ -1,6 +1,7 @@
 package strangers
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,8 @@ import (
 
 var (
 	shout = typedrpc.NewMethod[string, string]("shout")
-	tell  = typedrpc.NewServerStream[int, int]("tell")
+	tell  = typedrpc.NewServerStream[int, int]("tell", typedrpc.Safe)
+	add   = typedrpc.NewClientStream[typedrpc.Empty, int, int]("add")
 )
 
 // keepAlive is short, so that a proxy's time for idle connections, made short as
@@ -141,6 +143,8 @@ func TestProxy(t *testing.T) {
 			hc := client(a, &p.port)
 			t.Run("calls", func(t *testing.T) { calls(t, hc) })
 			t.Run("posts", func(t *testing.T) { posts(t, hc) })
+			t.Run("events", func(t *testing.T) { events(t, hc, b) })
+			t.Run("items", func(t *testing.T) { items(t, hc, b) })
 			t.Run("pages", func(t *testing.T) { pages(t, hc) })
 			t.Run("idle", func(t *testing.T) { idle(t, hc) })
 			t.Run("reload and restart", func(t *testing.T) { outage(t, hc, p, b) })
@@ -189,6 +193,60 @@ func posts(t *testing.T, hc *http.Client) {
 		is.Equal(resp.StatusCode, http.StatusOK)
 		is.True(strings.HasSuffix(string(answer), `X"}`))
 	}
+}
+
+// events reads a stream whose handler goes on when its first half has been read.
+func events(t *testing.T, hc *http.Client, b *backend) {
+	is := is.New(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+host+"/rpc?method=tell&params=[6]", nil)
+	is.NoErr(err)
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := hc.Do(req)
+	is.NoErr(err)
+	defer resp.Body.Close()
+	is.Equal(resp.Header.Get("Content-Type"), "text/event-stream")
+	lines := bufio.NewScanner(resp.Body)
+	n := 0
+	for lines.Scan() {
+		if lines.Text() == fmt.Sprintf("data: %d", n) {
+			if n++; n == 4 {
+				<-b.paused
+				b.resume <- struct{}{}
+			}
+		}
+	}
+	is.NoErr(lines.Err())
+	is.Equal(n, 6)
+}
+
+// items sends a client stream's items, each when the one before was handled.
+func items(t *testing.T, hc *http.Client, b *backend) {
+	is := is.New(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // where a proxy waits for the body's end
+	defer cancel()
+	body, send := io.Pipe()
+	go func() {
+		defer send.Close()
+		for i := range 3 {
+			if _, err := fmt.Fprintln(send, i+1); err != nil {
+				return
+			}
+			select {
+			case <-b.taken:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host+"/rpc?method=add", body)
+	is.NoErr(err)
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	resp, err := hc.Do(req)
+	is.NoErr(err)
+	answer, err := io.ReadAll(resp.Body)
+	is.NoErr(err)
+	resp.Body.Close()
+	is.True(strings.HasSuffix(strings.TrimSpace(string(answer)), `6}`))
 }
 
 // pages is who may connect from where.
