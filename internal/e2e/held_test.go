@@ -220,9 +220,9 @@ func weigh(t *testing.T, w heldWay, offer string) {
 	heap, counted = heapFull-heap, countedFull-counted
 	t.Logf("%d bytes are held, and %d counted", heap, counted)
 	const slack = 2 << 20
-	is.True(heap >= int64(w.least/w.peers*peers))  // the attack was made
-	is.True(heap <= counted*3/2+slack)             // all that is held is counted
-	is.True(w.over || counted <= (heap+slack)*3/2) // and not much else
+	is.True(max(heap, counted) >= int64(w.least/w.peers*peers)) // the attack was made; of the heap, something older may have gone
+	is.True(heap <= counted*3/2+slack)                          // all that is held is counted
+	is.True(w.over || counted <= (heap+slack)*3/2)              // and not much else
 	for _, p := range all {
 		p.T.Kill()
 	}
