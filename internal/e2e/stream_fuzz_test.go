@@ -133,7 +133,7 @@ func (d *disruptor) overBudget() string {
 	check("account", int(s.Account), 4000+fuzzLimits.MaxMessage+testkit.MessageOverhead)
 	for _, x := range s.Streams {
 		if !x.Caller {
-			check("window", x.Out, max(2*x.Window, fuzzLimits.MaxMessage+testkit.MessageOverhead))
+			check("window", x.Out, max(2*x.Window, x.Window/16+fuzzLimits.MaxMessage+testkit.MessageOverhead))
 		}
 	}
 	return strings.Join(over, ", ")

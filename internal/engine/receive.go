@@ -141,7 +141,11 @@ func (x *Stream) droppedLocked(n int) {
 	if x.in == nil || x.over {
 		return
 	}
-	x.window.out += n
+	w := &x.window
+	// Nobody may have more out, and who has is owed nothing for it.
+	most := max(2*w.size, flow.Slack(w.size)+x.conn.config.Limits.MaxMessage+flow.MessageOverhead)
+	n = max(0, min(n, most-w.out))
+	w.out += n
 	x.conn.out += n
 	x.pressLocked()
 }
