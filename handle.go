@@ -78,15 +78,14 @@ type handler struct {
 // request contains is not asked. A panic in fn fails
 // the call with Internal and is logged with its stack.
 func Handle[F any](mux *Mux, d Handled[F], fn F) {
-	var h handler
-	declared := false
-	if d != nil {
-		h, declared = d.handlerOf(fn)
-	}
-	switch {
-	case mux == nil:
+	if mux == nil {
 		panic("typedrpc: Handle: the Mux is nil")
-	case !declared:
+	}
+	if nilPointer(d) {
+		panic("typedrpc: Handle: the declaration is nil, or a pointer that is nil")
+	}
+	h, declared := d.handlerOf(fn)
+	if !declared {
 		panic("typedrpc: Handle: the declaration was not made by a function, such as NewMethod")
 	}
 	e := &entry{spec: h.spec, serve: h.serve, resumes: h.resumes}
@@ -94,6 +93,17 @@ func Handle[F any](mux *Mux, d Handled[F], fn F) {
 		e.notify = []RawHandler{chain(mux.interceptors, h.notify)}
 	}
 	mux.add(e)
+}
+
+// nilPointer reports that d has nothing behind it: pointers to declarations are Handled, too,
+// and only a method of theirs tells whether one is nil.
+func nilPointer[F any](d Handled[F]) (is bool) {
+	if d == nil {
+		return true
+	}
+	defer func() { is = recover() != nil }()
+	d.Name()
+	return false
 }
 
 func methodHandler[Req, Resp any](spec *spec, fn func(context.Context, Req) (Resp, error)) handler {

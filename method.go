@@ -112,13 +112,21 @@ type spec struct {
 }
 
 // A MethodTrait is a fact about a method: NewMethod takes it. Every Trait is a
-// RequestTrait, every RequestTrait a CallTrait, every CallTrait a MethodTrait.
+// RequestTrait, every RequestTrait a CallTrait, every CallTrait a ServerStreamTrait, and
+// every ServerStreamTrait a MethodTrait.
 type MethodTrait interface{ method(*spec) }
 
-// A CallTrait is a fact about a method or a stream: NewMethod and those of streams
-// take it.
-type CallTrait interface {
+// A ServerStreamTrait is a fact about a method or a server stream, which answer what they
+// were asked: NewMethod and NewServerStream take it, and transfer.NewDownload.
+type ServerStreamTrait interface {
 	MethodTrait
+	serverStream(*spec)
+}
+
+// A CallTrait is a fact about a method or a stream of any kind: NewMethod and those of
+// streams take it.
+type CallTrait interface {
+	ServerStreamTrait
 	stream(*spec)
 }
 
@@ -148,10 +156,12 @@ type (
 
 func (f methodTrait) method(s *spec) { f(s) }
 
-func (f callTrait) method(s *spec) { f(s) }
-func (f callTrait) stream(s *spec) { f(s) }
+func (f callTrait) method(s *spec)       { f(s) }
+func (f callTrait) serverStream(s *spec) { f(s) }
+func (f callTrait) stream(s *spec)       { f(s) }
 
 func (f anyTrait) method(s *spec)       { f(s) }
+func (f anyTrait) serverStream(s *spec) { f(s) }
 func (f anyTrait) stream(s *spec)       { f(s) }
 func (f anyTrait) notification(s *spec) { f(s) }
 func (f anyTrait) signIn(s *spec)       { f(s) }
@@ -175,8 +185,9 @@ const Serial = serial(true)
 
 type serial bool
 
-func (v serial) method(s *spec) { s.serial = bool(v) }
-func (v serial) stream(s *spec) { s.serial = bool(v) }
+func (v serial) method(s *spec)       { s.serial = bool(v) }
+func (v serial) serverStream(s *spec) { s.serial = bool(v) }
+func (v serial) stream(s *spec)       { s.serial = bool(v) }
 
 // Inline says that the method's handler, and the interceptors around it, never block:
 // they compute, or look something up in memory, within some microseconds. Then the
@@ -199,24 +210,14 @@ func (v inline) method(s *spec) { s.inline = bool(v) }
 // JSON, a stream's items as Server-Sent Events (docs/guide.md). Who may is asked as for every
 // call; and it has no calls made again, as Idempotent has. The items of a download of package
 // transfer are its pieces. With ServerStream.Restartable, and for topics, a client that lost its connection
-// goes on behind the last item that it had. A Safe method or stream is not Serial, nor Keyed;
-// a client stream, a bidirectional one and a notification are not Safe. It is a RequestTrait.
+// goes on behind the last item that it had. A Safe method or stream is not Serial, nor Keyed.
+// It is a ServerStreamTrait, and a topic.Trait.
 const Safe = safe(true)
 
 type safe bool
 
-func (v safe) method(s *spec) { s.safe = bool(v) }
-
-func (v safe) stream(s *spec) {
-	if s.kind != KindServerStream {
-		panic(fmt.Sprintf("typedrpc: %s cannot be Safe: a GET brings no items", s.title()))
-	}
-	s.safe = bool(v)
-}
-
-func (safe) notification(s *spec) {
-	panic(fmt.Sprintf("typedrpc: %s cannot be Safe: nothing comes back that could be read", s.title()))
-}
+func (v safe) method(s *spec)       { s.safe = bool(v) }
+func (v safe) serverStream(s *spec) { s.safe = bool(v) }
 
 func (safe) RequestTrait() {}
 

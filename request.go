@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 
@@ -26,6 +27,8 @@ const (
 // String is the kind in words, as "server stream".
 func (k Kind) String() string {
 	switch k {
+	case KindMethod:
+		return "method"
 	case KindNotification:
 		return "notification"
 	case KindServerStream:
@@ -35,7 +38,7 @@ func (k Kind) String() string {
 	case KindBidiStream:
 		return "bidirectional stream"
 	}
-	return "method"
+	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
 func (k Kind) streams() bool { return k >= KindServerStream }

@@ -53,8 +53,8 @@ type BidiStream[Req, Up, Down any] struct {
 }
 
 // NewServerStream declares a server stream. It panics like NewMethod.
-func NewServerStream[Req, Item any](name string, traits ...CallTrait) ServerStream[Req, Item] {
-	s := newSpec(name, KindServerStream, traits, CallTrait.stream)
+func NewServerStream[Req, Item any](name string, traits ...ServerStreamTrait) ServerStream[Req, Item] {
+	s := newSpec(name, KindServerStream, traits, ServerStreamTrait.serverStream)
 	s.carries(new(Req), new(Item))
 	s.down.New = func() any { return new(Item) }
 	s.check = func(c Codec) error { return errors.Join(checkType[Req](s, c), checkType[Item](s, c)) }

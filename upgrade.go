@@ -70,6 +70,9 @@ func (o *DialOptions) handshake(url string) (h handshake, err error) {
 	}
 	h.header = http.Header{}
 	for name, values := range o.Header {
+		if err := checkHeader(name, values); err != nil {
+			return h, err
+		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		h.header[name] = append(h.header[name], values...)
 	}
@@ -93,6 +96,20 @@ func (o *DialOptions) handshake(url string) (h handshake, err error) {
 	slices.Sort(h.carries)
 	return h, nil
 }
+
+// checkHeader refuses what net/http would not send: dialling again would not mend it. It
+// does not show the values, which may be secret.
+func checkHeader(name string, values []string) error {
+	if !session.Token(name) {
+		return fmt.Errorf("typedrpc: DialOptions.Header: %q is no name of a header (RFC 9110 section 5.1)", name)
+	}
+	if slices.ContainsFunc(values, func(v string) bool { return strings.ContainsFunc(v, unsendable) }) {
+		return fmt.Errorf("typedrpc: DialOptions.Header: a value of %s has a control character, such as a line break (RFC 9110 section 5.5)", name)
+	}
+	return nil
+}
+
+func unsendable(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // public are headers that hold no credentials. Any other may: an X-Api-Key says
 // so, others do not.

@@ -196,7 +196,10 @@ func TestZero_panics(t *testing.T) {
 		"Pick":                func() { typedrpc.Pick(nil) },
 		"Handle without mux":  func() { typedrpc.Handle(nil, lab.Ask, handler) },
 		"Handle of nothing":   func() { typedrpc.Handle(new(typedrpc.Mux), typedrpc.Method[int, int]{}, handler) },
-		"Handle nil":          func() { typedrpc.Handle(new(typedrpc.Mux), lab.Ask, nil) },
+		"Handle a nil pointer": func() {
+			typedrpc.Handle[func(context.Context, int) (int, error)](new(typedrpc.Mux), (*typedrpc.Method[int, int])(nil), handler)
+		},
+		"Handle nil": func() { typedrpc.Handle(new(typedrpc.Mux), lab.Ask, nil) },
 		"Restartable": func() {
 			typedrpc.ServerStream[int, int]{}.Restartable(func(int, *int) int { return 0 })
 		},
@@ -244,6 +247,8 @@ func TestZero_works(t *testing.T) {
 	srv.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	is.Equal(w.Code, http.StatusInternalServerError)
 
+	is.Equal(typedrpc.Kind(99).String(), "Kind(99)")
+	is.Equal(typedrpc.KindMethod.String(), "method")
 	is.Equal((*typedrpc.Error)(nil).Error(), "an *Error that is nil")
 	is.Equal((*typedrpc.UpgradeError)(nil).Error(), "an *UpgradeError that is nil")
 	is.Equal((*typedrpc.CloseError)(nil).Error(), "a *CloseError that is nil")

@@ -77,7 +77,7 @@ func New[T any](name string, traits ...Trait) Topic[T] {
 	if _, ok := any(new(T)).(*typedrpc.Bytes); ok {
 		d.refuse("typedrpc.Bytes are for streams, a topic's messages are the codec's; use []byte")
 	}
-	var below []typedrpc.CallTrait
+	var below []typedrpc.ServerStreamTrait
 	for _, t := range traits {
 		switch t := t.(type) {
 		case nil:
@@ -88,7 +88,7 @@ func New[T any](name string, traits ...Trait) Topic[T] {
 			t.apply(d)
 		case flag:
 			t.apply(d)
-		case typedrpc.RequestTrait:
+		case typedrpc.ServerStreamTrait: // a typedrpc.RequestTrait, or Safe
 			below = append(below, t)
 		default:
 			d.refuse("%T is none of the traits there are", t)
@@ -146,8 +146,8 @@ func unsent(code typedrpc.Code, format string, args ...any) error {
 	return e
 }
 
-// A Trait is a fact about a topic: one of this package, or a typedrpc.RequestTrait, such as
-// typedrpc.MaxSize.
+// A Trait is a fact about a topic: one of this package, a typedrpc.RequestTrait, such as
+// typedrpc.MaxSize, or typedrpc.Safe.
 type Trait interface{ topicTrait }
 
 type topicTrait = seam.RequestTrait

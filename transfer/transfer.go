@@ -69,7 +69,7 @@ func NewUpload[Req, Resp any](name string, traits ...typedrpc.CallTrait) Upload[
 
 // NewDownload declares a download. It panics like typedrpc.NewServerStream, and on
 // the wire it is a server stream.
-func NewDownload[Req any](name string, traits ...typedrpc.CallTrait) Download[Req] {
+func NewDownload[Req any](name string, traits ...typedrpc.ServerStreamTrait) Download[Req] {
 	d := Download[Req]{stream: typedrpc.NewServerStream[Req, typedrpc.Bytes](name, traits...)}
 	seam.Declared(d.stream).Described(schema.Registered{Kind: "download"})
 	seam.Declare(&d.Declared, name, func(f any) any {

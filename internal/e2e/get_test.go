@@ -442,11 +442,9 @@ func TestGet_byPost(t *testing.T) {
 func TestSafe_panics(t *testing.T) {
 	is := is.New(t)
 	for _, declare := range []func(){
-		func() { typedrpc.NewClientStream[int, int, int]("a", typedrpc.Safe) },
-		func() { typedrpc.NewBidiStream[int, int, int]("a", typedrpc.Safe) },
-		func() { typedrpc.NewNotification[int]("a", typedrpc.Safe) },
 		func() { typedrpc.NewMethod[int, int]("a", typedrpc.Safe, typedrpc.Serial) },
 		func() { typedrpc.NewMethod[int, int]("a", typedrpc.Safe, typedrpc.Keyed) },
+		func() { typedrpc.NewServerStream[int, int]("a", typedrpc.Safe, typedrpc.Serial) },
 	} {
 		func() {
 			defer func() { is.True(recover() != nil) }()

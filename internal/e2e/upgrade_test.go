@@ -106,6 +106,9 @@ func TestDialHeader_refused(t *testing.T) {
 		`must not offer the subprotocol "typedrpc.v1.json": Dialect and Codecs`: {"Sec-Websocket-Protocol": {"typedrpc.v1.json"}},
 		`must not offer the subprotocol "typedrpc.jsonrpc"`:                     {"Sec-Websocket-Protocol": {"x, typedrpc.jsonrpc"}},
 		`must not have Sec-Websocket-Key`:                                       {"Sec-WebSocket-Key": {"x"}},
+		`DialOptions.Header: "" is no name of a header`:                         {"": {"x"}},
+		`DialOptions.Header: "X Id" is no name of a header`:                     {"X Id": {"x"}},
+		`a value of X-Id has a control character`:                               {"X-Id": {"ok", "a\r\nX-Admin: yes"}},
 		`must not have Sec-Websocket-Extensions`:                                {"Sec-WebSocket-Extensions": {"permessage-deflate"}},
 	} {
 		for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {

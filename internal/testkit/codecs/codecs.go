@@ -55,6 +55,7 @@ func traits[T any](all []typedrpc.Trait, is func(typedrpc.Trait) T) (as []T) {
 
 func (k Kit[M]) declare() declared[M] {
 	method := traits(k.Alloc, func(t typedrpc.Trait) typedrpc.MethodTrait { return t })
+	read := traits(k.Alloc, func(t typedrpc.Trait) typedrpc.ServerStreamTrait { return t })
 	call := traits(k.Alloc, func(t typedrpc.Trait) typedrpc.CallTrait { return t })
 	return declared[M]{
 		typedrpc.NewMethod[M, M]("add", method...),
@@ -62,7 +63,7 @@ func (k Kit[M]) declare() declared[M] {
 		typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("nothing"),
 		typedrpc.NewMethod[string, string]("shout"),
 		typedrpc.NewNotification[M]("note", traits(k.Alloc, func(t typedrpc.Trait) typedrpc.RequestTrait { return t })...),
-		typedrpc.NewServerStream[M, M]("count", call...),
+		typedrpc.NewServerStream[M, M]("count", read...),
 		typedrpc.NewClientStream[M, M, M]("sum", call...),
 		typedrpc.NewBidiStream[M, M, M]("talk", call...),
 		topic.New[M]("news", traits(k.Alloc, func(t typedrpc.Trait) topic.Trait { return t })...),
