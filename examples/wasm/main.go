@@ -77,8 +77,8 @@ func routes(compiled fs.FS, log *slog.Logger) (*typedrpc.Server, http.Handler, e
 	}
 	routes := http.NewServeMux()
 	routes.Handle("/rpc", rpc)
-	routes.Handle("/page.wasm", http.FileServerFS(compiled))
-	routes.Handle("/wasm_exec.js", http.FileServerFS(compiled))
+	routes.Handle("/page.wasm", web.Guard(http.FileServerFS(compiled)))
+	routes.Handle("/wasm_exec.js", web.Guard(http.FileServerFS(compiled)))
 	routes.Handle("/", web.Handler(page, "'wasm-unsafe-eval'"))
 	return rpc, routes, rpc.Check()
 }

@@ -109,6 +109,8 @@ func TestPage(t *testing.T) {
 			is.NoErr(err)
 			is.Equal(resp.StatusCode, http.StatusOK)
 			is.Equal(resp.Header.Get("Content-Type"), want.contentType)
+			is.Equal(resp.Header.Get("X-Content-Type-Options"), "nosniff")
+			is.True(strings.HasPrefix(resp.Header.Get("Content-Security-Policy"), "default-src 'none';"))
 			is.True(strings.Contains(string(body), want.text))
 		})
 	}

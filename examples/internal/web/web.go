@@ -19,12 +19,8 @@ import (
 //go:embed shared
 var shared embed.FS
 
-// Handler serves the files of page at /, and what is shared beside them. It takes the
-// paths of both: what is not there is not found.
-//
-// A page may run scripts of its own server and use its styles, and nothing else. What
-// others write is inserted as text anyway; this is for the day of a mistake. scripts are
-// more that it may do, such as 'wasm-unsafe-eval' to run WebAssembly.
+// Handler serves the files of page at /, and what is shared beside them, as Guard does. It
+// takes the paths of both: what is not there is not found. scripts are as Guard's.
 func Handler(page fs.FS, scripts ...string) http.Handler {
 	own, err := fs.Sub(shared, "shared")
 	if err != nil { // it is a constant
@@ -36,6 +32,15 @@ func Handler(page fs.FS, scripts ...string) http.Handler {
 		mux.Handle("/"+name, http.FileServerFS(own))
 	}
 	mux.Handle("/typedrpc.js", js.Handler())
+	return Guard(mux, scripts...)
+}
+
+// Guard serves what files does, with the headers that say what a page may do.
+//
+// A page may run scripts of its own server and use its styles, and nothing else. What
+// others write is inserted as text anyway; this is for the day of a mistake. scripts are
+// more that it may do, such as 'wasm-unsafe-eval' to run WebAssembly.
+func Guard(files http.Handler, scripts ...string) http.Handler {
 	policy := strings.Join([]string{
 		"default-src 'none'",
 		"script-src " + strings.Join(append([]string{"'self'"}, scripts...), " "),
@@ -53,6 +58,6 @@ func Handler(page fs.FS, scripts ...string) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-cache")
-		mux.ServeHTTP(w, r)
+		files.ServeHTTP(w, r)
 	})
 }
