@@ -49,7 +49,7 @@ func (h *Hub) Say(t *Topic, key, subject, text string) error {
 	if r != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.here[subject] > 0 {
+		if r.here.of(subject) > 0 {
 			r.sayLocked(subject, text)
 			return nil
 		}
@@ -70,7 +70,7 @@ func (r *room) sayLocked(subject, text string) {
 		// Later than all that is known here, whatever others' clocks say.
 		r.said[subject] = said{text, max(time.Now().UnixMilli(), r.saidLocked(subject).At+1)}
 	})
-	if r.here[subject] > 0 {
+	if r.here.of(subject) > 0 {
 		r.changedLocked(subject)
 	}
 }
@@ -113,7 +113,7 @@ func (r *room) newsLocked(subject string, make func()) {
 }
 
 func (r *room) presentAnywhereLocked(subject string) bool {
-	return r.here[subject] > 0 || r.elsewhereLocked(subject, nil)
+	return r.here.of(subject) > 0 || r.elsewhereLocked(subject, nil)
 }
 
 // tellsLocked reports whether whoever comes to c, a change of what is said of a subject,

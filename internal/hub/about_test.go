@@ -27,7 +27,7 @@ func newChorus() *chorus {
 // here reports whether any hub has a subject.
 func (c *chorus) present(who string) bool {
 	_, elsewhere := c.other[who]
-	return c.here[who] > 0 || elsewhere
+	return c.here.of(who) > 0 || elsewhere
 }
 
 // happens changes something of a subject.
@@ -39,14 +39,14 @@ func (c *chorus) happens(rng *rand.Rand, who string, at int64) {
 		text = ""
 	}
 	switch n := rng.IntN(10); {
-	case n < 3 && c.here[who] > 0:
+	case n < 3 && c.here.of(who) > 0:
 		c.presentLocked(who, -1)
 	case n < 3:
 		if text != "" {
 			c.sayLocked(who, text)
 		}
 		c.presentLocked(who, 1)
-	case n < 6 && c.here[who] > 0:
+	case n < 6 && c.here.of(who) > 0:
 		c.sayLocked(who, text)
 	case c.nodes == nil:
 	case n < 7:

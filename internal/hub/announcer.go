@@ -28,7 +28,7 @@ func (r *room) notices() []notice {
 	if r.answer {
 		m := notice{Node: id, All: true}
 		size := 0
-		for s := range r.here {
+		for s := range r.here.all() {
 			n := r.noticeSizeLocked(s)
 			if size += n; size > noticeBytes {
 				out = append(out, m)
@@ -47,7 +47,7 @@ func (r *room) notices() []notice {
 				out = append(out, m)
 				m, size = notice{Node: id}, n
 			}
-			if r.here[s] > 0 {
+			if r.here.of(s) > 0 {
 				r.noticeLocked(&m, s)
 			} else {
 				m.Leave = append(m.Leave, s)

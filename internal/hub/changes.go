@@ -178,7 +178,7 @@ func (r *room) scannedLocked() {
 // allLocked makes the set: this hub's members and all others'.
 func (r *room) allLocked() []known {
 	set := make([]known, 0, r.count)
-	for s := range r.here {
+	for s := range r.here.all() {
 		set = append(set, known{subject: s})
 	}
 	for _, n := range r.nodes {

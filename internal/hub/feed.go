@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/logs"
@@ -25,10 +24,9 @@ func brokerError(ctx context.Context, err error, text string) *status.Error {
 
 // feed is a room's subscription to one channel of the broker.
 type feed struct {
-	broker  Broker
+	hub     *Hub
 	channel string
 	deliver func([]byte)
-	log     *slog.Logger
 
 	mu      sync.Mutex
 	opening *opening // nil: nobody needed it yet, or it failed, or it is open
@@ -43,7 +41,7 @@ type opening struct {
 }
 
 func (f *feed) init(h *Hub, channel string, deliver func([]byte)) {
-	f.broker, f.channel, f.deliver, f.log = h.broker, channel, deliver, h.log
+	f.hub, f.channel, f.deliver = h, channel, deliver
 }
 
 // open subscribes if that has not been done: the first who asks does it, with
@@ -84,7 +82,7 @@ func (f *feed) subscribe(ctx context.Context, o *opening) error {
 		f.mu.Unlock()
 		close(o.done)
 	}()
-	stop, err := f.broker.Subscribe(ctx, f.channel, f.deliver)
+	stop, err := f.hub.broker.Subscribe(ctx, f.channel, f.deliver)
 	if err != nil {
 		o.err, o.left = brokerError(ctx, err, "the broker could not be subscribed to"), ctx.Err() != nil
 		return o.err
@@ -101,7 +99,7 @@ func (f *feed) close() {
 	if cancel != nil {
 		defer func() {
 			if p := recover(); p != nil {
-				f.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+				f.hub.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
 			}
 		}()
 		cancel()

@@ -141,7 +141,9 @@ func (h *Hub) isClosed() bool {
 }
 
 // Names have no spaces, so a channel belongs to one topic and one key.
-func channelOf(t *Topic, key string) string { return "topic " + t.Decl.Name + " " + key }
+func channelOf(t *Topic, key string) string { return channelPrefix + t.Decl.Name + " " + key }
+
+const channelPrefix = "topic "
 
 func presenceChannelOf(t *Topic, key string) string { return "presence " + t.Decl.Name + " " + key }
 
@@ -154,12 +156,10 @@ func (h *Hub) enter(t *Topic, key string) (*room, error) {
 	}
 	r := h.rooms[roomID{t, key}]
 	if r == nil {
-		channel := channelOf(t, key)
-		id := roomID{t, channel[len(channel)-len(key):]} // keys may be long, and this one is the caller's
-		r = &room{hub: h, roomID: id, life: rand.Uint64()}
-		r.items.init(h, channel, r.deliver)
+		r = &room{hub: h, topic: t, life: rand.Uint64()}
+		r.items.init(h, channelOf(t, key), r.deliver)
 		r.presence.init(r)
-		h.rooms[id] = r
+		h.rooms[r.id()] = r
 	}
 	if r.idle != nil {
 		h.idle.Remove(r.idle)
@@ -172,7 +172,7 @@ func (h *Hub) enter(t *Topic, key string) (*room, error) {
 // admit finds or makes the room for a stream, which pays cost and a room for its
 // stay.
 func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (*room, error) {
-	a, all := x.Conn().Account(), cost+roomCost+3*len(key)
+	a, all := x.Conn().Account(), cost+costOfKey(key)
 	if !a.Take(all) {
 		return nil, status.Busy("a stream of a topic")
 	}
@@ -186,7 +186,7 @@ func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (*room, er
 
 // release ends what admit began.
 func (r *room) release(x *engine.Stream, cost int) {
-	n := cost + roomCost + 3*len(r.key)
+	n := cost + costOfKey(r.key())
 	r.hub.exit(r)
 	x.Conn().Account().Give(n)
 }
@@ -241,7 +241,7 @@ func (h *Hub) dropLocked(r *room) {
 		h.idle.Remove(r.idle)
 		r.idle = nil
 	}
-	delete(h.rooms, r.roomID)
+	delete(h.rooms, r.id())
 }
 
 // account is what the subscriptions of one connection have queued.
@@ -249,7 +249,9 @@ type account struct {
 	own    *flow.Budget
 	most   int64 // of own
 	server *flow.Account
-	users  int // under Hub.mu
+	// Under Hub.mu:
+	users int
+	peer  *Peer // of the subscription that was last: most are alike
 }
 
 // take takes n bytes for a message that waits, of the server's budget at most the
@@ -275,7 +277,9 @@ func (a *account) give(n int) {
 	a.server.Give(recordCost)
 }
 
-func (h *Hub) accountOf(c *engine.Conn) *account {
+// accountOf finds or makes the account of a connection, which stays until leaveAccount,
+// and p as its subscriptions share it.
+func (h *Hub) accountOf(c *engine.Conn, p Peer) (*account, *Peer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	a := h.accounts[c]
@@ -285,7 +289,11 @@ func (h *Hub) accountOf(c *engine.Conn) *account {
 		h.accounts[c] = a
 	}
 	a.users++
-	return a
+	if a.peer == nil || *a.peer != p {
+		shared := p
+		a.peer = &shared
+	}
+	return a, a.peer
 }
 
 func (h *Hub) leaveAccount(c *engine.Conn, a *account) {

@@ -79,7 +79,7 @@ func TestHub_allHistories(t *testing.T) {
 	publish("c")
 	is.Equal(r.history.Len(), 4) // its own: in use
 	m := r.history.Front().msg
-	m.bodyFor(&subscriber{x: new(engine.Stream), peer: Peer{Codec: "other", Limit: 1 << 20, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return msg, nil }}}})
+	m.bodyFor(&subscriber{x: new(engine.Stream), peer: &Peer{Codec: "other", Limit: 1 << 20, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return msg, nil }}}})
 	is.Equal(h.history.Load(), int64(5*each-recordCost))
 	publish("c")
 	is.Equal(h.history.Load(), int64(4*each))
@@ -133,7 +133,7 @@ func TestMessage_recode(t *testing.T) {
 	is := is.New(t)
 	m := newMessage("json", []byte(`[[1]]`))
 	peer := func(codec string, recode func([]byte) ([]byte, error)) *subscriber {
-		return &subscriber{x: new(engine.Stream), peer: Peer{Codec: codec, Limit: 5, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return recode(msg) }}}}
+		return &subscriber{x: new(engine.Stream), peer: &Peer{Codec: codec, Limit: 5, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return recode(msg) }}}}
 	}
 	same := peer("json", nil)
 	is.True(m.bodyFor(same) == &m.encoding)

@@ -12,6 +12,7 @@ import (
 // streams would. It is no member of the room, and nobody's account pays for it.
 type Listener struct {
 	sub   *subscriber
+	peer  Peer          // its own
 	ready chan struct{} // capacity 1: there is something to take
 	gone  chan struct{} // closed when it is over
 	end   sync.Once
@@ -34,10 +35,12 @@ func (h *Hub) Listen(ctx context.Context, t *Topic, key string) (*Listener, erro
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{ready: make(chan struct{}, 1), gone: make(chan struct{})}
-	l.sub = &subscriber{
-		local: l, room: r, account: &account{}, lag: t.lag(), observed: true, place: -1,
+	l := &Listener{
+		ready: make(chan struct{}, 1), gone: make(chan struct{}),
 		peer: Peer{Codec: h.options.Codec, Limit: flow.MaxMessageCeiling},
+	}
+	l.sub = &subscriber{
+		local: l, room: r, peer: &l.peer, account: &account{}, backlog: &nothing, lag: t.lag(), observed: true, place: -1,
 	}
 	if err := r.items.open(ctx); err != nil {
 		l.Close()

@@ -66,8 +66,8 @@ func (r *room) listed() Listed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := Listed{
-		Topic: r.topic.Decl.Name, Key: r.key, Onlookers: len(r.onlookers), Members: len(r.here),
-		History: r.history.Len(), Bytes: r.bytes, Messages: r.numbered,
+		Topic: r.topic.Decl.Name, Key: r.key(), Onlookers: len(r.onlookers), Members: r.here.subjects(),
+		History: r.history.Len(), Bytes: r.history.size(), Messages: r.numbered,
 		Dropped: r.dropped.n.Load(), Ended: r.slow.n.Load(),
 	}
 	for _, s := range r.subs {

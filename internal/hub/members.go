@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -16,8 +15,8 @@ func (h *Hub) Members(t *Topic, key string) ([]Told, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]Told, 0, len(r.here))
-	for _, s := range slices.Sorted(maps.Keys(r.here)) {
+	all := make([]Told, 0, r.here.subjects())
+	for _, s := range slices.Sorted(r.here.all()) {
 		all = append(all, Told{Subject: s, About: r.said[s].Text})
 	}
 	return all, nil

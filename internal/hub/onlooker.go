@@ -51,9 +51,12 @@ const skipMost = 32
 // what it may have to skip.
 const onlookerCost = 448
 
-// roomCost is what a key takes, beside its names. Everybody in the room pays for
-// it, because each may be the one who stays.
-const roomCost = 1 << 10
+// roomCost is what a key takes, and costOfKey with its names: the channel's, and where
+// hubs share a broker that of presence. Everybody in the room pays for it, because
+// each may be the one who stays.
+const roomCost = 512
+
+func costOfKey(key string) int { return roomCost + 2*len(key) }
 
 // Watch begins to tell a topic's presence, on its handler's goroutine. What it
 // returns goes on with that until the stream ends.
@@ -140,14 +143,12 @@ func (r *room) look(w *onlooker) error {
 	if r.closed {
 		return errHubClosed()
 	}
-	if r.onlookers == nil {
-		r.onlookers = map[*onlooker]struct{}{}
-	}
-	r.onlookers[w] = struct{}{}
-	if len(r.onlookers) > 1 {
+	if len(r.onlookers) > 0 {
+		r.onlookers[w] = struct{}{}
 		return nil
 	}
-	r.count = len(r.here)
+	r.watched = &watched{onlookers: map[*onlooker]struct{}{w: {}}}
+	r.count = r.here.subjects()
 	if r.hub.shared {
 		r.nodes = map[string]*node{}
 		r.watchLocked()
@@ -163,7 +164,7 @@ func (r *room) lookAway(w *onlooker) {
 	r.awaitLocked(w, false)
 	r.endLocked(w)
 	if len(r.onlookers) == 0 {
-		r.nodes = nil
+		r.watched = &unwatched
 		if r.hub.shared {
 			r.unwatchLocked()
 		}

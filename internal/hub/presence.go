@@ -40,14 +40,23 @@ type notice struct {
 
 // presence is who is in a room. Its fields are under room.mu.
 type presence struct {
-	here      map[string]int   // this hub's subscriptions by subject; nil: there were none
-	said      map[string]said  // what it says of them; nil: nothing
-	spoken    bool             // something was said of somebody, by any hub
-	nodes     map[string]*node // other hubs' members, while somebody watches
+	here     headcount       // this hub's subscriptions
+	said     map[string]said // what it says of them, by subject; nil: nothing
+	*watched                 // never nil
+	*sharing                 // nil: no other hub may ask who is here
+}
+
+// watched is what a room has beside that while somebody looks on. It is made for the
+// first who does, and goes with the last.
+type watched struct {
+	nodes     map[string]*node // other hubs' members
 	onlookers map[*onlooker]struct{}
 	changes
-	*sharing // nil: no other hub may ask who is here
 }
+
+// unwatched is that of all rooms at which nobody looks. It stays empty: what is written
+// there is written only where there are onlookers.
+var unwatched watched
 
 // sharing is what a room has beside that where hubs share a broker.
 type sharing struct {
@@ -68,9 +77,10 @@ type node struct {
 }
 
 func (p *presence) init(r *room) {
+	p.watched = &unwatched
 	if r.hub.shared && r.topic.Presence {
 		p.sharing = &sharing{asked: time.Now()} // others may be watching already
-		p.feed.init(r.hub, presenceChannelOf(r.topic, r.key), r.noticed)
+		p.feed.init(r.hub, presenceChannelOf(r.topic, r.key()), r.noticed)
 	}
 }
 
@@ -87,17 +97,13 @@ func (r *room) openPresence(ctx context.Context) error {
 
 // presentLocked counts a subscription in or out.
 func (r *room) presentLocked(subject string, by int) {
-	before := r.here[subject]
+	before := r.here.of(subject)
 	if before > 0 && before+by > 0 {
-		r.here[subject] += by
+		r.here.add(subject, by)
 		return
 	}
 	r.newsLocked(subject, func() {
-		if r.here == nil {
-			r.here = map[string]int{}
-		}
-		if r.here[subject] += by; r.here[subject] == 0 {
-			delete(r.here, subject)
+		if r.here.add(subject, by); r.here.of(subject) == 0 {
 			delete(r.said, subject)
 		}
 		if !r.elsewhereLocked(subject, nil) {
@@ -141,7 +147,7 @@ func (r *room) setLocked(n *node, subject string, present bool, about said) {
 		} else {
 			delete(n.members, subject)
 		}
-		if had != present && r.here[subject] == 0 && !r.elsewhereLocked(subject, n) {
+		if had != present && r.here.of(subject) == 0 && !r.elsewhereLocked(subject, n) {
 			r.tellLocked(subject, present)
 		}
 	})

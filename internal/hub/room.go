@@ -21,28 +21,55 @@ type roomID struct {
 // room is one key of a topic at a hub. It exists while somebody is in it, and
 // then for its history.
 type room struct {
-	hub *Hub
-	roomID
+	hub   *Hub
+	topic *Topic
 	items feed // the topic's messages
 
-	users int           // under Hub.mu: those who are in it
 	idle  *list.Element // under Hub.mu: its place in Hub.idle
+	users int32         // under Hub.mu: those who are in it
 
 	// Under Hub.mu: this hub has published to a topic with history. The broker
 	// may bring the message later, so the room waits for it.
 	published bool
 
-	mu       sync.Mutex
-	closed   bool
-	subs     []*subscriber
-	numbered uint64 // messages that came
-	life     uint64 // chosen at random: a message's place says in whose life it was
-	history  flow.Ring[remembered]
-	bytes    int  // of history
+	closed   bool // as all that follows, under mu
 	lost     bool // messages may be missing before the next one
 	gone     bool // it was dropped; there may be another for the key
+	spoken   bool // something was said of somebody who is here, by any hub
+	mu       sync.Mutex
+	subs     []*subscriber
+	numbered uint64   // messages that came
+	life     uint64   // chosen at random: a message's place says in whose life it was
+	history  *history // nil: there was none yet
 	presence
 	becoming // has atomics
+}
+
+// id is what the hub finds it by.
+func (r *room) id() roomID { return roomID{r.topic, r.key()} }
+
+// key is the end of its channel's name: keys may be long, and there may be many.
+func (r *room) key() string { return r.items.channel[len(channelPrefix)+len(r.topic.Decl.Name)+1:] }
+
+// history is what a room remembers.
+type history struct {
+	flow.Ring[remembered]
+	bytes int
+}
+
+// Len and size are those of a room that remembers nothing, too.
+func (h *history) Len() int {
+	if h == nil {
+		return 0
+	}
+	return h.Ring.Len()
+}
+
+func (h *history) size() int {
+	if h == nil {
+		return 0
+	}
+	return h.bytes
 }
 
 // remembered is a message of the history.
@@ -144,8 +171,11 @@ func (r *room) rememberLocked(m *message) {
 		if r.lost {
 			p.dropped = flow.MissedUnknown
 		}
+		if r.history == nil {
+			r.history = new(history)
+		}
 		r.history.Push(p)
-		r.bytes += m.body.Len() + flow.MessageOverhead
+		r.history.bytes += m.body.Len() + flow.MessageOverhead
 		r.forgetLocked(p.at)
 	}
 	r.lost = false
@@ -157,7 +187,7 @@ func (r *room) forgetLocked(now time.Time) {
 	for n := r.history.Len(); n > 0; n-- {
 		first := r.history.Front()
 		if (t.Last == 0 || n <= t.Last) && (t.Recent == 0 || now.Sub(first.at) < t.Recent) &&
-			(r.bytes <= r.hub.options.MaxKeyHistory && r.hub.history.Load() <= r.hub.options.MaxHistory || n == 1) {
+			(r.history.bytes <= r.hub.options.MaxKeyHistory && r.hub.history.Load() <= r.hub.options.MaxHistory || n == 1) {
 			return
 		}
 		r.forgetFirstLocked()
@@ -166,7 +196,7 @@ func (r *room) forgetLocked(now time.Time) {
 
 func (r *room) forgetFirstLocked() {
 	m := r.history.Pop().msg
-	r.bytes -= m.body.Len() + flow.MessageOverhead
+	r.history.bytes -= m.body.Len() + flow.MessageOverhead
 	m.kept.Add(-m.size())
 	m.kept = nil
 }

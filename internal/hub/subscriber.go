@@ -42,7 +42,7 @@ type subscriber struct {
 	x        *engine.Stream // nil: it is a listener's
 	local    *Listener      // whose it is; nil: a stream's
 	room     *room
-	peer     Peer
+	peer     *Peer
 	account  *account
 	lag      *lag // WaitAtMost
 	observed bool // interceptors see the items: on the handler's goroutine only
@@ -54,14 +54,22 @@ type subscriber struct {
 	place  int32 // under room.mu: in room.subs; -1: it is not there
 	past   *past // the history that was not sent yet; nil: there is none; the handler's alone
 
-	mu     sync.Mutex
-	tried  int32 // what the message cost that the stream had no room for
-	queue  flow.Ring[queued]
-	held   *holder // of queue, and of the item in the interceptors' hands; nil: nothing was yet
-	bytes  int     // of queue, and of the item in the interceptors' hands
-	missed uint64  // lost before the next message
-	fault  error   // to be logged
+	tried    int32 // under mu: what the message cost that the stream had no room for
+	mu       sync.Mutex
+	*backlog        // never nil
+	missed   uint64 // lost before the next message
+	fault    error  // to be logged
 }
+
+// backlog is what waits for a subscriber.
+type backlog struct {
+	queue flow.Ring[queued]
+	held  *holder // of queue, and of the item in the interceptors' hands
+	bytes int     // of both
+}
+
+// nothing is the backlog of all for whom nothing has waited yet. It stays empty.
+var nothing backlog
 
 // past is the history that a subscriber has not been sent.
 type past struct {
@@ -86,8 +94,8 @@ type queued struct {
 func (q *queued) cost() int { return q.body.Len() + flow.MessageOverhead }
 
 // subscriptionCost is what one takes: its record, its place in the room and among
-// the members, and what is kept of a member for those who look on.
-const subscriptionCost = 512
+// the members.
+const subscriptionCost = 192
 
 // costWith is what a subscription takes that brought n bytes to be said of it.
 func costWith(n int) int {
@@ -108,7 +116,8 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 	if err != nil {
 		return nil, err
 	}
-	s := &subscriber{x: x, room: r, peer: p, account: h.accountOf(x.Conn()), lag: t.lag(), observed: x.Watched(), marks: x.Marks(), about: uint8(len(about)), place: -1}
+	s := &subscriber{x: x, room: r, backlog: &nothing, lag: t.lag(), observed: x.Watched(), marks: x.Marks(), about: uint8(len(about)), place: -1}
+	s.account, s.peer = h.accountOf(x.Conn(), p)
 	begun := false
 	defer func() {
 		if !begun {
@@ -345,7 +354,7 @@ func (s *subscriber) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over, s.direct = true, false
-	if s.held != nil {
+	if s.backlog != &nothing {
 		s.held.leave()
 		for s.queue.Len() > 0 {
 			s.freeLocked(s.queue.Pop())
@@ -360,5 +369,5 @@ func (s *subscriber) drop() {
 		}
 		p.held.left()
 	}
-	s.queue, s.past = flow.Ring[queued]{}, nil
+	s.backlog, s.past = &nothing, nil
 }

@@ -127,7 +127,7 @@ func BenchmarkTopic_memory(b *testing.B) {
 			hub := &topic.Hub{Codec: codec}
 			mux := typedrpc.NewMux()
 			topic.Handle(mux, hub, benchTopic, topic.Everybody)
-			srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{codec}, Limits: typedrpc.Limits{KeepAlive: time.Hour}}
+			srv := &typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{codec}, Limits: typedrpc.Limits{KeepAlive: time.Hour, MaxCalls: 2048}} // for a thousand streams
 			a := newAudience(10_000)
 			var all []*typedrpc.Conn
 			for range conns {
