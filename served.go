@@ -43,6 +43,9 @@ func (s *served) Decl() *engine.Decl {
 	return &s.entry.spec.decl
 }
 
+// Reply is the metadata that goes back.
+func (s *served) Reply() map[string]string { return s.req.ReplyMetadata }
+
 func (s *served) Forget() { s.req.Payload = nil }
 
 func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*engine.Inbound, *status.Error) {
@@ -66,9 +69,6 @@ func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*eng
 func (o owner) Run(in *engine.Inbound) (*buf.Buf, map[string]string, error) {
 	s := in.Record.(*served)
 	s.req.Payload, s.req.stream = in.Payload(), in.Stream()
-	if x := s.req.stream; x != nil && x.Reply == nil { // else this goes on with it
-		x.Reply = (*map[string]string)(&s.req.ReplyMetadata)
-	}
 	if s.req.stream.Marks() && s.req.stream.Entrusted() == nil {
 		if err := s.resume(); err != nil {
 			return nil, nil, err

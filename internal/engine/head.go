@@ -20,7 +20,7 @@ func (x *Stream) headLocked() *status.Error {
 		x.fresh = false
 		return nil
 	}
-	if meta := *x.Reply; len(meta) > 0 {
+	if meta := x.in.Record.Reply(); len(meta) > 0 {
 		if err := flow.CheckMeta(meta); err != nil {
 			return status.Errorf(status.InvalidArgument, "the reply's metadata cannot be sent: %v", err)
 		}

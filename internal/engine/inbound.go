@@ -81,6 +81,9 @@ type Record interface {
 	Inspector
 	Name() string
 	Decl() *Decl // nil: of a fallback, or of nobody
+	// Reply is the metadata that goes back. Of a stream it is asked for when its handler
+	// sends the first item.
+	Reply() map[string]string
 	// Waits reports whether Owner.Replied is to be called. It is asked when the handler
 	// has returned.
 	Waits() bool

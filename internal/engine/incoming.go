@@ -202,7 +202,7 @@ func (c *Conn) attachLocked(in *Inbound, f *wire.Frame, sub *subscription) {
 		d = &Decl{Name: f.Method, Kind: in.Kind, Foreign: true}
 	}
 	x := newStream(c, d, in.Kind, false)
-	x.in, x.inspector = in, in.Record
+	x.in = in
 	x.over = x.over || f.Flags&wire.NoItems != 0
 	x.beginLocked(in.id)
 	switch {

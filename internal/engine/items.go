@@ -15,12 +15,12 @@ type item struct {
 	list       *items
 
 	*content
-	call  *Call // CALL: whose it is
-	line  *line // the turn of a line; all else is zero, and content nil
-	cost  int   // bytes of a budget: the peer's for a CALL, our own for the rest
-	sent  int32 // bytes of the payload that left in fragments
-	depth int16 // of the payload, as JSON; of what may go to another peer than it was made for
-	whole bool  // body is a whole message, not a payload
+	call  *Call   // CALL: whose it is
+	turn  *Stream // the turn of its line; all else is zero, and content nil
+	cost  int     // bytes of a budget: the peer's for a CALL, our own for the rest
+	sent  int32   // bytes of the payload that left in fragments
+	depth int16   // of the payload, as JSON; of what may go to another peer than it was made for
+	whole bool    // body is a whole message, not a payload
 
 	ordered bool // NOTIFY, and CALL of a Serial method: they do not overtake each other
 }

@@ -9,14 +9,13 @@ import (
 // line is what a stream has to send, in its order. It shares the writer with
 // the other streams and calls by turns.
 type line struct {
-	turn   item            // in the writer's queue while the line may send
-	x      *Stream         // whose it is
+	turn   item            // in the writer's queue while the line may send; it says whose it is
 	pieces flow.Ring[Item] // its items …
-	frames items           // … and what comes after them: END, or the terminal frame
+	last   *item           // … and what comes after them: END, or the terminal frame; nil: nothing yet
 	sent   int32           // bytes of the first one that left in fragments
 }
 
-func (l *line) empty() bool { return l.pieces.Len() == 0 && l.frames.len == 0 }
+func (l *line) empty() bool { return l.pieces.Len() == 0 && l.last == nil }
 
 // piece is the payload of one stream item: n bytes of buf, which it holds a
 // reference to.
@@ -78,7 +77,6 @@ func (k *packer) rest() {
 // pushLocked gives a line that has something its place in the queue.
 func (l *line) pushLocked(c *outbox) {
 	if l.turn.list == nil {
-		l.turn.line = l
 		c.queue.push(&l.turn)
 	}
 }
@@ -99,11 +97,11 @@ func (l *line) dropLocked(c *outbox) {
 		}
 		p.buf.Release()
 	}
-	for it := l.frames.pop(); it != nil; it = l.frames.pop() {
+	if it := l.last; it != nil {
+		l.last = nil
 		c.free(it.cost)
 		if cut {
 			c.uncutLocked(it.body.Len())
-			cut = false
 		}
 		it.body.Release()
 	}

@@ -100,7 +100,7 @@ type NotifyOptions struct {
 func (c *Conn) dropUnreadLocked() (names []string) {
 	for it := c.queue.head; it != nil; {
 		next := it.next
-		if it.call == nil && it.line == nil && it.frame.Type == wire.Notify {
+		if it.call == nil && it.turn == nil && it.frame.Type == wire.Notify {
 			d := Decl{Name: it.frame.Method, Kind: KindNotification}
 			if c.cannotReadLocked(&d, it.body.Bytes(), it.depth) != nil {
 				names = append(names, d.Name)

@@ -13,8 +13,8 @@ import (
 func (c *Conn) dropQueueLocked() {
 	c.gatherLocked()
 	for it := c.queue.pop(); it != nil; it = c.queue.pop() {
-		if it.line != nil {
-			it.line.dropLocked(&c.outbox)
+		if it.turn != nil {
+			it.turn.line.dropLocked(&c.outbox)
 			continue
 		}
 		c.free(it.cost)

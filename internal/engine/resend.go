@@ -64,8 +64,8 @@ func (c *Conn) sortQueueLocked(again bool, resend *items, t *taken) {
 			resend.push(it)
 		case it.call != nil:
 			t.notSent = append(t.notSent, it.call)
-		case it.line != nil:
-			it.line.dropLocked(&c.outbox) // a handler's last items and its end
+		case it.turn != nil:
+			it.turn.line.dropLocked(&c.outbox) // a handler's last items and its end
 		case it.frame.Type == wire.Notify && again && it.sent == 0:
 			c.notify.Used += it.cost
 			keep.push(it)

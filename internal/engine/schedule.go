@@ -38,8 +38,8 @@ func (c *Conn) take(b *session.Batch) {
 	for it := c.queue.head; it != nil; it = c.queue.head {
 		var t turn
 		had := b.Len()
-		if it.line != nil {
-			t = c.takeLineLocked(b, it.line)
+		if it.turn != nil {
+			t = c.takeLineLocked(b, it.turn)
 		} else {
 			t = c.takeItemLocked(b, it, &now)
 		}
@@ -117,8 +117,9 @@ func (c *Conn) takeItemLocked(b *session.Batch, it *item, now *time.Time) turn {
 	return turnDone
 }
 
-// takeLineLocked adds frames of a line.
-func (c *Conn) takeLineLocked(b *session.Batch, l *line) turn {
+// takeLineLocked adds frames of a stream's line.
+func (c *Conn) takeLineLocked(b *session.Batch, x *Stream) turn {
+	l := &x.line
 	for size := 0; !l.empty(); {
 		var f wire.Frame
 		var body *buf.Buf
@@ -127,12 +128,12 @@ func (c *Conn) takeLineLocked(b *session.Batch, l *line) turn {
 		item := l.pieces.Len() > 0
 		if item {
 			p := l.pieces.Front()
-			f = l.x.itemFrame(p)
+			f = x.itemFrame(p)
 			body, payload, cost = p.buf, p.bytes(), p.cost()
 		} else {
-			it := l.frames.head
+			it := l.last
 			f, body, payload, cost = it.frame, it.body, it.body.Bytes(), it.cost
-			f.ID = l.x.id // 0 when an END was queued before the CALL left
+			f.ID = x.id // 0 when an END was queued before the CALL left
 		}
 		if size > 0 && size+len(payload) > quantum {
 			return turnMore
@@ -150,9 +151,9 @@ func (c *Conn) takeLineLocked(b *session.Batch, l *line) turn {
 		c.queued -= cost
 		if item {
 			l.pieces.Pop()
-			l.x.itemLeftLocked(cost)
+			x.itemLeftLocked(cost)
 		} else {
-			l.frames.pop().body = nil
+			l.last.body, l.last = nil, nil
 		}
 	}
 	return turnDone

@@ -268,7 +268,7 @@ func (x *Stream) CloseSend() {
 	}
 	x.closed = true
 	if x.calling != nil { // a handler says it by returning
-		x.line.frames.push(new(parcel).pack(wire.Frame{Type: wire.End, ID: x.id}, nil, 0))
+		x.line.last = new(parcel).pack(wire.Frame{Type: wire.End, ID: x.id}, nil, 0)
 		x.pushLocked()
 	}
 	x.roomLocked()

@@ -18,12 +18,6 @@ import (
 // handler's on an inbound; what ends those ends it. Its fields are under
 // Conn.mu unless they say otherwise.
 type Stream struct {
-	inspector Inspector // never nil
-
-	// Reply is the metadata that goes back from the handler's side, read when it sends
-	// the first item. The owner sets it before that.
-	Reply *map[string]string
-
 	// fixed
 	conn     *Conn
 	decl     *Decl
@@ -65,7 +59,8 @@ type Stream struct {
 
 // calling is what the caller's side has besides.
 type calling struct {
-	call *Call // fixed
+	call      *Call     // fixed
+	inspector Inspector // never nil
 	// when it is settled
 	done   chan struct{} // closed then
 	result *buf.Buf
@@ -115,7 +110,7 @@ func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
 	if caller {
 		x.sends, x.takes = up, down
 	}
-	x.line.x = x
+	x.line.turn.turn = x
 	if x.takes {
 		x.inlet = &inlet{arrived: make(chan struct{}, 1)}
 		x.window.size = c.config.Limits.Window
@@ -198,7 +193,12 @@ func (x *Stream) why() *status.Error {
 }
 
 // inspected reports whether interceptors' functions look on.
-func (x *Stream) inspected() bool { return x.inspector.Watched() }
+func (x *Stream) inspected() bool {
+	if x.in != nil {
+		return x.in.Record.Watched()
+	}
+	return x.inspector.Watched()
+}
 
 // Watched reports whether somebody looks at the items.
 func (x *Stream) Watched() bool { return x.inspected() }
@@ -206,7 +206,13 @@ func (x *Stream) Watched() bool { return x.inspected() }
 // inspect shows an item to the interceptors' functions. The first that refuses
 // it ends the stream.
 func (x *Stream) inspect(data []byte, sent bool) error {
-	e, err := x.inspector.Inspect(data, sent)
+	var by Inspector
+	if x.in != nil {
+		by = x.in.Record
+	} else {
+		by = x.inspector
+	}
+	e, err := by.Inspect(data, sent)
 	if err != nil {
 		x.Stop(e, err)
 		return e

@@ -9,8 +9,8 @@ import (
 // in use. The zero value is empty.
 type Ring[T any] struct {
 	all  []T // its length is a power of two
-	head int
-	n    int
+	head int32
+	n    int32    // there may be thousands of rings
 	lent *loan[T] // what all was borrowed with; nil: it is the ring's own
 }
 
@@ -49,21 +49,21 @@ func lenderOf[T any]() *lender {
 func (l *lender) of(n int) *sync.Pool { return &l[bits.Len(uint(n))-2-ringKeptBits] }
 
 // Len is how many there are.
-func (r *Ring[T]) Len() int { return r.n }
+func (r *Ring[T]) Len() int { return int(r.n) }
 
 // Push appends v.
 func (r *Ring[T]) Push(v T) {
-	if r.n == len(r.all) {
+	if int(r.n) == len(r.all) {
 		r.grow()
 	}
-	r.all[(r.head+r.n)&(len(r.all)-1)] = v
+	r.all[int(r.head+r.n)&(len(r.all)-1)] = v
 	r.n++
 }
 
 // grow moves a full ring into an array of twice the size.
 func (r *Ring[T]) grow() {
 	next := Ring[T]{n: r.n}
-	if size := max(8, 2*r.n); size <= ringKept || size > ringLent {
+	if size := max(8, 2*int(r.n)); size <= ringKept || size > ringLent {
 		next.all = make([]T, size)
 	} else {
 		next.lent, _ = lenderOf[T]().of(size).Get().(*loan[T])
@@ -102,7 +102,7 @@ func (r *Ring[T]) Pop() T {
 	var none T
 	v := r.all[r.head]
 	r.all[r.head] = none
-	r.head = (r.head + 1) & (len(r.all) - 1)
+	r.head = (r.head + 1) & int32(len(r.all)-1)
 	if r.n--; r.n == 0 && len(r.all) > ringKept {
 		r.rest()
 	}
@@ -112,7 +112,7 @@ func (r *Ring[T]) Pop() T {
 // PopLast takes the newest, which must be there.
 func (r *Ring[T]) PopLast() T {
 	var none T
-	last := r.At(r.n - 1)
+	last := r.At(int(r.n) - 1)
 	v := *last
 	*last = none
 	if r.n--; r.n == 0 && len(r.all) > ringKept {
@@ -131,4 +131,4 @@ func (r *Ring[T]) rest() {
 }
 
 // At is the i-th oldest, which must be there.
-func (r *Ring[T]) At(i int) *T { return &r.all[(r.head+i)&(len(r.all)-1)] }
+func (r *Ring[T]) At(i int) *T { return &r.all[(int(r.head)+i)&(len(r.all)-1)] }

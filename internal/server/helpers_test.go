@@ -34,6 +34,7 @@ func (r *request) Name() string                              { return r.name }
 func (*request) Decl() *engine.Decl                          { return nil }
 func (*request) Watched() bool                               { return false }
 func (*request) Forget()                                     {}
+func (*request) Reply() map[string]string                    { return nil }
 func (r *request) Waits() bool                               { return false }
 func (*request) Inspect([]byte, bool) (*status.Error, error) { return nil, nil }
 func (echo) Face(e *status.Error) error                      { return e }
