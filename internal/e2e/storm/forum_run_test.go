@@ -108,6 +108,7 @@ func (f *forum) step(all *sync.WaitGroup) {
 		f.settle(time.Second) // the session of one who goes without a link is kept
 		f.lose(f.guests[i])
 		f.guests[i].conn.Close()
+		synctest.Wait() // a cut now would lose the word of it, and the session would be kept
 		f.guests[i] = f.arrive()
 	case n < 85:
 		who := forumSubjects[f.pick(len(forumSubjects))]
