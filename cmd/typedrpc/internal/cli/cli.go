@@ -119,6 +119,7 @@ func (env *Env) root() *cobra.Command {
 	root.AddCommand(
 		env.listCommand(), env.describeCommand(), env.watchCommand(), env.benchCommand(),
 		env.callCommand(), env.notifyCommand(), env.receiveCommand(), env.sendCommand(), env.openCommand(), env.subscribeCommand(),
+		env.uploadCommand(), env.downloadCommand(),
 		env.tsCommand(), env.schemaCommand(), env.jsonCommand(), env.breakingCommand(),
 	)
 	return root

@@ -200,6 +200,8 @@ var (
 	clientStreams = []model.Kind{model.ClientStream}
 	bidiStreams   = []model.Kind{model.BidiStream}
 	topics        = []model.Kind{model.Topic}
+	uploads       = []model.Kind{model.Upload}
+	downloads     = []model.Kind{model.Download}
 	anything      []model.Kind
 )
 
@@ -207,6 +209,7 @@ var (
 var commandFor = map[model.Kind]string{
 	model.Method: "call", model.Notification: "notify", model.ServerStream: "receive",
 	model.ClientStream: "send", model.BidiStream: "open", model.Topic: "subscribe",
+	model.Upload: "upload", model.Download: "download",
 }
 
 // kindNames are the kinds in words.
@@ -243,7 +246,11 @@ func (r *remote) hints(ctx context.Context, c typedrpc.Caller, name, command str
 			return []string{fmt.Sprintf("another name (%s is for the server to call)", name)}
 		}
 		if right := commandFor[m.X.Kind]; right != command && right != "" && command != "bench" {
-			return []string{fmt.Sprintf("typedrpc %s (%s is a %s)", right, name, kindName(m.X.Kind))}
+			article := "a"
+			if m.X.Kind == model.Upload {
+				article = "an"
+			}
+			return []string{fmt.Sprintf("typedrpc %s (%s is %s %s)", right, name, article, kindName(m.X.Kind))}
 		}
 		return nil
 	}

@@ -218,14 +218,17 @@ func (d *document) line(m *described, url string) string {
 	if m.X.Handler == "client" {
 		return "(the server calls it)"
 	}
-	if commandFor[m.X.Kind] == "" {
-		return "(a program calls it, see package transfer)"
+	if commandFor[m.X.Kind] == "" { // of a later version
+		return "(a program calls it)"
 	}
-	dashes := ""
+	flags := ""
+	if m.X.Kind == model.Download {
+		flags = "-o FILE "
+	}
 	if strings.HasPrefix(m.Name, "-") { // or it would be a flag
-		dashes = "-- "
+		flags += "-- "
 	}
-	line := fmt.Sprintf("typedrpc %s %s%s %s", commandFor[m.X.Kind], dashes, quote(url), quote(m.Name))
+	line := fmt.Sprintf("typedrpc %s %s%s %s", commandFor[m.X.Kind], flags, quote(url), quote(m.Name))
 	if m.X.Kind == model.Topic {
 		return line + " KEY"
 	}
@@ -235,6 +238,9 @@ func (d *document) line(m *described, url string) string {
 	}
 	if s := d.resolve(request); s != nil && !(len(s.Type) == 1 && s.Type[0] == "object" && len(s.Properties) == 0) {
 		line += " " + quote(d.example(request))
+	}
+	if m.X.Kind == model.Upload {
+		line += " FILE"
 	}
 	if up := m.X.Up; up != nil && (m.X.Kind == model.ClientStream || m.X.Kind == model.BidiStream) {
 		line = "echo " + quote(d.example(up)) + " | " + line

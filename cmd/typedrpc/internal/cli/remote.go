@@ -249,8 +249,20 @@ func (r *remote) talk(cmd *cobra.Command, url, name string, do func(ctx context.
 	}
 	err = do(ctx, c)
 	var e *typedrpc.Error
-	if errors.As(err, &e) && e.Code == typedrpc.Unimplemented && ctx.Err() == nil {
+	if errors.As(err, &e) && (e.Code == typedrpc.Unimplemented || misread(cmd.Name(), e)) && ctx.Err() == nil {
 		return hinted{err, r.hints(ctx, conn, name, cmd.Name())}
 	}
 	return err
+}
+
+// misread reports whether an error may be of a stream whose items are none of those that
+// the command is for: on the wire a transfer is a stream as others are.
+func misread(command string, e *typedrpc.Error) bool {
+	switch command {
+	case "download":
+		return e.Code == typedrpc.Internal && e.Outcome == typedrpc.Answered
+	case "upload", "send":
+		return e.Code == typedrpc.InvalidArgument && e.Outcome == typedrpc.Answered
+	}
+	return false
 }

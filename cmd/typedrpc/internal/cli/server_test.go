@@ -15,11 +15,17 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 type order struct {
 	Item  string `json:"item"`
 	Count int    `json:"count"`
+}
+
+type photo struct {
+	Name   string `json:"name"`
+	Offset int64  `json:"offset,omitempty"`
 }
 
 type shortage struct {
@@ -37,6 +43,8 @@ var (
 	sum     = typedrpc.NewClientStream[int, int, int]("shop.sum")
 	talk    = typedrpc.NewBidiStream[string, string, string]("shop.talk")
 	news    = topic.New[string]("shop.news", topic.History(10, 0), topic.WithPresence)
+	put     = transfer.NewUpload[photo, int64]("shop.put")
+	get     = transfer.NewDownload[photo]("shop.get")
 	noStock = typedrpc.NewFault[shortage]("shop.out-of-stock", typedrpc.FailedPrecondition)
 )
 
@@ -45,11 +53,13 @@ type shop struct {
 	*typedrpc.Server
 	url     string
 	hub     topic.Hub
-	seen    chan string // what was notified
-	running chan string // that a handler which waits for its caller's end has begun
-	ended   chan string // and has ended
-	asked   atomic.Bool // for a price since it was
-	closed  atomic.Bool // after the next price no other is known
+	seen    chan string  // what was notified
+	running chan string  // that a handler which waits for its caller's end has begun
+	ended   chan string  // and has ended
+	asked   atomic.Bool  // for a price since it was
+	photos  sync.Map     // by name, []byte
+	cut     atomic.Int64 // so many bytes are sent of the next photo, if more than 0
+	closed  atomic.Bool  // after the next price no other is known
 }
 
 // open starts a shop.
@@ -77,6 +87,7 @@ func open(t *testing.T) *shop {
 	})
 	typedrpc.Handle(mux, viewed, func(_ context.Context, item string) error { s.seen <- item; return nil })
 	s.streams(mux)
+	s.transfers(mux)
 	topic.Handle(mux, &s.hub, news, topic.Everybody)
 	document, err := os.ReadFile("testdata/shop.json")
 	if err != nil {

@@ -4,6 +4,7 @@ package shop
 import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // Order is what a customer wants to buy.
@@ -26,6 +27,12 @@ const (
 	Red   Color = "red"
 	Green Color = "green"
 )
+
+// Photo is what is asked for of one.
+type Photo struct {
+	Name   string `json:"name"`
+	Offset int64  `json:"offset,omitempty"` // how many bytes the caller has
+}
 
 // Shortage says how many are left.
 type Shortage struct {
@@ -51,6 +58,10 @@ var (
 	Talk = typedrpc.NewBidiStream[string, string, string]("shop.talk")
 	// News are what everybody hears.
 	News = topic.New[string]("shop.news", topic.History(10, 0), topic.WithPresence)
+	// Put keeps a photo, and answers how many bytes it has.
+	Put = transfer.NewUpload[Photo, int64]("shop.put")
+	// Get is a photo.
+	Get = transfer.NewDownload[Photo]("shop.get")
 	// Confirm asks a customer.
 	//
 	//typedrpc:handler client
