@@ -157,7 +157,7 @@
 //     another codec.
 //   - NotSent, Unimplemented: no such name, or one of another kind.
 //   - NotSent, Unavailable: no link and FailFast; a connection that has ended, or ends, on
-//     either side.
+//     either side, unless Conn.Err has a code that says more, as Unauthenticated: then that.
 //   - NotSent, Canceled or DeadlineExceeded: the context had ended before the call left.
 //   - NotSent, with a code of its own: the error of Pick's function, and of an outgoing
 //     interceptor that did not call next.
@@ -171,7 +171,7 @@
 //   - MayHaveRun, Canceled or DeadlineExceeded: the context ended, or Cancel was called,
 //     when the call had left.
 //   - MayHaveRun, Unavailable: the session was lost, or the connection closed, when the
-//     call had left.
+//     call had left; with the code of Conn.Err where that says more.
 //   - MayHaveRun, FailedPrecondition: a Key that was used with another server, or is too
 //     old to be known.
 //

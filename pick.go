@@ -10,7 +10,8 @@ import (
 // be called by many goroutines at once. Its error fails the call, as
 // Unavailable unless it is an *Error or a Code. All its connections must speak one codec:
 // a call that is made again on one of another codec than the first fails with
-// FailedPrecondition.
+// FailedPrecondition. And they must have one Identity at their peers, where Keyed calls
+// are made again: an idempotency key is one subject's.
 func Pick(fn func(ctx context.Context, method string) (*Conn, error)) Caller {
 	if fn == nil {
 		panic("typedrpc: Pick needs a function")
