@@ -32,6 +32,7 @@ func (s *shop) transfers(mux *typedrpc.Mux) {
 		}
 		s.running <- "put"
 		if err := r.Begin(&transfer.ReceiveOptions{MaxBytes: 1 << 20, Prefix: bytes.NewReader(before)}); err != nil {
+			s.ended <- "put"
 			return 0, err
 		}
 		b, err := io.ReadAll(r)
@@ -61,10 +62,9 @@ func (s *shop) transfers(mux *typedrpc.Mux) {
 		}
 		if p.Name == "slow" {
 			s.running <- "get"
-			if _, err := w.Write(all[:len(all)-1]); err != nil {
-				return err
+			if _, err := w.Write(all[:len(all)-1]); err == nil {
+				<-ctx.Done()
 			}
-			<-ctx.Done()
 			s.ended <- "get"
 			return ctx.Err()
 		}
