@@ -281,13 +281,21 @@ func TestGet_refused(t *testing.T) {
 	is.Equal(end[0].event, "failed")
 	is.True(strings.Contains(end[0].data, `"code":16`))
 
-	for hook.Server(srv).Plain != 0 { // its handler is about to return
-		runtime.Gosched()
+	banned := typedrpc.NewFault[int]("banned", typedrpc.FailedPrecondition)
+	for want, o := range map[string]typedrpc.CloseOptions{ // and not by what ended the one before
+		`{"code":7,"message":"banned"}`:                               {Err: typedrpc.Errorf(typedrpc.PermissionDenied, "banned"), StayAway: true},
+		`{"code":9,"message":"for 3 days","data":3,"fault":"banned"}`: {Err: banned.Errorf(3, "for %d days", 3)},
+		`{"code":7,"message":"the identity was revoked"}`:             {StayAway: true},
+		`{"code":16,"message":"the identity was revoked"}`:            {},
+	} {
+		for hook.Server(srv).Plain != 0 { // its handler is about to return
+			runtime.Gosched()
+		}
+		body = bufio.NewReader(get(t, at, "waits", "", ann...).Body)
+		is.Equal(len(events(t, body, 1)), 1)
+		srv.RevokeWith("ann", o)
+		is.Equal(events(t, body, 2), []sse{{event: "failed", data: want}})
 	}
-	body = bufio.NewReader(get(t, at, "waits", "", ann...).Body)
-	is.Equal(len(events(t, body, 1)), 1)
-	srv.RevokeWith("ann", typedrpc.CloseOptions{Err: typedrpc.Errorf(typedrpc.PermissionDenied, "banned"), StayAway: true})
-	is.Equal(events(t, body, 2), []sse{{event: "failed", data: `{"code":16,"message":"banned"}`}}) // and not by what ended the one before
 }
 
 // TestGet_shutdown ends streams in order, and says when to come back.

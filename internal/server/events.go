@@ -148,10 +148,12 @@ func (e *events) end() {
 		if ended == nil {
 			return
 		}
-		object := strconv.AppendInt([]byte(`{"code":`), wire.CodeToJSON(int64(cause.Code)), 10)
-		object = append(wire.AppendString(append(object, `,"message":`...), ended.Text), '}')
+		body := ended.Error
+		if body == nil {
+			body = &wire.ErrorBody{Code: int64(cause.Code), Message: ended.Text}
+		}
 		e.x.control.SetWriteDeadline(time.Now().Add(lastWords))
-		e.x.w.Write(e.failed(nil, int64(cause.Code), object))
+		e.x.w.Write(e.failed(nil, body.Code, body.AppendPlain(nil)))
 	case ended != nil:
 		e.x.refuse(ended)
 	case e.refused != nil:

@@ -11,6 +11,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
 // HTTPRefusal is an answer to a request that is not served.
@@ -18,6 +19,9 @@ type HTTPRefusal struct {
 	Status int
 	Text   string
 	Header http.Header
+	// Error is what a reader of events is told, whose head has left; nil: Text, with
+	// the code of what it was ended by.
+	Error *wire.ErrorBody
 }
 
 func refuse(code int, format string, args ...any) *HTTPRefusal {

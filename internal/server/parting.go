@@ -41,11 +41,18 @@ func (p *Parting) reason(body *wire.ErrorBody) string {
 
 // refusal is the answer to a request of somebody who was revoked.
 func (p *Parting) refusal() *HTTPRefusal {
-	answer := http.StatusUnauthorized
+	answer, e := http.StatusUnauthorized, wire.ErrorBody{Code: int64(status.Unauthenticated)}
 	if p.StayAway {
-		answer = http.StatusForbidden
+		answer, e.Code = http.StatusForbidden, int64(status.PermissionDenied)
 	}
-	return refuse(answer, "%s", p.reason(p.Body(JSONCodec)))
+	body := p.Body(JSONCodec)
+	if body != nil {
+		e = *body
+	}
+	e.Message = p.reason(body)
+	h := refuse(answer, "%s", e.Message)
+	h.Error = &e
+	return h
 }
 
 // revokedWith is with what a check's subject was revoked.

@@ -85,6 +85,11 @@ type ErrorBody struct {
 	RetryAfter uint64 // milliseconds, 0: no hint
 }
 
+// AppendPlain appends e as plain JSON-RPC has errors.
+func (e *ErrorBody) AppendPlain(dst []byte) []byte {
+	return appendErrorObject(dst, &Frame{Code: e.Code, Message: e.Message, Payload: e.Data, Fault: e.Fault}, false)
+}
+
 // GoAwayBody is the body of GOAWAY: {"reason":"…","min":100,"max":5000}. One with an error
 // says what the link is closed with, at once.
 type GoAwayBody struct {
