@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matryer/is"
@@ -17,6 +18,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/wire"
 	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 // held is what lives on the heap and in stacks, when nothing moves any more.
@@ -132,9 +134,64 @@ func TestTopic_costs(t *testing.T) {
 			h, s := held()
 			more, all := runtime.NumGoroutine()-n, conns*each
 			h, s = (h-heap)/all, (s-stacks)/all
-			t.Logf("%d bytes each: %d on the heap, %d of stacks; %d counted; %d goroutines more", h+s, h, s, int(hook.Server(srv).Budget)/all, more)
-			is.True(more < 10*conns)                                        // those of the connections
-			is.True(testkit.Race || all < 5000 || h+max(s, 0) <= test.most) // a few share too little of what is there once
+			counted := int(hook.Server(srv).Budget) / all
+			t.Logf("%d bytes each: %d on the heap, %d of stacks; %d counted; %d goroutines more", h+s, h, s, counted, more)
+			is.True(more < 10*conns)        // those of the connections
+			if testkit.Race || all < 5000 { // a few share too little of what is there once
+				return
+			}
+			is.True(h+max(s, 0) <= test.most)
+			if test.method == "test.cost" { // what onlookers take depends on what there is to tell
+				is.True(counted <= (h+s)*3/2 && h+s <= counted*3/2)
+			}
 		})
 	}
+}
+
+// One of those who are in a key pays for it: the first, and when that one has left whoever
+// comes next.
+func TestTopic_whoPaysForAKey(t *testing.T) {
+	testkit.Bubble(t, "", func(t *testing.T, is *is.I) {
+		tp := topic.New[string]("test.payer", topic.WithPresence)
+		mux, hub := typedrpc.NewMux(), new(topic.Hub)
+		topic.Handle(mux, hub, tp, topic.Everybody)
+		srv := &typedrpc.Server{Mux: mux}
+		const key = 200
+		come := func(watches bool) (took int64, leave func()) {
+			client, server, err := typedrpctest.Dial(srv, nil)
+			is.NoErr(err)
+			ctx, cancel := context.WithCancel(t.Context())
+			before := hook.Conn(server).Account
+			go func() {
+				if watches {
+					for range topic.Watch(ctx, client, tp, strings.Repeat("k", key)) {
+					}
+					return
+				}
+				for range topic.Subscribe(ctx, client, tp, strings.Repeat("k", key)) {
+				}
+			}()
+			synctest.Wait()
+			return hook.Conn(server).Account - before, func() { cancel(); synctest.Wait(); client.Close() }
+		}
+		first, leaveFirst := come(false)
+		second, leaveSecond := come(false)
+		is.True(first-second > key)
+		watches, leaveWatcher := come(true)
+		leaveFirst()
+		third, leaveThird := come(false)
+		is.Equal(third, first)
+		leaveSecond()
+		fourth, leaveFourth := come(false)
+		is.Equal(fourth, second) // the third one still pays
+		leaveThird()
+		again, leaveAgain := come(true)
+		is.True(again-watches > key)
+		for _, leave := range []func(){leaveWatcher, leaveFourth, leaveAgain} {
+			leave()
+		}
+		synctest.Wait()
+		is.Equal(hook.Server(srv).Budget, int64(0))
+		is.NoErr(hub.Close())
+	})
 }

@@ -151,6 +151,10 @@ func presenceChannelOf(t *Topic, key string) string { return "presence " + t.Dec
 func (h *Hub) enter(t *Topic, key string) (*room, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.enterLocked(t, key)
+}
+
+func (h *Hub) enterLocked(t *Topic, key string) (*room, error) {
 	if h.closed {
 		return nil, errHubClosed()
 	}
@@ -169,26 +173,37 @@ func (h *Hub) enter(t *Topic, key string) (*room, error) {
 	return r, nil
 }
 
-// admit finds or makes the room for a stream, which pays cost and a room for its
-// stay.
-func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (*room, error) {
-	a, all := x.Conn().Account(), cost+costOfKey(key)
-	if !a.Take(all) {
-		return nil, status.Busy("a stream of a topic")
+// admit finds or makes the room for a stream, which pays cost for its stay, and the room if
+// nobody does.
+func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (r *room, pays bool, err error) {
+	a, ofRoom := x.Conn().Account(), costOfKey(key)
+	if !a.Take(cost + ofRoom) {
+		return nil, false, status.Busy("a stream of a topic")
 	}
-	r, err := h.enter(t, key)
-	if err != nil {
-		a.Give(all)
-		return nil, err
+	h.mu.Lock()
+	if r, err = h.enterLocked(t, key); err == nil && !r.paid {
+		r.paid, pays = true, true
 	}
-	return r, nil
+	h.mu.Unlock()
+	switch {
+	case err != nil:
+		a.Give(cost + ofRoom)
+	case !pays:
+		a.Give(ofRoom)
+	}
+	return r, pays, err
 }
 
-// release ends what admit began.
-func (r *room) release(x *engine.Stream, cost int) {
-	n := cost + costOfKey(r.key())
+// release ends what admit began. Whoever comes next pays for the room where x did.
+func (r *room) release(x *engine.Stream, cost int, pays bool) {
+	if pays {
+		cost += costOfKey(r.key())
+		r.hub.mu.Lock()
+		r.paid = false
+		r.hub.mu.Unlock()
+	}
 	r.hub.exit(r)
-	x.Conn().Account().Give(n)
+	x.Conn().Account().Give(cost)
 }
 
 // exit lets the room go if nobody is left in it and there is nothing to

@@ -31,6 +31,7 @@ type room struct {
 	// Under Hub.mu: this hub has published to a topic with history. The broker
 	// may bring the message later, so the room waits for it.
 	published bool
+	paid      bool // under Hub.mu: a stream that is in it pays for it
 
 	closed   bool // as all that follows, under mu
 	lost     bool // messages may be missing before the next one
