@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // progress tells how far a transfer is, where that takes long: on a terminal on one line,
@@ -72,10 +74,11 @@ func tenths(done, total int64) int64 {
 // text is what there is to say.
 func (p *progress) text(now time.Time, done, total int64) string {
 	speed := float64(done-p.first) / max(now.Sub(p.began).Seconds(), 1e-3)
+	came, rate := humanize.Bytes(uint64(done)), humanize.Bytes(uint64(speed))+"/s"
 	if total <= 0 {
-		return fmt.Sprintf("%s  %s/s", size(done), size(int64(speed)))
+		return came + "  " + rate
 	}
-	text := fmt.Sprintf("%3.0f %%  %s of %s  %s/s", math.Floor(float64(done)/float64(total)*100), size(done), size(total), size(int64(speed)))
+	text := fmt.Sprintf("%3.0f %%  %s of %s  %s", math.Floor(float64(done)/float64(total)*100), came, humanize.Bytes(uint64(total)), rate)
 	if left := float64(total-done) / speed; left >= 1 && left < 1e6 {
 		text += fmt.Sprintf("  %v left", time.Duration(left)*time.Second)
 	}
@@ -88,17 +91,4 @@ func (p *progress) end() {
 		p.line = false
 		fmt.Fprintln(p.env.Err)
 	}
-}
-
-// size is a number of bytes for people.
-func size(n int64) string {
-	switch {
-	case n < 1e3:
-		return fmt.Sprintf("%d bytes", n)
-	case n < 1e6:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	case n < 1e9:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/typedrpc/typedrpc"
@@ -36,26 +37,23 @@ has, and how the request says so, is up to the API.` + requestHelp,
 		if o.Offset < 0 {
 			return usagef("-offset is a number of bytes")
 		}
-		in := io.NopCloser(env.In)
+		in := env.In
 		if path != "-" {
 			f, err := openFile(path)
 			if err != nil {
 				return err
 			}
+			defer f.Close()
 			in = f
 		} else if len(request) > 0 && request[0] == "-" {
 			return usagef("request and file cannot both come from standard input: use @file")
 		}
-		defer in.Close()
 		req, err := env.params(request, 0)
 		if err != nil {
 			return err
 		}
 		return r.talk(cmd, args[0], args[1], func(ctx context.Context, c typedrpc.Caller) error {
-			src := io.Reader(in)
-			if path == "-" {
-				src = env.In
-			}
+			src := in
 			if !regular(src) {
 				waiting, stop := interruptible(ctx, src)
 				defer stop()
@@ -235,7 +233,7 @@ func (d *download) toFile(ctx context.Context, c typedrpc.Caller, name string, r
 	case wrong || info.Size() == 0: // and nobody can go on with it
 		os.Remove(part.Name())
 	default:
-		d.note("%s of it are in %s", size(info.Size()), part.Name())
+		d.note("%s of it are in %s", humanize.Bytes(uint64(info.Size())), part.Name())
 	}
 	return err
 }
@@ -275,7 +273,7 @@ func (d *download) receive(ctx context.Context, c typedrpc.Caller, name string, 
 	}
 	p.end()
 	if w != d.Out && !d.quiet {
-		d.note("%s, SHA-256 %x", size(p.done), r.Sum())
+		d.note("%s, SHA-256 %x", humanize.Bytes(uint64(p.done)), r.Sum())
 	}
 	return nil
 }
