@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,50 +149,178 @@ func TestTopic_costs(t *testing.T) {
 	}
 }
 
-// One of those who are in a key pays for it: the first, and when that one has left whoever
-// comes next.
+// payers is a server of one topic.
+type payers struct {
+	srv   *typedrpc.Server
+	hub   *topic.Hub
+	topic topic.Topic[string]
+	t     *testing.T
+}
+
+// payer is a connection that comes to keys of it.
+type payer struct {
+	*payers
+	client, server *typedrpc.Conn
+	before         int64
+	ctx            context.Context
+	cancel         func()
+	mu             sync.Mutex
+	events         int   // that its subscriptions were given
+	err            error // what the first of them ended with
+}
+
+func newPayers(t *testing.T, b topic.Broker, memory int64) *payers {
+	p := &payers{hub: &topic.Hub{Broker: b}, topic: topic.New[string]("test.payer", topic.WithPresence), t: t}
+	mux := typedrpc.NewMux()
+	topic.Handle(mux, p.hub, p.topic, topic.Everybody)
+	p.srv = &typedrpc.Server{Mux: mux, MaxMemory: memory, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return p
+}
+
+func (p *payers) dial(is *is.I) *payer {
+	client, server, err := typedrpctest.Dial(p.srv, nil)
+	is.NoErr(err)
+	one := &payer{payers: p, client: client, server: server, before: hook.Conn(server).Account}
+	one.ctx, one.cancel = context.WithCancel(p.t.Context())
+	return one
+}
+
+// took is what its account has more than before.
+func (p *payer) took() int64 { return hook.Conn(p.server).Account - p.before }
+
+func (p *payer) leave() {
+	p.cancel()
+	synctest.Wait()
+	p.client.Close()
+	synctest.Wait()
+}
+
+func (p *payer) come(key string, watches bool) {
+	got := func(err error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch {
+		case err == nil:
+			p.events++
+		case p.ctx.Err() == nil && p.err == nil:
+			p.err = err
+		}
+	}
+	go func() {
+		if watches {
+			for _, err := range topic.Watch(p.ctx, p.client, p.topic, key) {
+				got(err)
+			}
+			return
+		}
+		for _, err := range topic.Subscribe(p.ctx, p.client, p.topic, key) {
+			got(err)
+		}
+	}()
+	synctest.Wait()
+}
+
+// comes is dial and come to a key of 200 bytes.
+func (p *payers) comes(is *is.I, watches bool) *payer {
+	one := p.dial(is)
+	one.come(fmt.Sprintf("%0200d", 0), watches)
+	return one
+}
+
+// One of those who are in a key pays for it: the first, and when that one has left one
+// of those who stay.
 func TestTopic_whoPaysForAKey(t *testing.T) {
 	testkit.Bubble(t, "", func(t *testing.T, is *is.I) {
-		tp := topic.New[string]("test.payer", topic.WithPresence)
-		mux, hub := typedrpc.NewMux(), new(topic.Hub)
-		topic.Handle(mux, hub, tp, topic.Everybody)
-		srv := &typedrpc.Server{Mux: mux}
-		const key = 200
-		come := func(watches bool) (took int64, leave func()) {
-			client, server, err := typedrpctest.Dial(srv, nil)
-			is.NoErr(err)
-			ctx, cancel := context.WithCancel(t.Context())
-			before := hook.Conn(server).Account
-			go func() {
-				if watches {
-					for range topic.Watch(ctx, client, tp, strings.Repeat("k", key)) {
-					}
-					return
-				}
-				for range topic.Subscribe(ctx, client, tp, strings.Repeat("k", key)) {
-				}
-			}()
-			synctest.Wait()
-			return hook.Conn(server).Account - before, func() { cancel(); synctest.Wait(); client.Close() }
+		p := newPayers(t, nil, 0)
+		first := p.comes(is, false)
+		second := p.comes(is, false)
+		pays, other := first.took(), second.took()
+		is.True(pays-other > 200)
+		watcher := p.comes(is, true)
+		watches := watcher.took()
+		first.leave()
+		is.Equal(second.took(), pays) // as it was there before the watcher
+		third := p.comes(is, false)
+		is.Equal(third.took(), other)
+		third.leave() // who does not pay leaves nothing behind
+		is.Equal(second.took(), pays)
+		second.leave()
+		is.Equal(watcher.took()-watches, pays-other)
+		again := p.comes(is, false)
+		is.Equal(again.took(), other)
+		watcher.leave()
+		is.Equal(again.took(), pays)
+		again.leave()
+		is.Equal(hook.Server(p.srv).Budget, int64(0))
+		is.NoErr(p.hub.Close())
+	})
+}
+
+// unhurried is a broker that takes its time to be subscribed to.
+type unhurried struct{ open chan struct{} }
+
+func (b unhurried) Subscribe(ctx context.Context, _ string, _ func([]byte)) (func(), error) {
+	select {
+	case <-b.open:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (unhurried) Publish(context.Context, string, []byte) error { return nil }
+func (unhurried) Close() error                                  { return nil }
+
+// Whoever is about to come when the one who pays leaves pays for the key once it is there.
+func TestTopic_whoPaysForAKey_meanwhile(t *testing.T) {
+	testkit.Bubble(t, "", func(t *testing.T, is *is.I) {
+		b := unhurried{make(chan struct{})}
+		p := newPayers(t, b, 0)
+		first := p.comes(is, false)
+		second := p.comes(is, false)
+		waits := first.took() - second.took()
+		is.True(waits > 200)
+		first.leave()
+		close(b.open)
+		synctest.Wait()
+		third := p.comes(is, false)
+		is.True(second.took()-third.took() >= waits)
+		second.leave()
+		third.leave()
+		is.Equal(hook.Server(p.srv).Budget, int64(0))
+		is.NoErr(p.hub.Close())
+	})
+}
+
+// Who comes to pay for keys that are there may have more than its share then: it keeps what
+// it has, and gets nothing new while memory is short.
+func TestTopic_whoPaysForAKey_overItsShare(t *testing.T) {
+	testkit.Bubble(t, "", func(t *testing.T, is *is.I) {
+		// Above half of it a connection that asks for little may have 16 KiB.
+		const memory, share, keys = 256 << 10, 16 << 10, 12
+		p := newPayers(t, nil, memory)
+		first, second, third := p.dial(is), p.dial(is), p.dial(is)
+		for i := range keys {
+			first.come(fmt.Sprintf("%0200d", i), false)
+			second.come(fmt.Sprintf("%0200d", i), false)
 		}
-		first, leaveFirst := come(false)
-		second, leaveSecond := come(false)
-		is.True(first-second > key)
-		watches, leaveWatcher := come(true)
-		leaveFirst()
-		third, leaveThird := come(false)
-		is.Equal(third, first)
-		leaveSecond()
-		fourth, leaveFourth := come(false)
-		is.Equal(fourth, second) // the third one still pays
-		leaveThird()
-		again, leaveAgain := come(true)
-		is.True(again-watches > key)
-		for _, leave := range []func(){leaveWatcher, leaveFourth, leaveAgain} {
-			leave()
+		is.True(second.took() < share)
+		first.leave()
+		is.True(second.took() > share)
+		for i := keys; third.err == nil; i++ {
+			third.come(fmt.Sprintf("%0200d", i), false)
+		}
+		is.NoErr(second.err)
+		for i := range keys {
+			is.NoErr(topic.Publish(t.Context(), p.hub, p.topic, fmt.Sprintf("%0200d", i), "x"))
 		}
 		synctest.Wait()
-		is.Equal(hook.Server(srv).Budget, int64(0))
-		is.NoErr(hub.Close())
+		is.Equal(second.events, keys)
+		second.come("more", false)
+		is.Equal(typedrpc.CodeOf(second.err), typedrpc.ResourceExhausted)
+		second.leave()
+		third.leave()
+		is.Equal(hook.Server(p.srv).Budget, int64(0))
+		is.NoErr(p.hub.Close())
 	})
 }

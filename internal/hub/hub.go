@@ -173,16 +173,16 @@ func (h *Hub) enterLocked(t *Topic, key string) (*room, error) {
 	return r, nil
 }
 
-// admit finds or makes the room for a stream, which pays cost for its stay, and the room if
+// admit finds or makes the room for a stream, which pays cost for its stay, and for the room if
 // nobody does.
-func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (r *room, pays bool, err error) {
-	a, ofRoom := x.Conn().Account(), costOfKey(key)
+func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (r *room, err error) {
+	a, ofRoom, pays := x.Conn().Account(), costOfKey(key), false
 	if !a.Take(cost + ofRoom) {
-		return nil, false, status.Busy("a stream of a topic")
+		return nil, status.Busy("a stream of a topic")
 	}
 	h.mu.Lock()
-	if r, err = h.enterLocked(t, key); err == nil && !r.paid {
-		r.paid, pays = true, true
+	if r, err = h.enterLocked(t, key); err == nil && r.payer == nil {
+		r.payer, pays = x, true
 	}
 	h.mu.Unlock()
 	switch {
@@ -191,19 +191,39 @@ func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (r *room, 
 	case !pays:
 		a.Give(ofRoom)
 	}
-	return r, pays, err
+	return r, err
 }
 
-// release ends what admit began. Whoever comes next pays for the room where x did.
-func (r *room) release(x *engine.Stream, cost int, pays bool) {
-	if pays {
-		cost += costOfKey(r.key())
-		r.hub.mu.Lock()
-		r.paid = false
-		r.hub.mu.Unlock()
+// settled has x, which is in the room now, pay for it if who did has left while x came: then
+// there was nobody to take it over.
+func (r *room) settled(x *engine.Stream) {
+	r.hub.mu.Lock()
+	defer r.hub.mu.Unlock()
+	if r.payer == nil {
+		r.payLocked(x)
 	}
+}
+
+// release ends what admit began, for x that is in the room no more. If it paid for the room,
+// one of those who stay does from now on.
+func (r *room) release(x *engine.Stream, cost int) {
+	r.hub.mu.Lock()
+	if r.payer == x {
+		cost += costOfKey(r.key())
+		r.payLocked(r.heir())
+	}
+	r.hub.mu.Unlock()
 	r.hub.exit(r)
 	x.Conn().Account().Give(cost)
+}
+
+// payLocked has x pay for the room, nil: nobody. Its account has to, whatever its share is: what
+// the room takes is there already. Over its share it gets nothing new, and whoever holds the
+// most is ended where the ledger has no room.
+func (r *room) payLocked(x *engine.Stream) {
+	if r.payer = x; x != nil {
+		x.Conn().Account().Force(costOfKey(r.key()))
+	}
 }
 
 // exit lets the room go if nobody is left in it and there is nothing to

@@ -31,7 +31,6 @@ type onlooker struct {
 
 	unsent   *member // what the stream had no room for; the handler's alone
 	waits    int     // its place in room.waiting, from 1; 0: it does not wait for news
-	pays     bool    // for the room, see room.paid
 	begun    bool
 	over     bool   // it was too far behind
 	scanning bool   // it is not through with the set …
@@ -54,8 +53,7 @@ const onlookerCost = 640
 
 // roomCost is what a key takes, and costOfKey with its names: the channel's, and where
 // hubs share a broker that of presence. One of those in the room pays for it: counted for
-// each, a subscription would be twice what it takes. When that one leaves, nobody pays
-// before the next one comes; of what a last one has that is a quarter, where a hub is alone.
+// each, a subscription would be twice what it takes.
 const roomCost = 512
 
 func costOfKey(key string) int { return roomCost + 2*len(key) }
@@ -63,15 +61,15 @@ func costOfKey(key string) int { return roomCost + 2*len(key) }
 // Watch begins to tell a topic's presence, on its handler's goroutine. What it
 // returns goes on with that until the stream ends.
 func (h *Hub) Watch(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) (engine.Resumer, error) {
-	r, pays, err := h.admit(x, t, key, onlookerCost)
+	r, err := h.admit(x, t, key, onlookerCost)
 	if err != nil {
 		return nil, err
 	}
-	w := &onlooker{x: x, room: r, pays: pays, coder: p.Coder, subject: p.Subject}
+	w := &onlooker{x: x, room: r, coder: p.Coder, subject: p.Subject}
 	begun := false
 	defer func() {
 		if !begun {
-			r.release(x, onlookerCost, pays)
+			r.release(x, onlookerCost)
 		}
 	}()
 	if err := r.openPresence(ctx); err != nil {
@@ -81,6 +79,7 @@ func (h *Hub) Watch(ctx context.Context, x *engine.Stream, t *Topic, key string,
 		return nil, err
 	}
 	begun = true
+	r.settled(x)
 	return w, nil
 }
 
@@ -90,7 +89,7 @@ func (w *onlooker) Resume(ctx context.Context) (err error) {
 	defer func() {
 		if err != engine.ErrRests {
 			w.room.lookAway(w)
-			w.room.release(w.x, onlookerCost, w.pays)
+			w.room.release(w.x, onlookerCost)
 		}
 	}()
 	if err := cmp.Or(ctx.Err(), w.x.ContextErr()); err != nil {

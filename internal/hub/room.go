@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/stats"
@@ -25,13 +26,13 @@ type room struct {
 	topic *Topic
 	items feed // the topic's messages
 
-	idle  *list.Element // under Hub.mu: its place in Hub.idle
-	users int32         // under Hub.mu: those who are in it
+	idle  *list.Element  // under Hub.mu: its place in Hub.idle
+	payer *engine.Stream // under Hub.mu: who of those in it pays for it; nil: nobody
+	users int32          // under Hub.mu: those who are in it
 
 	// Under Hub.mu: this hub has published to a topic with history. The broker
 	// may bring the message later, so the room waits for it.
 	published bool
-	paid      bool // under Hub.mu: a stream that is in it pays for it
 
 	closed   bool // as all that follows, under mu
 	lost     bool // messages may be missing before the next one
@@ -257,6 +258,21 @@ func (r *room) joined(s *subscriber, about string) error {
 			r.sayLocked(s.peer.Subject, about)
 		}
 		r.presentLocked(s.peer.Subject, 1)
+	}
+	return nil
+}
+
+// heir is a stream that is in the room, nil: there is none.
+func (r *room) heir() *engine.Stream {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.subs {
+		if s.local == nil {
+			return s.x
+		}
+	}
+	for w := range r.onlookers {
+		return w.x
 	}
 	return nil
 }

@@ -51,7 +51,6 @@ type subscriber struct {
 	direct bool  // under mu: the handler rests, and queue is empty or to be replaced
 	over   bool  // under mu
 	about  uint8 // fixed: bytes that its account pays for, of what is said of it
-	pays   bool  // fixed: for the room, see room.paid
 	place  int32 // under room.mu: in room.subs; -1: it is not there
 	past   *past // the history that was not sent yet; nil: there is none; the handler's alone
 
@@ -113,11 +112,11 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 	if err := CheckAbout(about); err != nil {
 		return nil, err
 	}
-	r, pays, err := h.admit(x, t, key, costWith(len(about)))
+	r, err := h.admit(x, t, key, costWith(len(about)))
 	if err != nil {
 		return nil, err
 	}
-	s := &subscriber{x: x, room: r, backlog: &nothing, lag: t.lag(), observed: x.Watched(), marks: x.Marks(), about: uint8(len(about)), pays: pays, place: -1}
+	s := &subscriber{x: x, room: r, backlog: &nothing, lag: t.lag(), observed: x.Watched(), marks: x.Marks(), about: uint8(len(about)), place: -1}
 	s.account, s.peer = h.accountOf(x.Conn(), p)
 	begun := false
 	defer func() {
@@ -135,6 +134,7 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 		return nil, err
 	}
 	begun = true
+	r.settled(x)
 	return s, nil
 }
 
@@ -143,7 +143,7 @@ func (s *subscriber) close() {
 	s.room.leave(s)
 	s.drop()
 	s.room.hub.leaveAccount(s.x.Conn(), s.account)
-	s.room.release(s.x, costWith(int(s.about)), s.pays)
+	s.room.release(s.x, costWith(int(s.about)))
 }
 
 // policy and most are the topic's: what becomes of a slow subscriber, and how many
