@@ -40,6 +40,40 @@ func TestFingerprints(t *testing.T) {
 	}
 }
 
+// TestFingerprints_flags has what only one side of an API is told of its types make no other
+// message of it: nobody is warned of a peer that sends the same.
+func TestFingerprints_flags(t *testing.T) {
+	const api = "awkward"
+	with := func(command string, flags ...string) string {
+		t.Helper()
+		text, _ := generate(t, append([]string{command, "-C", api}, flags...)...)
+		return text
+	}
+	plain := with("schema")
+	doc, err := schema.Parse([]byte(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prints, err := doc.Prints()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, flags := range map[string][]string{"map": {"-map", pointFlag}, "notnull": {"-notnull"}, "both": {"-notnull", "-map", pointFlag}} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			is.Equal(offerOf(t, with("ts", flags...)), prints.Offer())
+			flagged, err := schema.Parse([]byte(with("schema", flags...)))
+			is.NoErr(err)
+			others, err := flagged.Prints()
+			is.NoErr(err)
+			is.Equal(others.Offer(), prints.Offer())
+		})
+	}
+	if with("schema", "-notnull") == plain || with("schema", "-map", pointFlag) == plain {
+		t.Error("the flags change nothing of this package: it shows nothing")
+	}
+}
+
 // TestFingerprints_older finds the one name whose messages the server has changed.
 func TestFingerprints_older(t *testing.T) {
 	is := is.New(t)

@@ -19,11 +19,19 @@ const depth = 32
 // Sums are the fingerprints of an API's declarations.
 type Sums struct {
 	types map[*model.Named]string
+	sent  map[string]*model.Decl // by name, where the API's own is not what is sent
 }
 
-// Of reads the types of api.
+// Of reads the types of api, as they are sent: what flags make of them for one reader of
+// the output is no other message.
 func Of(api *model.API) *Sums {
-	s := &Sums{types: map[*model.Named]string{}}
+	s := &Sums{types: map[*model.Named]string{}, sent: map[string]*model.Decl{}}
+	if api.Sent != nil {
+		api = api.Sent
+		for _, d := range api.Decls {
+			s.sent[d.Name] = d
+		}
+	}
 	for range depth {
 		next := map[*model.Named]string{}
 		for _, t := range api.Types {
@@ -40,6 +48,9 @@ func Of(api *model.API) *Sums {
 // list of params has, and the JSON of its messages; comments, names of Go, traits, and the
 // order of members are not.
 func (s *Sums) Decl(d *model.Decl) string {
+	if sent := s.sent[d.Name]; sent != nil {
+		d = sent
+	}
 	w := writer{s.types, nil}
 	w.text(string(d.Kind))
 	w.count(len(d.Params))

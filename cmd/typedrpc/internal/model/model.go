@@ -12,6 +12,10 @@ type API struct {
 	Faults   []*Fault // by name
 	SignIns  []*SignIn
 	Types    []*Named // by TypeScript's name
+
+	// Sent is the API as the packages alone say it, without what flags say of its types;
+	// nil: they say nothing.
+	Sent *API
 }
 
 // Kind is what a declaration is of.

@@ -72,6 +72,12 @@ func API(o Options, patterns ...string) (*model.API, []Problem, error) {
 		return nil, nil, err
 	}
 	r.read(pkgs)
+	if o.NotNull || len(o.Types) > 0 {
+		bare := newReader(Options{Dir: o.Dir, Tags: o.Tags})
+		bare.fset, bare.packages, bare.generated = r.fset, r.packages, r.generated
+		bare.read(pkgs)
+		r.api.Sent = bare.api
+	}
 	return r.api, r.problems, nil
 }
 
