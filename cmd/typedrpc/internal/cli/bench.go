@@ -20,10 +20,10 @@ type load struct {
 	*remote
 	callers  int
 	conns    int
-	most     int64
+	most     uint64
 	duration time.Duration
 
-	begun  atomic.Int64 // calls, as far as -n counts
+	begun  atomic.Uint64 // calls, as far as -n counts
 	done   atomic.Int64
 	failed atomic.Int64
 }
@@ -39,13 +39,13 @@ A line on standard error tells each second how it gets on.`,
 		Example: `  typedrpc bench localhost:8080/rpc shop.price '"apples"'
   typedrpc bench localhost:8080/rpc shop.price '"apples"' -conns 4 -callers 256 -duration 30s
   typedrpc bench localhost:8080/rpc shop.price '"apples"' -n 10000 -json | jq .latency.p99`,
-		Args: cobra.RangeArgs(2, 3), ValidArgsFunction: l.complete(methods),
+		Args: takes(2, 3), ValidArgsFunction: l.complete(methods),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		if l.callers < 1 || l.conns < 1 || l.conns > l.callers {
 			return usagef("-callers and -conns are at least 1, and there are not more connections than callers")
 		}
-		if l.duration <= 0 && l.most <= 0 {
+		if l.duration <= 0 && l.most == 0 {
 			return usagef("it ends after -duration or after -n calls: one of them must be more than 0")
 		}
 		req, err := env.params(args, 2)
@@ -58,7 +58,7 @@ A line on standard error tells each second how it gets on.`,
 	f.IntVar(&l.callers, "callers", 16, "`how many` call at the same time")
 	f.IntVar(&l.conns, "conns", 1, "connections that the callers share")
 	f.DurationVar(&l.duration, "duration", 10*time.Second, "how long it takes; 0s is until -n calls were made")
-	f.Int64VarP(&l.most, "count", "n", 0, "end after so `many` calls; 0: after -duration")
+	f.Uint64VarP(&l.most, "count", "n", 0, "end after so `many` calls; 0: after -duration")
 	l.flags(cmd, soon)
 	l.metaFlag(cmd)
 	return cmd
@@ -125,7 +125,7 @@ func (l *load) bench(ctx context.Context, callers []typedrpc.Caller, m typedrpc.
 
 // call makes one call after another. Those that Ctrl-C cuts off are not counted.
 func (l *load) call(ctx context.Context, c typedrpc.Caller, m typedrpc.Method[typedrpc.Raw, typedrpc.Raw], req typedrpc.Raw, begin time.Time, seen *measured) {
-	for l.most <= 0 || l.begun.Add(1) <= l.most {
+	for l.most == 0 || l.begun.Add(1) <= l.most {
 		from := time.Now()
 		if l.duration > 0 && from.Sub(begin) >= l.duration {
 			return

@@ -18,7 +18,7 @@ round, and what to do. It ends with status 1 if something breaks, with 0 if noth
 and with 2 where the files are no such documents.`,
 		Example: `  git show main:api.json > old.json && typedrpc breaking old.json api.json
   typedrpc breaking old.json api.json -for old-clients     servers are always updated first`,
-		Args: cobra.ExactArgs(2),
+		Args: takes(2, 2),
 	}
 	cmd.Flags().StringVar(&o.For, "for", "both", "`side` that is looked at: old-clients, new-clients or both")
 	cmd.Flags().BoolVar(&o.JSON, "json", false, "write JSON")

@@ -22,7 +22,7 @@ func (env *Env) callCommand() *cobra.Command {
 		Example: `  typedrpc call localhost:8080/rpc shop.price '"apples"'
   typedrpc call wss://example.com/rpc shop.buy '{"item":"apples","count":3}' -token @token.txt
   jq '{item: .name, count: 1}' wish.json | typedrpc call localhost:8080/rpc shop.buy - | jq .`,
-		Args: cobra.RangeArgs(2, 3), ValidArgsFunction: r.complete(methods),
+		Args: takes(2, 3), ValidArgsFunction: r.complete(methods),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		req, err := env.params(args, 2)
@@ -49,7 +49,7 @@ func (env *Env) notifyCommand() *cobra.Command {
 		Long: `typedrpc notify sends a notification, and waits until the server has it. Nobody answers, so
 where the server tells its names a name that it has not is an error before anything is sent.` + requestHelp,
 		Example: `  typedrpc notify localhost:8080/rpc shop.viewed '"apples"'`,
-		Args:    cobra.RangeArgs(2, 3), ValidArgsFunction: r.complete(notifications),
+		Args:    takes(2, 3), ValidArgsFunction: r.complete(notifications),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		req, err := env.params(args, 2)

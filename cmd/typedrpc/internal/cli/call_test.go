@@ -52,7 +52,7 @@ var runs = []struct {
 	{"metadata to any server", `call URL shop.price "a" -dialect jsonrpc -meta k=v`, "", "", "no -meta", 2},
 	{"another codec as text", `call URL shop.price "a" -dialect text -codec msgp`, "", "", "takes no -codec", 2},
 	{"a reserved name", `call URL rpc.ping`, "", "", "is reserved", 2},
-	{"too few arguments", `call URL`, "", "", "accepts between 2 and 3 arg(s)", 2},
+	{"too few arguments", `call URL`, "", "", `the arguments are "url method [request]", and one is given; "typedrpc help call" says more`, 2},
 
 	{"notify", `notify URL shop.viewed "apples"`, "", "", "", 0},
 	{"notify nobody", `notify URL shop.view "apples"`, "", "", "typedrpc: unimplemented: there is no notification \"shop.view\" (not sent)\n  did you mean shop.viewed?\n", 64 + 12},

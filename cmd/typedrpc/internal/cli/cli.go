@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -24,6 +25,8 @@ type Env struct {
 
 	json          bool // errors are told as JSON
 	errIsTerminal bool // a person reads Err
+
+	about string // the command that was run, behind a space; "": none
 }
 
 // Process is the Env of this process.
@@ -53,8 +56,13 @@ func Main(ctx context.Context, env *Env) int {
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
+	completion(root)
 	root.SetArgs(twoDashes(root, env.Args))
-	return env.report(ctx, root.ExecuteContext(ctx))
+	cmd, err := root.ExecuteContextC(ctx)
+	if cmd.Name() != "help" {
+		env.about = strings.TrimPrefix(cmd.CommandPath(), root.Name())
+	}
+	return env.report(ctx, err)
 }
 
 // unknown is the error of a command that there is not.
@@ -122,7 +130,61 @@ func (env *Env) root() *cobra.Command {
 		env.uploadCommand(), env.downloadCommand(),
 		env.tsCommand(), env.schemaCommand(), env.jsonCommand(), env.breakingCommand(),
 	)
+	root.SetHelpCommand(env.helpCommand(root))
 	return root
+}
+
+// completion adds the library's own command, which writes to root's output as it is now, and
+// has it ask for a shell.
+func completion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
+		cmd.Example = "  source <(typedrpc completion bash)"
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = does(func(*cobra.Command, []string) error {
+			return usagef("it is for a shell: typedrpc completion bash, zsh, fish or powershell")
+		})
+	}
+}
+
+// helpCommand says what a command does; of one that there is not, what may have been meant.
+func (env *Env) helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "say what a command does, with examples",
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+			for _, cmd := range root.Commands() {
+				if len(args) == 0 && cmd.IsAvailableCommand() {
+					names = append(names, cobra.CompletionWithDesc(cmd.Name(), cmd.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: does(func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || cmd == root && len(rest) > 0 {
+				return env.unknown(root, args[0])
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		}),
+	}
+}
+
+// takes has a command refuse another number of arguments.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if n := len(args); n < least || n > most {
+			given := fmt.Sprintf("%d arguments are given", n)
+			switch n {
+			case 0:
+				given = "none is given"
+			case 1:
+				given = "one is given"
+			}
+			return usagef("the arguments are %q, and %s", strings.TrimPrefix(cmd.Use, cmd.Name()+" "), given)
+		}
+		return nil
+	}
 }
 
 // does is a command's RunE: what run returns is a failure unless it says that it is

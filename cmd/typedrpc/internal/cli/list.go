@@ -21,7 +21,7 @@ func (env *Env) listCommand() *cobra.Command {
 		Example: `  typedrpc list localhost:8080/rpc
   typedrpc list -schema api.json
   typedrpc list localhost:8080/rpc -json | jq -r 'select(.kind == "topic").name'`,
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: takes(0, 1), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		d, _, _, err := r.ask(cmd.Context(), args)

@@ -88,10 +88,11 @@ func (r *remote) dial(ctx context.Context, url string) (*typedrpc.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !strings.Contains(url, "://") {
-		url = "ws://" + url
+	u, err := address(url)
+	if err != nil {
+		return nil, err
 	}
-	return typedrpc.Dial(ctx, url, o)
+	return typedrpc.Dial(ctx, u.String(), o)
 }
 
 // options are those with which connections are dialled.
@@ -99,6 +100,9 @@ func (r *remote) options() (*typedrpc.DialOptions, error) {
 	header, err := r.headers()
 	if err != nil {
 		return nil, err
+	}
+	if r.timeout < 0 {
+		return nil, usagef("-timeout is a time, and 0s for ever")
 	}
 	o := &typedrpc.DialOptions{Header: header, Compress: r.compress, OnState: r.lost(), Logger: slog.New(slog.NewTextHandler(r.Err, nil))}
 	switch r.dialect {

@@ -60,7 +60,7 @@ func (env *Env) report(ctx context.Context, err error) int {
 	case errors.As(err, &said):
 		return int(said)
 	case !errors.As(err, &failed):
-		fmt.Fprintf(env.Err, "typedrpc: %v; \"typedrpc help\" says more\n", err)
+		fmt.Fprintf(env.Err, "typedrpc: %v; \"typedrpc help%s\" says more\n", err, env.about)
 		return statusUsage
 	}
 	n := statusOf(failed.error)
@@ -103,7 +103,7 @@ func (env *Env) tell(err error, interrupted bool) {
 		fmt.Fprintln(env.Err, "typedrpc: interrupted")
 		return
 	}
-	text := strings.TrimPrefix(err.Error(), "typedrpc: ")
+	text := brief(err)
 	if called && e.Outcome == typedrpc.NotSent {
 		text += " (not sent)"
 	}
@@ -123,6 +123,9 @@ func (env *Env) tell(err error, interrupted bool) {
 	if errors.As(err, &h) && len(h.hints) > 0 {
 		fmt.Fprintf(env.Err, "  did you mean %s?\n", printable(strings.Join(h.hints, ", or ")))
 	}
+	if text := advice(err); text != "" {
+		fmt.Fprintf(env.Err, "  %s\n", text)
+	}
 }
 
 // told is an error as JSON.
@@ -137,11 +140,12 @@ type told struct {
 	Data       json.RawMessage `json:"data,omitempty"`
 	RetryAfter int64           `json:"retryAfter,omitempty"` // milliseconds
 	DidYouMean []string        `json:"didYouMean,omitempty"`
+	Advice     string          `json:"advice,omitempty"`
 }
 
 // tellJSON tells an error to a program.
 func (env *Env) tellJSON(err error, n int) {
-	t := told{Status: n, Message: strings.TrimPrefix(err.Error(), "typedrpc: ")}
+	t := told{Status: n, Message: strings.TrimPrefix(err.Error(), "typedrpc: "), Advice: advice(err)}
 	var e *typedrpc.Error
 	if errors.As(err, &e) {
 		t.Code, t.Name, t.Number, t.Message = int64(e.Code), e.Code.String(), e.Number, e.Message

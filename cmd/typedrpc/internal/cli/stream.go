@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -14,13 +15,13 @@ import (
 
 func (env *Env) receiveCommand() *cobra.Command {
 	r := &remote{Env: env}
-	var most int
+	var most uint
 	cmd := &cobra.Command{
 		GroupID: groupCall, Use: "receive url stream [request]", Short: "print the items of a server stream",
 		Long: "typedrpc receive calls a server stream, and prints its items, one a line, as they come." + requestHelp,
 		Example: `  typedrpc receive localhost:8080/rpc market.ticks '{"market":"fruit"}' | jq -c .prices
   typedrpc receive localhost:8080/rpc market.ticks '{"market":"fruit"}' -n 10`,
-		Args: cobra.RangeArgs(2, 3), ValidArgsFunction: r.complete(serverStreams),
+		Args: takes(2, 3), ValidArgsFunction: r.complete(serverStreams),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		req, err := env.params(args, 2)
@@ -28,10 +29,13 @@ func (env *Env) receiveCommand() *cobra.Command {
 			return err
 		}
 		return r.talk(cmd, args[0], args[1], func(ctx context.Context, c typedrpc.Caller) error {
-			n := 0
+			n := uint(0)
 			for item, err := range typedrpc.Receive(ctx, c, typedrpc.NewServerStream[typedrpc.Raw, typedrpc.Raw](args[1]), req) {
 				if err == nil {
 					err = env.value(item)
+				}
+				if n == 0 && err == nil && r.codec == "json" {
+					env.noteBytes(args[1], item)
 				}
 				if n++; err != nil || n == most {
 					return err
@@ -40,7 +44,7 @@ func (env *Env) receiveCommand() *cobra.Command {
 			return nil
 		})
 	})
-	cmd.Flags().IntVarP(&most, "count", "n", 0, "end after so `many` items; 0: when the stream does")
+	cmd.Flags().UintVarP(&most, "count", "n", 0, "end after so `many` items; 0: when the stream does")
 	r.flags(cmd, 0)
 	r.metaFlag(cmd)
 	return cmd
@@ -81,7 +85,7 @@ func (env *Env) sendCommand() *cobra.Command {
 another, or those of a file, and prints the response.` + requestHelp,
 		Example: `  seq 1 100 | typedrpc send localhost:8080/rpc numbers.sum
   typedrpc send localhost:8080/rpc log.append '{"name":"today"}' -items today.jsonl`,
-		Args: cobra.RangeArgs(2, 3), ValidArgsFunction: r.complete(clientStreams),
+		Args: takes(2, 3), ValidArgsFunction: r.complete(clientStreams),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		in, err := from.open(env, args, 2)
@@ -118,7 +122,7 @@ after another, and prints the items that come. At the end of standard input, Ctr
 terminal, it says that it sends no more, and goes on until the other side ends as well.` + requestHelp,
 		Example: `  typedrpc open localhost:8080/rpc chat.talk '"lobby"'
   typedrpc open localhost:8080/rpc chat.talk '"lobby"' -lines    each line is a string`,
-		Args: cobra.RangeArgs(2, 3), ValidArgsFunction: r.complete(bidiStreams),
+		Args: takes(2, 3), ValidArgsFunction: r.complete(bidiStreams),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		in, err := from.open(env, args, 2)
@@ -143,6 +147,23 @@ terminal, it says that it sends no more, and goes on until the other side ends a
 	return cmd
 }
 
+// noteBytes tells what else has the items of a stream whose first one is bytes. On the wire
+// a transfer is a stream as others are, that begins with a zero and up to two numbers.
+func (env *Env) noteBytes(name string, first typedrpc.Raw) {
+	isJSON := json.Valid(first)
+	head := []byte(first)
+	if isJSON && json.Unmarshal(first, &head) != nil {
+		return
+	}
+	const longest = 1 + 2*8
+	switch {
+	case len(head) > 0 && len(head) <= longest && head[0] == 0:
+		env.note("%s may be a download, and these its pieces: \"typedrpc download\" makes a file of them", name)
+	case !isJSON:
+		env.note("what is no JSON is printed in base64; -dialect text has items that are bytes so, each of them and to the byte")
+	}
+}
+
 // isTerminal reports whether r is a person's.
 func isTerminal(r any) bool {
 	f, ok := r.(*os.File)
@@ -150,7 +171,11 @@ func isTerminal(r any) bool {
 		return false
 	}
 	about, err := f.Stat()
-	return err == nil && about.Mode()&os.ModeCharDevice != 0
+	if err != nil || about.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull) // which is no person
+	return err != nil || !os.SameFile(about, null)
 }
 
 // converse sends items and prints those that come, until both sides have ended.
@@ -205,7 +230,7 @@ func (env *Env) converse(ctx context.Context, c typedrpc.Caller, name string, re
 
 func (env *Env) subscribeCommand() *cobra.Command {
 	r := &remote{Env: env}
-	var most int
+	var most uint
 	var events, presence bool
 	cmd := &cobra.Command{
 		GroupID: groupCall, Use: "subscribe url topic key", Short: "print the messages of a topic",
@@ -214,18 +239,18 @@ they come: first those that the topic remembers. It goes on when the session is 
 says so; messages may be missing then.`,
 		Example: `  typedrpc subscribe localhost:8080/rpc market.trades fruit | jq -c '[.good, .price]'
   typedrpc subscribe localhost:8080/rpc chat.room lobby -presence`,
-		Args: cobra.ExactArgs(3), ValidArgsFunction: r.complete(topics),
+		Args: takes(3, 3), ValidArgsFunction: r.complete(topics),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		if r.codec != "json" {
 			return usagef("keys of topics are JSON: -codec is json here")
 		}
 		return r.talk(cmd, args[0], args[1], func(ctx context.Context, c typedrpc.Caller) error {
-			n := 0
+			n := uint(0)
 			return env.follow(ctx, c, args[1], args[2], events, presence, func() bool { n++; return n == most })
 		})
 	})
-	cmd.Flags().IntVarP(&most, "count", "n", 0, "end after so `many` messages; 0: when the subscription does")
+	cmd.Flags().UintVarP(&most, "count", "n", 0, "end after so `many` messages; 0: when the subscription does")
 	cmd.Flags().BoolVar(&events, "events", false, "an object for each message: its value, how many were missed before it, and whether it is from before")
 	cmd.Flags().BoolVar(&presence, "presence", false, "who subscribes, in lieu of the messages")
 	r.flags(cmd, 0)

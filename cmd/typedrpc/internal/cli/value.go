@@ -113,8 +113,14 @@ func (env *Env) params(args []string, i int) (typedrpc.Raw, error) {
 // checkJSON is text if it is one JSON value.
 func checkJSON(what, text string) (typedrpc.Raw, error) {
 	text = strings.TrimSpace(text)
+	if text == "" {
+		return nil, usagef("%s is empty, which is no JSON", what)
+	}
 	var v json.RawMessage
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		if strings.ContainsRune(`{["`, rune(text[0])) {
+			return nil, usagef("%s is not JSON: %w", what, err)
+		}
 		const most = 40
 		if len(text) > most {
 			text = strings.ToValidUTF8(text[:most], "") + "…"

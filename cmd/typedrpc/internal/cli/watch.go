@@ -48,7 +48,7 @@ not shown; payloads are.`,
 		Example: `  typedrpc watch localhost:8080/rpc -listen localhost:9090
   typedrpc call localhost:9090/rpc shop.price '"apples"'
   typedrpc watch localhost:8080/rpc -listen localhost:9090 -json | jq -c 'select(.type == "FAIL")'`,
-		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: takes(1, 1), ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		if env.json && !cmd.Flags().Changed("cut") {
@@ -67,12 +67,12 @@ not shown; payloads are.`,
 
 // run listens until ctx ends.
 func (w *watcher) run(ctx context.Context, target string) error {
-	if !strings.Contains(target, "://") {
-		target = "ws://" + target
+	u, err := address(target)
+	if err != nil {
+		return err
 	}
-	u, err := url.Parse(target)
-	if err != nil || u.Host == "" {
-		return usagef("%q is no URL of a server", target)
+	if _, _, err := net.SplitHostPort(w.listen); err != nil {
+		return usagef("-listen: %w; it is host:port, as localhost:9090 or :9090", err)
 	}
 	u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
 	w.target, w.client = u, &http.Client{Transport: w.transport(), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

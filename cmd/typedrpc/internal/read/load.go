@@ -124,7 +124,7 @@ func (r *reader) load(patterns []string, overlay map[string][]byte) ([]*packages
 		pkgs, err = packages.Load(cfg, patterns...)
 	}
 	if err != nil {
-		return nil, err
+		return nil, unloaded(err)
 	}
 	if len(pkgs) == 0 {
 		return nil, fmt.Errorf("no packages match %s", strings.Join(patterns, " "))
@@ -154,6 +154,19 @@ func (r *reader) load(patterns []string, overlay map[string][]byte) ([]*packages
 	}
 	slices.SortFunc(pkgs, func(a, b *packages.Package) int { return strings.Compare(a.PkgPath, b.PkgPath) })
 	return pkgs, nil
+}
+
+// unloaded is the error of packages of which the go command says nothing but that, without
+// how it was asked.
+func unloaded(err error) error {
+	text := strings.TrimSpace(err.Error())
+	if _, said, ok := strings.Cut(text, ": stderr: "); ok {
+		text = said
+	}
+	if strings.Contains(text, "go.mod file not found") {
+		text += "; -C dir changes to the directory of a module first"
+	}
+	return fmt.Errorf("the packages cannot be loaded: %s", text)
 }
 
 func (r *reader) relative(e packages.Error) string {

@@ -60,7 +60,7 @@ func Messages(o Options, output func(dir string) string, patterns ...string) (*S
 func withoutOutput(o Options, output func(string) string, patterns []string) (map[string][]byte, error) {
 	pkgs, err := packages.Load(&packages.Config{Mode: packages.NeedName | packages.NeedFiles, Dir: o.Dir}, patterns...)
 	if err != nil {
-		return nil, err
+		return nil, unloaded(err)
 	}
 	overlay := map[string][]byte{}
 	for _, p := range pkgs {
