@@ -30,7 +30,7 @@ has, and how the request says so, is up to the API.` + requestHelp,
 		Example: `  typedrpc upload localhost:8080/rpc files.put '"draft.txt"' draft.txt
   tar c photos | typedrpc upload localhost:8080/rpc files.put '"photos.tar"' -
   typedrpc upload localhost:8080/rpc files.put '{"name":"big.iso","offset":32000}' big.iso -offset 32000`,
-		Args: cobra.RangeArgs(3, 4), ValidArgsFunction: r.complete(uploads),
+		Args: takes(3, 4), ValidArgsFunction: r.complete(uploads),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		request, path := args[2:len(args)-1], args[len(args)-1]
@@ -130,7 +130,7 @@ many those are, if the API has one.` + requestHelp,
 		Example: `  typedrpc download localhost:8080/rpc files.get '"draft.txt"' -o draft.txt
   typedrpc download localhost:8080/rpc files.get '"photos.tar"' | tar x
   typedrpc download localhost:8080/rpc files.get '{"name":"big.iso"}' -o big.iso -resume offset`,
-		Args: cobra.RangeArgs(2, 3), ValidArgsFunction: d.complete(downloads),
+		Args: takes(2, 3), ValidArgsFunction: d.complete(downloads),
 	}
 	cmd.RunE = does(func(cmd *cobra.Command, args []string) error {
 		req, err := env.params(args, 2)
@@ -203,10 +203,11 @@ func (d *download) run(ctx context.Context, c typedrpc.Caller, name string, req 
 
 // toFile receives into a file beside path, which becomes path at the end.
 func (d *download) toFile(ctx context.Context, c typedrpc.Caller, name string, req typedrpc.Raw, path string) error {
-	part, err := os.OpenFile(path+".part", os.O_RDWR|os.O_CREATE, 0o666)
+	part, release, err := openPart(path + ".part")
 	if err != nil {
 		return err
 	}
+	defer release()
 	defer part.Close()
 	var prefix io.Reader
 	var begin int64
@@ -236,6 +237,34 @@ func (d *download) toFile(ctx context.Context, c typedrpc.Caller, name string, r
 		d.note("%s of it are in %s", humanize.Bytes(uint64(info.Size())), part.Name())
 	}
 	return err
+}
+
+// openPart opens a file for one download, until release: two would make one file of both,
+// each content with the checksum of what it has received.
+func openPart(path string) (part *os.File, release func() error, err error) {
+	for {
+		held, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+		if err != nil {
+			return nil, nil, err
+		}
+		if lock(held) {
+			held.Close()
+			return nil, nil, fmt.Errorf("another download is writing %s: let it end, or have another -o", path)
+		}
+		mine, err := held.Stat()
+		there, fault := os.Stat(path)
+		if !locks { // and who has it open would keep it from its name
+			held.Close()
+		}
+		if err == nil && fault == nil && os.SameFile(mine, there) {
+			part, err := os.OpenFile(path, os.O_RDWR, 0o666)
+			if err != nil {
+				held.Close()
+			}
+			return part, held.Close, err
+		}
+		held.Close() // of a download that has just ended
+	}
 }
 
 // with is req with a number as a member.

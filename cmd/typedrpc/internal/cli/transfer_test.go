@@ -233,7 +233,7 @@ func TestTransfer_fails(t *testing.T) {
 		{`upload shop.put {"name":"x"} DIR/large -offset -1`, "is a number", 2},
 		{`upload shop.put {"name":"x"} DIR/large -offset 9999999`, "the Offset is 9999999 (not sent)", 64 + 15},
 		{`upload shop.sum 0 DIR/large`, "did you mean typedrpc send (shop.sum is a client stream)?\n", 64 + 3},
-		{`upload shop.put`, "accepts between 3 and 4", 2},
+		{`upload shop.put`, `the arguments are "url upload [request] file"`, 2},
 		{`send shop.put {"name":"x"} -items DIR/items`, "did you mean typedrpc upload (shop.put is an upload)?\n", 64 + 3},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -338,4 +338,53 @@ func TestProgress(t *testing.T) {
 	is := is.New(t)
 	p := &progress{first: 0, began: time.Now().Add(-10 * time.Second)}
 	is.True(strings.HasSuffix(p.text(p.began.Add(10*time.Second), 1e6, 3e6), "100 kB/s  20s left"))
+}
+
+// Two downloads do not write one file: the second is told so, and the first is whole.
+func TestDownload_two(t *testing.T) {
+	if !locks {
+		t.Skip("files have no locks here")
+	}
+	is := is.New(t)
+	s := open(t)
+	s.photos.Store("slow", picture(100))
+	s.photos.Store("a", picture(1000))
+	to := filepath.Join(t.TempDir(), "a")
+	ctx, interrupt := context.WithCancel(t.Context())
+	var first, second, third session
+	ended := make(chan int)
+	go func() { ended <- first.run(ctx, "download", s.url, "shop.get", `{"name":"slow"}`, "-o", to) }()
+	<-s.running
+	for _, more := range [][]string{nil, {"-resume", "offset"}} {
+		is.Equal(second.run(t.Context(), append([]string{"download", s.url, "shop.get", `{"name":"a"}`, "-o", to}, more...)...), statusFailed)
+	}
+	is.Equal(strings.Count(second.err.String(), "another download is writing "+to+".part"), 2)
+	interrupt()
+	is.Equal(<-ended, statusInterrupted)
+	is.Equal(third.run(t.Context(), "download", s.url, "shop.get", `{"name":"a"}`, "-o", to), 0) // when it has ended
+	got, err := os.ReadFile(to)
+	is.NoErr(err)
+	is.Equal(got, picture(1000))
+}
+
+// A download by a command that is for streams prints what it is made of, and is told what would
+// have been right; other streams of bytes are not.
+func TestReceive_download(t *testing.T) {
+	is := is.New(t)
+	s := open(t)
+	s.photos.Store("a", picture(10))
+	var r session
+	is.Equal(r.run(t.Context(), "receive", s.url, "shop.get", `{"name":"a"}`), 0)
+	is.Equal(strings.Count(r.out.String(), "\n"), 3)
+	is.Equal(r.err.String(), "typedrpc: shop.get may be a download, and these its pieces: \"typedrpc download\" makes a file of them\n")
+	for item, what := range map[string]string{
+		`"AA=="`: "download", `"AAAAAAAAAAAF"`: "download", "\x00": "download", "\x00\x00\x00\x00\x00\x00\x00\x00\x09": "download",
+		"\x01\x02": "-dialect text", "abc": "-dialect text", `"AQA="`: "", `""`: "", `0`: "", `null`: "", `"no base64"`: "", `{"a":1}`: "",
+	} {
+		var out text
+		(&Env{Err: &out}).noteBytes("x", typedrpc.Raw(item))
+		if !strings.Contains(out.String(), what) || what == "" && out.String() != "" {
+			t.Errorf("%q: %s", item, out.String())
+		}
+	}
 }
