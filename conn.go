@@ -52,7 +52,8 @@ type options struct {
 }
 
 // Err returns nil while the connection lives and then why it ended: an *Error. It is
-// no call's: how far a call got its own error says, and not the Outcome of this one.
+// no call's: how far a call got its own error says. The Outcome of this one is
+// MayHaveRun, since nobody may take it for a reason to call again.
 func (c *Conn) Err() error {
 	if e := c.engine().Err(); e != nil {
 		return up(e, c.codec)

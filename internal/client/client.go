@@ -140,7 +140,7 @@ func (d *Client) Run(ctx context.Context) *status.Error {
 	go d.run()
 	if err := <-first; err != nil {
 		<-d.conn.Done()
-		return err
+		return err.Reached(status.NotSent)
 	}
 	return nil
 }
@@ -285,12 +285,12 @@ func (d *Client) round() (cause error) {
 	for _, d.at = range d.order() {
 		d.change(Change{State: Connecting, Err: errorOf(d.failure), Attempt: int(d.failed) + 1, URL: d.at.where})
 		cause = d.connect()
-		d.failure = d.explain(cause)
+		d.failure = d.explain(cause).AsLast()
 		if d.opened || d.final(cause) {
 			break
 		}
 		tried = append(tried, d.failure)
-		d.failure = status.Together(tried)
+		d.failure = status.Together(tried).AsLast()
 		d.conn.Away(d.failure)
 		if d.bound().Err() != nil || d.ctx.Err() != nil {
 			break

@@ -69,14 +69,14 @@ func (d *Client) share(ctx context.Context) (*refresh, *status.Error) {
 		case <-d.conn.Done(): // which it ended with
 		case <-ctx.Done():
 		}
-		return r, d.gone(ctx)
+		return r, d.gone(ctx, r)
 	case <-ctx.Done():
 		if r.sent.Load() {
 			return r, status.Ended(ctx, status.MayHaveRun)
 		}
 		return r, d.conn.GaveUp(ctx, status.NotSent)
 	case <-d.conn.Done():
-		return r, d.gone(ctx)
+		return r, d.gone(ctx, r)
 	}
 }
 

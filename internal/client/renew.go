@@ -17,11 +17,15 @@ import (
 
 // gone is why credentials are not refreshed any more: the connection's end, unless ctx
 // had ended before.
-func (d *Client) gone(ctx context.Context) *status.Error {
-	if ctx.Err() != nil {
-		return status.Ended(ctx, status.NotSent)
+func (d *Client) gone(ctx context.Context, r *refresh) *status.Error {
+	reached := status.NotSent
+	if r.sent.Load() {
+		reached = status.MayHaveRun
 	}
-	return d.conn.Err()
+	if ctx.Err() != nil {
+		return status.Ended(ctx, reached)
+	}
+	return d.conn.Err().Reached(reached)
 }
 
 func (d *Client) reauthenticate(ctx context.Context, r *refresh) *status.Error {
@@ -72,7 +76,7 @@ func (d *Client) reauthenticate(ctx context.Context, r *refresh) *status.Error {
 		case <-ctx.Done():
 			return c.GaveUp(ctx, status.NotSent)
 		case <-c.Done():
-			return d.gone(ctx)
+			return d.gone(ctx, r)
 		}
 	}
 }

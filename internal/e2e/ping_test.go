@@ -47,7 +47,8 @@ func TestPing_everyDialect(t *testing.T) {
 		<-s.Context().Done()
 		for _, conn := range []*typedrpc.Conn{c, s} { // it says why there is nobody
 			_, err := conn.Ping(t.Context())
-			is.Equal(err, conn.Err())
+			is.True(errors.Is(err, conn.Err()))
+			is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		}
 	})
 }

@@ -252,8 +252,12 @@ func TestReauthenticate_afterClose(t *testing.T) {
 		go func() { result <- g.Client.Reauthenticate(t.Context()) }()
 		synctest.Wait()
 		is.NoErr(g.Client.Close())
-		is.True(errors.Is(<-result, typedrpc.Unavailable))
-		is.True(errors.Is(g.Client.Reauthenticate(t.Context()), typedrpc.Unavailable))
+		err := <-result
+		is.True(errors.Is(err, typedrpc.Unavailable))
+		is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun) // the server has the credentials
+		err = g.Client.Reauthenticate(t.Context())
+		is.True(errors.Is(err, typedrpc.Unavailable))
+		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 	})
 }
 

@@ -26,7 +26,7 @@ const LastWords = 40 * time.Millisecond
 func (c *Conn) close(ctx context.Context, bye *link.CloseError, said *wire.ErrorBody) {
 	ctx, cancel := context.WithTimeout(ctx, ClosePatience)
 	defer cancel()
-	cause := &status.Error{Code: status.Unavailable, Message: "the connection was closed by this side", Cause: bye.Err}
+	cause := (&status.Error{Code: status.Unavailable, Message: "the connection was closed by this side", Cause: bye.Err}).AsLast()
 	c.mu.Lock()
 	c.polite = false
 	c.parted.Store(false)
@@ -129,8 +129,7 @@ func Told(b *wire.ErrorBody, read func([]byte) ([]byte, error)) *status.Error {
 		data, fault = nil, ""
 	}
 	e := status.FromPeer(b.Code, status.Clip(status.Code(b.Code), b.Message), fault, flow.Hint(b.RetryAfter), data, false)
-	e.Outcome, e.Last = status.MayHaveRun, true
-	return e
+	return e.AsLast()
 }
 
 // Parted is cause, with which a link has ended, or what the peer had said before it closed

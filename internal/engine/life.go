@@ -261,7 +261,7 @@ func (c *Conn) Failed(cause error) *status.Error {
 	defer c.mu.Unlock()
 	c.closing = true
 	if c.err == nil {
-		c.err = asUnavailable(cause)
+		c.err = asUnavailable(cause).AsLast()
 	}
 	return c.err
 }

@@ -20,7 +20,7 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, *status.Error) {
 	c.mu.Lock()
 	if err := c.err; err != nil {
 		c.mu.Unlock()
-		return 0, err
+		return 0, err.Reached(status.NotSent)
 	}
 	sess, carrier := c.sess, c.carrierLocked()
 	if carrier == nil {

@@ -31,7 +31,8 @@ type Error struct {
 	// connection's codec. Foreign says that it is a plain peer's, and Code a number of
 	// ours by chance.
 	Remote, Foreign bool
-	// Last says that it is what the peer closed the connection with, and no call's error.
+	// Last says that it is why a connection or a link ended, and no call's error: how far
+	// a call got is not to be read from it.
 	Last bool
 
 	seen atomic.Value // what the API made of it
@@ -64,7 +65,7 @@ func (e *Error) Error() string {
 	if e.Message != "" && e.Message != text { // which says it once
 		text += ": " + e.Message
 	}
-	if e.Outcome == MayHaveRun {
+	if e.Outcome == MayHaveRun && !e.Last {
 		text += " (may have run)"
 	}
 	return text
@@ -93,6 +94,23 @@ func Wrapped(err error) error {
 func (e *Error) With(o Outcome) *Error {
 	x := e.clone()
 	x.Outcome = o
+	return x
+}
+
+// AsLast is e as the reason why a connection or a link ended; nil stays nil.
+func (e *Error) AsLast() *Error {
+	if e == nil || e.Last {
+		return e
+	}
+	x := e.With(MayHaveRun)
+	x.Last = true
+	return x
+}
+
+// Reached is the error of an operation that got as far as o when e ended its connection.
+func (e *Error) Reached(o Outcome) *Error {
+	x := e.With(o)
+	x.Cause = e // programs find the very one
 	return x
 }
 
