@@ -31,8 +31,8 @@ const dist = "dist/typedrpc.js";
 // Pages that use a part of the client: what they weigh at most, minified and gzipped, and what they are to weigh one
 // day (docs/rough-edges.md). The first grows for what is wrong, and for nothing else.
 const pages = [
-  { name: "a page of one call", entry: "size/one.ts", most: 8_650, goal: 4_500 },
-  { name: "calls, streams, credentials", entry: "size/streams.ts", most: 13_300, goal: 6_000 },
+  { name: "a page of one call", entry: "size/one.ts", most: 8_660, goal: 4_500 },
+  { name: "calls, streams, credentials", entry: "size/streams.ts", most: 13_310, goal: 6_000 },
   { name: "everything", entry: "src/index.ts", most: 16_400, goal: 8_000 },
 ];
 

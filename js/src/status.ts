@@ -42,7 +42,7 @@ export type Outcome = "notSent" | "mayHaveRun" | "answered";
 
 /** What an {@link RpcError} has beside its code and its message. */
 export interface ErrorFields {
-  /** How far the call got. Default "notSent". */
+  /** How far the call got. Default "mayHaveRun": what nobody knows is not safe to call again. */
   outcome?: Outcome | undefined;
   /** The name of the declared error that it is. */
   fault?: string | undefined;
@@ -78,12 +78,15 @@ export class RpcError extends Error {
     /** What kind of error it is: one of {@link Code}, or an application's own number. */
     readonly code: number,
     message: string,
-    { outcome = "notSent", fault, data, retryAfter, gap = false, said, cause }: ErrorFields = {},
+    { outcome = "mayHaveRun", fault, data, retryAfter, gap = false, said, cause }: ErrorFields = {},
   ) {
     super(message, cause === undefined ? undefined : { cause });
     Object.assign(this, { outcome, fault: fault || undefined, data, retryAfter, gap, ...(said && { said }) });
   }
 }
+
+/** The error of what this side refuses before anything of it has left. */
+export const refuse = (code: number, message: string, fields?: ErrorFields): RpcError => new RpcError(code, message, { ...fields, outcome: "notSent" });
 
 /** The same error with another text, and with some other fields. */
 export const changed = (error: RpcError, message: string, fields: ErrorFields): RpcError =>

@@ -146,6 +146,10 @@ describe("calls", () => {
   });
 });
 
+test("an error that a page makes claims nothing of how far a call got", () => {
+  assert.equal(new RpcError(Code.Unavailable, "wrapped").outcome, "mayHaveRun");
+});
+
 describe("handlers", () => {
   const of = (fields: ErrorFields) => new RpcError(Code.NotFound, "no such thing", fields);
   const long = "x".repeat(100_000);

@@ -1,7 +1,7 @@
 import type { WithoutLink } from "../client/options.js";
 import { canceled, costOf, sizeOfMetadata } from "../engine/call.js";
 import type { Call, Key } from "../engine/turn.js";
-import { RpcError, Status } from "../status.js";
+import { RpcError, Status, refuse } from "../status.js";
 import { Flag, type Frame, type Metadata, Type, makeFrame, mostMetadata, noMetadata } from "../wire/frame.js";
 import { decodeJSON, encodeJSON } from "../wire/text.js";
 import type { Conn } from "./conn.js";
@@ -36,9 +36,9 @@ export function messageFrame(type: Type, name: string, value: unknown, metadata 
   try {
     frame = makeFrame(type, { method: name, metadata, payload: encodeJSON(value) });
   } catch (cause) {
-    throw new RpcError(Status.InvalidArgument, `cannot encode a message of ${name}`, { cause });
+    throw refuse(Status.InvalidArgument, `cannot encode a message of ${name}`, { cause });
   }
-  if (sizeOfMetadata(frame) > mostMetadata) throw new RpcError(Status.InvalidArgument, "too much metadata");
+  if (sizeOfMetadata(frame) > mostMetadata) throw refuse(Status.InvalidArgument, "too much metadata");
   return frame;
 }
 

@@ -30,7 +30,7 @@ export function keyed(key: Key = newKey()): Repeat {
       release();
       if (key.uses && (!cache || key.cache !== cache)) {
         const code = repeat ? Status.Unavailable : Status.FailedPrecondition;
-        return new RpcError(code, "the call may have run at a server that is another one now", { outcome: "mayHaveRun" });
+        return new RpcError(code, "the call may have run at a server that is another one now");
       }
       key.cache = cache;
       key.uses++;

@@ -1,6 +1,6 @@
 import type { Client } from "../client/client.js";
 import type { SignIn } from "../client/signin.js";
-import { RpcError, Status } from "../status.js";
+import { RpcError, Status, refuse } from "../status.js";
 import { refused } from "../client/verdict.js";
 import type { Timer } from "../link/socket.js";
 import { writeBody } from "../wire/body.js";
@@ -48,9 +48,9 @@ export function signIn<Credentials, Reply = unknown>(present: () => Credentials 
       const { engine } = client;
       const { session } = engine;
       const link = session?.link;
-      if (!engine.features.includes("auth")) throw new RpcError(Status.Unimplemented, "the server refreshes no credentials");
+      if (!engine.features.includes("auth")) throw refuse(Status.Unimplemented, "the server refreshes no credentials");
       const payload = writeBody({ credentials: await present() });
-      if (payload.length > mostCredentials) throw new RpcError(Status.InvalidArgument, "the credentials are too large");
+      if (payload.length > mostCredentials) throw refuse(Status.InvalidArgument, "the credentials are too large");
       if (link && link === session.link && !link.cause) {
         session.control(makeFrame(Type.Auth, { payload }));
         const error = await new Promise<RpcError | undefined | "lost">((resolve) => (answered = resolve));

@@ -120,7 +120,7 @@ export function decodeItem(payload: Uint8Array, { name, traits }: StreamDeclarat
   try {
     return decodeJSON(payload);
   } catch (cause) {
-    throw new RpcError(Status.Internal, `cannot decode an item of ${name}`, { outcome: "mayHaveRun", cause });
+    throw new RpcError(Status.Internal, `cannot decode an item of ${name}`, { cause });
   }
 }
 

@@ -1,5 +1,5 @@
 import { isHistory } from "../engine/stream.js";
-import { RpcError, Status } from "../status.js";
+import { RpcError, Status, refuse } from "../status.js";
 import type { Caller } from "./call.js";
 import { checkName, type types } from "./declare.js";
 import { toBytes, toText } from "../wire/text.js";
@@ -84,7 +84,7 @@ export function watch<Message>(
   key: string,
   options: ReceiveOptions = {},
 ): AsyncIterableIterator<Member> {
-  if (!traits.presence) throw new RpcError(Status.FailedPrecondition, `${name} does not tell who subscribes`);
+  if (!traits.presence) throw refuse(Status.FailedPrecondition, `${name} does not tell who subscribes`);
   return follow(
     caller,
     { name: `${name}.presence`, traits: {} },
@@ -92,7 +92,7 @@ export function watch<Message>(
     traitsOf(options, traits),
     (value: string, about) => {
       const [, kind, size, rest] = /^([+-]|[*=](\d+):)(.*)$/s.exec(value) ?? [];
-      if (!kind) throw new RpcError(Status.Internal, "bad presence", { outcome: "mayHaveRun" });
+      if (!kind) throw new RpcError(Status.Internal, "bad presence");
       const bytes = toBytes(rest!);
       const end = size === undefined ? bytes.length : Number(size);
       return {

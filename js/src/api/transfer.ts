@@ -1,4 +1,4 @@
-import { type Outcome, RpcError, Status } from "../status.js";
+import { RpcError, Status, refuse } from "../status.js";
 import { Kind } from "../wire/frame.js";
 import type { CallOptions, Caller } from "./call.js";
 import { type Traits, checkName, type types } from "./declare.js";
@@ -101,8 +101,6 @@ async function* piecesOf(source: Source): AsyncGenerator<Uint8Array, void> {
   }
 }
 
-const dataLoss = (text: string, outcome: Outcome = "notSent") => new RpcError(Status.DataLoss, text, { outcome });
-
 /** The items of a transfer. */
 async function* itemsOf(source: Source, { total = sizeOf(source), offset = 0, progress }: UploadOptions): AsyncGenerator<Uint8Array> {
   const sum = sha256();
@@ -116,13 +114,13 @@ async function* itemsOf(source: Source, { total = sizeOf(source), offset = 0, pr
     sum.add(bytes);
     for (let at = Math.min(bytes.length, Math.max(0, offset - done)); at < bytes.length; at += pieceBytes) {
       const piece = bytes.subarray(at, at + pieceBytes);
-      if (total >= 0 && done + at + piece.length > total) throw dataLoss("the source has more bytes than were announced");
+      if (total >= 0 && done + at + piece.length > total) throw refuse(Status.DataLoss, "the source has more bytes than were announced");
       yield part(Part.Data, piece);
       progress?.(done + at + piece.length, total);
     }
     done += bytes.length;
   }
-  if (done < Math.max(total, offset)) throw dataLoss("the source has fewer bytes than were announced");
+  if (done < Math.max(total, offset)) throw refuse(Status.DataLoss, "the source has fewer bytes than were announced");
   yield part(Part.End, sum.digest());
 }
 

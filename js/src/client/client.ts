@@ -2,7 +2,7 @@ import { type Engine, newEngine, noLink } from "../engine/engine.js";
 import { type Link, type Upper, openLink } from "../link/link.js";
 import type { Socket, SocketConstructor, Timer } from "../link/socket.js";
 import { type Session, newSession } from "../session/session.js";
-import { RpcError, Status, because, hint } from "../status.js";
+import { RpcError, Status, because, hint, refuse } from "../status.js";
 import { type Body, type Hello, defaultLimits, readBody, writeBody } from "../wire/body.js";
 import { Close, CloseCode } from "../wire/close.js";
 import { framesOf } from "../wire/decode.js";
@@ -137,7 +137,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
     try {
       credentials = await signIn?.present();
     } catch (cause) {
-      refusal = new RpcError(Status.Unauthenticated, "no credentials", { cause });
+      refusal = refuse(Status.Unauthenticated, "no credentials", { cause });
       return by.fail(new Close(CloseCode.Done));
     }
     if (by.cause) return;
@@ -279,7 +279,7 @@ export function newClient(target: string, options: ConnectOptions): Client {
       closing = true;
       const by = link;
       const goodbye = new Close(CloseCode.Done);
-      engine.close(because(new RpcError(Status.Unavailable, "the connection was closed by this side"), noLink(engine)));
+      engine.close(because(refuse(Status.Unavailable, "the connection was closed by this side"), noLink(engine)));
       now();
       if (engine.unlinked) by?.fail(goodbye);
       engine.parting = goodbye;

@@ -1,4 +1,4 @@
-import { RpcError, Status, hint } from "../status.js";
+import { type RpcError, Status, hint, refuse } from "../status.js";
 import type { ErrorBody } from "../wire/body.js";
 import { type Close, CloseCode } from "../wire/close.js";
 
@@ -14,8 +14,8 @@ const statuses: Record<number, number> = {
 
 /** The end of a link as programs see it. */
 export const explain = (cause: Close): RpcError =>
-  new RpcError(statuses[cause.code] ?? Status.Unavailable, `the connection ended (${cause.code}) ${cause.message}`, { cause });
+  refuse(statuses[cause.code] ?? Status.Unavailable, `the connection ended (${cause.code}) ${cause.message}`, { cause });
 
 /** What a server says of credentials that it does not take. */
 export const refused = ({ code, message, data, fault, retryAfter }: ErrorBody): RpcError =>
-  new RpcError(code || Status.Unknown, message, { data, fault, retryAfter: hint(retryAfter) });
+  refuse(code || Status.Unknown, message, { data, fault, retryAfter: hint(retryAfter) });

@@ -1,6 +1,6 @@
 import { bucket } from "../session/bucket.js";
 import type { Above } from "../session/session.js";
-import { type Outcome, RpcError, Status, because, hint, withOutcome } from "../status.js";
+import { type Outcome, RpcError, Status, because, hint, refuse, withOutcome } from "../status.js";
 import { type Limits, defaultLimits } from "../wire/body.js";
 import { Close, CloseCode } from "../wire/close.js";
 import { Flag, type Frame, Type, makeFrame } from "../wire/frame.js";
@@ -61,10 +61,7 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
     const full = `all ${calls} places are taken, ${flowing} of them by streams`;
     const crowded = `all ${flowing} places that streams may have are taken`;
     const text = slots >= calls ? full : isFree(call) ? `${call.cost} bytes find no room among the ${budget} that the peer holds` : crowded;
-    return (
-      noLink(engine) ??
-      (away ? new RpcError(Status.Unavailable, "the peer is shutting down") : new RpcError(Status.ResourceExhausted, text))
-    );
+    return noLink(engine) ?? (away ? refuse(Status.Unavailable, "the peer is shutting down") : refuse(Status.ResourceExhausted, text));
   };
   /** Whether a call waits for a link when there is none. */
   const waits = ({ nested, failFast }: Call) => !nested && !failFast;
@@ -86,7 +83,7 @@ export function newEngine(limits: Limits, supervisor: Pick<Above, "goAway" | "au
   };
   /** Says why the peer cannot take a call at all. */
   const cannot = ({ frame, streams, repeat, lost }: Call): RpcError | undefined => {
-    if (streams && !engine.features.includes("streams")) return new RpcError(Status.Unimplemented, "the peer takes no streams");
+    if (streams && !engine.features.includes("streams")) return refuse(Status.Unimplemented, "the peer takes no streams");
     return tooLarge(frame, engine.peer.message) ?? repeat?.claim(engine.cache, !!lost);
   };
   /** Gives a call its place, and to the writer. */
@@ -369,12 +366,12 @@ export const streamPlaces = ({ calls }: Limits): number => Math.max(1, Math.floo
 export function noLink({ unlinked, why: cause }: Engine): RpcError | undefined {
   const said = "no connection";
   const reason = cause ? `: ${cause.message}` : "";
-  return unlinked ? new RpcError(Status.Unavailable, `${said} for ${Date.now() - unlinked} ms${reason}`, { cause, said }) : undefined;
+  return unlinked ? refuse(Status.Unavailable, `${said} for ${Date.now() - unlinked} ms${reason}`, { cause, said }) : undefined;
 }
 
 /** Says why a message cannot be sent to a peer that takes so many bytes. */
 export function tooLarge({ payload: { length } }: Frame, most: number): RpcError | undefined {
-  return length > most ? new RpcError(Status.ResourceExhausted, `${length} bytes are too many, the peer takes ${most}`) : undefined;
+  return length > most ? refuse(Status.ResourceExhausted, `${length} bytes are too many, the peer takes ${most}`) : undefined;
 }
 
 /** The error that a FAIL says; data that cannot be read is none, and then it is of no fault. */

@@ -1,4 +1,4 @@
-import { RpcError, Status, because } from "../status.js";
+import { Status, because, refuse } from "../status.js";
 import type { Frame } from "../wire/frame.js";
 import { malformed } from "../wire/text.js";
 import { canceled, costOf } from "./call.js";
@@ -62,7 +62,7 @@ export function notices(engine: Engine): Notices {
           const first = !waiting.size || waiting.values().next().value === attempt;
           let refusal = engine.closed ?? tooLarge(frame, engine.peer.message);
           if (failFast) refusal ??= noLink(engine);
-          if (ordered && !(fits && first)) refusal ??= new RpcError(Status.FailedPrecondition, "an ordered handler must not wait for the window");
+          if (ordered && !(fits && first)) refusal ??= refuse(Status.FailedPrecondition, "an ordered handler must not wait for the window");
           if (!refusal && !(fits && first)) return void waiting.add(attempt);
           stop();
           if (refusal) return reject(refusal);

@@ -128,6 +128,12 @@ export function serving(engine: Engine): Serving {
     call.stream?.fail(error);
     call.controller.abort(error);
   };
+  const abortAll = (error: RpcError) => {
+    for (const [id, call] of [...inbound]) {
+      end(id);
+      abort(call, error);
+    }
+  };
 
   const mine: Serving = {
     handlers,
@@ -208,7 +214,7 @@ export function serving(engine: Engine): Serving {
       if (!call) return;
       if (type === Type.Cancel) {
         engine.dropPart(id, true);
-        if (!call.partial) return abort(call, new RpcError(Status.Canceled, "the caller gave up", { outcome: "mayHaveRun" }));
+        if (!call.partial) return abort(call, new RpcError(Status.Canceled, "the caller gave up"));
         end(id);
         engine.refuse(id, Status.Canceled, "canceled");
       } else if (!stream) {
@@ -222,20 +228,11 @@ export function serving(engine: Engine): Serving {
       }
     },
     lost() {
-      const error = new RpcError(Status.Unavailable, "the session was lost", { outcome: "mayHaveRun", gap: true });
-      for (const [id, call] of [...inbound]) {
-        end(id);
-        abort(call, error);
-      }
+      abortAll(new RpcError(Status.Unavailable, "the session was lost", { gap: true }));
       lane = [];
       laneBytes = taken = spent = 0;
     },
-    closed: (error) => {
-      for (const [id, call] of [...inbound]) {
-        end(id);
-        abort(call, error);
-      }
-    },
+    closed: abortAll,
     busy: () => inbound.size > 0 && !engine.closed,
   };
   engine.incoming = mine;
