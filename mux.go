@@ -98,7 +98,12 @@ func (m *Mux) HandleFallback(h RawHandler) {
 	if m == nil || h == nil {
 		panic("typedrpc: HandleFallback needs a Mux and a handler")
 	}
-	e := &entry{raw: chain(m.interceptors, h)}
+	e := &entry{raw: chain(m.interceptors, func(ctx context.Context, r *Request) (Raw, error) {
+		if err := r.over(); err != nil { // an interceptor may have waited
+			return nil, err
+		}
+		return h(ctx, r)
+	})}
 	if !m.table().fallback.CompareAndSwap(nil, e) {
 		panic("typedrpc: HandleFallback: there is a fallback handler already")
 	}
@@ -216,9 +221,9 @@ func (r *Request) accept(v any, validate func(any) error) error {
 }
 
 // over is why no handler is to begin any more: the connection was closed while the
-// request was decoded, which may take a while.
+// request was decoded, or in the hands of interceptors, which may take a while.
 func (r *Request) over() error {
-	if r.Conn.e.Ended() {
+	if c := r.Conn; c != nil && c.e != nil && c.e.Ended() { // interceptors may make requests of their own
 		return errOver
 	}
 	return nil

@@ -81,7 +81,7 @@ func (d decl) Decode(c seam.Codec, data []byte, v any) error { return d.decode(c
 func serveResumed(s *spec, begin func(context.Context, *engine.Stream, string) (engine.Resumer, error), wrapped bool) func(context.Context, *Request) (*buf.Buf, error) {
 	return func(ctx context.Context, r *Request) (*buf.Buf, error) {
 		var key string
-		if err := r.decode(s, &key); err != nil {
+		if err := r.accept(&key, nil); err != nil {
 			return nil, err
 		}
 		h, err := begin(ctx, r.stream, key)

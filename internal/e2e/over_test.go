@@ -17,6 +17,8 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -184,6 +186,78 @@ func nothingBegins(t *testing.T, d typedrpc.Dialect, atServer bool, end func(*ty
 	synctest.Wait()
 	time.Sleep(time.Second)
 	is.Equal(g.late.Load(), int64(0)) // of handlers that began
+}
+
+// An interceptor may let what it wraps wait until the connection is gone. What is behind it
+// does not begin then, whatever it is.
+func TestOver_behindAnInterceptor(t *testing.T) {
+	type none = typedrpc.Empty
+	undeclared := typedrpc.NewMethod[int, int]("over.undeclared")
+	news := topic.New[int]("over.news", topic.WithPresence)
+	file := transfer.NewUpload[int, none]("over.file")
+	asks := map[string]func(ctx context.Context, c *typedrpc.Conn){
+		"a method":       func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Call(ctx, c, overCall, 1) },
+		"a notification": func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Notify(ctx, c, overNote, 1) },
+		"a stream": func(ctx context.Context, c *typedrpc.Conn) {
+			for range typedrpc.Receive(ctx, c, overItems, 1) {
+			}
+		},
+		"an upload": func(ctx context.Context, c *typedrpc.Conn) {
+			transfer.Send(ctx, c, file, 1, strings.NewReader("x"), nil)
+		},
+		"a fallback":           func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Call(ctx, c, undeclared, 1) },
+		"a fallback, notified": func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Notify(ctx, c, lab.Note, 1) },
+		"who allows to subscribe": func(ctx context.Context, c *typedrpc.Conn) {
+			for range topic.Subscribe(ctx, c, news, "x") {
+			}
+		},
+		"who allows to watch": func(ctx context.Context, c *typedrpc.Conn) {
+			for range topic.Watch(ctx, c, news, "x") {
+			}
+		},
+	}
+	for how, end := range ends {
+		for what, ask := range asks {
+			t.Run(how+"/"+what, func(t *testing.T) {
+				lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+					is := is.New(t)
+					var seen, began atomic.Int64
+					gate := make(chan struct{})
+					g := newTurnstile()
+					close(g.hold)
+					mux := g.mux(func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+						seen.Add(1)
+						<-gate
+						return next(ctx, r)
+					})
+					hub := new(topic.Hub)
+					defer hub.Close()
+					topic.Handle(mux, hub, news, func(context.Context, topic.Access) error { began.Add(1); return nil })
+					typedrpc.Handle(mux, file, func(context.Context, int, *transfer.Reader) (n none, err error) { began.Add(1); return })
+					mux.HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) {
+						began.Add(1)
+						return typedrpc.Raw("1"), nil
+					})
+					srv, o := lab.New().Server, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady}
+					srv.Mux = mux
+					lab.Quiet(srv, o)
+					client, server, err := typedrpctest.Dial(srv, o)
+					is.NoErr(err)
+					ctx, cancel := context.WithCancel(t.Context())
+					go ask(ctx, client)
+					synctest.Wait()
+					is.True(seen.Load() > 0)
+					end(srv, server)
+					cancel()
+					close(gate)
+					synctest.Wait()
+					is.Equal(began.Load()+g.began.Load(), int64(0))
+					client.Close()
+					srv.Shutdown(t.Context())
+				})
+			})
+		}
+	}
 }
 
 // A peer that does not answer the goodbye, and goes on asking for the second that
