@@ -12,6 +12,8 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/transfer"
 )
 
 // Whose context ended before the connection did is told so: "defer conn.Close();
@@ -21,6 +23,8 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 	down := typedrpc.NewServerStream[int, int]("first.down")
 	both := typedrpc.NewBidiStream[int, int, int]("first.both")
 	slow := typedrpc.NewNotification[string]("first.slow")
+	file := transfer.NewUpload[int, int]("first.file")
+	news := topic.New[int]("first.news", topic.Restartable)
 	retry := &typedrpc.RetryPolicy{MaxAttempts: 9, Backoff: typedrpc.Backoff{Min: time.Hour}}
 	verbs := map[string]func(ctx context.Context, c *typedrpc.Conn) error{
 		"a call": func(ctx context.Context, c *typedrpc.Conn) error {
@@ -78,6 +82,21 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 				}
 			}
 		},
+		"CallAll": func(ctx context.Context, c *typedrpc.Conn) (last error) {
+			one := func(yield func(*typedrpc.Conn) bool) { yield(c) }
+			for _, last = range typedrpc.CallAll(ctx, one, lab.Hang, typedrpc.Empty{}) {
+			}
+			return last
+		},
+		"an upload": func(ctx context.Context, c *typedrpc.Conn) error {
+			_, err := transfer.Send(ctx, c, file, 1, endless{}, nil)
+			return err
+		},
+		"a Restartable subscription": func(ctx context.Context, c *typedrpc.Conn) (last error) {
+			for _, last = range topic.Subscribe(ctx, c, news, "x") {
+			}
+			return last
+		},
 		"a refresh": func(ctx context.Context, c *typedrpc.Conn) error { return c.Reauthenticate(ctx) },
 	}
 	ends := map[string]func(w *lab.Town, c, server *typedrpc.Conn){
@@ -113,6 +132,10 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 						typedrpc.Handle(r.Mux, down, func(ctx context.Context, _ int, _ func(int) error) error { <-ctx.Done(); return nil })
 						typedrpc.Handle(r.Mux, both, func(ctx context.Context, _ int, _ *typedrpc.Stream[int, int]) error { <-ctx.Done(); return nil })
 						typedrpc.Handle(r.Mux, slow, func(ctx context.Context, _ string) error { <-ctx.Done(); return nil })
+						typedrpc.Handle(r.Mux, file, func(ctx context.Context, _ int, _ *transfer.Reader) (int, error) { <-ctx.Done(); return 0, nil })
+						hub := new(topic.Hub)
+						defer hub.Close()
+						topic.Handle(r.Mux, hub, news, topic.Everybody)
 						w := &lab.Town{Srv: r.Server}
 						c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, SignIn: named("ann"), Backoff: lab.Steady})
 						defer c.Close()
@@ -137,6 +160,39 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// endless is a file without an end.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// The same of a loop in the hub's own process, whose body was busy when both ended.
+func TestCancel_thenTheHubEnds(t *testing.T) {
+	news := topic.New[int]("first.news")
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		hub := new(topic.Hub)
+		ctx, cancel := context.WithCancel(t.Context())
+		results := make(chan error, 32)
+		for range cap(results) { // either end is seen first, by chance
+			go func() {
+				var last error
+				for _, last = range topic.Listen(ctx, hub, news, "x") {
+					time.Sleep(time.Second)
+				}
+				results <- last
+			}()
+		}
+		synctest.Wait()
+		is.NoErr(topic.Publish(ctx, hub, news, "x", 1))
+		synctest.Wait()
+		cancel()
+		is.NoErr(hub.Close())
+		for range cap(results) {
+			is.Equal(typedrpc.CodeOf(<-results), typedrpc.Canceled)
+		}
+	})
 }
 
 // A handler that calls its caller is told of the lost connection, although its own

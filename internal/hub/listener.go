@@ -67,6 +67,9 @@ func (l *Listener) Next(ctx context.Context) (Item, error) {
 			if item, ok := l.take(); ok { // which came before the end
 				return item, nil
 			}
+			if ctx.Err() != nil { // before whatever else has ended
+				return Item{}, status.Ended(ctx, status.MayHaveRun)
+			}
 			return Item{}, l.err
 		}
 	}
