@@ -237,7 +237,7 @@ func (r *Request) reply(m Metadata) {
 // [Request.AfterReply], so that it never returns nil.
 func ConnFrom(ctx context.Context) *Conn {
 	if ctx != nil && engine.From(ctx) == nil {
-		if c, ok := ctx.Value(afterKey{}).(*Conn); ok {
+		if c, ok := ctx.Value(engine.AfterKey{}).(*Conn); ok {
 			return c
 		}
 	}
@@ -250,10 +250,8 @@ type after struct {
 	conn *Conn
 }
 
-type afterKey struct{}
-
 func (a after) Value(key any) any {
-	if key == (afterKey{}) {
+	if key == (engine.AfterKey{}) {
 		return a.conn
 	}
 	return a.Context.Value(key)

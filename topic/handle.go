@@ -73,6 +73,8 @@ var errNoContext = &typedrpc.Error{Code: typedrpc.InvalidArgument, Message: "the
 // introduced is where the context of Handle's function has what that says.
 type introduced struct{}
 
+func (introduced) OfRequest() {} // see engine.RequestKey
+
 // Handle lets mux's peers subscribe to t and, if it has WithPresence, watch who does.
 // allow is asked for each, in the handler's context, and refuses it with an error, which
 // reaches the peer as a handler's does; an allow that is nil refuses everybody, with

@@ -16,6 +16,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -345,6 +346,49 @@ func TestNested_returnedWithoutALink(t *testing.T) {
 		close(l.Release)
 		_, err = hang.Await(t.Context())
 		is.NoErr(err)
+	})
+}
+
+// A connection that is dialled where a handler's context is not the only one of a request's has
+// none of the library's values either.
+func TestDial_besideAHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		other := &lab.Town{Srv: lab.New().Server}
+		dialled := make(chan *typedrpc.Conn, 1)
+		dial := func(ctx context.Context) error {
+			c, err := other.TryDial(context.WithValue(ctx, contextKey{}, 5), nil)
+			dialled <- c
+			return err
+		}
+		l, hub := lab.New(), new(topic.Hub)
+		typedrpc.Handle(l.Mux, behind.work, func(ctx context.Context, _ string) (n typedrpc.Empty, err error) {
+			typedrpc.RequestFrom(ctx).AfterReply = func(ctx context.Context, _ error) { dial(ctx) }
+			return n, nil
+		})
+		news := topic.New[int]("dial.news")
+		topic.Handle(l.Mux, hub, news, func(ctx context.Context, _ topic.Access) error { return dial(ctx) })
+		client, _ := typedrpctest.Pair(t, l.Server, nil)
+		_, err := typedrpc.Call(t.Context(), client, behind.work, "")
+		is.NoErr(err)
+		after := <-dialled
+		s := lab.SubscribeTo(t.Context(), client, news, "x", nil)
+		allowed := <-dialled
+		is.NoErr(topic.Introduce(allowed.Context(), "somebody else"))
+		synctest.Wait()
+		here, err := topic.Members(hub, news, "x")
+		is.NoErr(err)
+		is.Equal(here, []topic.Member{{}})
+		for _, c := range []*typedrpc.Conn{after, allowed} {
+			func() {
+				defer func() { is.True(recover() != nil) }() // it is no handler's
+				typedrpc.ConnFrom(c.Context())
+			}()
+			is.Equal(c.Context().Value(contextKey{}), 5)
+			is.NoErr(c.Close())
+		}
+		s.Leave()
+		is.NoErr(hub.Close())
 	})
 }
 

@@ -101,6 +101,17 @@ type afterFunc struct {
 
 type inboundKey struct{}
 
+// RequestKey is the key of a value that contexts have which belong to a request: what
+// outlives that does not have it, see WithoutRequest.
+type RequestKey interface{ OfRequest() }
+
+func (inboundKey) OfRequest() {}
+
+// AfterKey is that of what contexts have which belong to what follows a reply.
+type AfterKey struct{}
+
+func (AfterKey) OfRequest() {}
+
 // From returns the request that a handler's context belongs to, nil if it is
 // none's.
 func From(ctx context.Context) *Inbound {
@@ -172,9 +183,9 @@ func (in *Inbound) String() string { return "typedrpc.Context(" + in.Record.Name
 // that.
 func WithoutRequest(ctx context.Context) context.Context {
 	switch in := From(ctx); {
-	case in == nil:
+	case in == nil && ctx.Value(AfterKey{}) == nil:
 		return ctx
-	case ctx == context.Context(in):
+	case in != nil && ctx == context.Context(in):
 		return in.conn.ctx // which keeps no request
 	}
 	return requestless{ctx}
@@ -183,7 +194,7 @@ func WithoutRequest(ctx context.Context) context.Context {
 type requestless struct{ context.Context }
 
 func (r requestless) Value(key any) any {
-	if key == (inboundKey{}) {
+	if _, of := key.(RequestKey); of {
 		return nil
 	}
 	return r.Context.Value(key)
