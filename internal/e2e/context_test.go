@@ -349,6 +349,45 @@ func TestNested_returnedWithoutALink(t *testing.T) {
 	})
 }
 
+// What decides who may subscribe has returned when the subscription goes on, perhaps for
+// days: what it has left behind waits as everybody else does.
+func TestNested_notOnceItWasAllowed(t *testing.T) {
+	news := topic.New[int]("nested.news", topic.WithPresence)
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		full, result := make(chan struct{}), make(chan error, 2)
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, behind.back, func(_ context.Context, n int) (int, error) { <-full; return n, nil })
+		srv, hub := lab.New().Server, new(topic.Hub)
+		topic.Handle(srv.Mux, hub, news, func(ctx context.Context, _ topic.Access) error {
+			go func() {
+				time.Sleep(time.Second)
+				_, err := typedrpc.Call(context.WithoutCancel(ctx), typedrpc.ConnFrom(ctx), behind.back, 1)
+				result <- err
+			}()
+			return nil
+		})
+		o := &typedrpc.DialOptions{Dialect: d, Mux: mux, Limits: typedrpc.Limits{MaxCalls: 8}}
+		lab.Quiet(srv, o)
+		client, server, err := typedrpctest.Dial(srv, o)
+		is.NoErr(err)
+		for range 8 { // every place
+			typedrpc.Go(t.Context(), server, behind.back, 1)
+		}
+		subscribed := lab.SubscribeTo(t.Context(), client, news, "x", nil)
+		watches := lab.PresenceOf(t.Context(), client, news, "x")
+		time.Sleep(time.Minute)
+		is.Equal(len(result), 0) // they wait
+		close(full)
+		is.NoErr(<-result)
+		is.NoErr(<-result)
+		subscribed.Leave()
+		watches.Leave()
+		client.Close()
+		is.NoErr(hub.Close())
+	})
+}
+
 // A connection that is dialled where a handler's context is not the only one of a request's has
 // none of the library's values either.
 func TestDial_besideAHandler(t *testing.T) {

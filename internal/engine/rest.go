@@ -38,11 +38,15 @@ const (
 )
 
 // Entrust makes h what goes on with the stream: from now on its handler may
-// return ErrRests, and is run again when there is something to do.
+// return ErrRests, and is run again when there is something to do. The program's function
+// has returned: what it has left behind is not nested any more.
 func (x *Stream) Entrust(h Resumer) {
 	x.rest.handler = h
 	x.in.mu.Lock()
 	defer x.in.mu.Unlock()
+	if x.rest.woken == nil { // else interceptors wait
+		x.in.ended |= returned
+	}
 	x.in.armLocked()
 }
 
