@@ -57,6 +57,9 @@ func (d *Client) reauthenticate(ctx context.Context, r *refresh) *status.Error {
 			if size > maxCredentials {
 				return status.Errorf(status.InvalidArgument, "the credentials have %d bytes, at most %d can be sent", size, maxCredentials)
 			}
+			if err := c.CheckPayload(creds); err != nil { // the server would close the link, for good
+				return status.Errorf(status.InvalidArgument, "cannot send the credentials: %w", err)
+			}
 			if mine := d.owe(carrier); mine != nil {
 				r.sent.Store(true)
 				carrier.Auth(wire.AuthBody{Credentials: creds})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -394,5 +395,52 @@ func TestTakes_publishingFailsForThoseWhoCannot(t *testing.T) {
 			c.Close()
 		}
 		is.NoErr(h.Close())
+	})
+}
+
+// What the server says of credentials, and what a client presents on a live link, is held
+// against what the other side reads: a broken message would end the connection for good.
+func TestTakes_signIn(t *testing.T) {
+	nests := func(n int) typedrpc.Raw { return typedrpc.Raw(strings.Repeat("[", n) + strings.Repeat("]", n)) }
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		signIn := typedrpc.NewSignIn[typedrpc.Raw, typedrpc.Raw]()
+		creds, reply, refuses := nests(1), nests(1), error(nil)
+		srv := lab.New().Server
+		srv.Limits.MaxDepth = 5
+		srv.SignIn = signIn.Verify(func(context.Context, *http.Request, *typedrpc.Raw) (typedrpc.Identity, typedrpc.Raw, error) {
+			return typedrpc.Identity{}, reply, refuses
+		})
+		w := &lab.Town{Srv: srv}
+		o := &typedrpc.DialOptions{
+			Dialect: d, MaxAttempts: -1, Limits: typedrpc.Limits{MaxDepth: 5},
+			SignIn: signIn.Present(func(context.Context) (typedrpc.Raw, error) { return creds, nil }),
+		}
+		shallow := d != typedrpc.Binary // in which nobody asks for depth
+		told := func(err error, code typedrpc.Code, text string) {
+			t.Helper()
+			if !shallow {
+				code = typedrpc.OK
+			}
+			is.Equal(typedrpc.CodeOf(err), code)
+			is.True(!shallow || strings.Contains(err.Error(), text))
+		}
+		c := w.Dial(t, o)
+		defer c.Close()
+		creds = nests(20)
+		told(c.Reauthenticate(t.Context()), typedrpc.InvalidArgument, "nests 20 levels, which is too deep: the peer reads 5")
+		creds, reply = nests(1), nests(20)
+		told(c.Reauthenticate(t.Context()), typedrpc.Internal, "nests deeper than the client reads")
+		other, err := w.TryDial(t.Context(), o)
+		told(err, typedrpc.Internal, "nests deeper than the client reads")
+		if err == nil {
+			other.Close()
+		}
+		refuses = &typedrpc.Error{Code: typedrpc.Unavailable, Message: "later", Data: nests(20)}
+		is.Equal(typedrpc.CodeOf(c.Reauthenticate(t.Context())), typedrpc.Unavailable) // without the data
+		_, err = w.TryDial(t.Context(), o)
+		is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable)
+		_, err = typedrpc.Call(t.Context(), c, lab.Echo, 1)
+		is.NoErr(err) // nothing of it has ended the connection
 	})
 }

@@ -101,6 +101,16 @@ func (c *Conn) CheckDepth(depth int16) error {
 	return nil
 }
 
+// TooDeep reports whether a payload nests deeper than a peer of the dialect reads, whose
+// limits no connection knows yet. most 0 is not said.
+func TooDeep(p []byte, d session.Dialect, most uint64) bool {
+	if most == 0 || d == session.Binary || len(p) == 0 {
+		return false
+	}
+	_, err := wire.Depth(p, int(min(most, maxDepth)))
+	return err != nil
+}
+
 // CheckPayload is both, for what goes to this session's peer and nobody else.
 func (c *Conn) CheckPayload(p []byte) error {
 	depth, err := c.Measure(p)

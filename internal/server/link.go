@@ -30,6 +30,7 @@ type Link struct {
 	account  flow.Account   // pays for messages while they are being received
 	auths    sync.WaitGroup // the authentication under way
 	accepted *Accepted      // whose session it carries; nil: of nobody yet
+	reads    uint64         // how deep what the peer reads may nest; 0: it has not said
 
 	// under Server.mu; at most one of them
 	answered bool // its HELLO is being answered
@@ -117,7 +118,7 @@ func (l *Link) hello(h wire.HelloBody) {
 	s := l.server
 	check := s.beginCheck()
 	defer s.endCheck(check)
-	g, err := s.authenticateLink(l.carrier, l.req, l.adm.codec, h.Credentials)
+	g, err := l.authenticate(h)
 	if err != nil {
 		l.refuse(err)
 		return
@@ -163,7 +164,7 @@ func (l *Link) hello(h wire.HelloBody) {
 		}
 	case errDraining: // what is there may go on, but nothing begins
 		g.release(err)
-		l.carrier.Refuse(s.o.Refusal(err, l.adm.codec), session.CloseRestart, err.Message)
+		l.carrier.Refuse(l.fit(s.o.Refusal(err, l.adm.codec)), session.CloseRestart, err.Message)
 	case errRevoked:
 		g.release(err)
 		l.refuseRevoked(s.revokedWith(check, g.id.Subject))
@@ -171,6 +172,18 @@ func (l *Link) hello(h wire.HelloBody) {
 		g.release(err)
 		l.refuse(err)
 	}
+}
+
+// authenticate asks the program who sends a HELLO. What it replies has to be what the
+// client reads.
+func (l *Link) authenticate(h wire.HelloBody) (grant, error) {
+	l.reads = flow.AnnouncedBy(h.Limits).Depth
+	g, err := l.server.authenticateLink(l.carrier, l.req, l.adm.codec, h.Credentials)
+	if err == nil && engine.TooDeep(g.reply, l.adm.dialect, l.reads) {
+		g.release(errDeepReply)
+		return grant{}, errDeepReply
+	}
+	return g, err
 }
 
 // unresumed refuses a link that claims a session, because of err.
@@ -237,8 +250,19 @@ const maxClientName = 64
 func (l *Link) refuse(err error) {
 	e, code, foreign := refusalOf(err)
 	l.server.logRefusal(l.req, err, foreign)
-	l.carrier.Refuse(l.server.o.Refusal(e, l.adm.codec), code, e.Message)
+	l.carrier.Refuse(l.fit(l.server.o.Refusal(e, l.adm.codec)), code, e.Message)
 }
+
+// fit is b without its data where that nests deeper than the peer reads, who would take it
+// for a broken message, and stay away.
+func (l *Link) fit(b wire.ErrorBody) wire.ErrorBody {
+	if engine.TooDeep(b.Data, l.adm.dialect, l.reads) {
+		b.Data, b.Fault = nil, ""
+	}
+	return b
+}
+
+var errDeepReply = status.Errorf(status.Internal, "the reply to the credentials nests deeper than the client reads, see Limits.MaxDepth")
 
 // beginning is what a connection begins with.
 type beginning struct {

@@ -74,7 +74,7 @@ func (l *Link) refuseRevoked(p *Parting) {
 		b := l.server.o.Refusal(e, l.adm.codec)
 		body = &b
 	}
-	l.carrier.Refuse(*body, end.Code, end.Reason)
+	l.carrier.Refuse(l.fit(*body), end.Code, end.Reason)
 }
 
 // CloseWith closes the connection as p says, when what was sent before has arrived.

@@ -102,10 +102,17 @@ func (a *Accepted) renewed(r renewal, req *http.Request) (answer wire.AuthOKBody
 		g.release(context.Canceled)
 		err = status.Errorf(status.PermissionDenied, "these are the credentials of another subject; close the connection and dial again to change who you are")
 	}
+	if err == nil && a.conn.CheckPayload(g.reply) != nil {
+		g.release(context.Canceled)
+		err = errDeepReply
+	}
 	if err != nil {
 		e, _, foreign := refusalOf(err)
 		s.logRefusal(req, err, foreign)
 		body := s.o.Refusal(e, a.codec)
+		if a.conn.CheckPayload(body.Data) != nil {
+			body.Data, body.Fault = nil, ""
+		}
 		return wire.AuthOKBody{Error: &body}, true
 	}
 	if !a.identify(g, req, r.carrier) {
