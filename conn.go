@@ -89,8 +89,8 @@ func (c *Conn) RemoteAddr() string {
 func (c *Conn) Codec() Codec { return c.made().codec }
 
 // Close ends the connection. Calls in flight fail at once with Unavailable and
-// handlers' contexts end; no handler begins any more, and notifications and calls
-// that wait for their turn are dropped. What was sent before is flushed, if there is a link:
+// handlers' contexts end; no handler begins any more: notifications that wait for their
+// turn are dropped, and calls that do are refused as not run. What was sent before is flushed, if there is a link:
 // Close waits, for at most four seconds, until a typedrpc peer has acknowledged
 // it and its handlers have taken the notifications, and for at most another second
 // for the goodbye.

@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,6 +88,68 @@ func TestClose_whatItRefusesIsSentAgain(t *testing.T) {
 					}
 					is.True(<-conns != server)
 					is.Equal(w.Dialled(), 2)
+				})
+			})
+		}
+	}
+}
+
+// What waits for its turn when a connection is closed did not run, and its caller is told so:
+// Serial calls behind one that runs, and calls for whose replies there is no room yet.
+func TestClose_whatWaitsForItsTurn(t *testing.T) {
+	for what, m := range map[string]typedrpc.Method[int, int]{
+		"on the lane": typedrpc.NewMethod[int, int]("waits.serial", typedrpc.Serial),
+		"for room":    typedrpc.NewMethod[int, int]("waits.call"),
+	} {
+		for _, atServer := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/atServer=%v", what, atServer), func(t *testing.T) {
+				lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+					is := is.New(t)
+					var mu sync.Mutex
+					ran := map[int]int{}
+					l, theirs := lab.New(), lab.New()
+					for _, mux := range []*typedrpc.Mux{l.Mux, theirs.Mux} {
+						typedrpc.Handle(mux, m, func(ctx context.Context, n int) (int, error) {
+							mu.Lock()
+							ran[n]++
+							mu.Unlock()
+							<-ctx.Done()
+							return n, ctx.Err()
+						})
+					}
+					conns := make(chan *typedrpc.Conn, 9)
+					l.OnConnect = func(c *typedrpc.Conn) { conns <- c }
+					w := &lab.Town{Srv: l.Server}
+					c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Mux: theirs.Mux, Backoff: lab.Steady})
+					defer c.Close()
+					near, far := c, <-conns
+					if !atServer {
+						near, far = far, near
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					var all []*typedrpc.Future[int]
+					for n := range 60 {
+						all = append(all, typedrpc.Go(ctx, near, m, n))
+					}
+					synctest.Wait()
+					mu.Lock()
+					began := len(ran)
+					mu.Unlock()
+					is.True(began > 0 && began < 60)
+					far.Close()
+					unsent := 0
+					for n, f := range all {
+						_, err := f.Await(ctx)
+						is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable)
+						mu.Lock()
+						is.Equal(ran[n] == 0, typedrpc.OutcomeOf(err) == typedrpc.NotSent)
+						mu.Unlock()
+						if typedrpc.OutcomeOf(err) == typedrpc.NotSent {
+							unsent++
+						}
+					}
+					is.Equal(unsent, 60-began)
 				})
 			})
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -44,6 +45,7 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError, said *wire.Error
 	}
 	c.closing, c.err = true, cause
 	failed := c.abandonCallsLocked()
+	unbegun := c.refuseUnbegunLocked()
 	handlers := c.handlersLocked()
 	for _, in := range handlers {
 		// Their contexts end now, which is not the caller's doing: it is to
@@ -56,8 +58,11 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError, said *wire.Error
 	c.mu.Unlock()
 	failed.settle(cause) // before whoever waits for the context sees the end
 	c.cancel(c.owner.Face(cause))
-	for _, in := range handlers {
+	for _, in := range slices.Concat(handlers, unbegun) {
 		in.cancel()
+	}
+	for _, in := range unbegun {
+		in.record(int64(status.Unavailable), true)
 	}
 	c.disturb(cause)
 	c.keeper.Closing()

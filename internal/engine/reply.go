@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -102,6 +103,28 @@ func (in *Inbound) unrun() {
 	c.unlockAndWake()
 	in.record(int64(status.Unavailable), true)
 	in.dropRequest()
+}
+
+// refuseUnbegunLocked refuses the calls that wait for their turn, because this side closes: no
+// handler will see them. Behind a GOAWAY they would come again, by themselves, for a peer that is
+// cut off: there, as where nobody is to be told, they are dropped. Whoever empties the lane, and
+// what is parked, lets go of their requests.
+func (c *Conn) refuseUnbegunLocked() (unbegun []*Inbound) {
+	if c.sess == nil || c.drained != nil || c.life.away {
+		return nil
+	}
+	unbegun = slices.Clone(c.parked)
+	if l := c.lane; l != nil {
+		for i := l.leaver.waits; i < l.queue.Len(); i++ {
+			if in := l.queue.At(i).in; in != nil {
+				unbegun = append(unbegun, in)
+			}
+		}
+	}
+	for _, in := range unbegun {
+		c.takeBackLocked(in, status.Errorf(status.Unavailable, "the connection is closing"))
+	}
+	return unbegun
 }
 
 // finish answers the call.
