@@ -36,6 +36,11 @@
 // while they arrive as fast as the path allows. What it delivers is at most two round trips
 // old, or one message more: as long as the loop's body, or a slow line, takes for one. A
 // message that left before a link broke is as old as the outage.
+//
+// Plain JSON-RPC peers, and whoever reads with a GET, do not tell what they have received. To
+// them LatestOnly keeps nothing back that the socket takes, so what they get is as old as
+// what all buffers on the way hold: with 64 KiB of them, which a kernel has at least, such a
+// page is 5 s behind. A page that is to see the present uses a typedrpc client.
 package topic
 
 import (
@@ -171,8 +176,8 @@ const (
 	// LatestOnly queues one message: each new one takes the place of the one before,
 	// also of those that have not left, and a loop of Subscribe whose body was busy is
 	// given the newest of those that have come. It is for states, such as prices, of
-	// which only the last counts, and delivers them young, whatever the window is. A
-	// History comes in whole.
+	// which only the last counts, and delivers them young, whatever the window is, but not
+	// to plain JSON-RPC peers. A History comes in whole.
 	LatestOnly
 )
 

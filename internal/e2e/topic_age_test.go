@@ -1,16 +1,22 @@
 package e2e_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
@@ -222,5 +228,89 @@ func TestTopic_agesByPolicy(t *testing.T) {
 			is.Equal(typedrpc.CodeOf(got.err), c.end)
 			is.True(got.oldest() >= c.oldest*9/10 && got.oldest() <= c.oldest*11/10)
 		})
+	}
+}
+
+// TestTopic_agesOfPlainSubscribers measures what package topic says of those who credit
+// nothing, over 10 ms and with 64 KiB of buffers: LatestOnly takes nothing back that a socket has taken.
+func TestTopic_agesOfPlainSubscribers(t *testing.T) {
+	for how, subscribe := range map[string]func(ctx context.Context, is *is.I, n *typedrpctest.Network, url string) (next func() ([]byte, error)){
+		"rpc.subscribe": plainPrices,
+		"GET":           gottenPrices,
+	} {
+		testkit.Bubble(t, how, func(t *testing.T, is *is.I) {
+			tp, hub := topic.New[price]("market.price", topic.LatestOnly, typedrpc.Safe), new(topic.Hub)
+			path := typedrpctest.Conditions{Latency: 5 * time.Millisecond, Buffer: 64 << 10}
+			n := typedrpctest.NewNetwork(&typedrpctest.NetworkOptions{Up: path, Down: path})
+			mux := typedrpc.NewMux()
+			topic.Handle(mux, hub, tp, topic.Everybody)
+			srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler)}
+			h := n.Host("exchange")
+			h.Serve(http.HandlerFunc(srv.ServeHTTP))
+			ctx, cancel := context.WithCancel(t.Context())
+			next := subscribe(ctx, is, n, h.URL())
+			var got ages
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for text, err := next(); err == nil; text, err = next() {
+					var p price
+					if json.Unmarshal(text, &p) == nil && p.At > 0 {
+						got.all = append(got.all, time.Since(time.Unix(0, p.At)))
+						time.Sleep(screen)
+					}
+				}
+			}()
+			time.Sleep(time.Second)
+			for range 10_000 {
+				is.NoErr(topic.Publish(ctx, hub, tp, "x", price{time.Now().UnixNano(), testkit.Letters(64)}))
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+			<-done
+			t.Logf("%d, median %v, oldest %v", len(got.all), got.median(), got.oldest())
+			is.True(got.median() > 4*time.Second && got.oldest() < 10*time.Second)
+			is.NoErr(hub.Close())
+			is.NoErr(srv.Shutdown(t.Context()))
+			is.NoErr(n.Close())
+			synctest.Wait()
+		})
+	}
+}
+
+// plainPrices are those that rpc.subscribe brings.
+func plainPrices(ctx context.Context, is *is.I, n *typedrpctest.Network, url string) func() ([]byte, error) {
+	ws, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: n.HTTPClient()})
+	is.NoErr(err)
+	is.NoErr(ws.Write(ctx, websocket.MessageText, []byte(`{"jsonrpc":"2.0","id":1,"method":"rpc.subscribe","params":["market.price","x"]}`)))
+	var waiting []notice
+	return func() ([]byte, error) {
+		for len(waiting) == 0 {
+			_, text, err := ws.Read(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if json.Unmarshal(text, &waiting) != nil { // it is alone
+				waiting = make([]notice, 1)
+				json.Unmarshal(text, &waiting[0])
+			}
+		}
+		first := waiting[0]
+		waiting = waiting[1:]
+		return first.Params.Result, nil
+	}
+}
+
+// gottenPrices are those that a GET brings.
+func gottenPrices(ctx context.Context, is *is.I, n *typedrpctest.Network, at string) func() ([]byte, error) {
+	query := url.Values{"method": {"market.price"}, "params": {`"x"`}}.Encode()
+	r, err := http.NewRequestWithContext(ctx, "GET", strings.Replace(at, "ws:", "http:", 1)+"?"+query, nil)
+	is.NoErr(err)
+	resp, err := n.HTTPClient().Do(r)
+	is.NoErr(err)
+	lines := bufio.NewReader(resp.Body)
+	return func() ([]byte, error) {
+		line, err := lines.ReadBytes('\n')
+		return bytes.TrimPrefix(line, []byte("data: ")), err
 	}
 }
