@@ -13,7 +13,7 @@ func init() {
 	}
 	hook.Hub = func(h any) hook.HubSums {
 		s := in(h).Snapshot()
-		sums := hook.HubSums{Rooms: s.Rooms, Idle: s.Idle, Watched: s.Watched, Announcing: s.Announcing, Channels: s.Channels}
+		sums := hook.HubSums{Rooms: s.Rooms, Idle: s.Idle, Watched: s.Watched, Announcing: s.Announcing}
 		for _, a := range s.Accounts {
 			sums.Accounts = append(sums.Accounts, hook.AccountSums(a))
 		}

@@ -97,7 +97,7 @@ func TestTopic_costs(t *testing.T) {
 		most         int // bytes of one, on the heap and in stacks
 	}{
 		{"subscriptions to one key", "test.cost", 0, one, 1000},
-		{"subscriptions to keys of 255 bytes", "test.cost", 0, own, 1750},
+		{"subscriptions to keys of 255 bytes", "test.cost", 0, own, 1450},
 		{"presence of nobody", "test.cost.presence", 0, one, 1200},
 		{"presence of 3,000", "test.cost.presence", 3000, one, 45_000},
 	} {

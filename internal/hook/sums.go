@@ -119,7 +119,6 @@ type HubSums struct {
 	Accounts   []AccountSums
 	Watched    int  // rooms whose presence is asked for again and again
 	Announcing bool // something is to be announced
-	Channels   int  // of the broker in memory that have subscriptions; -1: there is another broker
 }
 
 // AccountSums are what the subscriptions of one connection have queued.

@@ -14,15 +14,14 @@ func brokerError(ctx context.Context, err error, text string) *status.Error {
 	switch {
 	case errors.As(err, &e):
 		return e
-	case errors.Is(err, errBrokerClosed):
-		return errHubClosed()
 	case ctx.Err() != nil:
 		return status.Ended(ctx, status.MayHaveRun)
 	}
 	return &status.Error{Code: status.Unavailable, Message: text, Outcome: status.MayHaveRun, Cause: err}
 }
 
-// feed is a room's subscription to one channel of the broker.
+// feed is a room's subscription to one channel of the broker. nil: the hub is alone, and
+// its publishers find the room.
 type feed struct {
 	hub     *Hub
 	channel string
@@ -47,6 +46,9 @@ func (f *feed) init(h *Hub, channel string, deliver func([]byte)) {
 // open subscribes if that has not been done: the first who asks does it, with
 // its context, and the others wait.
 func (f *feed) open(ctx context.Context) error {
+	if f == nil {
+		return nil
+	}
 	for {
 		f.mu.Lock()
 		if f.cancel != nil {
@@ -92,6 +94,9 @@ func (f *feed) subscribe(ctx context.Context, o *opening) error {
 }
 
 func (f *feed) close() {
+	if f == nil {
+		return
+	}
 	f.mu.Lock()
 	cancel := f.cancel
 	f.cancel, f.opening = nil, nil

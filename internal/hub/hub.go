@@ -1,5 +1,5 @@
 // Package hub has topics by their bytes: rooms, their subscribers and what
-// becomes of slow ones, history, presence, and the broker in memory. It knows no
+// becomes of slow ones, history, and presence. It knows no
 // sockets, no frames, and no user's type: it is given what encodes a message
 // anew.
 package hub
@@ -9,7 +9,6 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -28,13 +27,13 @@ import (
 // waits.
 type Hub struct {
 	broker  Broker
-	shared  bool // with other hubs, perhaps
+	shared  bool // there is a broker, and other hubs perhaps
 	options Options
 	log     *slog.Logger
 
 	mu       sync.Mutex
 	closed   bool
-	rooms    map[roomID]*room
+	rooms    rooms
 	idle     list.List // rooms kept for their history alone, the last used first
 	accounts map[*engine.Conn]*account
 
@@ -62,10 +61,7 @@ func New(o Options) *Hub {
 	h := &Hub{
 		broker: o.Broker, shared: o.Broker != nil, options: o,
 		log:   logs.New(func() *slog.Logger { return nil }), // the default, whenever it is set
-		rooms: map[roomID]*room{}, accounts: map[*engine.Conn]*account{},
-	}
-	if !h.shared {
-		h.broker = newMemoryBroker()
+		rooms: rooms{named: map[string]map[string]*room{}}, accounts: map[*engine.Conn]*account{},
 	}
 	h.announcer.init()
 	return h
@@ -81,12 +77,14 @@ func (h *Hub) Close() error {
 	}
 	h.closed = true
 	var all, idle []*room
-	for _, r := range h.rooms {
+	for r := range h.rooms.all() {
 		all = append(all, r)
 		if r.idle != nil {
-			h.dropLocked(r)
 			idle = append(idle, r)
 		}
+	}
+	for _, r := range idle {
+		h.dropLocked(r)
 	}
 	h.mu.Unlock()
 	for _, r := range all {
@@ -96,7 +94,10 @@ func (h *Hub) Close() error {
 		r.unsubscribe()
 	}
 	h.announcer.stop() // the broker may wait for what is being published
-	err := h.broker.Close()
+	var err error
+	if h.shared {
+		err = h.broker.Close()
+	}
 	h.announcer.wg.Wait()
 	return err
 }
@@ -127,10 +128,42 @@ func (h *Hub) Publish(ctx context.Context, t *Topic, key string, msg []byte) err
 	} else if h.isClosed() {
 		return errHubClosed()
 	}
-	if err := h.broker.Publish(ctx, channelOf(t, key), msg); err != nil {
+	if err := h.hand(ctx, t, key, msg); err != nil {
 		return brokerError(ctx, err, "the broker did not take the message")
 	}
 	h.record(t, stats.Published, 1)
+	return nil
+}
+
+// hand gives a message to the broker, or where the hub is alone to everybody in the key.
+// Publishers of a key take turns, which makes the order.
+func (h *Hub) hand(ctx context.Context, t *Topic, key string, msg []byte) error {
+	if h.shared {
+		return h.broker.Publish(ctx, channelOf(t, key), msg)
+	}
+	one, taken := [1]*room{}, 0
+	rooms := one[:0] // of one declaration in nearly all programs
+	h.mu.Lock()
+	for r := range h.rooms.twins(t.Decl.Name, key) {
+		rooms = append(rooms, r)
+	}
+	h.mu.Unlock()
+	defer func() {
+		for _, r := range rooms[:taken] {
+			<-r.turn
+		}
+	}()
+	for _, r := range rooms { // all of them before the first message is out, newer ones first
+		select {
+		case r.turns() <- struct{}{}:
+			taken++
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for _, r := range rooms {
+		r.deliver(msg)
+	}
 	return nil
 }
 
@@ -158,12 +191,10 @@ func (h *Hub) enterLocked(t *Topic, key string) (*room, error) {
 	if h.closed {
 		return nil, errHubClosed()
 	}
-	r := h.rooms[roomID{t, key}]
+	r := h.rooms.of(t, key)
 	if r == nil {
-		r = &room{hub: h, topic: t, life: rand.Uint64()}
-		r.items.init(h, channelOf(t, key), r.deliver)
-		r.presence.init(r)
-		h.rooms[r.id()] = r
+		r = h.newRoom(t, key)
+		h.rooms.add(r)
 	}
 	if r.idle != nil {
 		h.idle.Remove(r.idle)
@@ -176,7 +207,7 @@ func (h *Hub) enterLocked(t *Topic, key string) (*room, error) {
 // admit finds or makes the room for a stream, which pays cost for its stay, and for the room if
 // nobody does.
 func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (r *room, err error) {
-	a, ofRoom, pays := x.Conn().Account(), costOfKey(key), false
+	a, ofRoom, pays := x.Conn().Account(), h.costOf(key), false
 	if !a.Take(cost + ofRoom) {
 		return nil, status.Busy("a stream of a topic")
 	}
@@ -209,7 +240,7 @@ func (r *room) settled(x *engine.Stream) {
 func (r *room) release(x *engine.Stream, cost int) {
 	r.hub.mu.Lock()
 	if r.payer == x {
-		cost += costOfKey(r.key())
+		cost += r.cost()
 		r.payLocked(r.heir())
 	}
 	r.hub.mu.Unlock()
@@ -222,7 +253,7 @@ func (r *room) release(x *engine.Stream, cost int) {
 // most is ended where the ledger has no room.
 func (r *room) payLocked(x *engine.Stream) {
 	if r.payer = x; x != nil {
-		x.Conn().Account().Force(costOfKey(r.key()))
+		x.Conn().Account().Force(r.cost())
 	}
 }
 
@@ -276,7 +307,7 @@ func (h *Hub) dropLocked(r *room) {
 		h.idle.Remove(r.idle)
 		r.idle = nil
 	}
-	delete(h.rooms, r.id())
+	h.rooms.drop(r)
 }
 
 // account is what the subscriptions of one connection have queued.

@@ -42,7 +42,7 @@ func TestHub_history(t *testing.T) {
 
 	is.NoErr(h.Publish(t.Context(), chat, "b", nil))
 	is.NoErr(h.Publish(t.Context(), chat, "c", nil))
-	is.Equal(h.Snapshot(), Snapshot{Rooms: 2, Idle: 2, Channels: 2})
+	is.Equal(h.Snapshot(), Snapshot{Rooms: 2, Idle: 2})
 	is.True(h.find("chat", "a") == nil) // pushed out
 
 	is.NoErr(h.Publish(t.Context(), topic("plain", 0), "d", nil))
@@ -133,7 +133,7 @@ func TestMessage_recode(t *testing.T) {
 	is := is.New(t)
 	m := newMessage("json", []byte(`[[1]]`))
 	peer := func(codec string, recode func([]byte) ([]byte, error)) *subscriber {
-		return &subscriber{x: new(engine.Stream), peer: &Peer{Codec: codec, Limit: 5, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return recode(msg) }}}}
+		return &subscriber{x: new(engine.Stream), backlog: &nothing, peer: &Peer{Codec: codec, Limit: 5, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return recode(msg) }}}}
 	}
 	same := peer("json", nil)
 	is.True(m.bodyFor(same) == &m.encoding)

@@ -33,10 +33,7 @@ type Listing struct {
 // with the most subscribers. It looks at every key, one after another.
 func (h *Hub) List(text string, most int) (l Listing) {
 	h.mu.Lock()
-	rooms := make([]*room, 0, len(h.rooms))
-	for _, r := range h.rooms {
-		rooms = append(rooms, r)
-	}
+	rooms := slices.AppendSeq(make([]*room, 0, h.rooms.n), h.rooms.all())
 	h.mu.Unlock()
 	l.Keys, l.History = len(rooms), h.history.Load()
 	for _, r := range rooms {
@@ -66,7 +63,7 @@ func (r *room) listed() Listed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := Listed{
-		Topic: r.topic.Decl.Name, Key: r.key(), Onlookers: len(r.onlookers), Members: r.here.subjects(),
+		Topic: r.topic.Decl.Name, Key: r.key, Onlookers: len(r.onlookers), Members: r.here.subjects(),
 		History: r.history.Len(), Bytes: r.history.size(), Messages: r.numbered,
 		Dropped: r.dropped.n.Load(), Ended: r.slow.n.Load(),
 	}

@@ -56,5 +56,5 @@ func (h *Hub) lookup(t *Topic, key string) (*room, error) {
 	if h.closed {
 		return nil, errHubClosed()
 	}
-	return h.rooms[roomID{t, key}], nil
+	return h.rooms.of(t, key), nil
 }

@@ -51,13 +51,6 @@ const skipMost = 32
 // have to skip, and what of the set is on its way to it.
 const onlookerCost = 640
 
-// roomCost is what a key takes, and costOfKey with its names: the channel's, and where
-// hubs share a broker that of presence. One of those in the room pays for it: counted for
-// each, a subscription would be twice what it takes.
-const roomCost = 512
-
-func costOfKey(key string) int { return roomCost + 2*len(key) }
-
 // Watch begins to tell a topic's presence, on its handler's goroutine. What it
 // returns goes on with that until the stream ends.
 func (h *Hub) Watch(ctx context.Context, x *engine.Stream, t *Topic, key string, p Peer) (engine.Resumer, error) {

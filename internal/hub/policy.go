@@ -88,10 +88,7 @@ func (s *subscriber) queueLocked(e *encoding) bool {
 	}
 	q.dropped, s.missed = s.missed, 0
 	s.direct = s.direct && policy.Do == LatestOnly // the others' waits until the handler has sent it
-	if s.backlog == &nothing {
-		s.backlog = &backlog{held: &holder{account: s.account}}
-	}
-	s.queue.Push(q)
+	s.backlogLocked().queue.Push(q)
 	s.bytes += q.cost()
 	e.hold(s.held)
 	// Who waits for room for the first one is woken when there is, unless there is

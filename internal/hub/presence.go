@@ -80,7 +80,7 @@ func (p *presence) init(r *room) {
 	p.watched = &unwatched
 	if r.hub.shared && r.topic.Presence {
 		p.sharing = &sharing{asked: time.Now()} // others may be watching already
-		p.feed.init(r.hub, presenceChannelOf(r.topic, r.key()), r.noticed)
+		p.feed.init(r.hub, presenceChannelOf(r.topic, r.key), r.noticed)
 	}
 }
 

@@ -3,7 +3,9 @@ package hub
 import (
 	"bytes"
 	"container/list"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,18 +15,14 @@ import (
 	"github.com/typedrpc/typedrpc/stats"
 )
 
-// roomID goes by the declaration, so that two of one name do not mix types.
-type roomID struct {
-	topic *Topic
-	key   string
-}
-
 // room is one key of a topic at a hub. It exists while somebody is in it, and
 // then for its history.
 type room struct {
 	hub   *Hub
 	topic *Topic
-	items feed // the topic's messages
+	key   string
+	items *feed // the topic's messages
+	twin  *room // under Hub.mu: the next one of rooms.twins
 
 	idle  *list.Element  // under Hub.mu: its place in Hub.idle
 	payer *engine.Stream // under Hub.mu: who of those in it pays for it; nil: nobody
@@ -34,24 +32,76 @@ type room struct {
 	// may bring the message later, so the room waits for it.
 	published bool
 
-	closed   bool // as all that follows, under mu
-	lost     bool // messages may be missing before the next one
-	gone     bool // it was dropped; there may be another for the key
-	spoken   bool // something was said of somebody who is here, by any hub
-	mu       sync.Mutex
-	subs     []*subscriber
-	numbered uint64   // messages that came
-	life     uint64   // chosen at random: a message's place says in whose life it was
-	history  *history // nil: there was none yet
+	closed bool // as all that follows, under mu
+	lost   bool // messages may be missing before the next one
+	gone   bool // it was dropped; there may be another for the key
+	spoken bool // something was said of somebody who is here, by any hub
+	mu     sync.Mutex
+	subs   []*subscriber
+	*heard // never nil
 	presence
-	becoming // has atomics
 }
 
-// id is what the hub finds it by.
-func (r *room) id() roomID { return roomID{r.topic, r.key()} }
+// heard is what a room has beside that once a message has come.
+type heard struct {
+	turn     chan struct{} // capacity 1: full while somebody delivers, where the hub is alone
+	numbered uint64        // messages that came
+	life     uint64        // chosen at random: a message's place says in whose life it was
+	history  *history      // nil: there was none yet
+	becoming               // has atomics
+}
 
-// key is the end of its channel's name: keys may be long, and there may be many.
-func (r *room) key() string { return r.items.channel[len(channelPrefix)+len(r.topic.Decl.Name)+1:] }
+// unheard is that of all rooms to which nothing has come. It stays empty.
+var unheard heard
+
+// newRoom makes a room. Its key may be part of something large.
+func (h *Hub) newRoom(t *Topic, key string) *room {
+	r := &room{hub: h, topic: t, heard: &unheard}
+	if h.shared { // keys may be long: it is the end of the channel's name
+		channel := channelOf(t, key)
+		r.key, r.items = channel[len(channel)-len(key):], new(feed)
+		r.items.init(h, channel, r.deliver)
+	} else {
+		r.key = strings.Clone(key)
+	}
+	r.presence.init(r)
+	return r
+}
+
+// roomCost is what a key takes, and sharedCost where hubs share a broker, which has it too. One of
+// those in the room pays for it: counted for each, a subscription would be twice what it takes.
+const (
+	roomCost   = 384
+	sharedCost = 640
+)
+
+// costOf is that with the key, which is in the names of two channels where hubs share a broker.
+func (h *Hub) costOf(key string) int {
+	if h.shared {
+		return sharedCost + 2*len(key)
+	}
+	return roomCost + len(key)
+}
+
+func (r *room) cost() int { return r.hub.costOf(r.key) }
+
+// hearsLocked is called before the first message comes.
+func (r *room) hearsLocked() {
+	if r.heard == &unheard {
+		r.heard = &heard{life: rand.Uint64()}
+	}
+}
+
+// turns is where those wait for each other who publish to the room.
+func (r *room) turns() chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hearsLocked()
+	if r.turn == nil {
+		r.turn = make(chan struct{}, 1)
+	}
+	return r.turn
+}
 
 // history is what a room remembers.
 type history struct {
@@ -142,6 +192,7 @@ type behind struct {
 func (r *room) giveAll(m *message) (late []behind, subs int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.hearsLocked()
 	r.numbered++
 	m.number = r.numbered
 	r.rememberLocked(m)

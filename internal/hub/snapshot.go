@@ -9,7 +9,6 @@ type Snapshot struct {
 	Accounts   []Account
 	Watched    int  // rooms whose presence is asked for again and again
 	Announcing bool // something is to be announced
-	Channels   int  // of the broker in memory that have subscriptions; -1: there is another broker
 }
 
 // Account is what the subscriptions of one connection have queued.
@@ -19,18 +18,13 @@ type Account struct{ Used, Max int64 }
 func (h *Hub) Snapshot() Snapshot {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := Snapshot{Rooms: len(h.rooms), Idle: h.idle.Len(), Channels: -1}
+	s := Snapshot{Rooms: h.rooms.n, Idle: h.idle.Len()}
 	for _, a := range h.accounts {
 		s.Accounts = append(s.Accounts, Account{Used: a.own.Used(), Max: a.most})
 	}
 	h.amu.Lock()
 	s.Watched, s.Announcing = len(h.watched), h.running
 	h.amu.Unlock()
-	if b, ok := h.broker.(*memoryBroker); ok {
-		b.mu.Lock()
-		s.Channels = len(b.channels)
-		b.mu.Unlock()
-	}
 	return s
 }
 
@@ -99,10 +93,8 @@ func (h *Hub) Deliver(topic, key string, msg []byte) { h.find(topic, key).delive
 func (h *Hub) find(topic, key string) *room {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for id, r := range h.rooms {
-		if id.key == key && id.topic.Decl.Name == topic {
-			return r
-		}
+	for r := range h.rooms.twins(topic, key) {
+		return r
 	}
 	return nil
 }

@@ -58,7 +58,6 @@ type subscriber struct {
 	mu       sync.Mutex
 	*backlog        // never nil
 	missed   uint64 // lost before the next message
-	fault    error  // to be logged
 }
 
 // backlog is what waits for a subscriber.
@@ -66,10 +65,19 @@ type backlog struct {
 	queue flow.Ring[queued]
 	held  *holder // of queue, and of the item in the interceptors' hands
 	bytes int     // of both
+	fault error   // to be logged
 }
 
 // nothing is the backlog of all for whom nothing has waited yet. It stays empty.
 var nothing backlog
+
+// backlogLocked is that of s, which something waits in from now on.
+func (s *subscriber) backlogLocked() *backlog {
+	if s.backlog == &nothing {
+		s.backlog = &backlog{held: &holder{account: s.account}}
+	}
+	return s.backlog
+}
 
 // past is the history that a subscriber has not been sent.
 type past struct {
@@ -202,7 +210,7 @@ func (s *subscriber) sendPast() (all bool, _ error) {
 // logged on the goroutine of s: a logger may publish.
 func (s *subscriber) fail(err error) {
 	s.mu.Lock()
-	s.fault = err
+	s.backlogLocked().fault = err
 	s.mu.Unlock()
 	s.x.Wake()
 }
@@ -210,7 +218,9 @@ func (s *subscriber) fail(err error) {
 func (s *subscriber) logFault() {
 	s.mu.Lock()
 	err := s.fault
-	s.fault = nil
+	if err != nil {
+		s.fault = nil
+	}
 	s.mu.Unlock()
 	if err != nil {
 		s.x.Conn().Logger().Error("typedrpc: a message cannot be given to subscribers of another codec",
