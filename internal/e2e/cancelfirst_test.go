@@ -162,6 +162,46 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 	}
 }
 
+// A handler whose time was over before its session was lost is told so by its stream, too.
+func TestCancel_thenTheHandlersSessionIsLost(t *testing.T) {
+	both := typedrpc.NewBidiStream[int, int, int]("first.both")
+	for how, end := range map[string]func(w *lab.Town, server *typedrpc.Conn){
+		"lost":   func(w *lab.Town, _ *typedrpc.Conn) { w.Cable().B.Kill() },
+		"closed": func(_ *lab.Town, server *typedrpc.Conn) { server.Close() },
+	} {
+		t.Run(how, func(t *testing.T) {
+			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+				is := is.New(t)
+				l, told := lab.New(), make(chan error, 3)
+				typedrpc.Handle(l.Mux, both, func(ctx context.Context, _ int, s *typedrpc.Stream[int, int]) error {
+					time.Sleep(time.Minute)
+					_, err := s.Recv()
+					told <- err
+					told <- s.Send(1)
+					told <- ctx.Err()
+					return nil
+				})
+				conns := make(chan *typedrpc.Conn, 9)
+				l.OnConnect = func(c *typedrpc.Conn) { conns <- c }
+				w := &lab.Town{Srv: l.Server}
+				c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady})
+				defer c.Close()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := typedrpc.Open(ctx, c, both, 1)
+				is.NoErr(err)
+				synctest.Wait()
+				w.Cable().Swallow() // its CANCEL
+				time.Sleep(2 * time.Second)
+				end(w, <-conns)
+				for range 3 {
+					is.Equal(typedrpc.CodeOf(<-told), typedrpc.DeadlineExceeded)
+				}
+			})
+		})
+	}
+}
+
 // endless is a file without an end.
 type endless struct{}
 

@@ -280,7 +280,7 @@ func (in *Inbound) detachLocked() {
 	in.cost = 0
 	if x := in.stream; x != nil {
 		if x.failed == nil {
-			x.failed = in.lostLocked()
+			x.failed = x.lostLocked()
 		}
 		c.dropPartLocked(partID{in.id, true})
 		x.dropSendLocked()

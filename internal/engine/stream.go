@@ -176,9 +176,18 @@ func (x *Stream) brokenLocked() *status.Error {
 	case x.failed != nil:
 		return x.failed
 	case x.in != nil && x.in.orphanedLocked():
-		return x.in.lostLocked()
+		return x.lostLocked()
 	}
 	return nil
+}
+
+// lostLocked is why a handler's side can do no more whose session is over: that, unless its
+// time was over before. (A caller that left before has said why itself.)
+func (x *Stream) lostLocked() *status.Error {
+	if x.in.Err() == context.DeadlineExceeded {
+		return status.Ended(x.in, status.MayHaveRun)
+	}
+	return x.in.lostLocked()
 }
 
 // why is the error of a handler's side whose context has ended.
