@@ -119,6 +119,8 @@ func (e *events) live() {
 // sendLocked writes what the client has to take some of within Limits.WriteTimeout, whatever
 // the http.Server's own is: that is for answers which end.
 func (e *events) sendLocked(b []byte, progress func()) error {
+	e.x.beginWrite(time.Time{})
+	defer e.x.endWrite()
 	for part := range slices.Chunk(b, answerPart) {
 		e.x.until(e.x.control.SetWriteDeadline, time.Time{}, e.x.limits.WriteTimeout)
 		if _, err := e.x.w.Write(part); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -41,6 +42,7 @@ type exchange struct {
 	cause   *status.Error // why
 	writing bool
 	over    bool
+	took    taken
 	events  *events // what a GET's items are written by; nil: it has none
 
 	subject *string // whose it is; nil: not authenticated yet; under Server.mu
@@ -56,6 +58,7 @@ const (
 
 func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{w: w, control: http.NewResponseController(w), limits: &s.o.Config.Limits}
+	x.took.asks(r)
 	if hs, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
 		now := time.Now()
 		if hs.ReadTimeout > 0 {
@@ -134,6 +137,10 @@ func (s *Server) endExchange(x *exchange) {
 func (x *exchange) until(set func(time.Time) error, by time.Time, d time.Duration) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	return x.untilLocked(set, by, d)
+}
+
+func (x *exchange) untilLocked(set func(time.Time) error, by time.Time, d time.Duration) bool {
 	if x.ended != nil {
 		return true
 	}
@@ -286,6 +293,12 @@ func (x *exchange) write(answer []byte, asked bool) {
 		return
 	}
 	x.w.Header().Set("Content-Type", "application/json")
+	x.beginWrite(x.writeBy)
+	defer x.endWrite()
+	if len(answer) > answerPart { // so that net/http has nothing to write when nobody asks the kernel any more
+		x.w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+		defer x.control.Flush()
+	}
 	for part := range slices.Chunk(answer, answerPart) {
 		// It holds for what net/http writes when the handler has returned, too,
 		// and is gone when it waits for the next request.
