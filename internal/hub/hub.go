@@ -207,7 +207,7 @@ func (h *Hub) enterLocked(t *Topic, key string) (*room, error) {
 // admit finds or makes the room for a stream, which pays cost for its stay, and for the room if
 // nobody does.
 func (h *Hub) admit(x *engine.Stream, t *Topic, key string, cost int) (r *room, err error) {
-	a, ofRoom, pays := x.Conn().Account(), h.costOf(key), false
+	a, ofRoom, pays := x.Conn().Account(), h.costOf(t, key), false
 	if !a.Take(cost + ofRoom) {
 		return nil, status.Busy("a stream of a topic")
 	}

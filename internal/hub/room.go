@@ -68,22 +68,26 @@ func (h *Hub) newRoom(t *Topic, key string) *room {
 	return r
 }
 
-// roomCost is what a key takes, and sharedCost where hubs share a broker, which has it too. One of
+// roomCost is what a key takes beside its name, and feedCost each channel of a broker. One of
 // those in the room pays for it: counted for each, a subscription would be twice what it takes.
 const (
-	roomCost   = 384
-	sharedCost = 640
+	roomCost = 384
+	feedCost = 128
 )
 
-// costOf is that with the key, which is in the names of two channels where hubs share a broker.
-func (h *Hub) costOf(key string) int {
+// costOf is that with the name, which channels of presence have once more.
+func (h *Hub) costOf(t *Topic, key string) int {
+	n := roomCost + len(key)
 	if h.shared {
-		return sharedCost + 2*len(key)
+		n += feedCost
 	}
-	return roomCost + len(key)
+	if h.shared && t.Presence {
+		n += feedCost + len(key)
+	}
+	return n
 }
 
-func (r *room) cost() int { return r.hub.costOf(r.key) }
+func (r *room) cost() int { return r.hub.costOf(r.topic, r.key) }
 
 // hearsLocked is called before the first message comes.
 func (r *room) hearsLocked() {
