@@ -241,24 +241,12 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 	if below, ok := err.(*status.Error); ok { // the engine's own
 		err = up(below, codec)
 	}
-	var c Code
-	e := errorIn(err)
-	switch {
-	case e != nil:
-	case errors.As(err, &c):
-		e = &Error{Code: c.failed(), Message: c.failed().String()}
-	case errors.Is(err, context.Canceled):
-		e = &Error{Code: Canceled, Message: "canceled"}
-	case errors.Is(err, context.DeadlineExceeded):
-		e = &Error{Code: DeadlineExceeded, Message: "deadline exceeded"}
-	default:
-		if mapper != nil {
-			e = mapper(ctx, err)
-		}
-		if e == nil {
-			hidden = err
-			e = &Error{Code: Internal, Message: status.InternalText}
-		}
+	e := tellable(err)
+	if e == nil && mapper != nil {
+		e = mapper(ctx, err)
+	}
+	if e == nil {
+		hidden, e = err, errHidden
 	}
 	code, text := e.Code.failed(), e.Message
 	if r, ok := e.cause.(*reason); ok {
@@ -274,6 +262,25 @@ func toWire(ctx context.Context, err error, codec Codec, mapper func(context.Con
 		f.Payload = data
 	}
 	return f, hidden
+}
+
+// errHidden is what a peer is told of an error that is this side's alone.
+var errHidden = &Error{Code: Internal, Message: status.InternalText}
+
+// tellable is what of err a peer may be told, nil: nothing, since it is foreign.
+func tellable(err error) *Error {
+	var c Code
+	switch e := errorIn(err); {
+	case e != nil:
+		return e
+	case errors.As(err, &c):
+		return &Error{Code: c.failed(), Message: c.failed().String()}
+	case errors.Is(err, context.Canceled):
+		return &Error{Code: Canceled, Message: "canceled"}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Error{Code: DeadlineExceeded, Message: "deadline exceeded"}
+	}
+	return nil
 }
 
 // broadcastError is one connection's of those that a Broadcast joins.

@@ -1,6 +1,7 @@
 package typedrpc
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"time"
@@ -48,7 +49,7 @@ func init() {
 	seam.Tap = func(conn any, payload int) *session.Tap { return conn.(*Conn).engine().Tap(payload) }
 	seam.AboutConn = func(conn any) seam.About { return conn.(*Conn).about() }
 	seam.Lift = func(err error) error { return lift(err, nil) }
-	seam.Lower = func(err error) *status.Error { return lower(asError(err)) }
+	seam.Lower = func(err error) *status.Error { return lower(cmp.Or(tellable(err), errHidden)) }
 	seam.Down = down
 	seam.Describe = func(srv any) ([]byte, error) {
 		s := srv.(*Server)

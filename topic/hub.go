@@ -169,7 +169,8 @@ func SetAbout[T any](h *Hub, t Topic[T], key, subject, about string) error {
 }
 
 // Remove ends what a subject has of a key of t at this hub: its subscriptions, and
-// where it Watches. They fail with reason; nil: PermissionDenied. It returns how many
+// where it Watches. They fail with reason, by the rules of a handler's error, so that one
+// which is no *Error and no Code is Internal; nil: PermissionDenied. It returns how many
 // there were. One that was allowed and is only beginning is not among them, and a
 // client may subscribe again: have the function that Handle was given refuse it, before
 // Remove is called. "" are those without a subject.

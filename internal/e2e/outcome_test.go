@@ -434,3 +434,37 @@ func TestOutcome_ofAnEnd(t *testing.T) {
 		}
 	}
 }
+
+// A stream whose handler had returned was NotSent when it was cancelled after that.
+func TestOutcome_ofACancelledStream(t *testing.T) {
+	both := typedrpc.NewBidiStream[typedrpc.Empty, int, int]("both")
+	for _, ended := range []bool{true, false} {
+		t.Run(fmt.Sprintf("ended %v", ended), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				mux := typedrpc.NewMux()
+				handler := make(chan error, 1)
+				typedrpc.Handle(mux, both, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+					if !ended {
+						<-ctx.Done()
+					}
+					s.Cancel()
+					_, err := s.Recv()
+					handler <- err
+					return nil
+				})
+				client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
+				defer client.Close()
+				s, err := typedrpc.Open(t.Context(), client, both, typedrpc.Empty{})
+				is.NoErr(err)
+				synctest.Wait() // the handler runs, or has returned
+				s.Cancel()
+				_, err = s.Recv()
+				for _, err := range []error{err, s.Send(1), <-handler} {
+					is.True(errors.Is(err, typedrpc.Canceled))
+					is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun)
+				}
+			})
+		})
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/topic"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 // Who may subscribe is asked what for, and without anybody to ask nobody may.
@@ -202,6 +203,51 @@ func TestTopic_membersAndRemove(t *testing.T) {
 		_, err = topic.Members(hub, lab.TopicNews, "x")
 		is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable)
 	})
+}
+
+// A foreign reason reached the subscriber with its text, which is nobody's but this
+// side's.
+func TestRemove_reasons(t *testing.T) {
+	out := typedrpc.Errorf(typedrpc.Aborted, "enough")
+	for what, tt := range map[string]struct {
+		reason error
+		code   typedrpc.Code
+		text   string
+	}{
+		"foreign":   {errors.New("secret"), typedrpc.Internal, "internal error"},
+		"around":    {fmt.Errorf("secret: %w", out), typedrpc.Aborted, "enough"},
+		"code":      {fmt.Errorf("secret: %w", typedrpc.NotFound), typedrpc.NotFound, "not found"},
+		"a context": {fmt.Errorf("secret: %w", context.Canceled), typedrpc.Canceled, "canceled"},
+		"nil error": {(*typedrpc.Error)(nil), typedrpc.Internal, "internal error"},
+		"OK":        {typedrpc.OK, typedrpc.Unknown, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				is := is.New(t)
+				var hub topic.Hub
+				defer hub.Close()
+				mux := typedrpc.NewMux()
+				topic.Handle(mux, &hub, lab.TopicNews, topic.Everybody)
+				client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
+				defer client.Close()
+				events := lab.SubscribeTo(t.Context(), client, lab.TopicNews, "x", nil)
+				looks := lab.PresenceOf(t.Context(), client, lab.TopicNews, "x")
+				synctest.Wait()
+				n, err := topic.Remove(&hub, lab.TopicNews, "x", "", tt.reason)
+				is.NoErr(err)
+				is.Equal(n, 2)
+				<-events.Done
+				<-looks.Done
+				for _, err := range []error{events.Err, looks.Err} {
+					var e *typedrpc.Error
+					is.True(errors.As(err, &e))
+					is.Equal(e.Code, tt.code)
+					is.True(strings.Contains(e.Message, tt.text))
+					is.True(!strings.Contains(err.Error(), "secret"))
+				}
+			})
+		})
+	}
 }
 
 var newsAside = topic.New[string]("test.aside")

@@ -42,10 +42,10 @@ func (x *Stream) Fail(e *status.Error) {
 			x.Refuse(e)
 			return e
 		})
-		x.Refuse(e) // for one that was settled already
+		x.Refuse(unsure(e)) // for one that was settled already
 		return
 	}
-	x.Refuse(e)
+	x.Refuse(unsure(e))
 	c := x.conn
 	c.mu.Lock()
 	if x.stopped == nil {
@@ -53,6 +53,15 @@ func (x *Stream) Fail(e *status.Error) {
 	}
 	c.mu.Unlock()
 	x.in.cancel()
+}
+
+// unsure is e, which ends a stream and says nothing of what its peer did, as this side is
+// to see it.
+func unsure(e *status.Error) *status.Error {
+	if e.Outcome == status.NotSent {
+		return e.With(status.MayHaveRun)
+	}
+	return e
 }
 
 // expired ends a caller's side whose context has ended.
@@ -225,7 +234,7 @@ func (x *Stream) Answer() ([]byte, error) {
 // Abandon ends a handler's side for whoever used it: what has not been sent or
 // received is dropped. The call is still answered.
 func (x *Stream) Abandon(e *status.Error) {
-	x.Refuse(e)
+	x.Refuse(unsure(e))
 	x.conn.mu.Lock()
 	defer x.conn.mu.Unlock()
 	if x.sess != nil { // else its terminal frame is in the line

@@ -81,8 +81,8 @@ var Describe func(srv any) ([]byte, error)
 // Conn is the *typedrpc.Conn whose engine c is.
 var Conn func(c *engine.Conn) any
 
-// Lift is an error of the layers below as programs see it, Lower a program's as
-// those see it, and Down the same for one that need not be a *typedrpc.Error.
+// Lift is an error of the layers below as programs see it, Lower what of a program's a
+// peer may be told, as those see it, and Down a program's that stays here.
 var (
 	Lift  func(err error) error
 	Lower func(err error) *status.Error
