@@ -295,9 +295,8 @@ func (x *exchange) write(answer []byte, asked bool) {
 	x.w.Header().Set("Content-Type", "application/json")
 	x.beginWrite(x.writeBy)
 	defer x.endWrite()
-	if len(answer) > answerPart { // so that net/http has nothing to write when nobody asks the kernel any more
+	if len(answer) > answerPart { // so that net/http has little to write when nobody asks the kernel any more
 		x.w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
-		defer x.control.Flush()
 	}
 	for part := range slices.Chunk(answer, answerPart) {
 		// It holds for what net/http writes when the handler has returned, too,
