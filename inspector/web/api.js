@@ -35,10 +35,10 @@ export const fingerprints = {
   "inspector.admit": "a0c92a54cfd763d4",
   "inspector.describe": "0b81488dbcdffd5c",
   "inspector.end": "b17dd735501c7875",
-  "inspector.list": "312b573a4173a6d9",
+  "inspector.list": "312b573a41a1c61f",
   "inspector.look": "3b61d06627dd8eb2",
-  "inspector.tap": "354b9df2e608153e",
-  "inspector.topics": "2e3905211f7154ea",
+  "inspector.tap": "354b9df2e69ae45e",
+  "inspector.topics": "2e3905211f63ec9f",
   "inspector.watch": "ad409a3b1fb73261",
 };
 
