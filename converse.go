@@ -350,6 +350,9 @@ var errNotReopened = Errorf(Unavailable, "the stream broke off and is not opened
 // opened again.
 var errNotRestartable = Errorf(Unavailable, "the stream broke off, and its declaration is not Restartable: it is not opened again").with(MayHaveRun)
 
+// errBrokeOff is the same for both sides of a stream that is in a program's hands.
+var errBrokeOff = Errorf(Unavailable, "the stream broke off and is not opened again: its two sides would have to agree on where to go on").with(MayHaveRun)
+
 // reopens reports whether a restartable stream that broke off can be opened
 // again: the connection heals, or there may be another one.
 func (t *target) reopens() bool {

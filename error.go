@@ -209,7 +209,7 @@ func eachError(err error, yield func(*Error) bool) bool {
 // CodeOf returns the code of the first *Error, or else the first Code, that err wraps; OK for
 // nil, Canceled and DeadlineExceeded for the context's errors, and Internal for all
 // others, an *Error that is nil among them: that is what the caller of a handler sees
-// that returns one. So it is with an error whose code is OK, which is Unknown.
+// that returns one. An error whose code is OK is Unknown.
 func CodeOf(err error) Code {
 	c, _ := codeIn(err)
 	return c

@@ -67,7 +67,8 @@ type handler struct {
 // Handle registers fn for d on mux. It panics if the name is taken, because that
 // is a defect of the program and start-up is the time to see it; but a
 // notification may have several handlers, which run in the order of registration.
-// The type of fn is d's: see Method and its siblings, which also say when it runs.
+// The type of fn is d's: see Method and its siblings, which also say when it runs. A value
+// of a named function type has to be converted to that first.
 //
 // fn's context ends when the caller gives up, when the time that the caller gave
 // has passed, and when its session is over (but see Keyed, and what a plain peer notified

@@ -131,7 +131,7 @@ type CallTrait interface {
 }
 
 // A RequestTrait is a fact about whatever has a name that a peer calls or notifies:
-// every declaration takes it but a sign-in.
+// every declaration takes it but a sign-in and a fault.
 type RequestTrait interface {
 	CallTrait
 	notification(*spec)
@@ -208,7 +208,7 @@ func (v inline) method(s *spec) { s.inline = bool(v) }
 // Safe says that the method, the server stream or the topic has no side effects, as HTTP
 // says of its safe methods, so that any client may read it with a GET: a method's answer as
 // JSON, a stream's items as Server-Sent Events (docs/guide.md). Who may is asked as for every
-// call; and it has no calls made again, as Idempotent has. The items of a download of package
+// call; and calls are not made again for it, as they are for Idempotent. The items of a download of package
 // transfer are its pieces. With ServerStream.Restartable, and for topics, a client that lost its connection
 // goes on behind the last item that it had. A Safe method or stream is not Serial, nor Keyed.
 // It is a ServerStreamTrait, and a topic.Trait.

@@ -233,7 +233,7 @@ func (r *Request) reply(m Metadata) {
 
 // ConnFrom returns the connection that a handler's request came in on. Over
 // HTTP POST there is none to call back on: then calls on it fail with
-// FailedPrecondition and say so. It panics if ctx is not a handler's, nor that of
+// FailedPrecondition and say so. It panics if ctx is neither a handler's nor that of
 // [Request.AfterReply], so that it never returns nil.
 func ConnFrom(ctx context.Context) *Conn {
 	if ctx != nil && engine.From(ctx) == nil {

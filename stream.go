@@ -299,12 +299,19 @@ func (s *Stream[Out, In]) Recv() (In, error) {
 }
 
 // All ranges over the items that come until the end, with Recv's errors but
-// io.EOF as the last pair. Leaving the loop leaves the stream as it is: Cancel ends it.
+// io.EOF as the last pair; behind a [Gap] there is one more, Unavailable, for a body that
+// goes on. Leaving the loop leaves the stream as it is: Cancel ends it.
 func (s *Stream[Out, In]) All() iter.Seq2[In, error] {
 	return func(yield func(In, error) bool) {
 		for {
 			v, err := s.Recv()
-			if err == io.EOF || !yield(v, err) || err != nil {
+			switch {
+			case err == io.EOF || !yield(v, err):
+				return
+			case errors.Is(err, Gap):
+				yield(v, errBrokeOff)
+				return
+			case err != nil:
 				return
 			}
 		}

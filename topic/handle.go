@@ -17,7 +17,7 @@ import (
 type Access struct {
 	Key    string
 	Action Action
-	// History says that messages from before the subscription are among them.
+	// History says that the subscriber is given messages from before its subscription, too.
 	History bool
 }
 

@@ -136,8 +136,8 @@ func (d *declared) publish(ctx context.Context, x *hub.Hub, c typedrpc.Codec, ke
 
 // Members returns who subscribes to a key of t at this hub, in the order of their
 // subjects, each once. It needs no WithPresence, and asks no other hub. What subscribes
-// by Listen is no member. It fails with Unavailable when the hub was closed, and for a
-// hub or a topic that is none.
+// by Listen is no member. It fails with Unavailable when the hub was closed, and with
+// InvalidArgument for a hub or a topic that is none.
 func Members[T any](h *Hub, t Topic[T], key string) ([]Member, error) {
 	x, d, err := both(h, t)
 	if err != nil {

@@ -19,7 +19,7 @@ var (
 //	price, err := shop.Price(typedrpctest.Context(t, typedrpc.Identity{Subject: "ann"}, nil), "plums")
 //
 // RequestFrom and ConnFrom find a request and a connection in it, which are real;
-// the client at the other end has no handlers. It ends with the test, or id's.
+// the client at the other end has no handlers. It ends with the test, and with id.Context.
 func Context(t testing.TB, id typedrpc.Identity, metadata typedrpc.Metadata) context.Context {
 	t.Helper()
 	var mux typedrpc.Mux

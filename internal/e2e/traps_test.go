@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"testing"
@@ -195,4 +196,58 @@ func TestTrap_loopGoesOnBehindGap(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The same of streams that are in a program's hands, on both sides.
+func TestTrap_streamGoesOnBehindGap(t *testing.T) {
+	both := typedrpc.NewBidiStream[int, int, int]("trap.both")
+	up := typedrpc.NewClientStream[int, int, int]("trap.up")
+	loop := func(items iter.Seq2[int, error]) (got []error) {
+		for _, err := range items {
+			if err != nil {
+				got = append(got, err)
+			}
+		}
+		return got
+	}
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		handled := make(chan []error, 2)
+		mux := typedrpc.NewMux()
+		typedrpc.Handle(mux, both, func(_ context.Context, _ int, s *typedrpc.Stream[int, int]) error {
+			handled <- loop(s.All())
+			return nil
+		})
+		typedrpc.Handle(mux, up, func(_ context.Context, _ int, items iter.Seq2[int, error]) (int, error) {
+			handled <- loop(items)
+			return 0, nil
+		})
+		client, server := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Dialect: d, Mux: mux})
+		defer client.Close()
+		s, err := typedrpc.Open(t.Context(), client, both, 1)
+		is.NoErr(err)
+		uploaded := make(chan error, 1)
+		go func() {
+			_, err := typedrpc.SendAll(t.Context(), client, up, 1, func(yield func(int, error) bool) {
+				yield(1, nil)
+				<-client.Context().Done()
+			})
+			uploaded <- err
+		}()
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { server.Close() })
+		check := func(got []error) {
+			is.Equal(len(got), 2)
+			is.True(errors.Is(got[0], typedrpc.Gap))
+			is.True(!errors.Is(got[1], typedrpc.Gap))
+			is.Equal(typedrpc.CodeOf(got[1]), typedrpc.Unavailable)
+			is.Equal(typedrpc.OutcomeOf(got[1]), typedrpc.MayHaveRun)
+		}
+		check(loop(s.All()))
+		client.Close()
+		is.True(<-uploaded != nil)
+		for range 2 { // this side closed: no gap there
+			is.True(len(<-handled) > 0)
+		}
+	})
 }
