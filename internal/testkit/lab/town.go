@@ -71,7 +71,10 @@ func (w *Town) connect(ctx context.Context, _ string, offers []string) (link.Tra
 		fuse = w.Fuse()
 	}
 	near, far, l := testkit.NewCable(fuse)
-	name, refused := hook.Accept(w.Srv, far, r, offers)
+	srv := w.Srv
+	w.Mu.Unlock() // a sign-in may wait
+	name, refused := hook.Accept(srv, far, r, offers)
+	w.Mu.Lock()
 	if refused != nil {
 		near.Kill()
 		far.Kill()
