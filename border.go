@@ -71,14 +71,6 @@ func lift(err error, c Codec) error {
 	return err
 }
 
-// last is lift for why a link ended, which is no call's error.
-func last(err error, c Codec) error {
-	if e, ok := err.(*status.Error); ok {
-		err = e.AsLast()
-	}
-	return lift(err, c)
-}
-
 // reason is the cause of an error that came of having no link. What links, and attempts
 // to get one, ended with is found in it, but for what says of the error itself how it
 // ended: a program that tries again while the server is Unavailable is to stop at its own

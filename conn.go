@@ -184,8 +184,8 @@ func (c *Conn) Reconnect() {
 // context's, or FailedPrecondition on a connection without DialOptions.SignIn, and
 // Unimplemented where the server authenticates nobody. It may be called at any
 // time by any goroutine. One refresh is made at a time, which all share who ask before
-// SignIn has returned its credentials; ctx bounds its caller's waiting, and the context that
-// SignIn is given ends when nobody waits any more.
+// the function of DialOptions.SignIn has returned its credentials; ctx bounds its caller's
+// waiting, and the context that this function is given ends when nobody waits any more.
 func (c *Conn) Reauthenticate(ctx context.Context) error {
 	d, ok := c.made().keeper.(*client.Client)
 	if ctx == nil {

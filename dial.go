@@ -296,7 +296,7 @@ func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 			if k := known.Load(); k != nil {
 				codec = *k
 			}
-			change.Err = last(s.Err, codec)
+			change.Err = lift(s.Err, codec)
 			c.opts.callback("OnState", func() { tell(change) })
 		}
 	}

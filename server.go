@@ -277,7 +277,7 @@ func (s *Server) callbacks(o *server.Options, opts *options, codec func(int) Cod
 	if s.OnState != nil {
 		o.OnState = func(e *engine.Conn, change server.Change) {
 			c := connOf(e)
-			told := StateChange{State: StateWaiting, Err: last(change.Err, c.codec), Since: change.Since}
+			told := StateChange{State: StateWaiting, Err: lift(change.Err, c.codec), Since: change.Since}
 			if change.Linked {
 				told.State, told.Resumed = StateConnected, true
 			}

@@ -159,17 +159,7 @@ func takeOver(w http.ResponseWriter) (c net.Conn, rw *bufio.ReadWriter, err erro
 // through that. To ask an outer one would not do: it may have a Hijack that fails
 // because of the inner, and has promised by then that there will be no status.
 func hider(w http.ResponseWriter) http.ResponseWriter {
-	for range 100 { // one may unwrap to itself
-		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		inner := u.Unwrap()
-		if inner == nil {
-			break
-		}
-		w = inner
-	}
+	w = Innermost(w)
 	if _, ok := w.(http.Hijacker); ok {
 		return nil
 	}

@@ -122,13 +122,13 @@ func (e *events) sendLocked(b []byte, progress func()) error {
 	e.x.beginWrite(time.Time{})
 	defer e.x.endWrite()
 	for part := range slices.Chunk(b, answerPart) {
-		e.x.until(e.x.control.SetWriteDeadline, time.Time{}, e.x.limits.WriteTimeout)
+		e.x.until(e.x.w.SetWriteDeadline, time.Time{}, e.x.limits.WriteTimeout)
 		if _, err := e.x.w.Write(part); err != nil {
 			return err
 		}
 		progress()
 	}
-	if err := e.x.control.Flush(); err != nil {
+	if err := e.x.w.Flush(); err != nil {
 		return err
 	}
 	e.beat.Reset(e.every)
@@ -154,7 +154,7 @@ func (e *events) end() {
 		if body == nil {
 			body = &wire.ErrorBody{Code: int64(cause.Code), Message: ended.Text}
 		}
-		e.x.control.SetWriteDeadline(time.Now().Add(lastWords))
+		e.x.w.SetWriteDeadline(time.Now().Add(lastWords))
 		e.x.w.Write(e.failed(nil, body.Code, body.AppendPlain(nil)))
 	case ended != nil:
 		e.x.refuse(ended)

@@ -23,8 +23,7 @@ import (
 // http.ResponseWriter has none, as behind some middleware, a body that comes
 // slowly is given up with its next part only.
 type exchange struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
+	w       *response
 	limits  *flow.Limits
 	account flow.Account
 	body    int // bytes of the account for the body's buffer …
@@ -57,7 +56,7 @@ const (
 )
 
 func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{w: w, control: http.NewResponseController(w), limits: &s.o.Config.Limits}
+	x := &exchange{w: &response{w, http.NewResponseController(w)}, limits: &s.o.Config.Limits}
 	x.took.asks(r)
 	if hs, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
 		now := time.Now()
@@ -92,10 +91,10 @@ func (x *exchange) end(h *HTTPRefusal, cause *status.Error) {
 	h.Header.Set("Connection", "close")
 	now := time.Now()
 	if x.events == nil {
-		x.control.SetReadDeadline(now)
+		x.w.SetReadDeadline(now)
 	}
 	if x.writing {
-		x.control.SetWriteDeadline(now)
+		x.w.SetWriteDeadline(now)
 	}
 	conn := x.conn
 	x.mu.Unlock()
@@ -156,18 +155,18 @@ func (x *exchange) untilLocked(set func(time.Time) error, by time.Time, d time.D
 // what is left of it, and that not for ever.
 func (x *exchange) refuse(h *HTTPRefusal) {
 	if x.limits.MinRate > 0 {
-		x.until(x.control.SetReadDeadline, x.readBy, flow.RateWindow)
+		x.until(x.w.SetReadDeadline, x.readBy, flow.RateWindow)
 	}
 	h.Write(x.w)
 }
 
 // read reads the body, or says why not.
 func (x *exchange) read(r *http.Request) (*buf.Buf, *HTTPRefusal) {
-	b, err := x.readAll(http.MaxBytesReader(x.w, r.Body, int64(x.limits.MaxMessage)))
+	b, err := x.readAll(http.MaxBytesReader(x.w.ResponseWriter, r.Body, int64(x.limits.MaxMessage)))
 	if err == nil {
 		// As net/http does where the body had an end to reach: it watches now
 		// whether the client leaves, for as long as the handler takes.
-		x.until(x.control.SetReadDeadline, time.Time{}, 0)
+		x.until(x.w.SetReadDeadline, time.Time{}, 0)
 		return b, nil
 	}
 	b.Release()
@@ -223,7 +222,7 @@ func (x *exchange) readAll(body io.Reader) (*buf.Buf, error) {
 	timed, from, since := false, 0, time.Now()
 	for {
 		if least > 0 && (!timed && from == 0 || len(b.B)-from >= least) {
-			timed = x.until(x.control.SetReadDeadline, x.readBy, flow.RateWindow)
+			timed = x.until(x.w.SetReadDeadline, x.readBy, flow.RateWindow)
 			from, since = len(b.B), time.Now()
 		}
 		if len(b.B) == cap(b.B) {
@@ -301,7 +300,7 @@ func (x *exchange) write(answer []byte, asked bool) {
 	for part := range slices.Chunk(answer, answerPart) {
 		// It holds for what net/http writes when the handler has returned, too,
 		// and is gone when it waits for the next request.
-		x.until(x.control.SetWriteDeadline, x.writeBy, x.limits.WriteTimeout)
+		x.until(x.w.SetWriteDeadline, x.writeBy, x.limits.WriteTimeout)
 		if _, err := x.w.Write(part); err != nil {
 			return
 		}

@@ -82,7 +82,7 @@ func (s *Server) serveFeed(x *exchange, r *http.Request, id Identity, name, para
 	x.feed, x.streams = f, true
 	// The http.Server's own deadlines are for requests which end.
 	x.readBy, x.writeBy = time.Time{}, time.Time{}
-	x.until(x.control.SetWriteDeadline, time.Time{}, 0)
+	x.until(x.w.SetWriteDeadline, time.Time{}, 0)
 	defer x.expires(id)()
 	s.serveBody(x, r, id, x.request(`"method":"`+feedVerb+`","params":{"method":`, name, `,"params":`, params+"}"))
 }
@@ -224,7 +224,7 @@ func (f *feed) room() error {
 func (f *feed) until(d time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.stopped || f.x.until(f.x.control.SetReadDeadline, time.Time{}, d)
+	return f.stopped || f.x.until(f.x.w.SetReadDeadline, time.Time{}, d)
 }
 
 // stop has nothing more read. With early the body has not ended, and who is reading it is
@@ -237,9 +237,9 @@ func (f *feed) stop(early bool) {
 		return
 	case early:
 		f.early = true
-		f.x.control.SetReadDeadline(time.Now())
+		f.x.w.SetReadDeadline(time.Now())
 	default:
-		f.x.until(f.x.control.SetReadDeadline, time.Time{}, 0)
+		f.x.until(f.x.w.SetReadDeadline, time.Time{}, 0)
 	}
 	f.stopped = true
 }

@@ -46,7 +46,7 @@ func (s *Server) serveGet(w http.ResponseWriter, r *http.Request) {
 		x.refuse(refused)
 		return
 	}
-	x.until(x.control.SetReadDeadline, time.Time{}, 0) // the answer may take any time, and a body is not read
+	x.until(x.w.SetReadDeadline, time.Time{}, 0) // the answer may take any time, and a body is not read
 	name, params, refused := s.query(r)
 	if refused != nil {
 		x.refuse(refused)
@@ -160,7 +160,13 @@ func (s *Server) serveEvents(x *exchange, r *http.Request, id Identity, name, pa
 	case r.Method == http.MethodHead:
 		h.Set("Content-Type", "text/event-stream")
 		return
-	case !s.reservePlain():
+	}
+	if err := x.w.flushes(); err != nil {
+		s.o.Config.Logger.Warn("typedrpc: items cannot be sent as they come", "remote", r.RemoteAddr, "error", err)
+		x.refuse(refuse(http.StatusInternalServerError, "items cannot be sent as they come: middleware of the server, such as a timeout, keeps answers back"))
+		return
+	}
+	if !s.reservePlain() {
 		x.refuse(refuse(http.StatusServiceUnavailable, "too many plain connections; try again later"))
 		return
 	}

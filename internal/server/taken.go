@@ -75,7 +75,7 @@ func (x *exchange) looks() {
 		t.mark = n
 	case t.mark-n >= leastTaken:
 		t.mark = n
-		x.untilLocked(x.control.SetWriteDeadline, t.by, x.limits.WriteTimeout)
+		x.untilLocked(x.w.SetWriteDeadline, t.by, x.limits.WriteTimeout)
 	}
 	t.timer.Reset(takenEvery)
 }

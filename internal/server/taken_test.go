@@ -93,13 +93,13 @@ func TestExchange_whatTheKernelSendsIsProgress(t *testing.T) {
 				is := is.New(t)
 				w := tt.w
 				w.head, w.changed, w.began = http.Header{}, make(chan struct{}), time.Now()
-				x := &exchange{w: w, control: http.NewResponseController(w), limits: &flow.Limits{WriteTimeout: 10 * time.Second}}
+				x := &exchange{w: &response{w, http.NewResponseController(w)}, limits: &flow.Limits{WriteTimeout: 10 * time.Second}}
 				x.took.held = w.held
 				if tt.by > 0 {
 					x.writeBy = w.began.Add(tt.by)
 				}
 				x.beginWrite(x.writeBy)
-				x.until(x.control.SetWriteDeadline, x.writeBy, x.limits.WriteTimeout)
+				x.until(x.w.SetWriteDeadline, x.writeBy, x.limits.WriteTimeout)
 				_, err := w.Write(make([]byte, 10))
 				x.endWrite()
 				if tt.ends == 0 {
@@ -127,7 +127,7 @@ func TestExchange_slowReaders(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				w := &slowSocket{head: http.Header{}, changed: make(chan struct{}), began: time.Now(), takes: 15 * time.Second, speed: 10 << 10}
-				x := &exchange{w: w, control: http.NewResponseController(w), limits: &flow.Limits{WriteTimeout: 10 * time.Second}}
+				x := &exchange{w: &response{w, http.NewResponseController(w)}, limits: &flow.Limits{WriteTimeout: 10 * time.Second}}
 				x.took.held = w.held
 				is.NoErr(write(x, make([]byte, 3*answerPart)))
 				is.Equal(w.written, 3*answerPart)
@@ -155,7 +155,7 @@ func TestExchange_endedIsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w := &slowSocket{head: http.Header{}, changed: make(chan struct{}), began: time.Now(), takes: time.Minute, speed: 100 << 10}
-		x := &exchange{w: w, control: http.NewResponseController(w), limits: &flow.Limits{WriteTimeout: 10 * time.Second}, events: new(events), writing: true}
+		x := &exchange{w: &response{w, http.NewResponseController(w)}, limits: &flow.Limits{WriteTimeout: 10 * time.Second}, events: new(events), writing: true}
 		x.took.held = w.held
 		x.beginWrite(time.Time{})
 		time.AfterFunc(5*time.Second, func() { x.end(noRoom(), errFull) })

@@ -19,8 +19,8 @@ import (
 )
 
 var (
-	shout = typedrpc.NewMethod[string, string]("shout")
-	count = typedrpc.NewServerStream[int, int]("count")
+	shout = typedrpc.NewMethod[string, string]("shout", typedrpc.Safe)
+	count = typedrpc.NewServerStream[int, int]("count", typedrpc.Safe)
 )
 
 func handleShout(_ context.Context, s string) (string, error) { return strings.ToUpper(s), nil }
@@ -141,6 +141,38 @@ func TestPost_inEveryRouter(t *testing.T) {
 			resp.Body.Close()
 			is.Equal(resp.StatusCode, http.StatusUpgradeRequired)
 			is.True(strings.Contains(string(text), "typedrpc endpoint"))
+		})
+	}
+}
+
+// TestGet_inEveryRouter reads a method and a stream with a GET. Where answers are kept back
+// until they are whole a stream is refused, and the log says what keeps them.
+func TestGet_inEveryRouter(t *testing.T) {
+	for _, m := range all() {
+		t.Run(m.name, func(t *testing.T) {
+			is := is.New(t)
+			url, logged, std := serve(t, m)
+			get := func(query string) (int, string) {
+				resp, err := http.Get(url + query)
+				is.NoErr(err)
+				defer resp.Body.Close()
+				text, err := io.ReadAll(resp.Body)
+				is.NoErr(err)
+				return resp.StatusCode, string(text)
+			}
+			status, text := get("?method=shout&params=%22x%22")
+			is.Equal(status, http.StatusOK)
+			is.Equal(text, `{"jsonrpc":"2.0","id":1,"result":"X"}`)
+			status, text = get("?method=count&params=2")
+			if m.hides != "" {
+				is.Equal(status, http.StatusInternalServerError)
+				is.True(strings.Contains(text, "cannot be sent as they come"))
+				is.True(strings.Contains(logged.String(), "*http.timeoutWriter"))
+				return
+			}
+			is.Equal(status, http.StatusOK)
+			is.True(strings.HasSuffix(text, "data: 0\n\ndata: 1\n\nevent: done\nid: end\ndata: {}\n\n"))
+			is.Equal(logged.String()+std.String(), "")
 		})
 	}
 }
