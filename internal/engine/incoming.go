@@ -26,6 +26,7 @@ type incoming struct {
 	running  int        // handlers, whatever became of their calls …
 	atRest   int        // … and those of them that have no goroutine
 	bought   purchases  // room for what those will answer
+	burst    burst      // of the handlers that begin
 	inlined  int        // calls in a row that the reader has run, up to a crowd
 	lastIn   uint64
 	salt     uint64 // of subscriptions' ids; 0: there was none
@@ -175,16 +176,11 @@ func (c *Conn) admitted(in *Inbound, body *buf.Buf) {
 	}
 }
 
-// crowd is how many handlers of a connection may begin before others have their
-// turns: who asks for a thousand at once has no more of the processors than who
-// asks for one.
-const crowd = 32
-
 // crowdedLocked reports whether the reader, which has begun the handler of in, is
 // to give way. A stream's may come to its rest then: those of a thousand that come
 // at once need few goroutines.
 func (c *Conn) crowdedLocked(in *Inbound) bool {
-	return in.Kind.Streams() || c.running-c.atRest > crowd || c.inlined >= crowd
+	return in.Kind.Streams() || c.running-c.atRest > c.burst.most() || c.inlined >= crowd
 }
 
 // sizeOf is what a payload takes: body, or nil, and then a copy.

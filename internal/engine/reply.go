@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -50,7 +51,14 @@ func (in *Inbound) begin() {
 		in.unrun()
 		return
 	}
+	b := &in.conn.burst
+	if !b.looks(in.id) {
+		in.run()
+		return
+	}
+	began := time.Now()
 	in.run()
+	b.note(time.Since(began))
 }
 
 // run handles the call, or goes on with it.

@@ -13,8 +13,9 @@ const HeavyFrom = 256 << 10
 // Heavy waits for a turn at work on a large message. done ends it.
 func Heavy() (done func()) { return heavy.wait() }
 
-// heavy is the process's: what they want is its processors.
-var heavy = make(turns, max(2, runtime.GOMAXPROCS(0)))
+// heavy is the process's: what they want is its processors, of which one is left to
+// others. With two at work on two, small calls waited for both.
+var heavy = make(turns, max(1, runtime.GOMAXPROCS(0)-1))
 
 // turns has a place for each that may work at once.
 type turns chan struct{}
