@@ -123,13 +123,13 @@ func (c *Conn) affordsLocked(in *Inbound) bool {
 	}
 	sum, price := unread+c.bought.sum(), c.priceLocked(in)
 	if sum == 0 {
-		return !c.config.Posted || c.account.Room(price) || c.bought.waited >= postPatience
+		return !c.config.Posted || c.account.Room(price)
 	}
 	return c.account.Fits(sum+price, most)
 }
 
-// postPatience is how many turns a POST waits at most for room in the ledger: of
-// any number of them each could have one reply made.
+// postPatience is how many turns a POST waits at most for room in the ledger. Then its
+// calls are refused: of any number of POSTs each could have one reply made.
 const postPatience = 20
 
 func (c *Conn) buyLocked(in *Inbound) {
@@ -161,9 +161,9 @@ func (c *Conn) soldLocked(in *Inbound, n int) {
 }
 
 // unparkLocked begins the calls that there is room for by now, in their order:
-// beyond a crowd one at a time.
+// beyond what is a burst one at a time.
 func (c *Conn) unparkLocked() {
-	more := c.unparkSomeLocked(func() bool { return c.running-c.atRest <= crowd })
+	more := c.unparkSomeLocked(func() bool { return c.running-c.atRest <= c.burst.most() })
 	if more && !c.unparks {
 		c.unparks = true
 		go c.unparkInTurns()
@@ -194,18 +194,16 @@ func (c *Conn) unparkSomeLocked(may func() bool) (more bool) {
 	}
 	n := 0
 	for _, in := range c.parked {
-		stuck := false
-		if !c.affordsLocked(in) {
-			if stuck = c.stuckLocked(in); !stuck {
-				break
-			}
+		begins, refusal := c.fateLocked(in)
+		if !begins && refusal == nil {
+			break
 		}
 		if more = !may(); more {
 			break
 		}
 		n++
-		if stuck && c.bought.sizes.find(in.Record.Decl()) != nil {
-			c.refuseParkedLocked(in)
+		if !begins {
+			c.refuseParkedLocked(in, refusal)
 			continue
 		}
 		c.startLocked(in)
@@ -235,7 +233,9 @@ func (c *Conn) purchasesAged() {
 	c.mu.Lock()
 	defer c.unlockAndWake()
 	c.bought.timer = nil
-	c.bought.waited++
+	if c.bought.sum() == 0 {
+		c.bought.waited++
+	}
 	if !busy {
 		c.turnLocked()
 	}
@@ -245,15 +245,33 @@ func (c *Conn) purchasesAged() {
 	}
 }
 
+// fateLocked says what becomes of a parked call: it begins, or is refused, or waits on.
+func (c *Conn) fateLocked(in *Inbound) (begins bool, refusal *status.Error) {
+	switch {
+	case c.affordsLocked(in):
+		return true, nil
+	case c.config.Posted && c.bought.sum()+c.queued+c.unsent == 0: // it waits for others
+		if c.bought.waited >= postPatience {
+			refusal = status.Errorf(status.ResourceExhausted, "the server is nearly full: for two seconds it had no room for the answer; try again later")
+		}
+		return false, refusal
+	case !c.stuckLocked(in):
+		return false, nil
+	case c.bought.sizes.find(in.Record.Decl()) == nil:
+		return true, nil
+	}
+	return false, status.Errorf(status.ResourceExhausted, "the answers to this batch are too large together; send its requests one by one")
+}
+
 // stuckLocked reports that a call of an array will never have room: all that is
 // held are answers of arrays, which leave with their last ones.
 func (c *Conn) stuckLocked(in *Inbound) bool {
 	return in.array != nil && c.bought.sum() == 0 && c.unsent == 0 && c.queue.len == 0
 }
 
-func (c *Conn) refuseParkedLocked(in *Inbound) {
+func (c *Conn) refuseParkedLocked(in *Inbound, refusal *status.Error) {
 	in.detachLocked()
 	c.vacateInLocked(in)
 	in.body.Release()
-	c.refuseLocked(in, status.Errorf(status.ResourceExhausted, "the answers to this batch are too large together; send its requests one by one"))
+	c.refuseLocked(in, refusal)
 }

@@ -99,9 +99,10 @@ func (l *Ledger) full() int64 { return l.most / 16 * 9 }
 // So little as everybody always may is allowed without a look at what all have.
 func (l *Ledger) allows(sum int64, n int) bool { return sum <= l.least()/2 || sum <= l.share(n) }
 
-// room reports whether n bytes more may come without anybody having to end.
+// room reports whether n bytes more may come without anybody having to end. What is large
+// needs an eighth: or it would not come to a small ledger, empty as that may be.
 func (l *Ledger) room(n int) bool {
-	return l.used.Load()+l.promised.Load()+int64(n) <= l.full()
+	return l.used.Load()+l.promised.Load()+min(int64(n), l.most/8) <= l.full()
 }
 
 // enter and leave keep the ring of accounts.
