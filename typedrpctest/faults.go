@@ -96,6 +96,7 @@ type Stats struct {
 // carry the same bytes. Connections are numbered from 1 in the order in which
 // they were made.
 type Faults struct {
+	begun    bool // by NewNetwork or NewProxy
 	seed     uint64
 	up, down atomic.Int64
 	cuts     atomic.Int64
@@ -119,7 +120,7 @@ type cutEach struct {
 // Set sets the conditions of d, for the connections that there are and for
 // those to come. What is on its way arrives when it would have.
 func (f *Faults) Set(d Direction, c Conditions) {
-	f.mu.Lock()
+	f.made().mu.Lock()
 	for i, lane := range [...]Direction{Up, Down} {
 		if d&lane != 0 {
 			f.now[i] = c
@@ -136,7 +137,7 @@ func (f *Faults) Set(d Direction, c Conditions) {
 // CutAll cuts all connections that are open and returns how many.
 func (f *Faults) CutAll(how Cut) int {
 	n := 0
-	for _, l := range f.all() {
+	for _, l := range f.made().all() {
 		if l.Cut(how) {
 			n++
 		}
@@ -148,7 +149,7 @@ func (f *Faults) CutAll(how Cut) int {
 // and most, drawn from the seed, were received in d; with Both, in both
 // together. A negative most takes it back.
 func (f *Faults) CutEach(d Direction, least, most int64, how Cut) {
-	f.mu.Lock()
+	f.made().mu.Lock()
 	defer f.mu.Unlock()
 	most = min(most, math.MaxInt64-1)
 	f.each = cutEach{most >= 0, d, max(0, min(least, most)), most, how}
@@ -157,7 +158,7 @@ func (f *Faults) CutEach(d Direction, least, most int64, how Cut) {
 // Links returns the connections that are neither cut nor closed by one of
 // their ends, in the order in which they were made.
 func (f *Faults) Links() []*Link {
-	return slices.DeleteFunc(f.all(), func(l *Link) bool { return !l.open() })
+	return slices.DeleteFunc(f.made().all(), func(l *Link) bool { return !l.open() })
 }
 
 // Stats returns what has happened so far.

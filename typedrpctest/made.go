@@ -23,6 +23,13 @@ func (p *Proxy) made() *Proxy {
 	return p
 }
 
+func (f *Faults) made() *Faults {
+	if f == nil || !f.begun {
+		panic("typedrpctest: the Network or Proxy of these Faults is nil, or was not made by NewNetwork or NewProxy")
+	}
+	return f
+}
+
 func (l *Link) made() *Link {
 	if l == nil || l.faults == nil {
 		panic("typedrpctest: the Link is nil, or is none of Faults.Links")

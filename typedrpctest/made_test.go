@@ -2,12 +2,14 @@ package typedrpctest_test
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/matryer/is"
 
+	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
@@ -35,6 +37,13 @@ func TestZero_panics(t *testing.T) {
 		"Proxy.Addr":          func() { proxy.Addr() },
 		"Proxy.URL":           func() { proxy.URL() },
 		"Proxy.Close":         func() { proxy.Close() },
+		"Network.CutAll":      func() { network.CutAll(typedrpctest.CutReset) },
+		"Network.CutEach":     func() { network.CutEach(up, 1, 1, typedrpctest.CutReset) },
+		"Network.Links":       func() { network.Links() },
+		"Network.Set":         func() { network.Set(up, typedrpctest.Conditions{}) },
+		"Network.Stats":       func() { network.Stats() },
+		"Proxy.CutAll":        func() { proxy.CutAll(typedrpctest.CutReset) },
+		"nil Faults.Set":      func() { (*typedrpctest.Faults)(nil).Set(up, typedrpctest.Conditions{}) },
 		"Link.Cut":            func() { link.Cut(typedrpctest.CutReset) },
 		"Link.CutAfter":       func() { link.CutAfter(up, 1, typedrpctest.CutReset) },
 		"Link.Host":           func() { link.Host() },
@@ -42,6 +51,7 @@ func TestZero_panics(t *testing.T) {
 		"Link.Received":       func() { link.Received(up) },
 		"Recorder.Tap":        func() { (*typedrpctest.Recorder)(nil).Tap(nil) },
 		"Recorder.String":     func() { _ = (*typedrpctest.Recorder)(nil).String() },
+		"Recorder.WriteTo":    func() { (*typedrpctest.Recorder)(nil).WriteTo(io.Discard) },
 		"Recorder.LogOnFail":  func() { (*typedrpctest.Recorder)(nil).LogOnFailure(t) },
 		"Link.Set":            func() { link.Set(up, typedrpctest.Conditions{}) },
 	} {
@@ -56,4 +66,14 @@ func TestZero_panics(t *testing.T) {
 			f()
 		})
 	}
+}
+
+// What has no function that must make it works as it is.
+func TestZero_recorder(t *testing.T) {
+	is := is.New(t)
+	var rec typedrpctest.Recorder
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{}, rec.Tap(nil))
+	client.Close()
+	is.True(strings.Contains(rec.String(), "WELCOME"))
+	is.True(!strings.Contains(rec.String(), "earlier")) // nothing was dropped
 }

@@ -43,6 +43,7 @@ type Network struct {
 // NewNetwork returns a network without hosts. Close ends it.
 func NewNetwork(o *NetworkOptions) *Network {
 	n := &Network{hosts: map[string]*Host{}}
+	n.begun = true
 	if o != nil {
 		n.seed, n.now = o.Seed, [2]Conditions{o.Up, o.Down}
 	}
@@ -243,7 +244,8 @@ func (h *Host) close() {
 }
 
 // Stop resets the host's connections and lets it refuse new ones, as a machine
-// does whose server was killed. What listens goes on to.
+// does whose server was killed. Who listens
+// there goes on listening, and is connected to again after Start.
 func (h *Host) Stop() {
 	h.set(func() { h.stopped = true })
 	for _, l := range h.links() {

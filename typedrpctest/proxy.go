@@ -59,7 +59,7 @@ func NewProxy(target string, o *ProxyOptions) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{target: target, listener: l, conns: map[net.Conn]struct{}{}}
-	p.seed, p.now = o.Seed, [2]Conditions{o.Up, o.Down}
+	p.begun, p.seed, p.now = true, o.Seed, [2]Conditions{o.Up, o.Down}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.running.Go(p.accept)
 	return p, nil

@@ -52,7 +52,8 @@ type RecorderOptions struct {
 // No credentials, replies to them, session tokens or values of metadata are
 // recorded, whatever the options say. Payloads are.
 //
-// All methods may be called from any goroutine.
+// The zero Recorder is one with default options. All methods may be called from any
+// goroutine.
 type Recorder struct {
 	o RecorderOptions
 
@@ -70,13 +71,19 @@ func NewRecorder(o *RecorderOptions) *Recorder {
 	if o != nil {
 		r.o = *o
 	}
-	if r.o.Messages <= 0 {
-		r.o.Messages = 1000
-	}
-	if r.o.Bytes <= 0 {
-		r.o.Bytes = 1 << 20
-	}
 	return r
+}
+
+// bounds are how many messages are kept, and how many bytes of text.
+func (o *RecorderOptions) bounds() (messages, bytes int) {
+	messages, bytes = o.Messages, o.Bytes
+	if messages <= 0 {
+		messages = 1000
+	}
+	if bytes <= 0 {
+		bytes = 1 << 20
+	}
+	return messages, bytes
 }
 
 // Tap returns a copy of o, which may be nil, with which one connection is
@@ -161,9 +168,10 @@ func (r *Recorder) addLocked(link int, arrow string, lines ...string) {
 		r.start = now
 	}
 	head := fmt.Sprintf("%10.6fs #%d ", now.Sub(r.start).Seconds(), link)
+	messages, bytes := r.o.bounds()
 	var b strings.Builder
 	for i, line := range lines {
-		if b.Len() >= r.o.Bytes/2 {
+		if b.Len() >= bytes/2 {
 			fmt.Fprintf(&b, "%s%s … %d more frames\n", head, arrow, len(lines)-i)
 			break
 		}
@@ -178,7 +186,7 @@ func (r *Recorder) addLocked(link int, arrow string, lines ...string) {
 	r.entries = append(r.entries, b.String())
 	r.size += b.Len()
 	drop := 0
-	for len(r.entries)-drop > r.o.Messages || r.size > r.o.Bytes && len(r.entries)-drop > 1 {
+	for len(r.entries)-drop > messages || r.size > bytes && len(r.entries)-drop > 1 {
 		r.size -= len(r.entries[drop])
 		r.entries[drop] = ""
 		drop++
