@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,6 +41,7 @@ func TestRefused_beforeTheCall(t *testing.T) {
 		"no source":                    {send(nil, transfer.SendOptions{}), typedrpc.InvalidArgument},
 		"negative total":               {send(four(), transfer.SendOptions{Total: -1}), typedrpc.InvalidArgument},
 		"negative offset":              {send(four(), transfer.SendOptions{Offset: -1}), typedrpc.InvalidArgument},
+		"a piece that fits no item":    {send(four(), transfer.SendOptions{PieceSize: math.MaxInt}), typedrpc.InvalidArgument},
 		"negative piece":               {send(four(), transfer.SendOptions{PieceSize: -1}), typedrpc.InvalidArgument},
 		"offset behind total":          {send(four(), transfer.SendOptions{Total: 4, Offset: 5}), typedrpc.InvalidArgument},
 		"offset behind a source's end": {send(four(), transfer.SendOptions{Offset: 5}), typedrpc.DataLoss},

@@ -39,12 +39,16 @@ type SendOptions struct {
 	// piece: how many bytes the receiver has with that, of how many; total is -1 when
 	// it is unknown. It runs on the goroutine that sends, which it holds up.
 	Progress func(done, total int64)
-	// PieceSize is how many bytes are put into an item. Default 32,000 bytes, two of
+	// PieceSize is how many bytes are put into an item: no more than the receiver takes
+	// of one (typedrpc.Limits.MaxMessage), and 16 MiB at most. Default 32,000 bytes, two of
 	// which fit the window that a stream begins with.
 	PieceSize int
 }
 
-const defaultPiece = 32_000
+const (
+	defaultPiece = 32_000
+	mostPiece    = 16 << 20 // a message has less
+)
 
 // Writer sends a transfer: all of it with Send, or piece by piece with Write. It is
 // not safe for concurrent use.
@@ -104,6 +108,8 @@ func (o *SendOptions) check(src io.Reader) *typedrpc.Error {
 		return nil
 	case o.PieceSize < 0 || o.Total < 0 || o.Offset < 0:
 		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: SendOptions has PieceSize %d, Total %d and Offset %d, they must not be negative", o.PieceSize, o.Total, o.Offset)
+	case o.PieceSize > mostPiece:
+		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: SendOptions.PieceSize is %d, at most %d bytes fit an item", o.PieceSize, mostPiece)
 	case o.Total > 0 && o.Offset > o.Total:
 		return typedrpc.Errorf(typedrpc.InvalidArgument, "transfer: SendOptions has the Offset %d, behind the Total %d", o.Offset, o.Total)
 	}
