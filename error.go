@@ -120,7 +120,7 @@ func (e *Error) Error() string {
 	if e == nil {
 		return "an *Error that is nil"
 	}
-	text := e.Code.String()
+	text := e.Code.failed().String()
 	if e.Message != "" && e.Message != text { // as that of a Code that was returned as it is
 		text += ": " + e.Message
 	}

@@ -433,6 +433,7 @@ func TestErrorf(t *testing.T) {
 	is.Equal(err.Error(), "aborted: reading: EOF")
 	is.Equal(err.Outcome, typedrpc.MayHaveRun) // nobody knows
 	is.Equal((&typedrpc.Error{Code: typedrpc.Aborted}).Error(), "aborted")
+	is.Equal(new(typedrpc.Error).Error(), "unknown") // as CodeOf says, and no "ok"
 }
 
 func TestCodeOf(t *testing.T) {

@@ -23,8 +23,8 @@ type Fault[D any] struct {
 }
 
 // NewFault declares a fault whose errors have code. Data that is used by pointer needs
-// an [Alloc], as messages do; MaxSize bounds it. NewFault panics if the name is bad, by
-// the same rules as a method's, if the code is OK or none that there may be (see Code), or
+// an [Alloc], as messages do; MaxSize bounds it. NewFault panics if the name is bad, as
+// a method's may be (but none is reserved), if the code is OK or none that there may be (see Code), or
 // if a trait does not apply.
 func NewFault[D any](name string, code Code, traits ...Trait) Fault[D] {
 	if err := checkName("fault", name); err != nil {

@@ -43,7 +43,7 @@ func checkURL(s string) (where string, err error) {
 	}
 	if u.Host == "" || !slices.Contains([]string{"ws", "wss", "http", "https"}, u.Scheme) {
 		// What it begins with may be a user's name and password.
-		return "", errors.New("typedrpc: the URL must be ws://host/path or wss://host/path")
+		return "", errors.New("typedrpc: the URL must be ws://host/path or wss://host/path; http and https mean the same")
 	}
 	return u.Scheme + "://" + u.Host + u.Path, nil
 }
