@@ -63,7 +63,7 @@ func checkType[T any](s *spec, c Codec) error {
 	if !ok {
 		v = &zero
 	}
-	if _, ok := v.(*Bytes); ok && s.kind.streams() {
+	if _, ok := v.(*Bytes); ok && streams(s.kind) {
 		return nil // no codec sees it
 	}
 	name := fmt.Sprintf("%T", &zero)[1:]

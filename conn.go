@@ -134,7 +134,7 @@ func (c *Conn) State() State {
 		return StateClosed
 	}
 	if d, ok := c.keeper.(*client.Client); ok {
-		return State(d.State())
+		return stateOf(d.State())
 	}
 	if c.e.Linked() || c.e.Posted() {
 		return StateConnected

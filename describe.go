@@ -116,7 +116,7 @@ func (o *options) find(name string, kind Kind, d session.Dialect) (*entry, *stat
 	if o.describe == nil || name != discoverName {
 		return o.mux.find(name, kind, d != session.Plain)
 	}
-	if kind.streams() {
+	if streams(kind) {
 		return nil, status.Errorf(status.Unimplemented, "%q is a method, not a %s", name, kind)
 	}
 	return o.describe, nil

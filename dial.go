@@ -139,22 +139,20 @@ type DialOptions struct {
 	tap func(t link.Transport, subprotocol string, err error) link.Transport
 }
 
-// State is what a connection is doing.
-type State uint8
+// State is what a connection is doing, in a word. Its zero value, "", is none: nobody has
+// been told yet.
+type State string
 
 const (
-	StateConnecting State = iota // dialling or in the handshake
-	StateConnected               // there is a link
-	StateWaiting                 // for the time of the next attempt; on a server for the client
-	StateClosed                  // for good
+	StateConnecting State = "connecting" // dialling or in the handshake
+	StateConnected  State = "connected"  // there is a link
+	StateWaiting    State = "waiting"    // for the time of the next attempt; on a server for the client
+	StateClosed     State = "closed"     // for good
 )
 
-// String is the state in a word, as "connected".
-func (s State) String() string {
-	if s > StateClosed {
-		return fmt.Sprintf("State(%d)", uint8(s))
-	}
-	return [...]string{"connecting", "connected", "waiting", "closed"}[s]
+// stateOf is the State of a client's.
+func stateOf(s client.State) State {
+	return [...]State{client.Connecting: StateConnecting, client.Connected: StateConnected, client.Waiting: StateWaiting, client.Closed: StateClosed}[s]
 }
 
 // StateChange is what DialOptions.OnState and Server.OnState are told.
@@ -291,7 +289,7 @@ func (o *DialOptions) callbacks(below *client.Options, c *Conn) {
 			known.Store(&codec)
 		}
 		below.OnState = func(s client.Change) {
-			change := StateChange{State: State(s.State), Next: s.Next, Attempt: s.Attempt, URL: s.URL, Resumed: s.Resumed, Since: s.Since}
+			change := StateChange{State: stateOf(s.State), Next: s.Next, Attempt: s.Attempt, URL: s.URL, Resumed: s.Resumed, Since: s.Since}
 			var codec Codec
 			if k := known.Load(); k != nil {
 				codec = *k

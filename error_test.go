@@ -460,7 +460,7 @@ func TestNames_asText(t *testing.T) {
 	is.Equal(typedrpc.OK.String(), "ok")
 	is.Equal(fmt.Sprint(typedrpc.NotSent, ", ", typedrpc.MayHaveRun, ", ", typedrpc.Answered), "not sent, may have run, answered")
 	is.Equal(fmt.Sprint(typedrpc.KindMethod, ", ", typedrpc.KindNotification), "method, notification")
-	is.Equal(fmt.Sprint(typedrpc.StateConnecting, typedrpc.StateConnected, typedrpc.StateWaiting, typedrpc.StateClosed), "connecting connected waiting closed")
+	is.Equal(fmt.Sprint([]typedrpc.State{typedrpc.StateConnecting, typedrpc.StateConnected, typedrpc.StateWaiting, typedrpc.StateClosed}), "[connecting connected waiting closed]")
 }
 
 // The numbers of codes below the API are the API's, and outcomes have their texts.
@@ -475,8 +475,8 @@ func TestCode_sameBelow(t *testing.T) {
 	is.Equal(typedrpc.MayHaveRun.String(), status.MayHaveRun.String())
 	is.Equal(typedrpc.Answered.String(), status.Answered.String())
 	is.Equal(typedrpc.Outcome(9).String(), status.MayHaveRun.String())
-	is.Equal(typedrpc.StateClosed.String(), "closed")
-	is.Equal(typedrpc.State(9).String(), "State(9)")
+	is.Equal(string(typedrpc.StateClosed), "closed")
+	is.Equal(typedrpc.State(""), typedrpc.StateChange{}.State) // none, and not that it connects
 }
 
 // below finds what of err, and of all that it wraps, programs must not see.

@@ -2,7 +2,6 @@ package typedrpc
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"maps"
 
@@ -11,37 +10,22 @@ import (
 	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
-// Kind says what a Request is.
-type Kind uint8
+// Kind says what a Request is, as package stats says it of a call. It prints itself in
+// words, as "server stream".
+type Kind = stats.Kind
 
 const (
-	KindMethod       Kind = iota // a call with one request and one response
-	KindNotification             // a message without an answer
-	KindServerStream             // a call whose handler sends items
-	KindClientStream             // a call whose caller sends items
-	KindBidiStream               // a call whose both sides send items
+	KindMethod       Kind = stats.Method       // a call with one request and one response
+	KindNotification Kind = stats.Notification // a message without an answer
+	KindServerStream Kind = stats.ServerStream // a call whose handler sends items
+	KindClientStream Kind = stats.ClientStream // a call whose caller sends items
+	KindBidiStream   Kind = stats.BidiStream   // a call whose both sides send items
 )
 
-// String is the kind in words, as "server stream".
-func (k Kind) String() string {
-	switch k {
-	case KindMethod:
-		return "method"
-	case KindNotification:
-		return "notification"
-	case KindServerStream:
-		return "server stream"
-	case KindClientStream:
-		return "client stream"
-	case KindBidiStream:
-		return "bidirectional stream"
-	}
-	return fmt.Sprintf("Kind(%d)", uint8(k))
-}
-
-func (k Kind) streams() bool { return k >= KindServerStream }
+func streams(k Kind) bool { return k >= KindServerStream }
 
 // Request is the untyped view of a call or notification, for interceptors,
 // fallback handlers and proxies. It belongs to one call and is not safe for
@@ -198,7 +182,7 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 	var raw Raw
 	var failed error
 	switch {
-	case !r.Kind.streams():
+	case !streams(r.Kind):
 		raw, failed = t.do(ctx, s, out)
 	case r.stream == nil || r.stream.Caller():
 		return nil, refuse(FailedPrecondition, "only a stream that came in can be forwarded")

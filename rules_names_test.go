@@ -19,7 +19,10 @@ import (
 //   - numbers: Conn.Stats, Server.Stats, whose types are in package stats
 //   - ending connections for good: CloseOptions, CloseWith, RevokeWith
 //   - reading by GET: Safe, and ServerStreamTrait, so that it compiles where it makes sense alone
-const mostNames = 170 + 4 + 1 + 2 + 3 + 2
+//
+// Two went without a loss: the String methods of State, which is a string, and of Kind, which is
+// that of package stats.
+const mostNames = 170 + 4 + 1 + 2 + 3 + 2 - 2
 
 func TestRules_names(t *testing.T) {
 	files, err := filepath.Glob("*.go")

@@ -247,7 +247,7 @@ func TestZero_works(t *testing.T) {
 	srv.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	is.Equal(w.Code, http.StatusInternalServerError)
 
-	is.Equal(typedrpc.Kind(99).String(), "Kind(99)")
+	is.Equal(typedrpc.Kind(99).String(), "unknown")
 	is.Equal(typedrpc.KindMethod.String(), "method")
 	is.Equal((*typedrpc.Error)(nil).Error(), "an *Error that is nil")
 	is.Equal((*typedrpc.UpgradeError)(nil).Error(), "an *UpgradeError that is nil")

@@ -35,7 +35,8 @@ func (None) Link(Link)       {}
 func (None) Session(Session) {}
 func (None) Topic(Topic)     {}
 
-// Kind says what a call is: a typedrpc.Kind by its number.
+// Kind says what a call is. A typedrpc.Kind is the same type, and typedrpc.KindMethod and its
+// siblings are these constants.
 type Kind uint8
 
 // The kinds.

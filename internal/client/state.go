@@ -6,7 +6,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// State is what a connection is doing, with the numbers of the API's.
+// State is what a connection is doing.
 type State uint8
 
 // The states.

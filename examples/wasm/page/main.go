@@ -63,7 +63,7 @@ func run(ctx context.Context) error {
 
 // state shows what the connection is doing.
 func (p *page) state(s typedrpc.StateChange) {
-	words := s.State.String()
+	words := string(s.State)
 	if s.State == typedrpc.StateConnected {
 		p.links++
 		if s.Resumed {
