@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/stats"
 	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/transfer"
 	"github.com/typedrpc/typedrpc/typedrpctest"
@@ -24,7 +26,6 @@ import (
 // panic with a sentence.
 
 func TestZero_calls(t *testing.T) {
-	client, _ := typedrpctest.Pair(t, &typedrpc.Server{}, nil)
 	ctx := t.Context()
 	pick := func(c *typedrpc.Conn) typedrpc.Caller {
 		return typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) { return c, nil })
@@ -48,6 +49,11 @@ func TestZero_calls(t *testing.T) {
 			t.Run(what+" on "+who, func(t *testing.T) { refused(t, call(c)) })
 		}
 	}
+}
+
+func TestZero_callees(t *testing.T) {
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{}, nil)
+	ctx := t.Context()
 	for what, call := range map[string]func() error{
 		"Call": func() error { _, err := typedrpc.Call(ctx, client, typedrpc.Method[int, int]{}, 1); return err },
 		"Go": func() error {
@@ -79,8 +85,13 @@ func TestZero_calls(t *testing.T) {
 		"Broadcast to no sequence": func() error {
 			return typedrpc.Broadcast[*typedrpc.Conn](ctx, nil, lab.Tell, 1)
 		},
-		"Bind to nil":  func() error { return typedrpc.NewKey().Bind(nil) },
-		"Bind to zero": func() error { return typedrpc.NewKey().Bind(new(typedrpc.Conn)) },
+		"CallAll of nothing":     func() error { return last(typedrpc.CallAll(ctx, one(client), typedrpc.Method[int, int]{}, 1)) },
+		"CallAll to nil":         func() error { return last(typedrpc.CallAll(ctx, one((*typedrpc.Conn)(nil)), lab.Ask, 1)) },
+		"CallAll to no sequence": func() error { return last(typedrpc.CallAll[*typedrpc.Conn](ctx, nil, lab.Ask, 1)) },
+		"Reply of nil":           func() error { _, err := lab.Sign.Reply(nil); return err },
+		"Reply of zero":          func() error { _, err := lab.Sign.Reply(new(typedrpc.Conn)); return err },
+		"Bind to nil":            func() error { return typedrpc.NewKey().Bind(nil) },
+		"Bind to zero":           func() error { return typedrpc.NewKey().Bind(new(typedrpc.Conn)) },
 		"Forward to nil": func() error {
 			_, err := typedrpc.Forward(ctx, nil, &typedrpc.Request{Conn: client})
 			return err
@@ -97,6 +108,9 @@ func last[T any](seq func(func(T, error) bool)) (failed error) {
 	}
 	return failed
 }
+
+// one is a sequence of one.
+func one[C any](c C) func(func(C) bool) { return func(yield func(C) bool) { yield(c) } }
 
 func refused(t *testing.T, err error) {
 	t.Helper()
@@ -130,6 +144,8 @@ func TestZero_context(t *testing.T) {
 		"Conn.Shutdown":       func() error { return client.Shutdown(none) },
 		"Server.Shutdown":     func() error { return new(typedrpc.Server).Shutdown(none) },
 		"Conn.Reauthenticate": func() error { return client.Reauthenticate(none) },
+		"Conn.Ping":           func() error { _, err := client.Ping(none); return err },
+		"CallAll":             func() error { return last(typedrpc.CallAll(none, one(client), lab.Ask, 1)) },
 		"Forward": func() error {
 			_, err := typedrpc.Forward(none, client, &typedrpc.Request{Conn: client, Method: "x"})
 			return err
@@ -172,7 +188,6 @@ func TestZero_panics(t *testing.T) {
 	var conn *typedrpc.Conn
 	var future *typedrpc.Future[int]
 	var stream *typedrpc.Stream[int, int]
-	handler := func(context.Context, int) (int, error) { return 0, nil }
 	for what, f := range map[string]func(){
 		"Conn.Err":            func() { conn.Err() },
 		"Conn.Close":          func() { new(typedrpc.Conn).Close() },
@@ -193,9 +208,32 @@ func TestZero_panics(t *testing.T) {
 		"Stream.Recv":         func() { new(typedrpc.Stream[int, int]).Recv() },
 		"Stream.CloseSend":    func() { stream.CloseSend() },
 		"Stream.Cancel":       func() { stream.Cancel() },
-		"Pick":                func() { typedrpc.Pick(nil) },
-		"Handle without mux":  func() { typedrpc.Handle(nil, lab.Ask, handler) },
-		"Handle of nothing":   func() { typedrpc.Handle(new(typedrpc.Mux), typedrpc.Method[int, int]{}, handler) },
+		"ConnFrom nil":        func() { typedrpc.ConnFrom(nil) },    //lint:ignore SA1012 that is what is tried
+		"RequestFrom nil":     func() { typedrpc.RequestFrom(nil) }, //lint:ignore SA1012 that is what is tried
+		"RequestFrom":         func() { typedrpc.RequestFrom(t.Context()) },
+		"ConnFrom":            func() { typedrpc.ConnFrom(t.Context()) },
+		"OnItem":              func() { new(typedrpc.Request).OnItem(nil) },
+		"OnItem of nil":       func() { (*typedrpc.Request)(nil).OnItem(func(typedrpc.Raw, bool) error { return nil }) },
+		"Metadata.Set":        func() { (*typedrpc.Metadata)(nil).Set("key", "value") },
+		"Conn.RemoteAddr":     func() { conn.RemoteAddr() },
+		"Conn.Stats":          func() { new(typedrpc.Conn).Stats() },
+		"Conn.Ping":           func() { conn.Ping(t.Context()) },
+		"Conn.CloseWith":      func() { conn.CloseWith(typedrpc.CloseOptions{}) },
+		"Stream.All":          func() { last(stream.All()) },
+		"Any":                 func() { typedrpc.Any(t.Context(), future) },
+		"Wait for zero":       func() { typedrpc.Wait(t.Context(), new(typedrpc.Future[int])) },
+	} {
+		t.Run(what, func(t *testing.T) { panics(t, f) })
+	}
+}
+
+// What a program declares and registers when it starts.
+func TestZero_declarations(t *testing.T) {
+	handler := func(context.Context, int) (int, error) { return 0, nil }
+	for what, f := range map[string]func(){
+		"Pick":               func() { typedrpc.Pick(nil) },
+		"Handle without mux": func() { typedrpc.Handle(nil, lab.Ask, handler) },
+		"Handle of nothing":  func() { typedrpc.Handle(new(typedrpc.Mux), typedrpc.Method[int, int]{}, handler) },
 		"Handle a nil pointer": func() {
 			typedrpc.Handle[func(context.Context, int) (int, error)](new(typedrpc.Mux), (*typedrpc.Method[int, int])(nil), handler)
 		},
@@ -203,28 +241,38 @@ func TestZero_panics(t *testing.T) {
 		"Restartable": func() {
 			typedrpc.ServerStream[int, int]{}.Restartable(func(int, *int) int { return 0 })
 		},
-		"ConnFrom nil":    func() { typedrpc.ConnFrom(nil) },    //lint:ignore SA1012 that is what is tried
-		"RequestFrom nil": func() { typedrpc.RequestFrom(nil) }, //lint:ignore SA1012 that is what is tried
-		"RequestFrom":     func() { typedrpc.RequestFrom(t.Context()) },
-		"ConnFrom":        func() { typedrpc.ConnFrom(t.Context()) },
-		"Items":           func() { typedrpc.Items[int](nil) },
-		"OnItem":          func() { new(typedrpc.Request).OnItem(nil) },
-		"OnItem of nil":   func() { (*typedrpc.Request)(nil).OnItem(func(typedrpc.Raw, bool) error { return nil }) },
-		"Metadata.Set":    func() { (*typedrpc.Metadata)(nil).Set("key", "value") },
-		"Conn.RemoteAddr": func() { conn.RemoteAddr() },
-		"Fault.Errorf":    func() { typedrpc.Fault[int]{}.Errorf(1, "") },
+		"Items":            func() { typedrpc.Items[int](nil) },
+		"Mux.Group":        func() { (*typedrpc.Mux)(nil).Group() },
+		"Mux.Group of nil": func() { new(typedrpc.Mux).Group(nil) },
+		"NewMux of nil":    func() { typedrpc.NewMux(nil) },
+		"HandleFallback": func() {
+			(*typedrpc.Mux)(nil).HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) { return nil, nil })
+		},
+		"HandleFallback of nil": func() { new(typedrpc.Mux).HandleFallback(nil) },
+		"Handle nothing":        func() { typedrpc.Handle[func()](new(typedrpc.Mux), nil, nil) },
+		"Handle a Declared":     func() { typedrpc.Handle(new(typedrpc.Mux), typedrpc.Declared[func()]{}, func() {}) },
+		"SignIn.Verify":         func() { lab.Sign.Verify(nil) },
+		"SignIn.Present":        func() { lab.Sign.Present(nil) },
+		"a nil trait":           func() { typedrpc.NewMethod[int, int]("x", nil) },
+		"a fault's nil trait":   func() { typedrpc.NewFault[int]("x", typedrpc.NotFound, nil) },
+		"a sign-in's nil trait": func() { typedrpc.NewSignIn[int, int](nil) },
+		"Fault.Errorf":          func() { typedrpc.Fault[int]{}.Errorf(1, "") },
 	} {
-		t.Run(what, func(t *testing.T) {
-			is := is.New(t)
-			defer func() {
-				p := recover()
-				_, bare := p.(runtime.Error)
-				is.True(p != nil && !bare)
-				is.True(strings.HasPrefix(fmt.Sprint(p), "typedrpc: "))
-			}()
-			f()
-		})
+		t.Run(what, func(t *testing.T) { panics(t, f) })
 	}
+}
+
+// panics is for f that panics with a sentence.
+func panics(t *testing.T, f func()) {
+	t.Helper()
+	is := is.New(t)
+	defer func() {
+		p := recover()
+		_, bare := p.(runtime.Error)
+		is.True(p != nil && !bare)
+		is.True(strings.HasPrefix(fmt.Sprint(p), "typedrpc: "))
+	}()
+	f()
 }
 
 func TestZero_works(t *testing.T) {
@@ -240,6 +288,11 @@ func TestZero_works(t *testing.T) {
 	is.True(srv.Check() != nil)
 	is.True(srv.Shutdown(t.Context()) != nil)
 	is.Equal(srv.Revoke("x"), 0)
+	is.Equal(srv.RevokeWith("x", typedrpc.CloseOptions{}), 0)
+	is.Equal(srv.Stats(), stats.Server{})
+	for range srv.ConnsOf("") {
+		t.Error("a connection of nobody")
+	}
 	for range srv.Conns() {
 		t.Error("a connection of nobody")
 	}
@@ -252,7 +305,94 @@ func TestZero_works(t *testing.T) {
 	is.Equal((*typedrpc.Error)(nil).Error(), "an *Error that is nil")
 	is.Equal((*typedrpc.UpgradeError)(nil).Error(), "an *UpgradeError that is nil")
 	is.Equal((*typedrpc.CloseError)(nil).Error(), "a *CloseError that is nil")
+	is.Equal((*typedrpc.Error)(nil).FaultName(), "")
+	is.Equal((*typedrpc.Error)(nil).Unwrap(), nil)
+	is.True(!(*typedrpc.Error)(nil).Is(typedrpc.Gap))
+	_, tagged := typedrpc.TagOf[int](nil)
+	is.True(!tagged)
+	_, mine := typedrpc.Fault[int]{}.From(typedrpc.NewFault[int]("x", typedrpc.NotFound).Errorf(1, ""))
+	is.True(!mine)
+	is.Equal(typedrpc.Key{}.String(), "")
 	is.Equal(typedrpc.Method[int, int]{}.Name(), "")
 	is.Equal(typedrpc.ServerStream[int, int]{}.Name(), "")
 	is.Equal(typedrpc.Notification[int]{}.Name(), "")
+}
+
+func TestZero_topics(t *testing.T) {
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{}, nil)
+	ctx := t.Context()
+	for what, at := range map[string]struct {
+		hub *topic.Hub
+		t   topic.Topic[int]
+	}{"a nil Hub": {nil, zeroTopic}, "a zero Topic": {new(topic.Hub), topic.Topic[int]{}}} {
+		for does, do := range map[string]func() error{
+			"Publish":  func() error { return topic.Publish(ctx, at.hub, at.t, "", 1) },
+			"Listen":   func() error { return last(topic.Listen(ctx, at.hub, at.t, "")) },
+			"Members":  func() error { _, err := topic.Members(at.hub, at.t, ""); return err },
+			"Remove":   func() error { _, err := topic.Remove(at.hub, at.t, "", "", nil); return err },
+			"SetAbout": func() error { return topic.SetAbout(at.hub, at.t, "", "", "") },
+		} {
+			t.Run(does+" of "+what, func(t *testing.T) { refused(t, do()) })
+		}
+		for who, mux := range map[string]*typedrpc.Mux{"mux": new(typedrpc.Mux), "nil": nil} {
+			t.Run("Handle of "+what+" for "+who, func(t *testing.T) {
+				panics(t, func() { topic.Handle(mux, at.hub, at.t, topic.Everybody) })
+			})
+		}
+	}
+	for what, call := range map[string]func() error{
+		"Subscribe":        func() error { return last(topic.Subscribe(ctx, client, topic.Topic[int]{}, "")) },
+		"Watch":            func() error { return last(topic.Watch(ctx, client, topic.Topic[int]{}, "")) },
+		"Subscribe at nil": func() error { return last(topic.Subscribe(ctx, nil, zeroTopic, "")) },
+		"Watch at nil":     func() error { return last(topic.Watch(ctx, (*typedrpc.Conn)(nil), zeroTopic, "")) },
+		"Close":            func() error { return (*topic.Hub)(nil).Close() },
+	} {
+		t.Run(what, func(t *testing.T) { refused(t, call()) })
+	}
+	t.Run("New with a nil trait", func(t *testing.T) { panics(t, func() { topic.New[int]("x", nil) }) })
+}
+
+func TestZero_transfers(t *testing.T) {
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{}, nil)
+	ctx := t.Context()
+	up, down := transfer.NewUpload[int, int]("up"), transfer.NewDownload[int]("down")
+	send := func(c typedrpc.Caller, u transfer.Upload[int, int]) error {
+		_, err := transfer.Send(ctx, c, u, 1, strings.NewReader(""), nil)
+		return err
+	}
+	receive := func(c typedrpc.Caller, d transfer.Download[int]) error {
+		_, err := transfer.Receive(ctx, c, d, 1, nil)
+		return err
+	}
+	for what, call := range map[string]func() error{
+		"Send of nothing":    func() error { return send(client, transfer.Upload[int, int]{}) },
+		"Send to nil":        func() error { return send(nil, up) },
+		"Send of no source":  func() error { _, err := transfer.Send(ctx, client, up, 1, nil, nil); return err },
+		"Receive of nothing": func() error { return receive(client, transfer.Download[int]{}) },
+		"Receive from nil":   func() error { return receive((*typedrpc.Conn)(nil), down) },
+	} {
+		t.Run(what, func(t *testing.T) { refused(t, call()) })
+	}
+	for what, r := range map[string]*transfer.Reader{"nil": nil, "zero": new(transfer.Reader), "of nil": transfer.NewReader(nil)} {
+		t.Run("Reader "+what, func(t *testing.T) {
+			is := is.New(t)
+			is.True(errors.Is(r.Begin(nil), typedrpc.FailedPrecondition))
+			_, err := r.Read(make([]byte, 1))
+			is.True(errors.Is(err, typedrpc.FailedPrecondition))
+			_, err = r.WriteTo(io.Discard)
+			is.True(errors.Is(err, typedrpc.FailedPrecondition))
+			is.Equal(r.Total(), int64(-1))
+			is.Equal(len(r.Sum()), 32)
+			is.NoErr(r.Close())
+		})
+	}
+	for what, w := range map[string]*transfer.Writer{"nil": nil, "zero": new(transfer.Writer), "of nil": transfer.NewWriter(nil)} {
+		t.Run("Writer "+what, func(t *testing.T) {
+			is := is.New(t)
+			_, err := w.Write([]byte("x"))
+			is.True(errors.Is(err, typedrpc.FailedPrecondition))
+			is.True(errors.Is(w.Send(strings.NewReader("x"), nil), typedrpc.FailedPrecondition))
+			is.True(errors.Is(w.Close(), typedrpc.FailedPrecondition))
+		})
+	}
 }
