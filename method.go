@@ -305,7 +305,7 @@ func TagOf[T any](r *Request) (T, bool) {
 
 // newSpec makes a spec of what traits say, which apply applies.
 func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *spec)) *spec {
-	if err := checkMethod(name); err != nil {
+	if err := checkDeclared(kind.String(), name); err != nil {
 		panic(err.Error())
 	}
 	s := &spec{name: name, kind: kind}
@@ -356,12 +356,12 @@ func (s *spec) declared() *spec {
 	return s
 }
 
-// checkMethod says what is wrong with the name of a declaration.
-func checkMethod(name string) error {
+// checkDeclared says what is wrong with the name of a declaration.
+func checkDeclared(of, name string) error {
 	if wire.Kept(name, true) || wire.Kept(name, false) {
-		return fmt.Errorf("typedrpc: method name %q is reserved: typedrpc uses it on the wire (PROTOCOL.md section 7)", name)
+		return fmt.Errorf("typedrpc: %s name %q is reserved: typedrpc uses it on the wire (PROTOCOL.md section 7)", of, name)
 	}
-	return checkName("method", name)
+	return checkName(of, name)
 }
 
 // checkName says what is wrong with the form of a name: a method's, a fault's.

@@ -52,6 +52,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/hub"
 	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/seam"
+	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
 // Topic declares messages of one type that go to everybody who has subscribed to a
@@ -101,6 +102,9 @@ func New[T any](name string, traits ...Trait) Topic[T] {
 	}
 	if d.hub.Policy.Do == hub.LatestOnly && d.hub.Policy.Bytes > 0 {
 		d.refuse("LatestOnly keeps one message, whatever its size: it takes no MaxQueued")
+	}
+	if most := wire.MaxMethod - len(presenceSuffix); len(name) > most {
+		d.refuse("its name has %d bytes, at most %d are allowed", len(name), most)
 	}
 	d.items = seam.Declared(typedrpc.NewServerStream[string, T](name, below...))
 	d.presence = seam.Declared(typedrpc.NewServerStream[string, string](name + presenceSuffix))

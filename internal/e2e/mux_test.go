@@ -12,6 +12,7 @@ import (
 
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // panicText runs f and returns what it panicked with.
@@ -43,6 +44,10 @@ func TestNewMethod_badNames(t *testing.T) {
 		})
 	}
 	is := is.New(t)
+	// It is called what it was to be.
+	is.True(strings.Contains(panicText(func() { typedrpc.NewNotification[int]("a b") }), `notification name "a b"`))
+	is.True(strings.Contains(panicText(func() { typedrpc.NewBidiStream[int, int, int]("") }), "a bidirectional stream needs a name"))
+	is.True(strings.Contains(panicText(func() { topic.New[int](strings.Repeat("x", 247)) }), "has 247 bytes, at most 246"))
 	longest := strings.Repeat("x", 255)
 	is.Equal(typedrpc.NewMethod[int, int](longest).Name(), longest)
 	is.Equal(typedrpc.NewNotification[int]("größe").Name(), "größe")
