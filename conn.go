@@ -145,9 +145,9 @@ func (c *Conn) State() State {
 // Ping asks the peer for a sign of life, over the link that there is, and returns how
 // long its answer took. It asks below calls: no handler, limit or interceptor has to do with
 // it. Pings made together may share one question, and on a busy connection an
-// acknowledgement that was under way answers it as well; the shortest round trip that was
-// measured (Stats has it) is the least that is returned. Over plain JSON-RPC it is a ping
-// of the WebSocket, which a proxy may answer.
+// acknowledgement that was under way answers it as well; what is returned is never less
+// than the shortest round trip that was measured, which Stats has. Over plain JSON-RPC it
+// is a ping of the WebSocket, which a proxy may answer.
 //
 // The error is an *Error: Unavailable at once while there is no link, and when the link
 // ends first; the context's; and Unimplemented where nobody can be asked, over plain JSON-RPC in

@@ -22,9 +22,9 @@ type Empty = struct{}
 
 // Raw is a message that is encoded already, in the connection's codec, for
 // code that passes on what it need not understand. As a request or response
-// type it travels untouched. A Raw that a handler or interceptor is given must
-// not be changed, and is valid until that returns unless it is its own request
-// value, which is a copy.
+// type it travels untouched. A Raw that an interceptor or a RawHandler is given must
+// not be changed, and is valid until that returns; one that a typed handler or a caller is
+// given, as a message or an item of this type, is a copy and its own.
 type Raw []byte
 
 // Method declares a procedure: its name and the types of its request and its

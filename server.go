@@ -104,8 +104,8 @@ type Server struct {
 	OnConnect func(*Conn)
 	// OnState is told of every link that a connection loses while its session goes on
 	// (StateWaiting, with Err and Since), and of every one that its client came back over
-	// (StateConnected, Resumed), which may have come before the loss was noticed and is
-	// then alone. In order, one call at a time for a connection, on a goroutine of its own,
+	// (StateConnected, Resumed). Where a client came back before its loss was noticed, only
+	// that is told. In order, one call at a time for a connection, on a goroutine of its own,
 	// so it may use the connection, and end it; for a connection for which it is slow the
 	// latest sixteen are kept. The beginning and the end are OnConnect's and
 	// OnDisconnect's: it may be called while OnConnect runs, and not after OnDisconnect.

@@ -85,17 +85,17 @@ type Item struct {
 
 // Link is a link that has begun or ended.
 type Link struct {
-	Conn     any // the *typedrpc.Conn
-	Dialled  bool
-	Up       bool
+	Conn     any           // the *typedrpc.Conn
+	Dialled  bool          // this side did; false: it has accepted it
+	Up       bool          // it has begun; false: it has ended
 	End      End           // why, when it has ended
 	Duration time.Duration // of its life, then
 }
 
 // Session is a session that has begun, goes on, or has ended.
 type Session struct {
-	Conn    any // the *typedrpc.Conn
-	Dialled bool
+	Conn    any  // the *typedrpc.Conn
+	Dialled bool // as Link's
 	Event   SessionEvent
 	End     End // why, when it has ended
 }

@@ -67,7 +67,7 @@ type Load struct {
 
 	Out     Places // calls and streams of this side
 	In      Places // of the peer
-	Waiting int    // calls and streams of this side that have no place: for one, for a link, or for their next attempt
+	Waiting int    // calls and streams of this side that have no place yet: they wait for one, for a link, or for their next attempt
 
 	NotifyOut Window // notifications that the peer has not handled yet
 	NotifyIn  Window // those that this side has not; a plain peer has no window

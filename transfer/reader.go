@@ -71,9 +71,9 @@ func NewReader(items iter.Seq2[typedrpc.Bytes, error]) *Reader {
 }
 
 // Begin waits for the beginning of the transfer, and says how it is to be received.
-// Without it the first Read begins, with no options; for a Reader that Receive
-// returned, Receive has. Its error is Read's from then on, too. Calling it again, or
-// after a Read, fails with FailedPrecondition.
+// Without it the first Read begins, with no options. A Reader that Receive returned has
+// begun, with the options that Receive was given. Begin's error is Read's from then on,
+// too. Calling it again, or after a Read, fails with FailedPrecondition.
 func (r *Reader) Begin(o *ReceiveOptions) error {
 	switch {
 	case r == nil || r.next == nil:
@@ -153,8 +153,8 @@ func (r *Reader) begin() error {
 
 // Total returns how many bytes the whole transfer has, as its sender announced, -1 if
 // it did not know, or if there was no beginning. In a handler it waits for the beginning
-// of the transfer, as Begin and Read do, until the handler's context ends; for a Reader
-// that Receive returned that was there, and it does not wait.
+// of the transfer, as Begin and Read do, until the handler's context ends; where Receive
+// returned the Reader the transfer has begun, and it does not wait.
 func (r *Reader) Total() int64 {
 	if r == nil || r.next == nil {
 		return -1

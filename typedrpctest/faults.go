@@ -89,8 +89,8 @@ type Stats struct {
 	Down    int64 // bytes that were received by them
 }
 
-// Faults are those of a Network or a Proxy. All methods may be called while
-// connections live, from any goroutine, and wait for nothing.
+// Faults are how a Network or a Proxy fails: its methods say so. All of them may be called
+// while connections live, from any goroutine, and wait for nothing.
 //
 // They are the same whenever the seed is the same and the same connections
 // carry the same bytes. Connections are numbered from 1 in the order in which
