@@ -2,6 +2,7 @@ package typedrpc
 
 import (
 	"fmt"
+	"sync"
 )
 
 // Fault is a declared error with typed data: part of an API like a Method, made
@@ -39,14 +40,24 @@ func NewFault[D any](name string, code Code, traits ...Trait) Fault[D] {
 	}
 	applyTraits(s, traits, Trait.signIn)
 	s.carries(new(D))
+	var asked sync.Map // what a codec said, by the codec
+	s.check = func(c Codec) error {
+		key := fmt.Sprintf("%T %s", c, c.Name()) // a codec may not be comparable
+		said, ok := asked.Load(key)
+		if !ok {
+			said, _ = asked.LoadOrStore(key, [1]error{checkType[D](s, c)})
+		}
+		return said.([1]error)[0]
+	}
 	return Fault[D]{name, code, s}
 }
 
 // Errorf makes an error of this fault with data, which is encoded in the codec of the
 // connection that it crosses, and a text for people, formatted as by the function
-// Errorf; without one, "", the text is the fault's name. Data that cannot be encoded fails
-// the handler's call with Internal, and the log says why. It panics if f was not made by
-// NewFault.
+// Errorf; without one, "", the text is the fault's name. Data that cannot be encoded, or is
+// of a type that nobody could decode, fails the handler's call with Internal, and the log
+// says why: a fault is registered nowhere, so Server.Check does not know of it. It panics if
+// f was not made by NewFault.
 func (f Fault[D]) Errorf(data D, format string, args ...any) *Error {
 	if f.name == "" {
 		panic("typedrpc: the Fault was not made by NewFault")
@@ -116,6 +127,9 @@ func (d *faultData[D]) encode(c Codec) ([]byte, error) {
 	data, err := d.spec.encode(c, nil, &d.data)
 	if max := d.spec.maxSize; err == nil && max > 0 && len(data) > max {
 		err = fmt.Errorf("it has %d bytes, the declaration allows %d", len(data), max)
+	}
+	if err == nil {
+		err = d.spec.check(c)
 	}
 	return data, err
 }

@@ -69,6 +69,45 @@ func TestCheck_whatCannotBeDecoded(t *testing.T) {
 	})
 }
 
+// A fault is registered nowhere, so its data is asked about when it is first sent; where it
+// would arrive as nothing, nothing is what it is at once.
+func TestFault_cannotBeDecoded(t *testing.T) {
+	var bad = typedrpc.NewFault[drawing]("bad", typedrpc.Aborted)
+	bare := typedrpc.NewFault[*card]("bare", typedrpc.Aborted)
+	down := typedrpc.NewServerStream[int, int]("down")
+	faults := []error{bad.Errorf(drawing{Title: "x"}, ""), bare.Errorf(&card{"x", "y"}, "")}
+	mux := typedrpc.NewMux()
+	typedrpc.Handle(mux, lab.Ask, func(_ context.Context, n int) (int, error) { return 0, faults[n] })
+	typedrpc.Handle(mux, down, func(_ context.Context, n int, _ func(int) error) error { return faults[n] })
+	lab.OverAll(t, func(t *testing.T, o lab.Over) {
+		is := is.New(t)
+		var log lab.Logs
+		c, back := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, &typedrpc.DialOptions{Mux: mux, Logger: log.Logger()})
+		for range 2 { // what was found is remembered
+			_, err := typedrpc.Call(t.Context(), c, lab.Ask, 0)
+			is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
+			_, err = typedrpc.Call(t.Context(), back, lab.Ask, 0)
+			is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
+		}
+		is.True(strings.Contains(log.Text(), `cannot carry e2e_test.drawing of fault \"bad\": field Parts.Of is e2e_test.figure (an interface), which cannot be decoded`))
+		if !o.Plain() {
+			is.Equal(typedrpc.CodeOf(last(typedrpc.Receive(t.Context(), c, down, 0))), typedrpc.Internal)
+		}
+		_, err := typedrpc.Call(t.Context(), c, lab.Ask, 1)
+		_, ok := bare.From(err)
+		is.True(ok) // JSON takes pointers
+	})
+	t.Run("forgotten Alloc", func(t *testing.T) {
+		is := is.New(t)
+		var log lab.Logs
+		codecs := []typedrpc.Codec{cards{}}
+		c, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: mux, Codecs: codecs, Logger: log.Logger()}, &typedrpc.DialOptions{Codecs: codecs})
+		_, err := typedrpc.Call(t.Context(), c, lab.Ask, 1)
+		is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
+		is.True(strings.Contains(log.Text(), "typedrpc.Alloc[e2e_test.card]()"))
+	})
+}
+
 // cards is a codec of one kind of messages, those used by pointer, which leaves the rest
 // to JSON, as one for protobuf does.
 type cards struct{}
