@@ -3,6 +3,7 @@ package typedrpc
 import (
 	"cmp"
 	"context"
+	"fmt"
 
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/logs"
@@ -93,6 +94,12 @@ func (opts *options) refusal(err error, codec Codec) wire.ErrorBody {
 		f, hidden := toWire(context.Background(), err, codec, opts.mapError)
 		if hidden != nil {
 			opts.logger.Error("typedrpc: encoding a refusal failed", "error", hidden)
+		}
+		if codec == JSON && len(f.Payload) > 0 {
+			if err := inBody(f.Payload); err != nil {
+				opts.logger.Error("typedrpc: encoding a refusal failed", "error", fmt.Errorf("its data: %w", err))
+				f.Payload, f.Fault = nil, ""
+			}
 		}
 		return f
 	}()

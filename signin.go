@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/client"
+	"github.com/typedrpc/typedrpc/internal/jsoncodec"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -177,10 +178,22 @@ func (s *spec) message(c Codec, v any) ([]byte, error) {
 	if err == nil {
 		err = s.bounded(data)
 	}
+	if err == nil && c == JSON {
+		err = inBody(data)
+	}
 	if data == nil {
 		data = []byte{}
 	}
 	return data, err
+}
+
+// inBody refuses what would break the body of a handshake, which is JSON in every dialect:
+// what a type that writes its own has written.
+func inBody(data []byte) error {
+	if err := wire.Valid(data, jsoncodec.RawDepth); err != nil {
+		return fmt.Errorf("it is no JSON: %w", err)
+	}
+	return nil
 }
 
 // read decodes what message made.

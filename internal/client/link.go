@@ -93,6 +93,9 @@ func (d *Client) connect() error {
 	if err == nil && hello {
 		creds, _, err = d.credentials(d.try.dial)
 	}
+	if err == nil && len(creds) > maxHello {
+		err = status.Errorf(status.InvalidArgument, "the credentials take %d bytes in a handshake, which has room for %d", len(creds), maxHello)
+	}
 	if err != nil {
 		t.Close(session.CloseDone, "giving up")
 		t.Kill()

@@ -42,6 +42,9 @@ func (d *Client) hello(creds []byte) wire.HelloBody {
 // 64 KiB: larger credentials go alone.
 const maxOffer = 56 << 10
 
+// maxHello is what credentials may have in a HELLO without fingerprints.
+const maxHello = 63 << 10
+
 // compare logs, once, that the server was built from another schema.
 func (d *Client) compare(theirs string) {
 	x := d.o.Prints.Differ(theirs)

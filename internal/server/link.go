@@ -174,17 +174,31 @@ func (l *Link) hello(h wire.HelloBody) {
 	}
 }
 
-// authenticate asks the program who sends a HELLO. What it replies has to be what the
-// client reads.
+// authenticate asks the program who sends a HELLO. What it is asked with has to be what the
+// server reads, and what it replies what the client does.
 func (l *Link) authenticate(h wire.HelloBody) (grant, error) {
 	l.reads = flow.AnnouncedBy(h.Limits).Depth
-	g, err := l.server.authenticateLink(l.carrier, l.req, l.adm.codec, h.Credentials)
-	if err == nil && engine.TooDeep(g.reply, l.adm.dialect, l.reads) {
-		g.release(errDeepReply)
-		return grant{}, errDeepReply
+	o := &l.server.o
+	if most := o.Config.Limits.MaxDepth; o.Authenticate != nil && engine.TooDeep(h.Credentials, l.adm.dialect, uint64(most)) {
+		return grant{}, status.Errorf(status.InvalidArgument, "the credentials nest too deep: the server reads %d levels", most)
 	}
-	return g, err
+	g, err := l.server.authenticateLink(l.carrier, l.req, l.adm.codec, h.Credentials)
+	switch {
+	case err != nil:
+	case engine.TooDeep(g.reply, l.adm.dialect, l.reads):
+		err = errDeepReply
+	case len(g.reply) > maxReply:
+		err = status.Errorf(status.Internal, "the reply to the credentials takes %d bytes in a handshake, which has room for %d", len(g.reply), maxReply)
+	}
+	if err != nil {
+		g.release(err)
+		return grant{}, err
+	}
+	return g, nil
 }
+
+// maxReply is what of a WELCOME, which has 64 KiB, a reply or the data of a refusal may take.
+const maxReply = 56 << 10
 
 // unresumed refuses a link that claims a session, because of err.
 func (l *Link) unresumed(err error) {
@@ -253,10 +267,10 @@ func (l *Link) refuse(err error) {
 	l.carrier.Refuse(l.fit(l.server.o.Refusal(e, l.adm.codec)), code, e.Message)
 }
 
-// fit is b without its data where that nests deeper than the peer reads, who would take it
-// for a broken message, and stay away.
+// fit is b without its data where that nests deeper than the peer reads, or is larger, who
+// would take it for a broken message, and stay away.
 func (l *Link) fit(b wire.ErrorBody) wire.ErrorBody {
-	if engine.TooDeep(b.Data, l.adm.dialect, l.reads) {
+	if len(b.Data) > maxReply || engine.TooDeep(b.Data, l.adm.dialect, l.reads) {
 		b.Data, b.Fault = nil, ""
 	}
 	return b

@@ -379,7 +379,10 @@ func (c *Carrier) first(msg []byte) (f *wire.Frame, alone bool, err error) {
 		}
 		return &c.frame, n == len(msg), nil
 	}
+	// What a payload nests in it is judged where that can be said.
+	c.reader.MaxDepth = wire.BodyDepth
 	frames, array, err := c.reader.Read(msg)
+	c.reader.MaxDepth = c.o.MaxDepth
 	if err != nil {
 		return nil, false, protocolError("malformed message", err)
 	}

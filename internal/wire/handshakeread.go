@@ -2,10 +2,15 @@ package wire
 
 import "fmt"
 
+// BodyDepth is how deep a body of the handshake may nest, with the payload in it: as deep as
+// anything is sent. What a peer reads of payloads is not its grammar's to say, and in the binary
+// dialect nobody asks.
+const BodyDepth = 10_000 + envelopeDepth
+
 // ParseHello reads the body of HELLO.
 func ParseHello(data []byte) (HelloBody, error) {
 	var b HelloBody
-	err := Object(data, 0, func(key string, value []byte) (err error) {
+	err := Object(data, BodyDepth, func(key string, value []byte) (err error) {
 		switch key {
 		case "attempt":
 			b.Attempt, err = uintMember(key, value)
@@ -37,7 +42,7 @@ func ParseHello(data []byte) (HelloBody, error) {
 // ParseWelcome reads the body of WELCOME.
 func ParseWelcome(data []byte) (WelcomeBody, error) {
 	var b WelcomeBody
-	err := Object(data, 0, func(key string, value []byte) (err error) {
+	err := Object(data, BodyDepth, func(key string, value []byte) (err error) {
 		switch key {
 		case "token":
 			b.Token, err = stringMember(key, value)
@@ -78,7 +83,7 @@ func ParseWelcome(data []byte) (WelcomeBody, error) {
 // ParseAuth reads the body of AUTH.
 func ParseAuth(data []byte) (AuthBody, error) {
 	var b AuthBody
-	err := Object(data, 0, func(key string, value []byte) error {
+	err := Object(data, BodyDepth, func(key string, value []byte) error {
 		if key == "credentials" {
 			b.Credentials = value
 		}
@@ -93,7 +98,7 @@ func ParseAuth(data []byte) (AuthBody, error) {
 // ParseAuthOK reads the body of AUTH_OK.
 func ParseAuthOK(data []byte) (AuthOKBody, error) {
 	var b AuthOKBody
-	err := Object(data, 0, func(key string, value []byte) (err error) {
+	err := Object(data, BodyDepth, func(key string, value []byte) (err error) {
 		switch key {
 		case "reply":
 			b.Reply = value
@@ -113,7 +118,7 @@ func ParseAuthOK(data []byte) (AuthOKBody, error) {
 // ParseGoAway reads the body of GOAWAY.
 func ParseGoAway(data []byte) (GoAwayBody, error) {
 	var b GoAwayBody
-	err := Object(data, 0, func(key string, value []byte) (err error) {
+	err := Object(data, BodyDepth, func(key string, value []byte) (err error) {
 		switch key {
 		case "reason":
 			b.Reason, err = stringMember(key, value)
@@ -134,7 +139,7 @@ func ParseGoAway(data []byte) (GoAwayBody, error) {
 
 func parseErrorBody(data []byte) (*ErrorBody, error) {
 	var b ErrorBody
-	err := Object(data, 0, func(key string, value []byte) (err error) {
+	err := Object(data, BodyDepth, func(key string, value []byte) (err error) {
 		switch key {
 		case "code":
 			var ok bool
