@@ -24,41 +24,41 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	in := From(ctx)
 	nested := in.nestedOn(c)
-	held := 0
-	defer func() { c.account.Give(held) }()
+	var mine notifier
+	defer func() {
+		if mine.turn != nil {
+			c.account.Give(cost)
+			c.mu.Lock()
+			c.notifiers.leave(&mine)
+			c.mu.Unlock()
+		}
+	}()
 	for {
 		c.mu.Lock()
-		if err := c.unsentLocked(KindNotification, o.FailFast, nested); err != nil {
-			c.mu.Unlock()
-			return false, err
+		err := c.unsentLocked(KindNotification, o.FailFast, nested)
+		if err == nil {
+			err = c.cannotReadLocked(d, body.Bytes(), o.Depth)
 		}
-		if err := c.cannotReadLocked(d, body.Bytes(), o.Depth); err != nil {
-			c.mu.Unlock()
-			return false, err
-		}
-		if c.roomLocked(cost) {
+		never := in.neverWaits(nested)
+		if err == nil && c.roomLocked(cost) && (never != nil || c.notifiers.isTurn(&mine)) {
 			break
 		}
-		if nested && in.reads() {
-			c.mu.Unlock()
-			return false, errInline
+		if err == nil {
+			err = never
 		}
-		if nested && in.ordered {
+		if err != nil || o.NoWait {
 			c.mu.Unlock()
-			return false, status.Errorf(status.FailedPrecondition, "the peer's notification window is spent and this handler runs on the ordered lane, so waiting for it could deadlock; hand it to a goroutine whose context is not the handler's")
-		}
-		if o.NoWait {
-			c.mu.Unlock()
-			return true, nil
+			return err == nil, err
 		}
 		room := c.waitRoomLocked()
-		c.mu.Unlock()
-		if held == 0 {
-			held = cost
-			c.account.Force(held)
+		if mine.turn == nil {
+			c.notifiers.enter(&mine)
+			c.account.Force(cost)
 		}
+		c.mu.Unlock()
 		select {
 		case <-room:
+		case <-mine.turn:
 		case <-ctx.Done():
 		case <-c.done:
 		}
@@ -75,11 +75,60 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 	return false, nil
 }
 
+// neverWaits is why a handler's notification must not wait; nil: it may. One that must not
+// goes before those that wait, if there is room.
+func (in *Inbound) neverWaits(nested bool) *status.Error {
+	switch {
+	case nested && in.reads():
+		return errInline
+	case nested && in.ordered:
+		return errOrdered
+	}
+	return nil
+}
+
+var errOrdered = status.Errorf(status.FailedPrecondition, "the peer's notification window is spent and this handler runs on the ordered lane, so waiting for it could deadlock; hand it to a goroutine whose context is not the handler's")
+
+// notifiers are those who wait to notify, in their order: one whose notification needs
+// much of the window would be passed for ever by those that need little.
+type notifiers struct{ first, last *notifier }
+
+type notifier struct {
+	prev, next *notifier
+	turn       chan struct{} // it has become the first; nil: it does not wait
+}
+
+func (l *notifiers) enter(n *notifier) {
+	n.turn, n.prev = make(chan struct{}, 1), l.last
+	if l.last == nil {
+		l.first = n
+	} else {
+		l.last.next = n
+	}
+	l.last = n
+}
+
+func (l *notifiers) leave(n *notifier) {
+	if n.next == nil {
+		l.last = n.prev
+	} else {
+		n.next.prev = n.prev
+	}
+	if n.prev != nil {
+		n.prev.next = n.next
+	} else if l.first = n.next; l.first != nil {
+		l.first.turn <- struct{}{}
+	}
+}
+
+// isTurn reports whether nobody waits before n.
+func (l *notifiers) isTurn(n *notifier) bool { return l.first == nil || l.first == n }
+
 // Behind reports whether a notification of n bytes would have to wait.
 func (c *Conn) Behind(n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.roomLocked(n + flow.MessageOverhead)
+	return c.notifiers.first != nil || !c.roomLocked(n+flow.MessageOverhead)
 }
 
 // roomLocked reports whether the peer's window and the outgoing budget have
