@@ -24,12 +24,12 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	in := From(ctx)
 	nested := in.nestedOn(c)
-	var mine notifier
+	var mine *notifier // nil: it has not waited
 	defer func() {
-		if mine.turn != nil {
+		if mine != nil {
 			c.account.Give(cost)
 			c.mu.Lock()
-			c.notifiers.leave(&mine)
+			c.notifiers.leave(mine)
 			c.mu.Unlock()
 		}
 	}()
@@ -40,7 +40,7 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 			err = c.cannotReadLocked(d, body.Bytes(), o.Depth)
 		}
 		never := in.neverWaits(nested)
-		if err == nil && c.roomLocked(cost) && (never != nil || c.notifiers.isTurn(&mine)) {
+		if err == nil && c.roomLocked(cost) && (never != nil || c.notifiers.isTurn(mine)) {
 			break
 		}
 		if err == nil {
@@ -51,8 +51,8 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 			return err == nil, err
 		}
 		room := c.waitRoomLocked()
-		if mine.turn == nil {
-			c.notifiers.enter(&mine)
+		if mine == nil {
+			mine = c.notifiers.enter()
 			c.account.Force(cost)
 		}
 		c.mu.Unlock()
@@ -95,17 +95,18 @@ type notifiers struct{ first, last *notifier }
 
 type notifier struct {
 	prev, next *notifier
-	turn       chan struct{} // it has become the first; nil: it does not wait
+	turn       chan struct{} // it has become the first
 }
 
-func (l *notifiers) enter(n *notifier) {
-	n.turn, n.prev = make(chan struct{}, 1), l.last
+func (l *notifiers) enter() *notifier {
+	n := &notifier{turn: make(chan struct{}, 1), prev: l.last}
 	if l.last == nil {
 		l.first = n
 	} else {
 		l.last.next = n
 	}
 	l.last = n
+	return n
 }
 
 func (l *notifiers) leave(n *notifier) {
