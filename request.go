@@ -74,7 +74,13 @@ type Request struct {
 
 	spec   *spec // nil for names that nobody registered
 	stream *engine.Stream
-	hooks  []func(item Raw, sent bool) error
+	hooks  *hooks // nil: there are none
+}
+
+// hooks are OnItem's functions, which few requests have.
+type hooks struct {
+	all []func(item Raw, sent bool) error
+	one [1]func(item Raw, sent bool) error // all of most that have any
 }
 
 // OnItem has fn see each item of a stream, and stop it: an error of fn ends the
@@ -88,13 +94,17 @@ func (r *Request) OnItem(fn func(item Raw, sent bool) error) {
 	if r == nil || fn == nil {
 		panic("typedrpc: OnItem needs a Request and a function")
 	}
-	r.hooks = append(r.hooks, fn)
+	if r.hooks == nil {
+		r.hooks = new(hooks)
+		r.hooks.all = r.hooks.one[:0]
+	}
+	r.hooks.all = append(r.hooks.all, fn)
 }
 
 // looks is a caller's Request as its stream sees it.
 type looks struct{ r *Request }
 
-func (l looks) Watched() bool { return len(l.r.hooks) > 0 }
+func (l looks) Watched() bool { return l.r.hooks != nil }
 
 func (l looks) Inspect(item []byte, sent bool) (*status.Error, error) {
 	if r := l.r; !sent && !r.headed {
@@ -104,7 +114,7 @@ func (l looks) Inspect(item []byte, sent bool) (*status.Error, error) {
 }
 
 // Watched and Inspect are the same at the handler's side.
-func (s *served) Watched() bool { return len(s.req.hooks) > 0 }
+func (s *served) Watched() bool { return s.req.hooks != nil }
 
 func (s *served) Inspect(item []byte, sent bool) (*status.Error, error) {
 	return s.req.inspect(item, sent, true)
@@ -113,13 +123,17 @@ func (s *served) Inspect(item []byte, sent bool) (*status.Error, error) {
 // inspect shows an item to OnItem's functions. The first that refuses it ends the
 // stream.
 func (r *Request) inspect(item []byte, sent, handler bool) (*status.Error, error) {
-	for i := range r.hooks {
+	if r.hooks == nil {
+		return nil, nil
+	}
+	all := r.hooks.all
+	for i := range all {
 		// The outermost interceptor is the nearest to the user at the caller's,
 		// and to the wire at the handler's.
 		if sent == handler {
-			i = len(r.hooks) - 1 - i
+			i = len(all) - 1 - i
 		}
-		if err := r.hooks[i](item, sent); err != nil {
+		if err := all[i](item, sent); err != nil {
 			return lower(asError(err).with(MayHaveRun)), err
 		}
 	}
@@ -270,7 +284,7 @@ func (r *Request) forward(x face, out *Request, intercepted bool) (Raw, error) {
 		switch {
 		case !intercepted:
 			r.reply(x.x.Meta())
-		case len(out.hooks) > 0: // those that see no items have their say at the end
+		case out.hooks != nil: // those that see no items have their say at the end
 			r.reply(out.ReplyMetadata)
 		}
 	}

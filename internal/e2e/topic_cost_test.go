@@ -96,9 +96,9 @@ func TestTopic_costs(t *testing.T) {
 		key          func(c, i int) string
 		most         int // bytes of one, on the heap and in stacks
 	}{
-		{"subscriptions to one key", "test.cost", 0, one, 1000},
-		{"subscriptions to keys of 255 bytes", "test.cost", 0, own, 1450},
-		{"presence of nobody", "test.cost.presence", 0, one, 1200},
+		{"subscriptions to one key", "test.cost", 0, one, 700},
+		{"subscriptions to keys of 255 bytes", "test.cost", 0, own, 1100},
+		{"presence of nobody", "test.cost.presence", 0, one, 800},
 		{"presence of 3,000", "test.cost.presence", 3000, one, 45_000},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -145,6 +145,66 @@ func TestTopic_costs(t *testing.T) {
 			if test.method == "test.cost" { // what onlookers take depends on what there is to tell
 				is.True(counted <= (h+s)*3/2 && h+s <= counted*3/2)
 			}
+		})
+	}
+}
+
+// What a subscription has to send a message with it has for no longer than that is under way, with
+// and without an interceptor that waits for its end.
+func TestTopic_lent(t *testing.T) {
+	lent := func(c *typedrpc.Conn) (n int) {
+		for _, s := range hook.Conn(c).Streams {
+			if s.Lent {
+				n++
+			}
+		}
+		return n
+	}
+	for name, waits := range map[string]bool{"at rest": false, "attended": true} {
+		testkit.Bubble(t, name, func(t *testing.T, is *is.I) {
+			tp, hub := topic.New[string]("test.lent"), new(topic.Hub)
+			var looks []typedrpc.Interceptor
+			if waits {
+				looks = append(looks, func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+					r.OnItem(func(typedrpc.Raw, bool) error { return nil })
+					return next(ctx, r)
+				})
+			}
+			mux := typedrpc.NewMux(looks...)
+			topic.Handle(mux, hub, tp, topic.Everybody)
+			client, server := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
+			take := make(chan struct{})
+			ctx, cancel := context.WithCancel(t.Context())
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
+				for range topic.Subscribe(ctx, client, tp, "x") {
+					<-take
+				}
+			}()
+			synctest.Wait()
+			is.Equal(len(hook.Conn(server).Streams), 1)
+			for range 3 {
+				is.Equal(lent(server), 0)
+				is.Equal(lent(client), 0)
+				for range 40 { // more than a client leaves uncredited
+					is.NoErr(topic.Publish(ctx, hub, tp, "x", strings.Repeat("x", 100)))
+				}
+				synctest.Wait()
+				is.Equal(lent(server), 1)
+				for range 40 {
+					take <- struct{}{}
+				}
+				synctest.Wait()
+				client.Ping(ctx) // which brings the credit along
+				synctest.Wait()
+			}
+			close(take) // also for the error that it ends with
+			cancel()
+			<-over
+			synctest.Wait()
+			is.Equal(len(hook.Conn(server).Streams), 0)
+			is.NoErr(hub.Close())
 		})
 	}
 }
@@ -297,7 +357,7 @@ func TestTopic_whoPaysForAKey_meanwhile(t *testing.T) {
 func TestTopic_whoPaysForAKey_overItsShare(t *testing.T) {
 	testkit.Bubble(t, "", func(t *testing.T, is *is.I) {
 		// Above half of it a connection that asks for little may have 16 KiB.
-		const memory, share, keys = 256 << 10, 16 << 10, 12
+		const memory, share, keys = 256 << 10, 16 << 10, 14
 		p := newPayers(t, nil, memory)
 		first, second, third := p.dial(is), p.dial(is), p.dial(is)
 		for i := range keys {

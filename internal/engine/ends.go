@@ -25,9 +25,7 @@ func (x *Stream) Stop(e *status.Error, err error) {
 	if x.in != nil {
 		c := x.conn
 		c.mu.Lock()
-		if x.stopped == nil {
-			x.stopped = err
-		}
+		x.stopLocked(err)
 		c.mu.Unlock()
 	}
 	x.Fail(e)
@@ -48,11 +46,16 @@ func (x *Stream) Fail(e *status.Error) {
 	x.Refuse(unsure(e))
 	c := x.conn
 	c.mu.Lock()
-	if x.stopped == nil {
-		x.stopped = e
-	}
+	x.stopLocked(e)
 	c.mu.Unlock()
 	x.in.cancel()
+}
+
+// stopLocked has the handler's call fail with err, unless it fails with another already.
+func (x *Stream) stopLocked(err error) {
+	if x.stopped == nil {
+		x.stopped = &err
+	}
 }
 
 // unsure is e, which ends a stream and says nothing of what its peer did, as this side is
@@ -79,7 +82,10 @@ func (x *Stream) verdict() error {
 	c := x.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return x.stopped
+	if x.stopped == nil {
+		return nil
+	}
+	return *x.stopped
 }
 
 // Refuse ends this side of the stream, and tells nobody.
@@ -112,13 +118,23 @@ func (x *Stream) untieLocked() (stop func()) {
 func (x *Stream) dropSendLocked() {
 	c := x.conn
 	x.closed, x.dropped = true, true
-	x.line.dropLocked(&c.outbox)
-	x.pack.rest()
-	c.sentItems -= x.flow.Used
-	x.flow.Used, x.flow.Sizes = 0, flow.Ring[int32]{}
+	if x.outlet != &unsent {
+		x.line.dropLocked(&c.outbox)
+		x.pack.rest()
+	}
+	x.forgiveLocked()
 	x.roomLocked()
+	x.restOutletLocked()
 	c.unparkLocked()
 	c.movedLocked()
+}
+
+// forgiveLocked forgets what the peer owes.
+func (x *Stream) forgiveLocked() {
+	if x.outlet != &unsent {
+		x.conn.sentItems -= x.flow.Used
+		x.flow.Used, x.flow.Sizes = 0, flow.Ring[int32]{}
+	}
 }
 
 // settle ends the caller's side with the call.
@@ -132,7 +148,7 @@ func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error
 		x.meta = meta
 	}
 	if !x.held {
-		x.over, x.end = true, err
+		x.over = true
 	}
 	x.sess = nil // nothing is credited any more
 	if x.inlet != nil {
@@ -152,7 +168,7 @@ func (x *Stream) settle(body *buf.Buf, meta map[string]string, err *status.Error
 func (x *Stream) Conclude(meta map[string]string, err *status.Error) {
 	c := x.conn
 	c.mu.Lock()
-	x.over, x.end, x.err, x.meta = true, err, err, meta
+	x.over, x.err, x.meta = true, err, meta
 	c.mu.Unlock()
 	x.inlet.signal()
 }
@@ -195,8 +211,8 @@ func (x *Stream) finishLocked() {
 		x.returnLocked(x.window.out)
 		x.unspendLocked()
 	}
-	x.conn.sentItems -= x.flow.Used
-	x.flow.Used, x.flow.Sizes, x.flow.Window = 0, flow.Ring[int32]{}, 0
+	x.forgiveLocked()
+	x.grantLocked(0)
 	x.conn.movedLocked()
 	x.roomLocked()
 	x.inlet.signal()

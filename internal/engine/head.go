@@ -15,7 +15,7 @@ import (
 // item, whose line is queued behind it.
 func (x *Stream) headLocked() *status.Error {
 	c := x.conn
-	if x.sub != nil { // plain peers are told no metadata
+	if x.sub() != nil { // plain peers are told no metadata
 		x.acceptLocked()
 		x.fresh = false
 		return nil

@@ -29,28 +29,44 @@ type Inbound struct {
 	ended   end  // under mu
 
 	turn  uint16 // of purchases, in which its reply was bought …
-	index int32  // its place in array
 	cost  int32  // its bytes of the connection's budget or the lane's window
 	held  int32  // its bytes of the account
 	price int32  // … and for how many bytes
 
-	conn  *Conn
-	sess  *session.Session // whose it is: a later one does not know it
-	id    uint64           // its key in Conn.inbound
-	rawID []byte           // plain peers: to be echoed
-	body  *buf.Buf
-	array *arrayReply // plain peers: the array it came in
+	conn   *Conn
+	sess   *session.Session // whose it is: a later one does not know it
+	id     uint64           // its key in Conn.inbound
+	body   *buf.Buf
+	*asked // never nil
 
 	stream *Stream // the items of a stream; nil: none
 	keyed  *keyed  // the call has an idempotency key; nil: none
 
-	deadline time.Time // zero: none
+	deadline time.Duration // see clock; 0: none
 
 	mu     sync.Mutex
 	done   chan struct{}
 	timer  *time.Timer
 	afters *afterFunc // the first of them
 }
+
+// asked is what a request of a plain peer has besides.
+type asked struct {
+	rawID []byte        // to be echoed
+	array *arrayReply   // which it came in; nil: none
+	index int32         // its place there
+	sub   *subscription // whose the stream is; nil: none
+}
+
+// unasked is that of all others. It stays empty.
+var unasked asked
+
+// epoch is what deadlines are counted from, which takes a third of what a time does.
+var epoch = time.Now()
+
+// clock is how long after the epoch it is. (Not time.Since, which in a test's bubble has another
+// answer than the times there.)
+func clock() time.Duration { return time.Now().Sub(epoch) }
 
 // end is how a handler and its context ended. It is one byte, since a record has no
 // more to spare: why, in two bits, and two marks.
@@ -73,8 +89,12 @@ func (e end) why() end { return e & whys }
 // err is nil of one that has not ended.
 func (e end) err() error { return [...]error{nil, context.Canceled, context.DeadlineExceeded}[e.why()] }
 
-// Answer is what a call is answered with, while it waits to be sent.
-type Answer struct{ parcel parcel }
+// Answer is what a call is answered with, while it waits to be sent, and a plain peer's was asked
+// with.
+type Answer struct {
+	parcel parcel
+	asked  asked
+}
 
 // Record is what the owner knows of a request.
 type Record interface {
@@ -132,7 +152,13 @@ func (in *Inbound) Heavy() bool { return int(in.price) > flow.HeavyFrom+replyOve
 func (in *Inbound) Stream() *Stream { return in.stream }
 
 // Deadline is the caller's, as far as it told.
-func (in *Inbound) Deadline() (time.Time, bool) { return in.deadline, !in.deadline.IsZero() }
+func (in *Inbound) Deadline() (time.Time, bool) {
+	if in.deadline == 0 {
+		return time.Time{}, false
+	}
+	now := time.Now() // so that it is right by today's clock, too
+	return now.Add(in.deadline - now.Sub(epoch)), true
+}
 
 // Value finds the call itself, and else what the connection's context holds.
 func (in *Inbound) Value(key any) any {
@@ -260,7 +286,7 @@ func (in *Inbound) Err() error {
 
 // lateLocked reports that the deadline has passed, and nobody has noticed.
 func (in *Inbound) lateLocked() bool {
-	return in.ended.why() == notEnded && !in.deadline.IsZero() && !time.Now().Before(in.deadline)
+	return in.ended.why() == notEnded && in.deadline != 0 && clock() >= in.deadline
 }
 
 // AfterFunc makes contexts derived from this one cheap: package context calls
@@ -299,8 +325,8 @@ func (in *Inbound) AfterFunc(f func()) (stop func() bool) {
 }
 
 func (in *Inbound) armLocked() {
-	if in.timer == nil && !in.deadline.IsZero() {
-		in.timer = time.AfterFunc(max(time.Until(in.deadline), 1), func() { in.end(deadlineExceeded) })
+	if in.timer == nil && in.deadline != 0 {
+		in.timer = time.AfterFunc(max(in.deadline-clock(), 1), func() { in.end(deadlineExceeded) })
 	}
 }
 

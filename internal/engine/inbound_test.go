@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/matryer/is"
 )
@@ -13,7 +12,7 @@ import (
 func TestInbound_errNeverChanges(t *testing.T) {
 	is := is.New(t)
 	for range 20_000 {
-		in := &Inbound{conn: &Conn{life: life{ctx: t.Context()}}, deadline: time.Now().Add(-1)}
+		in := &Inbound{conn: &Conn{life: life{ctx: t.Context()}}, deadline: clock() - 1}
 		var g sync.WaitGroup
 		g.Go(in.cancel)
 		g.Go(in.over)

@@ -102,14 +102,28 @@ func (c *Conn) called(f *wire.Frame, body *buf.Buf, array *arrayReply, index int
 		unknown = malformed
 	}
 	in.conn, in.Kind = c, kinds[f.Kind]
-	in.array, in.index = array, int32(index)
+	in.askedBy(array, index)
 	return c.enter(in, f, body, sub, unknown)
+}
+
+// askedBy notes what a plain peer's request has besides.
+func (in *Inbound) askedBy(array *arrayReply, index int) {
+	switch {
+	case in.conn.dialect != session.Plain:
+		in.asked = &unasked
+		return
+	case in.Answer != nil:
+		in.asked = &in.Answer.asked
+	default:
+		in.asked = new(asked)
+	}
+	in.array, in.index = array, int32(index)
 }
 
 // enter is called with the record of a CALL, and why nobody takes it, nil: somebody does.
 func (c *Conn) enter(in *Inbound, f *wire.Frame, body *buf.Buf, sub *subscription, unknown *status.Error) error {
 	if f.TimeLeft > 0 {
-		in.deadline = time.Now().Add(time.Duration(min(f.TimeLeft, flow.MaxTimeLeft)) * time.Millisecond)
+		in.deadline = clock() + time.Duration(min(f.TimeLeft, flow.MaxTimeLeft))*time.Millisecond
 	}
 	in.arrived(f.Meta)
 	d := in.Record.Decl()

@@ -213,7 +213,7 @@ func (c *Conn) notified(f *wire.Frame, body *buf.Buf) error {
 // has it handled.
 func (c *Conn) runNotification(l *lane, w *waiter) {
 	in, nobody := c.owner.Find(w.name, KindNotification, w.meta)
-	in.conn, in.Kind, in.ordered = c, KindNotification, true
+	in.conn, in.Kind, in.ordered, in.asked = c, KindNotification, true, &unasked
 	in.cost, in.held = w.cost, w.held
 	defer c.notificationDone(l, in, int(w.held)) // also when a handler ends the goroutine
 	c.mu.Lock()

@@ -211,7 +211,7 @@ func (c *Conn) strayLocked(f *wire.Frame) error {
 	if !known {
 		return c.offendedLocked()
 	}
-	if x != nil && x.takes && x.failed != nil {
+	if x != nil && x.Takes() && x.failed != nil {
 		x.droppedLocked(len(f.Payload))
 	}
 	return nil
@@ -265,7 +265,7 @@ func (c *Conn) undoneLocked(key partID, a *assembly, n int) {
 	if a.frame.Type != wire.Item {
 		return
 	}
-	if x, _ := c.streamLocked(key.id, key.fromCaller); x != nil && x.takes {
+	if x, _ := c.streamLocked(key.id, key.fromCaller); x != nil && x.Takes() {
 		x.droppedLocked(n)
 	}
 }

@@ -13,7 +13,7 @@ import (
 // Next returns the next item, with the reference to its buffer.
 func (x *Stream) Next() (p Item, data []byte, err error) {
 	c := x.conn
-	if x.takes && x.inspected() {
+	if x.Takes() && x.inspected() {
 		x.receiving.Lock()
 		defer x.receiving.Unlock()
 	}
@@ -52,7 +52,10 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 			}
 			return p, data, nil
 		}
-		over, end := x.over, x.end
+		over, end := x.over, (*status.Error)(nil) // the caller of a handler's items has none but them
+		if x.calling != nil {
+			end = x.err
+		}
 		c.mu.Unlock()
 		if over {
 			x.inlet.signal()
@@ -155,7 +158,7 @@ func (x *Stream) droppedLocked(n int) {
 func (c *Conn) receiverLocked(f *wire.Frame) (*Stream, error) {
 	x, known := c.streamLocked(f.ID, f.Flags&wire.FromCaller != 0)
 	switch {
-	case !known || x != nil && !x.takes:
+	case !known || x != nil && !x.Takes():
 		return nil, c.offendedLocked()
 	case x == nil || x.over:
 		return nil, nil
@@ -170,7 +173,7 @@ func (c *Conn) receiverLocked(f *wire.Frame) (*Stream, error) {
 func (c *Conn) endReceived(f *wire.Frame) error {
 	c.mu.Lock()
 	x, known := c.streamLocked(f.ID, true)
-	if !known || x == nil && c.inbound[f.ID] != nil || x != nil && !x.takes {
+	if !known || x == nil && c.inbound[f.ID] != nil || x != nil && !x.Takes() {
 		defer c.mu.Unlock()
 		return c.offendedLocked()
 	}

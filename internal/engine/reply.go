@@ -293,7 +293,7 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 			c.dropPartLocked(partID{in.id, true})
 			x.concludeLocked(it)
 			x.finishLocked()
-			x.line.last = it // after its items
+			x.outletLocked().line.last = it // after its items
 			x.line.pushLocked(&c.outbox)
 		} else {
 			c.queue.push(it)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"runtime"
 	"sync"
-	"sync/atomic"
 )
 
 // Resumer is a stream's handler that needs no goroutine while it has nothing to
@@ -22,12 +21,9 @@ var ErrRests = errors.New("the handler rests")
 
 // rest is whether a handler that can be resumed runs.
 type rest struct {
-	handler Resumer       // set before the first rest; nil: there is none
+	handler Resumer       // set before the first rest, under Conn.mu; nil: there is none
 	woken   chan struct{} // capacity 1, of one that waits on its goroutine; nil: it has none
 	next    *Stream       // behind it, of those that were roused
-	state   atomic.Uint32
-	starved bool // the window has no room for what was offered; under Conn.mu
-	listed  bool // the connection has none: in outbox.starved; under Conn.mu
 }
 
 // What state is.
@@ -41,7 +37,9 @@ const (
 // return ErrRests, and is run again when there is something to do. The program's function
 // has returned: what it has left behind is not nested any more.
 func (x *Stream) Entrust(h Resumer) {
+	x.conn.mu.Lock()
 	x.rest.handler = h
+	x.conn.mu.Unlock()
 	x.in.mu.Lock()
 	defer x.in.mu.Unlock()
 	if x.rest.woken == nil { // else interceptors wait
@@ -67,14 +65,14 @@ func (x *Stream) Attend(ctx context.Context, h Resumer) error {
 		if err := h.Resume(ctx); err != ErrRests {
 			return err
 		}
-		if !x.rest.state.CompareAndSwap(running, resting) {
-			x.rest.state.Store(running)
+		if !x.state.CompareAndSwap(running, resting) {
+			x.state.Store(running)
 			continue
 		}
 		select {
 		case <-x.rest.woken:
 		case <-ctx.Done():
-			x.rest.state.CompareAndSwap(resting, running)
+			x.state.CompareAndSwap(resting, running)
 		}
 	}
 }
@@ -82,20 +80,19 @@ func (x *Stream) Attend(ctx context.Context, h Resumer) error {
 // Wake has a handler that rests look whether there is something to do. It may be
 // called with any lock held.
 func (x *Stream) Wake() {
-	r := &x.rest
 	for {
 		switch {
-		case r.state.CompareAndSwap(resting, running):
+		case x.state.CompareAndSwap(resting, running):
 			switch {
-			case r.woken != nil:
-				signal(r.woken)
+			case x.rest.woken != nil:
+				signal(x.rest.woken)
 			case x.Watched(): // it may wait for its window
 				go x.in.again()
 			default:
 				x.conn.roused.add(x)
 			}
 			return
-		case r.state.CompareAndSwap(running, calledFor), r.state.Load() == calledFor:
+		case x.state.CompareAndSwap(running, calledFor), x.state.Load() == calledFor:
 			return
 		}
 	}
@@ -162,13 +159,13 @@ func (in *Inbound) rests() bool {
 	in.overhead(-handlerOverhead - in.body.Size()) // of the size that it was counted with
 	in.body.Release()
 	in.body = nil
-	r := &in.stream.rest
-	if r.state.CompareAndSwap(running, resting) {
+	x := in.stream
+	if x.state.CompareAndSwap(running, resting) {
 		return true
 	}
-	r.state.Store(running)
-	if !in.stream.Watched() {
-		in.conn.roused.add(in.stream)
+	x.state.Store(running)
+	if !x.Watched() {
+		in.conn.roused.add(x)
 		return true
 	}
 	in.overhead(handlerOverhead)
@@ -200,16 +197,16 @@ func (in *Inbound) overhead(n int) {
 // roomLocked tells who waits that the window may have room.
 func (x *Stream) roomLocked() {
 	signal(x.room)
-	if x.rest.starved {
-		x.rest.starved = false
+	if x.starved {
+		x.starved = false
 		x.Wake()
 	}
 }
 
 // starveLocked has the handler woken when the connection's queue has moved.
 func (x *Stream) starveLocked() {
-	if !x.rest.listed {
-		x.rest.listed = true
+	if !x.listed {
+		x.listed = true
 		x.conn.starved = append(x.conn.starved, x)
 	}
 }
@@ -219,7 +216,7 @@ func (o *outbox) feedLocked() {
 	all := o.starved
 	o.starved = nil
 	for _, x := range all {
-		x.rest.listed = false
+		x.listed = false
 		x.Wake()
 	}
 }

@@ -48,7 +48,12 @@ func (c *Conn) take(b *session.Batch) {
 		}
 		moved = moved || t != turnLater || b.Len() > had
 		c.queue.remove(it)
-		if t == turnDone && it.call != nil && it.call.stream != nil {
+		switch {
+		case t != turnDone:
+		case it.turn != nil:
+			it.turn.restOutletLocked()
+			continue
+		case it.call != nil && it.call.stream != nil:
 			it.call.stream.pushLocked()
 		}
 		switch t {

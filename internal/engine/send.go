@@ -19,7 +19,7 @@ func (x *Stream) itemFrame(p *Item) wire.Frame {
 	if x.calling != nil {
 		f.Flags |= wire.FromCaller
 	}
-	if s := x.sub; s != nil {
+	if s := x.sub(); s != nil {
 		f.Method, f.RawID = s.verb.Tells, s.id
 	}
 	return f
@@ -27,7 +27,7 @@ func (x *Stream) itemFrame(p *Item) wire.Frame {
 
 // itemLeftLocked notes an item that was counted.
 func (x *Stream) itemLeftLocked(cost int) {
-	if x.sub != nil {
+	if x.sub() != nil {
 		x.writtenLocked(cost)
 	} else {
 		x.flow.Counted(cost)
@@ -134,10 +134,10 @@ func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, r
 	case body.Len() > packMost:
 		p = Item{buf: body.Keep(), n: uint32(body.Len())}
 	default:
-		p = x.pack.put(body.B, x.line.pieces.Len() > 0)
+		p = x.outletLocked().pack.put(body.B, x.line.pieces.Len() > 0)
 	}
 	p.Flags, p.Dropped = flags&^Shared, dropped
-	x.line.pieces.Push(p)
+	x.outletLocked().line.pieces.Push(p)
 	x.flow.Used += cost
 	c.sentItems += cost
 	c.hold(cost)
@@ -161,13 +161,14 @@ func (x *Stream) blockedLocked(cost int, flags wire.Flags, rests bool) <-chan st
 		// Before the CALL has left nothing is queued: it would take room from
 		// answers that somebody may have to read for the CALL to leave.
 		if rests {
-			x.rest.starved = true
+			x.starved = true
 			return woken
 		}
-		if x.room == nil {
-			x.room = make(chan struct{}, 1)
+		o := x.outletLocked()
+		if o.room == nil {
+			o.room = make(chan struct{}, 1)
 		}
-		return x.room
+		return o.room
 	case !x.affordableLocked(cost),
 		c.queued > 0 && c.queued+cost > c.outgoingLocked():
 		if rests {
@@ -268,7 +269,7 @@ func (x *Stream) CloseSend() {
 	}
 	x.closed = true
 	if x.calling != nil { // a handler says it by returning
-		x.line.last = new(parcel).pack(wire.Frame{Type: wire.End, ID: x.id}, nil, 0)
+		x.outletLocked().line.last = new(parcel).pack(wire.Frame{Type: wire.End, ID: x.id}, nil, 0)
 		x.pushLocked()
 	}
 	x.roomLocked()

@@ -138,7 +138,7 @@ func (c *Conn) Holds() session.Held {
 const handlerOverhead = 8 << 10
 
 // streamOverhead is what a stream takes beside its items, and its handler.
-const streamOverhead = 1 << 10
+const streamOverhead = 576
 
 // What of a peer's grants is used at most.
 const (

@@ -50,8 +50,8 @@ func (x *Stream) Snapshot() hook.StreamSums {
 
 func (x *Stream) snapshotLocked() hook.StreamSums {
 	s := hook.StreamSums{
-		Caller: x.calling != nil,
-		Pieces: x.line.pieces.Len(), SendWindow: x.flow.Window, Used: x.flow.Used,
+		Caller: x.calling != nil, Lent: x.outlet != &unsent,
+		Pieces: x.line.pieces.Len(), SendWindow: int(x.granted), Used: x.flow.Used,
 	}
 	if x.inlet == nil {
 		return s

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
@@ -21,40 +22,35 @@ type Stream struct {
 	// fixed
 	conn     *Conn
 	decl     *Decl
-	in       *Inbound      // nil on the caller's side
-	*calling               // nil on the handler's side
-	sub      *subscription // a plain peer's; nil: it has none
+	in       *Inbound // nil on the caller's side
+	*calling          // nil on the handler's side
+
+	id   uint64 // 0 until the CALL was counted
+	sess *session.Session
 
 	// Words are saved where there are thousands.
 	sends   bool // this side may send items; fixed
-	takes   bool // and receive them; fixed
 	closed  bool // END or the terminal frame is queued, or all was dropped
 	dropped bool // … because the call is being settled
 	over    bool // the peer sends no more
 	held    bool // the caller's: interceptors have the last word: over is set by conclude
 	fresh   bool // no HEAD and no item has gone, or come, from the handler
+	starved bool // the window has no room for what a handler at rest offered
+	listed  bool // the connection has none: in outbox.starved
 
-	id   uint64 // 0 until the CALL was counted
-	sess *session.Session
-
-	// sending
-	line line
-	pack packer
-	flow flow.Sender
-	pace *flow.Pace    // of items of which only the newest counts; nil: the window is all there is
-	room chan struct{} // capacity 1: the window may have room; nil: nobody has waited
-	rest rest
-
-	// receiving
-	*inlet
-	end *status.Error // why over is set; nil: it was done
-
+	granted int32 // bytes of the window that the peer grants; 0: without limit
 	// Where OnItem's functions look on they see one item after another, in
 	// the items' order: held while one is sent. The inlet has another.
 	sending sync.Mutex
 
+	state   atomic.Uint32 // of rest
+	rest    rest
+	*outlet            // never nil
+	pace    *flow.Pace // of items of which only the newest counts; nil: the window is all there is
+	*inlet             // nil: this side receives no items; fixed
+
 	failed  *status.Error // this side gave up: nothing goes either way, and this is why
-	stopped error         // the handler's side: what the call fails with, whatever its handler returns
+	stopped *error        // the handler's side: what the call fails with, whatever its handler returns
 }
 
 // calling is what the caller's side has besides.
@@ -106,19 +102,19 @@ func newStream(c *Conn, d *Decl, kind Kind, caller bool) *Stream {
 	}
 	x.conn, x.decl = c, d
 	up, down := kind != KindServerStream, kind != KindClientStream
-	x.sends, x.takes = down, up
+	takes := up
+	x.outlet, x.sends = &unsent, down
 	if caller {
-		x.sends, x.takes = up, down
+		x.sends, takes = up, down
 	}
-	x.line.turn.turn = x
-	if x.takes {
+	if takes {
 		x.inlet = &inlet{arrived: make(chan struct{}, 1)}
 		x.window.size = c.config.Limits.Window
 	}
 	if x.sends && d.Newest {
 		x.pace = new(flow.Pace)
 	}
-	x.over, x.closed = !x.takes, !x.sends
+	x.over, x.closed = !takes, !x.sends
 	x.fresh = caller || x.sends
 	return x
 }
@@ -149,7 +145,7 @@ func (x *Stream) beginLocked(id uint64) {
 		x.unspendLocked()
 		x.window.due, x.window.dueBytes = 0, 0
 	}
-	x.flow.Window = int(min(x.conn.peer.limits.Window, math.MaxInt32))
+	x.grantLocked(int(min(x.conn.peer.limits.Window, math.MaxInt32)))
 	x.roomLocked()
 }
 
@@ -286,7 +282,7 @@ func (x *Stream) Decl() *Decl { return x.decl }
 func (x *Stream) Caller() bool { return x.in == nil }
 
 // Takes reports whether this side receives items.
-func (x *Stream) Takes() bool { return x.takes }
+func (x *Stream) Takes() bool { return x.inlet != nil }
 
 // Done is closed when the caller's side is settled. It is nil at the handler's.
 func (x *Stream) Done() <-chan struct{} {

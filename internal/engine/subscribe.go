@@ -84,20 +84,28 @@ func (x *Stream) subscribeLocked(s *subscription) {
 	binary.BigEndian.PutUint64(b[:], c.salt)
 	binary.BigEndian.PutUint64(b[8:], x.in.id)
 	s.id = append(hex.AppendEncode([]byte(`"0x`), b[:]), '"')
-	x.sub = s
-	x.flow.Window = c.config.Limits.Window
+	x.in.sub = s
+	x.grantLocked(c.config.Limits.Window)
+}
+
+// sub is the subscription whose the stream is; nil: it is none's.
+func (x *Stream) sub() *subscription {
+	if x == nil || x.in == nil {
+		return nil
+	}
+	return x.in.sub
 }
 
 // subscribedLocked reports whether a call is a subscription whose id its peer was told.
 func (in *Inbound) subscribedLocked() bool {
-	return in.stream != nil && in.stream.sub != nil && in.stream.sub.accepted
+	return in.sub != nil && in.sub.accepted
 }
 
 // Accept says that a stream's handler has begun: interceptors and whoever else may refuse
 // it have not. A plain peer's request for a subscription is answered then, others are not
 // concerned. It may be called again, and where there is no stream.
 func (x *Stream) Accept() {
-	if x == nil || x.sub == nil {
+	if x.sub() == nil {
 		return
 	}
 	c := x.conn
@@ -110,7 +118,7 @@ func (x *Stream) Accept() {
 
 // acceptLocked answers the request for the subscription, in front of its first item.
 func (x *Stream) acceptLocked() {
-	s, c := x.sub, x.conn
+	s, c := x.sub(), x.conn
 	if s.accepted {
 		return
 	}
@@ -120,14 +128,17 @@ func (x *Stream) acceptLocked() {
 
 // Marks reports whether the items are to say their places, which SendAt and OfferAt are
 // told: whoever has had one may go on behind it, in another subscription.
-func (x *Stream) Marks() bool { return x != nil && x.sub != nil && x.sub.marks }
+func (x *Stream) Marks() bool {
+	s := x.sub()
+	return s != nil && s.marks
+}
 
 // From is the place that the stream is to go on behind; "": from its beginning.
 func (x *Stream) From() string {
 	if !x.Marks() {
 		return ""
 	}
-	return x.sub.from
+	return x.sub().from
 }
 
 // marked is an item with its place.
@@ -174,7 +185,7 @@ const leastPatience = 2 * time.Second
 // reading begins to watch, where nobody else decides what becomes of a peer that does not read: neither
 // a topic's policy, nor who reads with a GET, whose connection has nothing but the stream.
 func (x *Stream) reading() reading {
-	if x.sub == nil || x.sub.verb.Get || x.rest.handler != nil || x.conn.config.Limits.WriteTimeout <= 0 {
+	if s := x.sub(); s == nil || s.verb.Get || x.rest.handler != nil || x.conn.config.Limits.WriteTimeout <= 0 {
 		return reading{}
 	}
 	t := time.NewTimer(x.patience())
@@ -203,7 +214,7 @@ func (x *Stream) patience() time.Duration {
 
 // concludeLocked makes the terminal frame of a subscription what its peer is told.
 func (x *Stream) concludeLocked(it *item) {
-	s := x.sub
+	s := x.sub()
 	switch {
 	case s == nil:
 		return
@@ -218,7 +229,7 @@ func (x *Stream) concludeLocked(it *item) {
 // partedLocked ends a subscription whose peer has unsubscribed: it is told no more. Then it
 // reports true, and mu was given up.
 func (c *Conn) partedLocked(in *Inbound) bool {
-	if !in.subscribedLocked() || !in.stream.sub.left {
+	if !in.subscribedLocked() || !in.sub.left {
 		return false
 	}
 	c.returnedLocked(in, 0)
@@ -243,7 +254,7 @@ func (c *Conn) unsubscribed(f *wire.Frame, v *Verb, array *arrayReply, index int
 	case in == nil:
 		answer = wire.Frame{Type: wire.Fail, ID: f.ID, RawID: answer.RawID, Code: int64(status.NotFound), Message: "subscription not found", Number: v.Number}
 	default:
-		in.stream.sub.left = true
+		in.sub.left = true
 		in.stream.callerLeftLocked()
 	}
 	payload := answer.Payload
@@ -276,7 +287,7 @@ func (c *Conn) subscriptionLocked(id string, v *Verb) *Inbound {
 	if err != nil || in == nil || !in.subscribedLocked() {
 		return nil
 	}
-	if s := in.stream.sub; s.left || s.verb.Tells != v.Tells || string(s.id[1:len(s.id)-1]) != id {
+	if s := in.sub; s.left || s.verb.Tells != v.Tells || string(s.id[1:len(s.id)-1]) != id {
 		return nil
 	}
 	return in

@@ -220,7 +220,10 @@ func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
 		x.pace.Credited(int(f.Items), x.sess.RTT())
 	}
 	if f.Window > 0 {
-		x.flow.Window = int(min(f.Window, mostPeerWindow))
+		x.grantLocked(int(min(f.Window, mostPeerWindow)))
+	}
+	if x.rest.handler != nil { // others have a goroutine, and most are about to send again
+		x.restOutletLocked()
 	}
 	x.roomLocked()
 	c.movedLocked()

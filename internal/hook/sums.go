@@ -78,6 +78,7 @@ var Stream func(stream any) StreamSums
 // StreamSums are what one side of a stream holds.
 type StreamSums struct {
 	Caller bool // this side called
+	Lent   bool // it has something to send, or to be credited
 
 	Pieces     int // items that wait to be sent
 	SendWindow int // bytes granted by the peer

@@ -71,7 +71,7 @@ func (h *Hub) newRoom(t *Topic, key string) *room {
 // roomCost is what a key takes beside its name, and feedCost each channel of a broker. One of
 // those in the room pays for it: counted for each, a subscription would be twice what it takes.
 const (
-	roomCost = 384
+	roomCost = 320
 	feedCost = 128
 )
 

@@ -52,12 +52,12 @@ type subscriber struct {
 	over   bool  // under mu
 	about  uint8 // fixed: bytes that its account pays for, of what is said of it
 	place  int32 // under room.mu: in room.subs; -1: it is not there
-	past   *past // the history that was not sent yet; nil: there is none; the handler's alone
+	tried  int32 // under mu: what the message cost that the stream had no room for
+	mu     sync.Mutex
 
-	tried    int32 // under mu: what the message cost that the stream had no room for
-	mu       sync.Mutex
-	*backlog        // never nil
+	*backlog        // never nil; as what follows, under mu
 	missed   uint64 // lost before the next message
+	past     *past  // the history that was not sent yet; nil: there is none; the handler's alone
 }
 
 // backlog is what waits for a subscriber.
