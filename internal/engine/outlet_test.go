@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/session"
+	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
 // An outlet goes back when there is nothing in it, and not before; whoever has it next has
@@ -74,6 +76,31 @@ func TestOutlet(t *testing.T) {
 	}
 	is := is.New(t)
 	is.True(unsent.line.empty() && unsent.line.turn == item{} && unsent.pack == packer{} && unsent.room == nil)
+}
+
+// Streams that have nothing to send share what is empty, so nothing that a peer says of their
+// windows writes to it.
+func TestOutlet_windowsOfStreamsThatHaveNone(t *testing.T) {
+	is := is.New(t)
+	var all sync.WaitGroup
+	for range 2 {
+		c := &Conn{}
+		x := newStream(c, &Decl{}, KindServerStream, false)
+		x.id = 1
+		c.inbound = map[uint64]*Inbound{1: {conn: c, id: 1, stream: x, asked: &unasked}}
+		all.Go(func() {
+			for n := range uint64(1000) {
+				if err := c.credited(&wire.Frame{Type: wire.Credit, Flags: wire.FromCaller, ID: 1, Window: n + 1}); err != nil {
+					t.Error(err)
+				}
+			}
+			if x.granted != 1000 {
+				t.Error("the windows were not heard of")
+			}
+		})
+	}
+	all.Wait()
+	is.Equal(unsent.flow.Window, 0)
 }
 
 // A deadline is told as the time that it is, and as the same one each time.
