@@ -108,6 +108,7 @@ var layers = []struct {
 	{"internal/buf", ""},
 	{"internal/logs", ""},
 	{"internal/testkit/live", ""},
+	{"internal/testkit/turns", ""},
 	{"js", ""},
 	{"codec/jsongen", ""},
 }

@@ -57,6 +57,8 @@ const (
 	// answered, which is a system call.
 	controlBurst = 1000
 	controlRate  = 100
+	// controlTurn is how many there may be before others have their turns first.
+	controlTurn = 32
 )
 
 var errFlood = errors.New("the peer sends what costs it less than this side")
@@ -137,8 +139,11 @@ func (b *below) control() bool {
 	p, now := b.pacing(), time.Now()
 	p.recent = max(0, p.recent-now.Sub(p.dripped).Seconds()*controlRate) + 1
 	p.dripped = now
-	if p.recent > controlBurst {
+	switch {
+	case p.recent > controlBurst:
 		b.flooded.Store(true)
+	case p.recent > controlTurn:
+		runtime.Gosched() // to answer one may be a write
 	}
 	return !b.flooded.Load()
 }

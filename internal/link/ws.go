@@ -60,7 +60,7 @@ func (t *ws) Read(progress func()) (b *buf.Buf, text bool, err error) {
 		part := b.B[len(b.B):min(cap(b.B), len(b.B)+readPart)]
 		n, err := r.Read(part)
 		b.B = b.B[:len(b.B)+n]
-		if n == readPart {
+		if parts := len(b.B) / readPart; parts > (len(b.B)-n)/readPart {
 			runtime.Gosched() // all of a large message may have come, or be made of little
 		}
 		// The library takes a connection that ends inside a message for the

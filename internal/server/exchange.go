@@ -50,6 +50,8 @@ type exchange struct {
 const (
 	// bodyBuffer is what a body begins in.
 	bodyBuffer = 1 << 10
+	// bodyPart is after how much of a body others have their turns.
+	bodyPart = 64 << 10
 	// answerPart is the most of an answer that is written without a sign of
 	// progress.
 	answerPart = 32 << 10
@@ -241,6 +243,9 @@ func (x *exchange) readAll(body io.Reader) (*buf.Buf, error) {
 		}
 		n, err := body.Read(b.B[len(b.B):cap(b.B)])
 		b.B = b.B[:len(b.B)+n]
+		if parts := len(b.B) / bodyPart; parts > (len(b.B)-n)/bodyPart {
+			runtime.Gosched() // all of it may have come: others have their turns
+		}
 		switch {
 		case err == io.EOF:
 			return b, nil
