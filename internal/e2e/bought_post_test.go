@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -103,6 +104,59 @@ func TestBought_POSTsThatFindNoRoom(t *testing.T) {
 			is.True(w.Body.Len() > 1_000_000)
 		})
 	}
+}
+
+// So is a client stream's, whose items are POSTed: it is let go while it is refused.
+func TestBought_itemsThatFindNoRoom(t *testing.T) {
+	testkit.Bubble(t, "", func(t *testing.T, is *is.I) {
+		var ran atomic.Int64
+		mux := largeMux(&ran)
+		sum := typedrpc.NewClientStream[int, int, int]("sum")
+		var began atomic.Int64
+		typedrpc.Handle(mux, sum, func(_ context.Context, n int, items iter.Seq2[int, error]) (int, error) {
+			began.Add(1)
+			for i, err := range items {
+				if err != nil {
+					return 0, err
+				}
+				n += i
+			}
+			return n, nil
+		})
+		srv := &typedrpc.Server{Mux: mux, MaxMemory: 16 << 20}
+		until := make(chan struct{})
+		read := sync.OnceFunc(func() { close(until) })
+		defer read()
+		var all sync.WaitGroup
+		for range 60 {
+			all.Go(func() {
+				srv.ServeHTTP(unread{httptest.NewRecorder(), until}, asPOST(`{"jsonrpc":"2.0","id":1,"method":"large","params":[1000000]}`))
+			})
+		}
+		time.Sleep(time.Second)
+		answers := make([]*httptest.ResponseRecorder, 100)
+		for i := range answers {
+			answers[i] = httptest.NewRecorder()
+			all.Go(func() {
+				r := httptest.NewRequest("POST", "/?method=sum&params=0", strings.NewReader("1\n2\n"))
+				r.Header.Set("Content-Type", "application/x-ndjson")
+				srv.ServeHTTP(answers[i], r)
+			})
+		}
+		time.Sleep(5 * time.Second)
+		read()
+		all.Wait()
+		time.Sleep(time.Second)
+		is.Equal(hook.Server(srv).Budget, int64(0))
+		refused := 0
+		for _, a := range answers {
+			if strings.Contains(a.Body.String(), "try again later") {
+				refused++
+			}
+		}
+		is.True(refused > 0)
+		is.Equal(refused+int(began.Load()), len(answers))
+	})
 }
 
 // A POST whose answer may be larger than a small server's room begins at once, where there

@@ -189,11 +189,8 @@ func (c *Conn) unparkInTurns() {
 // unparkSomeLocked begins calls for as long as may says so. It reports whether
 // there is room for more.
 func (c *Conn) unparkSomeLocked(may func() bool) (more bool) {
-	if len(c.parked) == 0 {
-		return false
-	}
-	n := 0
-	for _, in := range c.parked {
+	for len(c.parked) > 0 {
+		in := c.parked[0]
 		begins, refusal := c.fateLocked(in)
 		if !begins && refusal == nil {
 			break
@@ -201,7 +198,7 @@ func (c *Conn) unparkSomeLocked(may func() bool) (more bool) {
 		if more = !may(); more {
 			break
 		}
-		n++
+		c.parked = c.parked[1:] // before a refusal, which gives room back and comes here again
 		if !begins {
 			c.refuseParkedLocked(in, refusal)
 			continue
@@ -209,7 +206,7 @@ func (c *Conn) unparkSomeLocked(may func() bool) (more bool) {
 		c.startLocked(in)
 		go in.begin()
 	}
-	if c.parked = c.parked[n:]; len(c.parked) == 0 {
+	if len(c.parked) == 0 {
 		c.parked = nil
 		return false
 	}

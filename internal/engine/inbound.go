@@ -66,7 +66,10 @@ var epoch = time.Now()
 
 // clock is how long after the epoch it is. (Not time.Since, which in a test's bubble has another
 // answer than the times there.)
-func clock() time.Duration { return time.Now().Sub(epoch) }
+func clock() time.Duration {
+	now := time.Now()
+	return now.Sub(epoch)
+}
 
 // end is how a handler and its context ended. It is one byte, since a record has no
 // more to spare: why, in two bits, and two marks.

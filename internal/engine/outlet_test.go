@@ -129,7 +129,7 @@ func TestInbound_deadline(t *testing.T) {
 			t.Fatal("too early")
 		default:
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		is.Equal(in.Err(), context.DeadlineExceeded)
 		<-done
 	})
