@@ -138,7 +138,7 @@ func TestBought_itemsThatFindNoRoom(t *testing.T) {
 		for i := range answers {
 			answers[i] = httptest.NewRecorder()
 			all.Go(func() {
-				r := httptest.NewRequest("POST", "/?method=sum&params=0", strings.NewReader("1\n2\n"))
+				r := httptest.NewRequest("POST", "/?method=sum&params=0", strings.NewReader(strings.Repeat("1\n", 2000))) // more than a window has room for
 				r.Header.Set("Content-Type", "application/x-ndjson")
 				srv.ServeHTTP(answers[i], r)
 			})
@@ -150,12 +150,13 @@ func TestBought_itemsThatFindNoRoom(t *testing.T) {
 		is.Equal(hook.Server(srv).Budget, int64(0))
 		refused := 0
 		for _, a := range answers {
-			if strings.Contains(a.Body.String(), "try again later") {
+			is.True(a.Body.Len() > 0)
+			if strings.Contains(a.Body.String(), "had no room for the answer") {
 				refused++
 			}
 		}
-		is.True(refused > 0)
-		is.Equal(refused+int(began.Load()), len(answers))
+		is.True(refused > len(answers)/2)
+		is.True(refused+int(began.Load()) <= len(answers))
 	})
 }
 

@@ -271,4 +271,5 @@ func (c *Conn) refuseParkedLocked(in *Inbound, refusal *status.Error) {
 	c.vacateInLocked(in)
 	in.body.Release()
 	c.refuseLocked(in, refusal)
+	in.cancel() // whoever feeds its stream waits for no handler
 }
