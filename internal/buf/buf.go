@@ -157,15 +157,19 @@ func (b *Buf) Release() {
 	}
 	switch n := b.refs.Add(-1); {
 	case n > 0:
-	case n == 0 && b.class > 0:
-		if class, room := classOf(cap(b.B)); class == int(b.class-1) && room == cap(b.B) { // it has not grown
-			sized[class].Put(b)
-		}
-	case n == 0 && b.class == 0 && cap(b.B) <= maxKept:
-		pool.Put(b)
+		return
 	case n < 0:
 		panic("typedrpc: buffer released twice")
+	case b.class > 0:
+		if class, room := classOf(cap(b.B)); class == int(b.class-1) && room == cap(b.B) { // it has not grown
+			sized[class].Put(b)
+			return
+		}
+	case b.class == 0 && cap(b.B) <= maxKept:
+		pool.Put(b)
+		return
 	}
+	b.B = nil // whoever forgets to forget the record keeps the record alone
 }
 
 // Len is the length of the buffer's bytes; 0 for nil.

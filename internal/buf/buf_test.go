@@ -62,6 +62,18 @@ func TestBuf_giantsAreNotKept(t *testing.T) {
 	}
 }
 
+// Nor does a record keep one that somebody has forgotten to forget.
+func TestBuf_theRecordLetsGo(t *testing.T) {
+	is := is.New(t)
+	for _, b := range []*Buf{Sized(maxKept + 1), Copy(make([]byte, maxKept+1)), {B: make([]byte, maxKept+1)}} {
+		b.refs.Store(1)
+		b.Retain().Release()
+		is.True(cap(b.B) > maxKept)
+		b.Release()
+		is.Equal(cap(b.B), 0)
+	}
+}
+
 func TestBuf_keepsWhatIsNoGiant(t *testing.T) {
 	is := is.New(t)
 	kept := 0
