@@ -228,15 +228,10 @@ func (x *exchange) readAll(body io.Reader) (*buf.Buf, error) {
 			from, since = len(b.B), time.Now()
 		}
 		if len(b.B) == cap(b.B) {
-			size := 2 * cap(b.B)
-			if size > 512<<10 {
-				size = cap(b.B) / 2 * 3
-			}
-			size = buf.Room(min(size, x.limits.MaxMessage+512))
-			if !x.grow(size) {
+			next := x.sized(x.larger(cap(b.B)))
+			if next == nil {
 				return b, errNoRoom
 			}
-			next := buf.Sized(size)
 			next.B = append(next.B, b.B...)
 			b.Release()
 			b = next
@@ -255,6 +250,28 @@ func (x *exchange) readAll(body io.Reader) (*buf.Buf, error) {
 			return b, os.ErrDeadlineExceeded
 		}
 	}
+}
+
+// larger is the size of the buffer that comes after one of n bytes that is full. Garbage of many
+// that grow at once is what this bounds: beyond half a mebibyte it is not doubled.
+func (x *exchange) larger(n int) int {
+	size := 2 * n
+	if size > 512<<10 {
+		size = n / 2 * 3
+	}
+	return buf.Room(min(size, x.limits.MaxMessage+besideBody))
+}
+
+// besideBody is for what is around the largest message.
+const besideBody = 512
+
+// sized returns a buffer that is paid for, instead of the one that there is; nil: there is no room.
+// It is paid for first: those of all who are refused would be more than there may be.
+func (x *exchange) sized(size int) *buf.Buf {
+	if !x.grow(size) {
+		return nil
+	}
+	return buf.Sized(size)
 }
 
 // grow pays for a body's buffer of n bytes instead of the one that there is.

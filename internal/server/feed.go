@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -51,7 +52,6 @@ type feed struct {
 const (
 	feedBuffer  = 4 << 10
 	feedKeeps   = 64 << 10 // a larger buffer is given back when what needed it has been handed on
-	feedBeside  = 512      // beside the largest item
 	errFeedDone = feedError("the items have been read, or are not wanted")
 )
 
@@ -91,7 +91,7 @@ func (s *Server) serveFeed(x *exchange, r *http.Request, id Identity, name, para
 // client has gone, or what it sends does not come: then the stream was broken off.
 func (f *feed) run(c *engine.Conn, left, killed <-chan struct{}) (whole bool) {
 	f.b = buf.Sized(feedBuffer)
-	defer func() { f.b.Release() }()
+	defer func() { f.b.Release(); f.b = nil }() // the answer may be long in coming
 	if !f.x.grow(cap(f.b.B)) {
 		c.EndFeed(status.Busy("an item"))
 		return true
@@ -179,6 +179,9 @@ func (f *feed) more() error {
 	b := f.b.B
 	n, err := f.body.Read(b[len(b):cap(b)])
 	f.b.B = b[:len(b)+n]
+	if was := f.came; (was+int64(n))/bodyPart > was/bodyPart {
+		runtime.Gosched() // much may have come at once
+	}
 	f.came += int64(n)
 	switch {
 	case f.isStopped():
@@ -199,7 +202,7 @@ func (f *feed) room() error {
 	size := cap(f.b.B)
 	switch {
 	case len(rest) == size:
-		size = buf.Room(min(2*size, f.x.limits.MaxMessage+feedBeside))
+		size = f.x.larger(size)
 	case size > feedKeeps && len(rest) <= feedBuffer/2:
 		size = feedBuffer
 	}
@@ -208,9 +211,8 @@ func (f *feed) room() error {
 		f.at = 0
 		return nil
 	}
-	next := buf.Sized(size)
-	if !f.x.grow(cap(next.B)) {
-		next.Release()
+	next := f.x.sized(size)
+	if next == nil {
 		return errNoRoom
 	}
 	next.B = append(next.B, rest...)
