@@ -102,10 +102,13 @@ func (c *Conn) priceLocked(in *Inbound) int {
 	} else {
 		size = min(c.bought.guess(), c.peer.most())
 		if c.config.Posted { // it is alone: nothing was, nor will be, learned
-			size = 2 * c.peer.most() // and its answer is there more than once
+			size = c.peer.most()
 		}
 		if d != nil {
 			size = d.Limit(size)
+		}
+		if c.config.Posted {
+			size *= postCopies
 		}
 	}
 	return size + replyOverhead
@@ -127,6 +130,10 @@ func (c *Conn) affordsLocked(in *Inbound) bool {
 	}
 	return c.account.Fits(sum+price, most)
 }
+
+// postCopies is how often the answer to a POST is there while it becomes one: encoded, in its
+// message, and as what net/http writes.
+const postCopies = 3
 
 // postPatience is how many turns a POST waits at most for room in the ledger. Then its
 // calls are refused: of any number of POSTs each could have one reply made.
