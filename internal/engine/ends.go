@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
-	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -133,7 +132,7 @@ func (x *Stream) dropSendLocked() {
 func (x *Stream) forgiveLocked() {
 	if x.outlet != &unsent {
 		x.conn.sentItems -= x.flow.Used
-		x.flow.Used, x.flow.Sizes = 0, flow.Ring[int32]{}
+		x.conn.account.Force(x.flow.Forget())
 	}
 }
 

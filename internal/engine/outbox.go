@@ -20,7 +20,8 @@ func (c *Conn) dropQueueLocked() {
 		c.free(it.cost)
 		it.body.Release()
 	}
-	c.notify.Used, c.cutting = 0, 0
+	c.account.Force(c.notify.Forget())
+	c.cutting = 0
 }
 
 // unqueueLocked takes a frame out of the queue, wherever it waits there.

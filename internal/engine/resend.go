@@ -57,7 +57,7 @@ func (c *Conn) interruptLocked(again bool) (t taken) {
 // calls that may wait go to resend, notifications stay, the rest is dropped.
 func (c *Conn) sortQueueLocked(again bool, resend *items, t *taken) {
 	var keep items
-	c.notify.Used = 0
+	c.account.Force(c.notify.Forget())
 	for it := c.queue.pop(); it != nil; it = c.queue.pop() {
 		switch {
 		case it.call != nil && again && it.call.waits():

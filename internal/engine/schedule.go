@@ -117,6 +117,7 @@ func (c *Conn) takeItemLocked(b *session.Batch, it *item, now *time.Time) turn {
 		c.queued -= it.cost
 		if it.frame.Type == wire.Notify {
 			c.notify.Counted(it.cost)
+			c.account.Force(c.notify.Grown())
 		}
 	}
 	return turnDone

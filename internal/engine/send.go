@@ -31,6 +31,7 @@ func (x *Stream) itemLeftLocked(cost int) {
 		x.writtenLocked(cost)
 	} else {
 		x.flow.Counted(cost)
+		x.conn.account.Force(x.flow.Grown())
 	}
 	if x.line.pieces.Len() == 0 {
 		x.pack.rest()

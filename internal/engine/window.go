@@ -193,6 +193,7 @@ func (c *Conn) credited(f *wire.Frame) error {
 	if _, ok := c.notify.Credit(f.Items); !ok {
 		return protocolError(fmt.Sprintf("credit for %d notifications that were not sent", f.Items))
 	}
+	c.account.Force(c.notify.Grown())
 	if f.Window > 0 {
 		c.notify.Window = int(min(f.Window, mostPeerWindow))
 	}
@@ -216,6 +217,9 @@ func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
 		return protocolError(fmt.Sprintf("credit for %d items that were not sent", f.Items))
 	}
 	c.sentItems -= bytes
+	if f.Items > 0 { // else it may have none, see unsent
+		c.account.Force(x.flow.Grown())
+	}
 	if x.pace != nil && x.sess != nil {
 		x.pace.Credited(int(f.Items), x.sess.RTT())
 	}

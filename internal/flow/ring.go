@@ -51,6 +51,9 @@ func (l *lender) of(n int) *sync.Pool { return &l[bits.Len(uint(n))-2-ringKeptBi
 // Len is how many there are.
 func (r *Ring[T]) Len() int { return int(r.n) }
 
+// Cap is how many it has memory for.
+func (r *Ring[T]) Cap() int { return len(r.all) }
+
 // Push appends v.
 func (r *Ring[T]) Push(v T) {
 	if int(r.n) == len(r.all) {

@@ -9,6 +9,7 @@ type Sender struct {
 	Window int         // bytes granted; 0: without limit, a plain peer
 	Used   int         // bytes sent or queued, and not credited
 	Sizes  Ring[int32] // of what was sent, oldest first
+	told   int         // bytes of Sizes, by Grown
 }
 
 // Slack is the part of a window that may be out and yet count as nothing: beside it one
@@ -27,6 +28,24 @@ func (f *Sender) Counted(cost int) {
 	if f.Window > 0 {
 		f.Sizes.Push(int32(cost)) // a message is bounded
 	}
+}
+
+// Grown returns by how many bytes more, or fewer, Sizes takes than when it was last asked. What a
+// few messages take is none: whoever has the Sender has counted that.
+func (f *Sender) Grown() int {
+	n := 0
+	if size := f.Sizes.Cap(); size > 2*ringKept {
+		n = 4 * size
+	}
+	had := f.told
+	f.told = n
+	return n - had
+}
+
+// Forget forgets what the peer owes, and returns what Grown does.
+func (f *Sender) Forget() int {
+	f.Used, f.Sizes = 0, Ring[int32]{}
+	return f.Grown()
 }
 
 // Credit takes back n messages and returns their bytes; it reports false if
