@@ -168,7 +168,7 @@ func (h *Hub) tell(r *room, msg []byte) (err error) {
 			h.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
 		}
 	}()
-	if err = h.broker.Publish(ctx, r.sharing.feed.channel, msg); err != nil && h.announcer.ctx.Err() == nil { // else the hub is closing
+	if err = h.broker.Publish(ctx, r.questions.channel, msg); err != nil && h.announcer.ctx.Err() == nil { // else the hub is closing
 		h.log.Warn("typedrpc: the hub's broker did not take a notice of presence", "topic", logs.Known(r.topic.Decl.Name), "error", err)
 	}
 	return err

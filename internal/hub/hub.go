@@ -9,6 +9,7 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -34,7 +35,7 @@ type Hub struct {
 	mu       sync.Mutex
 	closed   bool
 	rooms    rooms
-	idle     list.List // rooms kept for their history alone, the last used first
+	idle     idle
 	accounts map[*engine.Conn]*account
 
 	history atomic.Int64 // bytes of all histories
@@ -61,7 +62,7 @@ func New(o Options) *Hub {
 	h := &Hub{
 		broker: o.Broker, shared: o.Broker != nil, options: o,
 		log:   logs.New(func() *slog.Logger { return nil }), // the default, whenever it is set
-		rooms: rooms{named: map[string]map[string]*room{}}, accounts: map[*engine.Conn]*account{},
+		rooms: rooms{named: map[string][]*declared{}}, idle: idle{at: map[*room]*list.Element{}}, accounts: map[*engine.Conn]*account{},
 	}
 	h.announcer.init()
 	return h
@@ -76,13 +77,7 @@ func (h *Hub) Close() error {
 		return nil
 	}
 	h.closed = true
-	var all, idle []*room
-	for r := range h.rooms.all() {
-		all = append(all, r)
-		if r.idle != nil {
-			idle = append(idle, r)
-		}
-	}
+	all, idle := slices.Collect(h.rooms.all()), slices.Collect(h.idle.all())
 	for _, r := range idle {
 		h.dropLocked(r)
 	}
@@ -119,7 +114,7 @@ func (h *Hub) Publish(ctx context.Context, t *Topic, key string, msg []byte) err
 			return err
 		}
 		defer h.exit(r)
-		if err := r.items.open(ctx); err != nil {
+		if err := r.items().open(ctx); err != nil {
 			return err
 		}
 		h.mu.Lock()
@@ -193,13 +188,9 @@ func (h *Hub) enterLocked(t *Topic, key string) (*room, error) {
 	}
 	r := h.rooms.of(t, key)
 	if r == nil {
-		r = h.newRoom(t, key)
-		h.rooms.add(r)
+		r = h.rooms.add(h, t, key)
 	}
-	if r.idle != nil {
-		h.idle.Remove(r.idle)
-		r.idle = nil
-	}
+	h.idle.remove(r)
 	r.users++
 	return r, nil
 }
@@ -267,9 +258,9 @@ func (h *Hub) exit(r *room) {
 		case h.closed || !r.published && !r.remembers():
 			gone = r
 		default:
-			r.idle = h.idle.PushFront(r)
+			h.idle.add(r)
 			if h.idle.Len() > h.options.MaxIdleKeys {
-				gone = h.idle.Back().Value.(*room)
+				gone = h.idle.oldest(nil)
 			}
 		}
 	}
@@ -287,15 +278,11 @@ func (h *Hub) exit(r *room) {
 func (h *Hub) forgetFor(r *room, n int64) {
 	for h.history.Load()+n > h.options.MaxHistory {
 		h.mu.Lock()
-		e := h.idle.Back()
-		if e != nil && e.Value == r {
-			e = e.Prev()
-		}
-		if e == nil {
+		oldest := h.idle.oldest(r)
+		if oldest == nil {
 			h.mu.Unlock()
 			return
 		}
-		oldest := e.Value.(*room)
 		h.dropLocked(oldest)
 		h.mu.Unlock()
 		oldest.unsubscribe()
@@ -303,10 +290,7 @@ func (h *Hub) forgetFor(r *room, n int64) {
 }
 
 func (h *Hub) dropLocked(r *room) {
-	if r.idle != nil {
-		h.idle.Remove(r.idle)
-		r.idle = nil
-	}
+	h.idle.remove(r)
 	h.rooms.drop(r)
 }
 

@@ -133,7 +133,7 @@ func TestMessage_recode(t *testing.T) {
 	is := is.New(t)
 	m := newMessage("json", []byte(`[[1]]`))
 	peer := func(codec string, recode func([]byte) ([]byte, error)) *subscriber {
-		return &subscriber{x: new(engine.Stream), backlog: &nothing, peer: &Peer{Codec: codec, Limit: 5, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return recode(msg) }}}}
+		return &subscriber{x: new(engine.Stream), backlog: &nothing, room: &room{declared: &declared{topic: new(Topic)}}, peer: &Peer{Codec: codec, Limit: 5, Coder: &Coder{Recode: func(_ *engine.Conn, msg []byte) ([]byte, error) { return recode(msg) }}}}
 	}
 	same := peer("json", nil)
 	is.True(m.bodyFor(same) == &m.encoding)

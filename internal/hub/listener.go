@@ -37,12 +37,12 @@ func (h *Hub) Listen(ctx context.Context, t *Topic, key string) (*Listener, erro
 	}
 	l := &Listener{
 		ready: make(chan struct{}, 1), gone: make(chan struct{}),
-		peer: Peer{Codec: h.options.Codec, Limit: flow.MaxMessageCeiling},
 	}
+	l.peer = Peer{Codec: h.options.Codec, Limit: flow.MaxMessageCeiling, local: l}
 	l.sub = &subscriber{
-		local: l, room: r, peer: &l.peer, account: &account{}, backlog: &nothing, lag: t.lag(), observed: true, place: -1,
+		room: r, peer: &l.peer, account: &account{}, backlog: &nothing, observed: true, place: -1,
 	}
-	if err := r.items.open(ctx); err != nil {
+	if err := r.items().open(ctx); err != nil {
 		l.Close()
 		return nil, err
 	}

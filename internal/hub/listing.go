@@ -68,7 +68,7 @@ func (r *room) listed() Listed {
 		Dropped: r.dropped.n.Load(), Ended: r.slow.n.Load(),
 	}
 	for _, s := range r.subs {
-		if s.local != nil {
+		if s.peer.local != nil {
 			l.Listeners++
 		} else {
 			l.Subscribers++

@@ -32,7 +32,7 @@ func (h *Hub) Remove(t *Topic, key, subject string, reason *status.Error) (n int
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.subs {
-		if s.local == nil && s.peer.Subject == subject && s.end(reason) {
+		if s.peer.local == nil && s.peer.Subject == subject && s.end(reason) {
 			n++
 		}
 	}

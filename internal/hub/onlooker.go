@@ -47,9 +47,9 @@ type onlooker struct {
 // of some who came and left meanwhile.
 const skipMost = 32
 
-// onlookerCost is what one takes: its record, its place among the others, what it may
-// have to skip, and what of the set is on its way to it.
-const onlookerCost = 640
+// onlookerCost is what one takes: its record, its place among the others, and what it may
+// have to skip.
+const onlookerCost = 256
 
 // Watch begins to tell a topic's presence, on its handler's goroutine. What it
 // returns goes on with that until the stream ends.

@@ -24,7 +24,7 @@ type Topic struct {
 // Remembers reports whether it has a history.
 func (t *Topic) Remembers() bool { return t.Last > 0 || t.Recent > 0 }
 
-// lag is a new subscriber's, if publishers wait for those of the topic.
+// lag is a subscriber's that something waits for, if publishers wait for those of the topic.
 func (t *Topic) lag() *lag {
 	if t.Policy.Do != WaitAtMost {
 		return nil
@@ -123,7 +123,12 @@ func (s *subscriber) dropFirstLocked() {
 // overtakes e.
 func (s *subscriber) await(e *encoding) {
 	s.mu.Lock()
-	since := s.lag.since
+	l := s.lag
+	if l == nil { // it has been dropped since
+		s.mu.Unlock()
+		return
+	}
+	since := l.since
 	s.mu.Unlock()
 	if since.IsZero() { // it has caught up since
 		since = time.Now()
@@ -132,7 +137,7 @@ func (s *subscriber) await(e *encoding) {
 	defer timer.Stop()
 	for !s.give(e) {
 		select {
-		case <-s.lag.space:
+		case <-l.space:
 		case <-timer.C:
 			if s.end(s.tooSlow()) {
 				s.room.slow.n.Add(1)

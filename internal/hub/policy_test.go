@@ -24,7 +24,7 @@ func TestSubscriber_policies(t *testing.T) {
 	} {
 		is := is.New(t)
 		own := flow.NewBudget(10 * size)
-		s := &subscriber{x: new(engine.Stream), backlog: &nothing, room: &room{heard: new(heard), topic: &Topic{Policy: Policy{Do: test.do, Bytes: 2 * size}}}, account: &account{own: own}, lag: new(lag)}
+		s := &subscriber{x: new(engine.Stream), backlog: &nothing, room: &room{heard: new(heard), declared: &declared{topic: &Topic{Policy: Policy{Do: test.do, Bytes: 2 * size}}}}, account: &account{own: own}}
 		for i := range 4 {
 			took := s.give(&newMessage("", fmt.Append(nil, i)).encoding)
 			is.Equal(took, i < 2 || test.do != WaitAtMost)

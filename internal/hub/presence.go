@@ -43,7 +43,7 @@ type presence struct {
 	here     headcount       // this hub's subscriptions
 	said     map[string]said // what it says of them, by subject; nil: nothing
 	*watched                 // never nil
-	*sharing                 // nil: no other hub may ask who is here
+	*sharing                 // nil: the hub is alone
 }
 
 // watched is what a room has beside that while somebody looks on. It is made for the
@@ -60,13 +60,19 @@ var unwatched watched
 
 // sharing is what a room has beside that where hubs share a broker.
 type sharing struct {
-	feed    feed                // the presence channel
-	asked   time.Time           // somebody wanted to know
-	asking  time.Time           // the last question on the channel
-	changed map[string]struct{} // subjects to announce
-	ask     bool                // a question is to be published …
-	answer  bool                // … and the list of all members
-	queued  bool                // it waits for the announcer
+	messages feed // the topic's channel
+	*asked        // nil: no other hub may ask who is here
+}
+
+// asked is what others ask, and are told.
+type asked struct {
+	questions feed                // the presence channel
+	wanted    time.Time           // somebody wanted to know
+	asking    time.Time           // the last question on the channel
+	changed   map[string]struct{} // subjects to announce
+	ask       bool                // a question is to be published …
+	answer    bool                // … and the list of all members
+	queued    bool                // it waits for the announcer
 }
 
 // node is another hub.
@@ -78,21 +84,21 @@ type node struct {
 
 func (p *presence) init(r *room) {
 	p.watched = &unwatched
-	if r.hub.shared && r.topic.Presence {
-		p.sharing = &sharing{asked: time.Now()} // others may be watching already
-		p.feed.init(r.hub, presenceChannelOf(r.topic, r.key), r.noticed)
+	if p.sharing != nil && r.topic.Presence {
+		p.sharing.asked = &asked{wanted: time.Now()} // others may be watching already
+		p.questions.init(r.hub, presenceChannelOf(r.topic, r.key), r.noticed)
 	}
 }
 
 // shares reports whether other hubs may ask who is here.
-func (p *presence) shares() bool { return p.sharing != nil }
+func (p *presence) shares() bool { return p.sharing != nil && p.sharing.asked != nil }
 
 // openPresence subscribes to the room's presence channel, if others use it.
 func (r *room) openPresence(ctx context.Context) error {
 	if !r.shares() {
 		return nil
 	}
-	return r.sharing.feed.open(ctx)
+	return r.questions.open(ctx)
 }
 
 // presentLocked counts a subscription in or out.
@@ -115,7 +121,7 @@ func (r *room) presentLocked(subject string, by int) {
 
 // changedLocked has the other hubs told of a subject, if they want to know.
 func (r *room) changedLocked(subject string) {
-	if r.shares() && time.Since(r.asked) < presencePatience {
+	if r.shares() && time.Since(r.wanted) < presencePatience {
 		if r.changed == nil {
 			r.changed = map[string]struct{}{}
 		}
@@ -180,7 +186,7 @@ func (r *room) noticed(msg []byte) {
 	}
 	now := time.Now()
 	if m.Ask {
-		r.asked, r.asking, r.answer = now, now, true
+		r.wanted, r.asking, r.answer = now, now, true
 		r.announceLocked()
 	}
 	if len(r.onlookers) == 0 {
@@ -235,7 +241,7 @@ func (r *room) askLocked() {
 		// Who asks also answers: the others skip their question for this one,
 		// and need our members as we need theirs.
 		now := time.Now()
-		r.ask, r.answer, r.asking, r.asked = true, true, now, now
+		r.ask, r.answer, r.asking, r.wanted = true, true, now, now
 		r.announceLocked()
 	}
 }

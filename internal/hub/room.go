@@ -2,7 +2,6 @@ package hub
 
 import (
 	"bytes"
-	"container/list"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -18,13 +17,8 @@ import (
 // room is one key of a topic at a hub. It exists while somebody is in it, and
 // then for its history.
 type room struct {
-	hub   *Hub
-	topic *Topic
+	*declared
 	key   string
-	items *feed // the topic's messages
-	twin  *room // under Hub.mu: the next one of rooms.twins
-
-	idle  *list.Element  // under Hub.mu: its place in Hub.idle
 	payer *engine.Stream // under Hub.mu: who of those in it pays for it; nil: nobody
 	users int32          // under Hub.mu: those who are in it
 
@@ -55,12 +49,12 @@ type heard struct {
 var unheard heard
 
 // newRoom makes a room. Its key may be part of something large.
-func (h *Hub) newRoom(t *Topic, key string) *room {
-	r := &room{hub: h, topic: t, heard: &unheard}
-	if h.shared { // keys may be long: it is the end of the channel's name
-		channel := channelOf(t, key)
-		r.key, r.items = channel[len(channel)-len(key):], new(feed)
-		r.items.init(h, channel, r.deliver)
+func newRoom(d *declared, key string) *room {
+	r := &room{declared: d, heard: &unheard}
+	if d.hub.shared { // keys may be long: it is the end of the channel's name
+		channel := channelOf(d.topic, key)
+		r.key, r.sharing = channel[len(channel)-len(key):], new(sharing)
+		r.messages.init(d.hub, channel, r.deliver)
 	} else {
 		r.key = strings.Clone(key)
 	}
@@ -68,10 +62,18 @@ func (h *Hub) newRoom(t *Topic, key string) *room {
 	return r
 }
 
+// items are what the broker brings, nil: the hub is alone, and its publishers find the room.
+func (r *room) items() *feed {
+	if r.sharing == nil {
+		return nil
+	}
+	return &r.messages
+}
+
 // roomCost is what a key takes beside its name, and feedCost each channel of a broker. One of
 // those in the room pays for it: counted for each, a subscription would be twice what it takes.
 const (
-	roomCost = 320
+	roomCost = 288
 	feedCost = 128
 )
 
@@ -143,9 +145,9 @@ func (r *room) unsubscribe() {
 		r.forgetFirstLocked()
 	}
 	r.mu.Unlock()
-	r.items.close()
+	r.items().close()
 	if r.shares() {
-		r.sharing.feed.close()
+		r.questions.close()
 	}
 }
 
@@ -308,7 +310,7 @@ func (r *room) joined(s *subscriber, about string) error {
 	}
 	s.place = int32(len(r.subs))
 	r.subs = append(r.subs, s)
-	if s.local == nil {
+	if s.peer.local == nil {
 		if about != "" {
 			r.sayLocked(s.peer.Subject, about)
 		}
@@ -322,7 +324,7 @@ func (r *room) heir() *engine.Stream {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.subs {
-		if s.local == nil {
+		if s.peer.local == nil {
 			return s.x
 		}
 	}
@@ -353,7 +355,7 @@ func (r *room) left(s *subscriber) bool {
 	if cap(r.subs) > 64 && last < cap(r.subs)/4 {
 		r.subs = slices.Clone(r.subs)
 	}
-	if s.local == nil {
+	if s.peer.local == nil {
 		r.presentLocked(s.peer.Subject, -1)
 	}
 	return true

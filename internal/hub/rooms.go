@@ -1,29 +1,51 @@
 package hub
 
-import "iter"
+import (
+	"container/list"
+	"iter"
+	"maps"
+	"slices"
+)
 
 // rooms are a hub's, by the name of their topic and by key. Declarations of one name may
 // have other types, so each has rooms of its own: twins, which hear the same messages. Under
 // Hub.mu.
 type rooms struct {
-	named map[string]map[string]*room // the first of the twins
+	named map[string][]*declared // newer ones first
 	n     int
 }
 
-// twins are all rooms of a name and a key. Those that are newer come first.
+// declared is what all rooms of one declaration have in common.
+type declared struct {
+	hub   *Hub
+	topic *Topic
+	keys  map[string]*room // under Hub.mu
+}
+
+// twins are all rooms of a name and a key, in one order for all who ask.
 func (s *rooms) twins(name, key string) iter.Seq[*room] {
 	return func(yield func(*room) bool) {
-		for r := s.named[name][key]; r != nil && yield(r); r = r.twin {
+		for _, d := range s.named[name] {
+			if r := d.keys[key]; r != nil && !yield(r) {
+				return
+			}
 		}
 	}
 }
 
+func (s *rooms) declared(t *Topic) *declared {
+	for _, d := range s.named[t.Decl.Name] {
+		if d.topic == t {
+			return d
+		}
+	}
+	return nil
+}
+
 // of is the room of a declaration, nil: there is none.
 func (s *rooms) of(t *Topic, key string) *room {
-	for r := range s.twins(t.Decl.Name, key) {
-		if r.topic == t {
-			return r
-		}
+	if d := s.declared(t); d != nil {
+		return d.keys[key]
 	}
 	return nil
 }
@@ -31,9 +53,9 @@ func (s *rooms) of(t *Topic, key string) *room {
 // all are all of them, in no order.
 func (s *rooms) all() iter.Seq[*room] {
 	return func(yield func(*room) bool) {
-		for name, keys := range s.named {
-			for key := range keys {
-				for r := range s.twins(name, key) {
+		for _, ds := range s.named {
+			for _, d := range ds {
+				for r := range maps.Values(d.keys) {
 					if !yield(r) {
 						return
 					}
@@ -43,33 +65,57 @@ func (s *rooms) all() iter.Seq[*room] {
 	}
 }
 
-func (s *rooms) add(r *room) {
-	name := r.topic.Decl.Name
-	if s.named[name] == nil {
-		s.named[name] = map[string]*room{}
+// add makes the room of a declaration that has none for the key.
+func (s *rooms) add(h *Hub, t *Topic, key string) *room {
+	d := s.declared(t)
+	if d == nil {
+		d = &declared{h, t, map[string]*room{}}
+		s.named[t.Decl.Name] = slices.Insert(s.named[t.Decl.Name], 0, d)
 	}
-	r.twin = s.named[name][r.key]
-	s.named[name][r.key] = r
+	r := newRoom(d, key)
+	d.keys[r.key] = r
 	s.n++
+	return r
 }
 
 // drop takes r out, which is there.
 func (s *rooms) drop(r *room) {
-	name := r.topic.Decl.Name
-	keys := s.named[name]
 	s.n--
-	if first := keys[r.key]; first != r {
-		for first.twin != r {
-			first = first.twin
-		}
-		first.twin = r.twin
+	if delete(r.keys, r.key); len(r.keys) > 0 {
 		return
 	}
-	if r.twin != nil {
-		keys[r.key] = r.twin
-		return
-	}
-	if delete(keys, r.key); len(keys) == 0 {
+	name := r.topic.Decl.Name
+	others := slices.DeleteFunc(s.named[name], func(d *declared) bool { return d == r.declared })
+	if s.named[name] = others; len(others) == 0 {
 		delete(s.named, name)
 	}
 }
+
+// idle are the rooms that are kept for their history alone, the last used first. They are
+// few, and a room does not know its place among them. Under Hub.mu.
+type idle struct {
+	list.List
+	at map[*room]*list.Element
+}
+
+func (i *idle) add(r *room) { i.at[r] = i.PushFront(r) }
+
+// remove takes r out, if it is there.
+func (i *idle) remove(r *room) {
+	if e := i.at[r]; e != nil {
+		i.Remove(e)
+		delete(i.at, r)
+	}
+}
+
+// oldest is the one that was not used for longest, but for one; nil: there is no other.
+func (i *idle) oldest(but *room) *room {
+	for e := i.Back(); e != nil; e = e.Prev() {
+		if r := e.Value.(*room); r != but {
+			return r
+		}
+	}
+	return nil
+}
+
+func (i *idle) all() iter.Seq[*room] { return maps.Keys(i.at) }

@@ -49,7 +49,7 @@ func (h *Hub) Room(topic, key string) RoomSnapshot {
 	for _, sub := range r.subs {
 		sub.mu.Lock()
 		held := sub.bytes
-		if sub.local == nil {
+		if sub.peer.local == nil {
 			held += sub.x.Uncredited()
 		}
 		s.Held = append(s.Held, held)

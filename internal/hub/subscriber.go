@@ -21,6 +21,7 @@ type Peer struct {
 	Depth   int16 // … nest at most so deep
 	Limit   int32 // bytes of one message
 	*Coder
+	local *Listener // it is no connection's; nil: it is
 }
 
 // Coder encodes for the peers of one topic.
@@ -39,12 +40,10 @@ type Coder struct {
 // something to send for which there is room.
 type subscriber struct {
 	// fixed
-	x        *engine.Stream // nil: it is a listener's
-	local    *Listener      // whose it is; nil: a stream's
+	x        *engine.Stream // nil: it is a listener's, see peer
 	room     *room
 	peer     *Peer
 	account  *account
-	lag      *lag // WaitAtMost
 	observed bool // interceptors see the items: on the handler's goroutine only
 	marks    bool // it is told the items' places
 
@@ -66,6 +65,7 @@ type backlog struct {
 	held  *holder // of queue, and of the item in the interceptors' hands
 	bytes int     // of both
 	fault error   // to be logged
+	lag   *lag    // WaitAtMost
 }
 
 // nothing is the backlog of all for whom nothing has waited yet. It stays empty.
@@ -74,7 +74,7 @@ var nothing backlog
 // backlogLocked is that of s, which something waits in from now on.
 func (s *subscriber) backlogLocked() *backlog {
 	if s.backlog == &nothing {
-		s.backlog = &backlog{held: &holder{account: s.account}}
+		s.backlog = &backlog{held: &holder{account: s.account}, lag: s.room.topic.lag()}
 	}
 	return s.backlog
 }
@@ -124,7 +124,7 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 	if err != nil {
 		return nil, err
 	}
-	s := &subscriber{x: x, room: r, backlog: &nothing, lag: t.lag(), observed: x.Watched(), marks: x.Marks(), about: uint8(len(about)), place: -1}
+	s := &subscriber{x: x, room: r, backlog: &nothing, observed: x.Watched(), marks: x.Marks(), about: uint8(len(about)), place: -1}
 	s.account, s.peer = h.accountOf(x.Conn(), p)
 	begun := false
 	defer func() {
@@ -132,7 +132,7 @@ func (h *Hub) Subscribe(ctx context.Context, x *engine.Stream, t *Topic, key str
 			s.close()
 		}
 	}()
-	if err := r.items.open(ctx); err != nil {
+	if err := r.items().open(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.openPresence(ctx); err != nil {
@@ -335,8 +335,8 @@ func (s *subscriber) endLocked(e *status.Error) bool {
 		return false
 	}
 	s.over = true
-	if s.local != nil {
-		s.local.fail(e)
+	if s.peer.local != nil {
+		s.peer.local.fail(e)
 	} else {
 		s.x.Fail(e)
 	}
@@ -345,8 +345,8 @@ func (s *subscriber) endLocked(e *status.Error) bool {
 
 // wake has whoever sends or takes what is in the queue look at it.
 func (s *subscriber) wake() {
-	if s.local != nil {
-		s.local.wake()
+	if s.peer.local != nil {
+		s.peer.local.wake()
 	} else {
 		s.x.Wake()
 	}
@@ -354,8 +354,8 @@ func (s *subscriber) wake() {
 
 // gone is closed when nobody receives any more.
 func (s *subscriber) gone() <-chan struct{} {
-	if s.local != nil {
-		return s.local.gone
+	if s.peer.local != nil {
+		return s.peer.local.gone
 	}
 	return s.x.Gone()
 }
