@@ -45,11 +45,9 @@ const (
 	Unauthenticated    Code = 16 // no valid credentials
 )
 
-// String is the code in words, as "not found", or "code 1234" for an application's own.
-func (c Code) String() string { return status.Code(c).String() }
-
-// Error makes a Code an error.
-func (c Code) Error() string { return c.String() }
+// Error is the code in words, as "not found", or "code 1234" for an application's own. It
+// makes a Code an error.
+func (c Code) Error() string { return status.Code(c).String() }
 
 // failed is the code of an error: OK would read as none at all.
 func (c Code) failed() Code {
@@ -120,7 +118,7 @@ func (e *Error) Error() string {
 	if e == nil {
 		return "an *Error that is nil"
 	}
-	text := e.Code.failed().String()
+	text := e.Code.failed().Error()
 	if e.Message != "" && e.Message != text { // as that of a Code that was returned as it is
 		text += ": " + e.Message
 	}
@@ -274,7 +272,7 @@ func tellable(err error) *Error {
 	case e != nil:
 		return e
 	case errors.As(err, &c):
-		return &Error{Code: c.failed(), Message: c.failed().String()}
+		return &Error{Code: c.failed(), Message: c.failed().Error()}
 	case errors.Is(err, context.Canceled):
 		return &Error{Code: Canceled, Message: "canceled"}
 	case errors.Is(err, context.DeadlineExceeded):

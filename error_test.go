@@ -454,10 +454,10 @@ func TestCodeOf(t *testing.T) {
 
 func TestNames_asText(t *testing.T) {
 	is := is.New(t)
-	is.Equal(typedrpc.NotFound.String(), "not found")
+	is.Equal(typedrpc.NotFound.Error(), "not found")
 	is.Equal(typedrpc.Code(1234).Error(), "code 1234")
-	is.Equal(typedrpc.Code(-1).String(), "code -1")
-	is.Equal(typedrpc.OK.String(), "ok")
+	is.Equal(typedrpc.Code(-1).Error(), "code -1")
+	is.Equal(typedrpc.OK.Error(), "ok")
 	is.Equal(fmt.Sprint(typedrpc.NotSent, ", ", typedrpc.MayHaveRun, ", ", typedrpc.Answered), "not sent, may have run, answered")
 	is.Equal(fmt.Sprint(typedrpc.KindMethod, ", ", typedrpc.KindNotification), "method, notification")
 	is.Equal(fmt.Sprint([]typedrpc.State{typedrpc.StateConnecting, typedrpc.StateConnected, typedrpc.StateWaiting, typedrpc.StateClosed}), "[connecting connected waiting closed]")
@@ -467,7 +467,7 @@ func TestNames_asText(t *testing.T) {
 func TestCode_sameBelow(t *testing.T) {
 	is := is.New(t)
 	for c := typedrpc.Code(-1); c < 20; c++ {
-		is.Equal(c.String(), status.Code(c).String())
+		is.Equal(c.Error(), status.Code(c).String())
 	}
 	is.Equal(int(typedrpc.Unauthenticated), int(status.Unauthenticated))
 	is.Equal(int(typedrpc.ResourceExhausted), int(status.ResourceExhausted))

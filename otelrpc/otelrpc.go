@@ -195,7 +195,7 @@ var statuses = func() map[int64]string {
 		typedrpc.PermissionDenied, typedrpc.ResourceExhausted, typedrpc.FailedPrecondition, typedrpc.Aborted, typedrpc.OutOfRange,
 		typedrpc.Unimplemented, typedrpc.Internal, typedrpc.Unavailable, typedrpc.DataLoss, typedrpc.Unauthenticated,
 	} {
-		all[int64(c)] = strings.ToUpper(strings.ReplaceAll(c.String(), " ", "_"))
+		all[int64(c)] = strings.ToUpper(strings.ReplaceAll(c.Error(), " ", "_"))
 	}
 	return all
 }()

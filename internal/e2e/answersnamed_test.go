@@ -82,7 +82,7 @@ func TestPlain_answersThatNameTheirCalls(t *testing.T) {
 					} else {
 						t.Logf("%v %v; said %q", v, err, s.Got())
 					}
-					if err != nil && strings.TrimSpace(typedrpc.CodeOf(err).String()) == "" {
+					if err != nil && strings.TrimSpace(typedrpc.CodeOf(err).Error()) == "" {
 						t.Error("no code")
 					}
 					if errors.Is(err, context.Canceled) {

@@ -135,7 +135,7 @@ func TestAway_saysWhy(t *testing.T) {
 					is := is.New(t)
 					_, _, c := leaves(t, typedrpc.DialOptions{}, errDown)
 					err := fails.use(t.Context(), c)
-					says(t, err, fails.code.String(), fails.text, "cannot connect to ws://town/rpc: ", errDown.Error())
+					says(t, err, fails.code.Error(), fails.text, "cannot connect to ws://town/rpc: ", errDown.Error())
 					is.Equal(typedrpc.CodeOf(err), fails.code)
 					is.True(errors.Is(err, errDown))
 					is.Equal(lab.OutcomeOf(err), typedrpc.NotSent)

@@ -102,7 +102,7 @@ func hear[E any](seq iter.Seq2[E, error]) *heard {
 			case errors.Is(err, typedrpc.Gap):
 				h.got = append(h.got, "gap")
 			case err != nil:
-				h.got = append(h.got, typedrpc.CodeOf(err).String())
+				h.got = append(h.got, typedrpc.CodeOf(err).Error())
 			default:
 				h.got = append(h.got, fmt.Sprint(v))
 			}
@@ -164,7 +164,7 @@ func TestRestart_goesOnBehindTheLastItem(t *testing.T) {
 				continue
 			case err != nil:
 				is.Equal(typedrpc.OutcomeOf(err), typedrpc.Answered)
-				got = append(got, typedrpc.CodeOf(err).String())
+				got = append(got, typedrpc.CodeOf(err).Error())
 				continue
 			}
 			got = append(got, fmt.Sprint(n))
@@ -411,7 +411,7 @@ func TestRestart_contextEnds(t *testing.T) {
 					is.Equal(h.take(), []string{"gap"})
 					<-h.done
 					is.Equal(time.Since(began), time.Minute)
-					is.Equal(h.take(), []string{test.want.String()})
+					is.Equal(h.take(), []string{test.want.Error()})
 					is.Equal(typedrpc.OutcomeOf(h.err), typedrpc.MayHaveRun)
 					is.True(!errors.Is(h.err, typedrpc.Gap))
 					lab.Settled(t, c)

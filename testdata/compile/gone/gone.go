@@ -61,6 +61,7 @@ func methods(ctx context.Context, mux *typedrpc.Mux, c *typedrpc.Conn, s *typedr
 	s.Metadata()                                      // want "s.Metadata undefined"
 	m.All()                                           // want "m.All undefined"
 	b.Delay(1)                                        // want "b.Delay undefined"
+	typedrpc.NotFound.String()                        // want "String undefined"
 	t.Restartable()                                   // want "t.Restartable undefined"
 	typedrpc.NewFault[int](typedrpc.NotFound, "gone") // want "cannot use"
 }

@@ -143,7 +143,7 @@ func (l *load) call(ctx context.Context, c typedrpc.Caller, m typedrpc.Method[ty
 			if seen.errors == nil {
 				seen.errors = map[string]uint64{}
 			}
-			what := typedrpc.CodeOf(err).String()
+			what := typedrpc.CodeOf(err).Error()
 			if typedrpc.OutcomeOf(err) == typedrpc.MayHaveRun {
 				what += " (may have run)"
 			}

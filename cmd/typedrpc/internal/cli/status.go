@@ -148,7 +148,7 @@ func (env *Env) tellJSON(err error, n int) {
 	t := told{Status: n, Message: strings.TrimPrefix(err.Error(), "typedrpc: "), Advice: advice(err)}
 	var e *typedrpc.Error
 	if errors.As(err, &e) {
-		t.Code, t.Name, t.Number, t.Message = int64(e.Code), e.Code.String(), e.Number, e.Message
+		t.Code, t.Name, t.Number, t.Message = int64(e.Code), e.Code.Error(), e.Number, e.Message
 		t.Outcome, t.Fault, t.RetryAfter = e.Outcome.String(), e.FaultName(), e.RetryAfter.Milliseconds()
 		if len(e.Data) > 0 {
 			t.Data = oneLine(e.Data)
