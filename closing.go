@@ -13,8 +13,8 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// CloseOptions are what Conn.CloseWith and Server.RevokeWith tell the peer. The zero value
-// tells it nothing.
+// CloseOptions are what Conn.CloseWith and Server.Revoke tell the peer. nil, and the zero
+// value, tell it nothing.
 type CloseOptions struct {
 	// Err is why, as the peer's Conn.Err and OnState have it, and as the causes of its
 	// failed calls: by the rules of a handler's error, so one that is no *Error, no Code and
@@ -32,8 +32,11 @@ type CloseOptions struct {
 }
 
 // CloseWith is Close that tells the peer why, and whether to stay away. What was sent
-// before arrives first, as far as Close waits for it.
-func (c *Conn) CloseWith(o CloseOptions) error {
+// before arrives first, as far as Close waits for it. With nil it is Close.
+func (c *Conn) CloseWith(o *CloseOptions) error {
+	if o == nil {
+		return c.Close()
+	}
 	if a, ok := c.made().keeper.(*server.Accepted); ok {
 		a.CloseWith(c.opts.parting(o))
 		return nil
@@ -47,14 +50,24 @@ func (c *Conn) CloseWith(o CloseOptions) error {
 	return nil
 }
 
-// RevokeWith is Revoke that tells the subject's peers why, and whether to stay away: also
-// those that are in the middle of a handshake, or come back for a session that has lost its
-// link. It is as sudden as Revoke: beside that nothing is sent any more.
-func (s *Server) RevokeWith(subject string, o CloseOptions) int {
+// Revoke closes all connections of the peers that SignIn's function found to be
+// subject, also those that lost their link and are kept, and returns how many. o, which may
+// be nil, tells them why, and whether to stay away: also those that are in the middle of a
+// handshake, or come back for a session that has lost its link.
+//
+// It closes them with code 4401, 4403 if they are to stay away, and at once: beside what o
+// says nothing is sent any more, handlers' contexts end before it returns, calls fail, their
+// sessions cannot be gone on with, and an authentication that is under way fails. What the
+// subject asked for over HTTP POST ends as well, with 401, and is not counted. No handler
+// begins for it after Revoke has returned, whatever its peer has sent. A dialled client that
+// was not told to stay away comes back once with fresh credentials: it is SignIn's function
+// that has to refuse them, from before Revoke is called. Other servers need a call of their
+// own. "" are those without a subject.
+func (s *Server) Revoke(subject string, o *CloseOptions) int {
 	if s.Check() != nil {
 		return 0
 	}
-	if o.Err == nil && !o.StayAway {
+	if o == nil || o.Err == nil && !o.StayAway {
 		return s.s.Load().Revoke(subject, nil)
 	}
 	p := s.opts.parting(o)
@@ -63,7 +76,7 @@ func (s *Server) RevokeWith(subject string, o CloseOptions) int {
 }
 
 // parting is o for the layer below, which knows codecs by their numbers.
-func (opts *options) parting(o CloseOptions) *server.Parting {
+func (opts *options) parting(o *CloseOptions) *server.Parting {
 	p := &server.Parting{StayAway: o.StayAway, Text: "closed", Cause: down(o.Err)}
 	p.Body = func(codec int) *wire.ErrorBody { return opts.words(o.Err, opts.codec(codec)) }
 	return p

@@ -516,7 +516,7 @@ func TestError_nothingFromBelow(t *testing.T) {
 		"server closes":   func(_ *typedrpc.Server, _, server *typedrpc.Conn) { server.Close() },
 		"client shuts":    func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.Shutdown(soon()) },
 		"server shuts":    func(srv *typedrpc.Server, _, _ *typedrpc.Conn) { srv.Shutdown(soon()) },
-		"revoked":         func(srv *typedrpc.Server, _, _ *typedrpc.Conn) { srv.Revoke("ann") },
+		"revoked":         func(srv *typedrpc.Server, _, _ *typedrpc.Conn) { srv.Revoke("ann", nil) },
 		"link is refused": func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.Reconnect() },
 	} {
 		t.Run(how, func(t *testing.T) {

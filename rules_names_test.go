@@ -17,12 +17,12 @@ import (
 //   - reaching peers: ConnsOf, CallAll, Answer, Ping
 //   - handlers where they are read: Inline
 //   - numbers: Conn.Stats, Server.Stats, whose types are in package stats
-//   - ending connections for good: CloseOptions, CloseWith, RevokeWith
+//   - ending connections for good: CloseOptions, CloseWith
 //   - reading by GET: Safe, and ServerStreamTrait, so that it compiles where it makes sense alone
 //
 // Three went without a loss: the String methods of State, which is a string, of Code, which is an
 // error, and of Kind, which is that of package stats.
-const mostNames = 170 + 4 + 1 + 2 + 3 + 2 - 3
+const mostNames = 170 + 4 + 1 + 2 + 2 + 2 - 3
 
 func TestRules_names(t *testing.T) {
 	files, err := filepath.Glob("*.go")

@@ -380,16 +380,3 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	return s.s.Load().Shutdown(ctx)
 }
-
-// Revoke closes all connections of the peers that SignIn's function found to be
-// subject, also those that lost their link and are kept, and returns how many.
-// It closes them with code 4401 and at once: handlers' contexts end before it
-// returns, calls fail, their sessions cannot be gone on with, and an authentication
-// that is under way fails. What the subject asked for over HTTP POST ends as well, with
-// 401, and is not counted. No handler begins for it after Revoke has returned, whatever
-// its peer has sent. A dialled client comes back once with fresh
-// credentials: it is that function that has to refuse them, from before Revoke is
-// called. Other servers need a call of their own. "" are those without a subject.
-func (s *Server) Revoke(subject string) int {
-	return s.RevokeWith(subject, CloseOptions{})
-}

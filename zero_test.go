@@ -218,7 +218,7 @@ func TestZero_panics(t *testing.T) {
 		"Conn.RemoteAddr":     func() { conn.RemoteAddr() },
 		"Conn.Stats":          func() { new(typedrpc.Conn).Stats() },
 		"Conn.Ping":           func() { conn.Ping(t.Context()) },
-		"Conn.CloseWith":      func() { conn.CloseWith(typedrpc.CloseOptions{}) },
+		"Conn.CloseWith":      func() { conn.CloseWith(nil) },
 		"Stream.All":          func() { last(stream.All()) },
 		"Any":                 func() { typedrpc.Any(t.Context(), future) },
 		"Wait for zero":       func() { typedrpc.Wait(t.Context(), new(typedrpc.Future[int])) },
@@ -287,8 +287,8 @@ func TestZero_works(t *testing.T) {
 	var srv *typedrpc.Server
 	is.True(srv.Check() != nil)
 	is.True(srv.Shutdown(t.Context()) != nil)
-	is.Equal(srv.Revoke("x"), 0)
-	is.Equal(srv.RevokeWith("x", typedrpc.CloseOptions{}), 0)
+	is.Equal(srv.Revoke("x", nil), 0)
+	is.Equal(srv.Revoke("x", &typedrpc.CloseOptions{StayAway: true}), 0)
 	is.Equal(srv.Stats(), stats.Server{})
 	for range srv.ConnsOf("") {
 		t.Error("a connection of nobody")

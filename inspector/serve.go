@@ -87,7 +87,7 @@ func (h *Handler) end(ctx context.Context, e api.Ending) (api.Ended, error) {
 	if len(e.Reason) > mostReason {
 		return api.Ended{}, typedrpc.Errorf(typedrpc.InvalidArgument, "the reason has %d bytes, at most %d are told", len(e.Reason), mostReason)
 	}
-	o := typedrpc.CloseOptions{StayAway: e.StayAway}
+	o := &typedrpc.CloseOptions{StayAway: e.StayAway}
 	switch {
 	case e.Reason != "" && e.StayAway:
 		o.Err = typedrpc.Errorf(typedrpc.PermissionDenied, "%s", e.Reason)
@@ -99,7 +99,7 @@ func (h *Handler) end(ctx context.Context, e api.Ending) (api.Ended, error) {
 		if e.Subject == "" {
 			return api.Ended{}, typedrpc.Errorf(typedrpc.InvalidArgument, "say which connection, or whose")
 		}
-		n := h.Server.RevokeWith(e.Subject, o)
+		n := h.Server.Revoke(e.Subject, o)
 		h.logger().Info("inspector: ended a subject's connections", "by", who, "subject", e.Subject, "connections", n, "stayAway", e.StayAway)
 		return api.Ended{Conns: n}, nil
 	}

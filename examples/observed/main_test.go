@@ -158,6 +158,6 @@ func TestObserved_visitors(t *testing.T) {
 			break
 		}
 	}
-	is.Equal(s.rpc.RevokeWith("ann", typedrpc.CloseOptions{Err: typedrpc.Errorf(typedrpc.PermissionDenied, "enough"), StayAway: true}), 1)
+	is.Equal(s.rpc.Revoke("ann", &typedrpc.CloseOptions{Err: typedrpc.Errorf(typedrpc.PermissionDenied, "enough"), StayAway: true}), 1)
 	is.True(errors.Is(<-left, typedrpc.PermissionDenied))
 }

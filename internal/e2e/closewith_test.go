@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/typedrpc/typedrpc"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
+	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
 var shut = typedrpc.NewFault[string]("e2e.banned", typedrpc.FailedPrecondition)
@@ -68,7 +70,7 @@ func TestCloseWith_stayAway(t *testing.T) {
 			for n := range 3 {
 				is.NoErr(typedrpc.Notify(t.Context(), s, lab.Tell, n))
 			}
-			is.NoErr(s.CloseWith(typedrpc.CloseOptions{Err: shut.Errorf("until Sunday", "you are banned"), StayAway: true}))
+			is.NoErr(s.CloseWith(&typedrpc.CloseOptions{Err: shut.Errorf("until Sunday", "you are banned"), StayAway: true}))
 			is.True(errors.Is(s.Err(), typedrpc.FailedPrecondition)) // this side knows it too
 		}
 		<-c.Context().Done()
@@ -123,7 +125,7 @@ func TestCloseWith_comesBack(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		for s := range srv.Conns() {
-			is.NoErr(s.CloseWith(typedrpc.CloseOptions{Err: &typedrpc.Error{Code: typedrpc.ResourceExhausted, Message: "moving house", RetryAfter: time.Minute}}))
+			is.NoErr(s.CloseWith(&typedrpc.CloseOptions{Err: &typedrpc.Error{Code: typedrpc.ResourceExhausted, Message: "moving house", RetryAfter: time.Minute}}))
 		}
 		synctest.Wait()
 		is.NoErr(func() error { _, err := typedrpc.Call(t.Context(), c, lab.Echo, 1); return err }())
@@ -147,7 +149,7 @@ func TestCloseWith_ofClient(t *testing.T) {
 		other := w.Dial(t, visitor(d, "bob"))
 		defer other.Close()
 		c := w.Dial(t, visitor(d, "ann"))
-		is.NoErr(c.CloseWith(typedrpc.CloseOptions{Err: shut.Errorf("now", "I have had enough"), StayAway: true}))
+		is.NoErr(c.CloseWith(&typedrpc.CloseOptions{Err: shut.Errorf("now", "I have had enough"), StayAway: true}))
 		err := <-ended
 		var ce *typedrpc.CloseError
 		is.True(errors.As(err, &ce))
@@ -167,7 +169,7 @@ func TestCloseWith_ofClient(t *testing.T) {
 }
 
 // Those without a link are told when they come for their session, and nobody else is.
-func TestRevokeWith_detached(t *testing.T) {
+func TestRevoke_detached(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		srv, w := house(lab.New().Mux)
@@ -183,7 +185,7 @@ func TestRevokeWith_detached(t *testing.T) {
 			line.Cut()
 		}
 		synctest.Wait()
-		is.Equal(srv.RevokeWith("ann", typedrpc.CloseOptions{Err: shut.Errorf("x", "you are banned"), StayAway: true}), 1)
+		is.Equal(srv.Revoke("ann", &typedrpc.CloseOptions{Err: shut.Errorf("x", "you are banned"), StayAway: true}), 1)
 		w.Serve(srv)
 		<-c.Context().Done()
 		is.True(saysShut(c.Err()))
@@ -200,7 +202,7 @@ func TestRevokeWith_detached(t *testing.T) {
 }
 
 // Revoking reaches whoever is being let in, whatever it speaks.
-func TestRevokeWith_handshake(t *testing.T) {
+func TestRevoke_handshake(t *testing.T) {
 	everyway(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		hold := make(chan struct{})
@@ -219,7 +221,7 @@ func TestRevokeWith_handshake(t *testing.T) {
 			dialled <- err
 		}()
 		synctest.Wait()
-		is.Equal(srv.RevokeWith("ann", typedrpc.CloseOptions{Err: shut.Errorf("x", "you are banned"), StayAway: true}), 0)
+		is.Equal(srv.Revoke("ann", &typedrpc.CloseOptions{Err: shut.Errorf("x", "you are banned"), StayAway: true}), 0)
 		close(hold)
 		err := <-dialled
 		is.True(strings.Contains(err.Error(), "you are banned"))
@@ -233,7 +235,7 @@ func TestRevokeWith_handshake(t *testing.T) {
 
 // It is sudden: handlers have ended when it returns, and calls, streams and what is queued
 // have their ends.
-func TestRevokeWith_atOnce(t *testing.T) {
+func TestRevoke_atOnce(t *testing.T) {
 	everyway(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		var ended atomic.Int32
@@ -268,7 +270,7 @@ func TestRevokeWith_atOnce(t *testing.T) {
 			calls = append(calls, typedrpc.Go(t.Context(), s, lab.Echo, 1))
 		}
 		synctest.Wait()
-		is.Equal(srv.RevokeWith(subject, typedrpc.CloseOptions{Err: typedrpc.Errorf(typedrpc.PermissionDenied, "out"), StayAway: true}), 20)
+		is.Equal(srv.Revoke(subject, &typedrpc.CloseOptions{Err: typedrpc.Errorf(typedrpc.PermissionDenied, "out"), StayAway: true}), 20)
 		synctest.Wait()
 		is.Equal(ended.Load(), int32(20))
 		for _, f := range calls {
@@ -303,7 +305,7 @@ func TestCloseWith_foreign(t *testing.T) {
 			c := w.Dial(t, visitor(d, "ann"))
 			synctest.Wait()
 			for s := range srv.Conns() {
-				is.NoErr(s.CloseWith(typedrpc.CloseOptions{Err: tt.err, StayAway: true}))
+				is.NoErr(s.CloseWith(&typedrpc.CloseOptions{Err: tt.err, StayAway: true}))
 			}
 			<-c.Context().Done()
 			is.Equal(typedrpc.CodeOf(c.Err()), tt.code)
@@ -317,4 +319,44 @@ func TestCloseWith_foreign(t *testing.T) {
 func saysShut(err error) bool {
 	_, ok := shut.From(err)
 	return ok
+}
+
+// Options that say nothing end a connection as none do: for both sides it looks the same.
+func TestCloseOptions_none(t *testing.T) {
+	ends := map[string][]func(srv *typedrpc.Server, client, server *typedrpc.Conn){
+		"client": {
+			func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.Close() },
+			func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.CloseWith(nil) },
+			func(_ *typedrpc.Server, client, _ *typedrpc.Conn) { client.CloseWith(&typedrpc.CloseOptions{}) },
+		},
+		"server": {
+			func(_ *typedrpc.Server, _, server *typedrpc.Conn) { server.Close() },
+			func(_ *typedrpc.Server, _, server *typedrpc.Conn) { server.CloseWith(nil) },
+			func(_ *typedrpc.Server, _, server *typedrpc.Conn) { server.CloseWith(&typedrpc.CloseOptions{}) },
+		},
+		"subject": {
+			func(srv *typedrpc.Server, _, _ *typedrpc.Conn) { srv.Revoke("", nil) },
+			func(srv *typedrpc.Server, _, _ *typedrpc.Conn) { srv.Revoke("", &typedrpc.CloseOptions{}) },
+		},
+	}
+	for whose, ends := range ends {
+		t.Run(whose, func(t *testing.T) {
+			is := is.New(t)
+			var want string
+			for i, end := range ends {
+				synctest.Test(t, func(t *testing.T) {
+					srv := &typedrpc.Server{}
+					client, server := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{MaxAttempts: -1})
+					end(srv, client, server)
+					<-client.Context().Done()
+					<-server.Context().Done()
+					got := fmt.Sprintf("%v | %v", client.Err(), server.Err())
+					if i == 0 {
+						want = got
+					}
+					is.Equal(got, want)
+				})
+			}
+		})
+	}
 }

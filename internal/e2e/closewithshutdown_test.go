@@ -17,13 +17,13 @@ import (
 // the calls of both: it stays away from the server's successor, too, and the other comes back
 // there with its answer.
 func TestCloseWith_whileShuttingDown(t *testing.T) {
-	for name, ends := range map[string]func(srv *typedrpc.Server, o typedrpc.CloseOptions){
-		"CloseWith": func(srv *typedrpc.Server, o typedrpc.CloseOptions) {
+	for name, ends := range map[string]func(srv *typedrpc.Server, o *typedrpc.CloseOptions){
+		"CloseWith": func(srv *typedrpc.Server, o *typedrpc.CloseOptions) {
 			for c := range srv.ConnsOf("ann") {
 				c.CloseWith(o)
 			}
 		},
-		"RevokeWith": func(srv *typedrpc.Server, o typedrpc.CloseOptions) { srv.RevokeWith("ann", o) },
+		"Revoke": func(srv *typedrpc.Server, o *typedrpc.CloseOptions) { srv.Revoke("ann", o) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			everyway(t, func(t *testing.T, d typedrpc.Dialect) {
@@ -43,7 +43,7 @@ func TestCloseWith_whileShuttingDown(t *testing.T) {
 				next, _ := house(lab.New().Mux)
 				w.Serve(next)
 				before := w.Dialled()
-				ends(srv, typedrpc.CloseOptions{Err: shut.Errorf("until Sunday", "you are banned"), StayAway: true})
+				ends(srv, &typedrpc.CloseOptions{Err: shut.Errorf("until Sunday", "you are banned"), StayAway: true})
 				<-ann.Context().Done()
 				is.True(saysShut(ann.Err()))
 				_, err := hers.Await(t.Context())
@@ -84,7 +84,7 @@ func TestCloseWith_lostWhileShuttingDown(t *testing.T) {
 		down := make(chan error)
 		go func() { down <- srv.Shutdown(ctx) }()
 		synctest.Wait()
-		is.Equal(srv.RevokeWith("ann", typedrpc.CloseOptions{Err: shut.Errorf("until Sunday", "you are banned"), StayAway: true}), 1)
+		is.Equal(srv.Revoke("ann", &typedrpc.CloseOptions{Err: shut.Errorf("until Sunday", "you are banned"), StayAway: true}), 1)
 		is.NoErr(<-down) // nobody is left to wait for
 		next, _ := house(lab.New().Mux)
 		w.Serve(next)

@@ -20,9 +20,9 @@ import (
 func TestEnded_isNoCall(t *testing.T) {
 	for how, end := range map[string]func(client, server *typedrpc.Conn){
 		"closed here":  func(client, _ *typedrpc.Conn) { client.Close() },
-		"closed there": func(_, server *typedrpc.Conn) { server.CloseWith(typedrpc.CloseOptions{StayAway: true}) },
+		"closed there": func(_, server *typedrpc.Conn) { server.CloseWith(&typedrpc.CloseOptions{StayAway: true}) },
 		"closed with words": func(_, server *typedrpc.Conn) {
-			server.CloseWith(typedrpc.CloseOptions{Err: typedrpc.Aborted, StayAway: true})
+			server.CloseWith(&typedrpc.CloseOptions{Err: typedrpc.Aborted, StayAway: true})
 		},
 		"shut down": func(client, _ *typedrpc.Conn) { client.Shutdown(context.Background()) },
 	} {

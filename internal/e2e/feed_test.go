@@ -304,7 +304,7 @@ func TestFeed_ended(t *testing.T) {
 		says   string
 	}{
 		{"shutdown", func(f *fed) error { return f.Shutdown(context.Background()) }, 200, `"code":14`},
-		{"revoke", func(f *fed) error { f.Revoke(""); return nil }, 401, ""},
+		{"revoke", func(f *fed) error { f.Revoke("", nil); return nil }, 401, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			is := is.New(t)

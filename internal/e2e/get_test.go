@@ -275,25 +275,25 @@ func TestGet_refused(t *testing.T) {
 	body := bufio.NewReader(reading.Body)
 	is.Equal(len(events(t, body, 1)), 1)
 	is.Equal(get(t, at, "waits", "", ann...).StatusCode, 503) // one place
-	srv.Revoke("ann")
+	srv.Revoke("ann", nil)
 	end := events(t, body, 2)
 	is.Equal(len(end), 1)
 	is.Equal(end[0].event, "failed")
 	is.True(strings.Contains(end[0].data, `"code":16`))
 
 	banned := typedrpc.NewFault[int]("banned", typedrpc.FailedPrecondition)
-	for want, o := range map[string]typedrpc.CloseOptions{ // and not by what ended the one before
+	for want, o := range map[string]*typedrpc.CloseOptions{ // and not by what ended the one before
 		`{"code":7,"message":"banned"}`:                               {Err: typedrpc.Errorf(typedrpc.PermissionDenied, "banned"), StayAway: true},
 		`{"code":9,"message":"for 3 days","data":3,"fault":"banned"}`: {Err: banned.Errorf(3, "for %d days", 3)},
 		`{"code":7,"message":"the identity was revoked"}`:             {StayAway: true},
-		`{"code":16,"message":"the identity was revoked"}`:            {},
+		`{"code":16,"message":"the identity was revoked"}`:            nil,
 	} {
 		for hook.Server(srv).Plain != 0 { // its handler is about to return
 			runtime.Gosched()
 		}
 		body = bufio.NewReader(get(t, at, "waits", "", ann...).Body)
 		is.Equal(len(events(t, body, 1)), 1)
-		srv.RevokeWith("ann", o)
+		srv.Revoke("ann", o)
 		is.Equal(events(t, body, 2), []sse{{event: "failed", data: want}})
 	}
 }
@@ -426,7 +426,7 @@ func TestGet_revokedWhileStalled(t *testing.T) {
 	conn.stall.Store(true)
 	is.NoErr(topic.Publish(t.Context(), hub, wall, "x", "of which nothing is taken"))
 	<-conn.blocked
-	srv.Revoke("")
+	srv.Revoke("", nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	is.NoErr(srv.Shutdown(ctx))

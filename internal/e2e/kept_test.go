@@ -38,7 +38,7 @@ func TestSession_handlersOfKeptSessionsCount(t *testing.T) {
 		s := hook.Server(l.Server)
 		is.Equal(s.Kept, 1)
 		is.True(s.KeptBytes > 100*5<<10)
-		is.Equal(l.Revoke(""), 1)
+		is.Equal(l.Revoke("", nil), 1)
 		close(l.Release)
 	})
 }
@@ -83,7 +83,7 @@ func TestSession_unconfirmedOnesAreEvictedFirst(t *testing.T) {
 		is.True(w.Resumed)
 		p.T.Kill()
 		synctest.Wait()
-		l.Revoke("")
+		l.Revoke("", nil)
 	})
 }
 
@@ -130,7 +130,7 @@ func TestSession_goingAway(t *testing.T) {
 					}
 					p.T.Kill()
 					synctest.Wait()
-					l.Revoke("")
+					l.Revoke("", nil)
 				})
 			}
 		})

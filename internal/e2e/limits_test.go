@@ -233,7 +233,7 @@ func TestLimits_unackedCountsInMaxBuffered(t *testing.T) {
 		is.True(sent < 140<<10)
 		p.T.Kill()
 		synctest.Wait()
-		l.Revoke("")
+		l.Revoke("", nil)
 	})
 }
 

@@ -415,11 +415,7 @@ func TestOutcome_ofAnEnd(t *testing.T) {
 						}
 					}})
 					c := map[string]*typedrpc.Conn{"client": client, "server": server}[side]
-					if o != nil {
-						is.NoErr(c.CloseWith(*o))
-					} else {
-						is.NoErr(c.Close())
-					}
+					is.NoErr(c.CloseWith(o))
 					synctest.Wait()
 					for _, c := range []*typedrpc.Conn{client, server} {
 						note(c.Err())

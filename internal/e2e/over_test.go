@@ -91,7 +91,7 @@ var ends = map[string]func(srv *typedrpc.Server, c *typedrpc.Conn){
 		defer cancel()
 		c.Shutdown(ctx)
 	},
-	"Revoke": func(srv *typedrpc.Server, _ *typedrpc.Conn) { srv.Revoke("") },
+	"Revoke": func(srv *typedrpc.Server, _ *typedrpc.Conn) { srv.Revoke("", nil) },
 	"Server.Shutdown whose time is over": func(srv *typedrpc.Server, _ *typedrpc.Conn) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		defer cancel()
@@ -337,9 +337,9 @@ func TestOver_postIsRevoked(t *testing.T) {
 		}()
 		synctest.Wait()
 		is.True(g.began.Load() > 1)
-		r.Revoke("bob")
+		r.Revoke("bob", nil)
 		is.Equal((<-g.ctxs).Err(), nil)
-		is.Equal(r.Revoke("ann"), 0) // no connection
+		is.Equal(r.Revoke("ann", nil), 0) // no connection
 		g.over.Store(true)
 		for range len(g.ctxs) {
 			is.True((<-g.ctxs).Err() != nil)

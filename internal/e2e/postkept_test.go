@@ -37,7 +37,7 @@ func TestPOST_endedClosesItsConnection(t *testing.T) {
 	}
 	go func() {
 		<-began
-		srv.Revoke("ann")
+		srv.Revoke("ann", nil)
 	}()
 	status, closes := post("ann")
 	is.Equal(status, http.StatusUnauthorized)

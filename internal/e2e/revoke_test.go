@@ -49,7 +49,7 @@ func TestRevoke_plainPeers(t *testing.T) {
 		}()
 		synctest.Wait()
 		server := <-r.came
-		is.Equal(r.Revoke("ann"), 1)
+		is.Equal(r.Revoke("ann", nil), 1)
 		<-server.Context().Done()
 		close(hold)
 		is.Equal(<-late, session.CloseUnauthed) // authenticated before, let in after
@@ -75,7 +75,7 @@ func TestRevoke_postBeingAuthenticated(t *testing.T) {
 		post.Header.Set("Content-Type", "application/json")
 		go func() {
 			synctest.Wait()
-			r.Revoke("ann")
+			r.Revoke("ann", nil)
 			close(hold)
 		}()
 		r.ServeHTTP(w, post)
@@ -104,7 +104,7 @@ func TestRevoke_amongMany(t *testing.T) {
 		}
 		go func() {
 			for range 100 {
-				r.Revoke("bob")
+				r.Revoke("bob", nil)
 			}
 		}()
 		n := r.revoke()
@@ -150,7 +150,7 @@ func (r *revocable) checking() int {
 
 func (r *revocable) revoke() int {
 	r.banned.Store(true)
-	return r.Revoke("ann")
+	return r.Revoke("ann", nil)
 }
 
 func named(who string) typedrpc.Presenter {
@@ -202,8 +202,8 @@ func TestRevoke_liveAndBusy(t *testing.T) {
 			is.True(isRevoked(<-r.went))
 		}
 		is.Equal(len(r.went), 0) // once for each
-		is.Equal(r.Revoke("ann"), 0)
-		is.Equal(r.Revoke("nobody"), 0)
+		is.Equal(r.Revoke("ann", nil), 0)
+		is.Equal(r.Revoke("nobody", nil), 0)
 		close(r.Release)
 		_, err := still.Await(t.Context())
 		is.NoErr(err)
@@ -259,7 +259,7 @@ func TestRevoke_contextsEndBeforeItReturns(t *testing.T) {
 				is.True(time.Since(began) <= time.Second)
 				synctest.Wait()
 				is.Equal(len(r.went), 1)
-				is.Equal(r.Revoke("ann"), 0)
+				is.Equal(r.Revoke("ann", nil), 0)
 			})
 		})
 	}
@@ -303,7 +303,7 @@ func TestRevoke_awayTokenIsVoid(t *testing.T) {
 		w.Cable().Cut()
 		server := <-r.came
 		is.Equal(server.State(), typedrpc.StateWaiting)
-		is.Equal(r.Revoke("ann"), 1) // and is not banned: the token has to be worth nothing by itself
+		is.Equal(r.Revoke("ann", nil), 1) // and is not banned: the token has to be worth nothing by itself
 		is.True(isRevoked(<-r.went))
 		synctest.Wait()
 		is.Equal(len(conns(r.Server)), 0)
@@ -343,7 +343,7 @@ func TestRevoke_authenticationUnderWay(t *testing.T) {
 		others := make(chan *typedrpc.Conn, 1)
 		go func() { others <- w.Dial(t, patient(d, "bob")) }()
 		synctest.Wait()
-		is.Equal(r.Revoke("ann"), 0)
+		is.Equal(r.Revoke("ann", nil), 0)
 		close(hold)
 		is.Equal(typedrpc.CodeOf(<-result), typedrpc.Unauthenticated)
 		bob := <-others
@@ -371,7 +371,7 @@ func TestRevoke_inTheMiddleOfAResume(t *testing.T) {
 		time.Sleep(time.Second)
 		is.Equal(len(r.Seen()), 2)
 		is.Equal((<-r.came).State(), typedrpc.StateWaiting)
-		is.Equal(r.Revoke("ann"), 1)
+		is.Equal(r.Revoke("ann", nil), 1)
 		synctest.Wait()
 		is.Equal(r.Running.Load(), int64(0))
 		close(hold)
@@ -402,7 +402,7 @@ func TestRevoke_duringAnAUTH(t *testing.T) {
 		result := make(chan error, 1)
 		go func() { result <- c.Reauthenticate(t.Context()) }()
 		synctest.Wait()
-		is.Equal(r.Revoke("ann"), 1)
+		is.Equal(r.Revoke("ann", nil), 1)
 		close(hold)
 		is.True(<-result != nil)
 		<-c.Context().Done()
@@ -433,7 +433,7 @@ func TestRevoke_detachedRuns(t *testing.T) {
 		w.Serve(nil)
 		w.Cable().Cut()
 		synctest.Wait()
-		l.Revoke("ann")
+		l.Revoke("ann", nil)
 		synctest.Wait()
 		if n := l.Running.Load(); n != 0 {
 			t.Errorf("%d handlers of a revoked subject still run", n)
@@ -468,7 +468,7 @@ func TestRevoke_whileAccepted(t *testing.T) {
 				return
 			}
 			defer busy.Store(false)
-			if hook.Server(l.Server).Accepted > 0 && l.Revoke("ann") > 0 {
+			if hook.Server(l.Server).Accepted > 0 && l.Revoke("ann", nil) > 0 {
 				hit.Store(true)
 			}
 		}
@@ -492,7 +492,7 @@ func TestRevoke_whileAccepted(t *testing.T) {
 // the client would believe that the server goes by it.
 func TestReauthenticate_connectionEndsMeanwhile(t *testing.T) {
 	for how, end := range map[string]func(r *revocable, c *typedrpc.Conn, over context.CancelFunc){
-		"revoked":        func(r *revocable, _ *typedrpc.Conn, _ context.CancelFunc) { r.Revoke("ann") },
+		"revoked":        func(r *revocable, _ *typedrpc.Conn, _ context.CancelFunc) { r.Revoke("ann", nil) },
 		"closed":         func(_ *revocable, c *typedrpc.Conn, _ context.CancelFunc) { c.Close() },
 		"identity's end": func(_ *revocable, c *typedrpc.Conn, over context.CancelFunc) { over(); <-c.Context().Done() },
 		"expired":        func(_ *revocable, c *typedrpc.Conn, _ context.CancelFunc) { <-c.Context().Done() },

@@ -252,7 +252,7 @@ func (s *soak) live(ctx context.Context, number int) {
 	case 2: // is thrown out
 		workers.Wait()
 		revoked.Store(name, nil)
-		s.server.Revoke(name)
+		s.server.Revoke(name, nil)
 		c.Close()
 		revoked.Delete(name)
 	case 3: // without a word: the server keeps the session

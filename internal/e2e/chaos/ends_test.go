@@ -200,7 +200,7 @@ var endsWays = []endsWay{
 			c.Close()
 		}
 	}},
-	{name: "revoked", end: func(_ context.Context, d *ending, _ *lab.Town, _ []*typedrpc.Conn) { d.srv.Revoke("ann") }},
+	{name: "revoked", end: func(_ context.Context, d *ending, _ *lab.Town, _ []*typedrpc.Conn) { d.srv.Revoke("ann", nil) }},
 	{name: "shut down", end: func(ctx context.Context, d *ending, _ *lab.Town, _ []*typedrpc.Conn) {
 		d.srv.Shutdown(shortly(ctx, 30))
 	}},

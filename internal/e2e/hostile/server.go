@@ -95,7 +95,7 @@ func serverMain(args []string, in io.Reader, out io.Writer) error {
 		case "profile":
 			fmt.Fprintln(out, profile(rest))
 		case "revoke":
-			fmt.Fprintln(out, srv.Revoke(rest))
+			fmt.Fprintln(out, srv.Revoke(rest, nil))
 		default:
 			return fmt.Errorf("no command %q", word)
 		}

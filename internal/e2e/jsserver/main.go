@@ -73,16 +73,16 @@ func obey(open, guarded *typedrpc.Server, mux http.Handler) {
 			go http.Serve(slow{l}, mux)
 			fmt.Println(l.Addr())
 		case "revoke":
-			guarded.Revoke("ada")
+			guarded.Revoke("ada", nil)
 			fmt.Println("revoked")
 		case "ban": // with all that is said before
 			for c := range guarded.ConnsOf("ada") {
 				typedrpc.Notify(context.Background(), c, note, 1)
-				c.CloseWith(typedrpc.CloseOptions{Err: noStock.Errorf(shortage{Left: 7}, "you are banned"), StayAway: true})
+				c.CloseWith(&typedrpc.CloseOptions{Err: noStock.Errorf(shortage{Left: 7}, "you are banned"), StayAway: true})
 			}
 			fmt.Println("banned")
 		case "ban at once":
-			guarded.RevokeWith("ada", typedrpc.CloseOptions{Err: noStock.Errorf(shortage{Left: 7}, "you are banned"), StayAway: true})
+			guarded.Revoke("ada", &typedrpc.CloseOptions{Err: noStock.Errorf(shortage{Left: 7}, "you are banned"), StayAway: true})
 			fmt.Println("banned")
 		}
 	}

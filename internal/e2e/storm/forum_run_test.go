@@ -117,7 +117,7 @@ func (f *forum) step(all *sync.WaitGroup) {
 				f.lose(g)
 			}
 		}
-		site.srv.Revoke(who)
+		site.srv.Revoke(who, nil)
 		synctest.Wait() // they know
 	case n < 88 && site.line != nil:
 		f.mu.Lock()

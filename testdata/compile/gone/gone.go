@@ -54,13 +54,16 @@ var (
 	_ = transfer.SendReader         // want "undefined"
 )
 
-func methods(ctx context.Context, mux *typedrpc.Mux, c *typedrpc.Conn, s *typedrpc.Stream[int, int], m typedrpc.Metadata, b typedrpc.Backoff, t topic.Topic[int]) {
+func methods(ctx context.Context, mux *typedrpc.Mux, srv *typedrpc.Server, c *typedrpc.Conn, s *typedrpc.Stream[int, int], m typedrpc.Metadata, b typedrpc.Backoff, t topic.Topic[int]) {
 	mux.With(deny...)                                 // want "mux.With undefined"
 	c.Done()                                          // want "c.Done undefined"
 	s.Close()                                         // want "s.Close undefined"
 	s.Metadata()                                      // want "s.Metadata undefined"
 	m.All()                                           // want "m.All undefined"
 	b.Delay(1)                                        // want "b.Delay undefined"
+	srv.Revoke("ann")                                 // want "not enough arguments"
+	srv.RevokeWith("ann", typedrpc.CloseOptions{})    // want "srv.RevokeWith undefined"
+	c.CloseWith(typedrpc.CloseOptions{})              // want "cannot use"
 	typedrpc.NotFound.String()                        // want "String undefined"
 	t.Restartable()                                   // want "t.Restartable undefined"
 	typedrpc.NewFault[int](typedrpc.NotFound, "gone") // want "cannot use"
