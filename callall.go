@@ -27,7 +27,7 @@ const mostAsked = 1024
 // and the decoding of answers run on the caller's goroutine; each loop asks anew. Callers made
 // by With bring their metadata and interceptors.
 //
-//	for a, err := range typedrpc.CallAll(ctx, srv.ConnsOf("ann"), Confirm, question) {
+//	for a, err := range typedrpc.CallAll(ctx, srv.Conns("ann"), Confirm, question) {
 //		…
 //	}
 func CallAll[C Caller, Req, Resp any](ctx context.Context, conns iter.Seq[C], m Method[Req, Resp], req Req) iter.Seq2[Answer[C, Resp], error] {

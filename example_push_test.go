@@ -18,7 +18,7 @@ var (
 )
 
 // Pushes to one user: all devices are told, and all are asked; the first answer counts.
-// ConnsOf finds the connections to one server. Where there are several servers, or somebody
+// Conns finds the connections to one server. Where there are several servers, or somebody
 // who is away is to find what was said meanwhile, a topic with the user's name as its key
 // does it: topic.Publish(ctx, &hub, Inbox, user, …).
 func Example_push() {
@@ -52,14 +52,14 @@ func Example_push() {
 	defer device("bob", yes).Close()
 
 	// Tell all of ann's. The error joins those of the devices that could not be told.
-	if err := typedrpc.Broadcast(ctx, srv.ConnsOf("ann"), pushed, "your parcel is here"); err != nil {
+	if err := typedrpc.Broadcast(ctx, srv.Conns("ann"), pushed, "your parcel is here"); err != nil {
 		log.Print(err)
 	}
 	fmt.Println(<-got)
 	fmt.Println(<-got)
 
 	// Ask all of ann's, and leave with the first answer: the other calls are cancelled.
-	for answer, err := range typedrpc.CallAll(ctx, srv.ConnsOf("ann"), confirmed, "Leave it at the door?") {
+	for answer, err := range typedrpc.CallAll(ctx, srv.Conns("ann"), confirmed, "Leave it at the door?") {
 		if err == nil {
 			fmt.Println(answer.Resp)
 			break

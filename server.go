@@ -335,24 +335,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Conns ranges over the open connections, as they were when the loop began, also
-// those that have lost their link and are kept (their State is StateWaiting).
-func (s *Server) Conns() iter.Seq[*Conn] {
-	return s.conns((*server.Server).Conns)
-}
-
-// ConnsOf ranges over those of the open connections whose Identity has subject, in no
-// order; "" are those without one. It takes as long as they are many, however many others
-// there are.
-func (s *Server) ConnsOf(subject string) iter.Seq[*Conn] {
-	return s.conns(func(inner *server.Server) []*engine.Conn { return inner.ConnsOf(subject) })
-}
-
-func (s *Server) conns(of func(*server.Server) []*engine.Conn) iter.Seq[*Conn] {
+// those that have lost their link and are kept (their State is StateWaiting), in no order.
+// Given subjects it ranges over those whose Identity has one of them, each once, and takes
+// as long as they are many, however many others there are; "" are those without a subject.
+// Given none it is all of them: so is Conns(list...) of a list that is empty.
+func (s *Server) Conns(subjects ...string) iter.Seq[*Conn] {
+	of := slices.Clone(subjects) // the loop may begin later
 	return func(yield func(*Conn) bool) {
 		if s == nil || s.s.Load() == nil {
 			return // nobody has connected
 		}
-		for _, e := range of(s.s.Load()) {
+		inner := s.s.Load()
+		conns := inner.Conns
+		if len(of) > 0 {
+			conns = func() []*engine.Conn { return inner.ConnsOf(of...) }
+		}
+		for _, e := range conns() {
 			if !yield(connOf(e)) {
 				return
 			}

@@ -290,7 +290,7 @@ func TestZero_works(t *testing.T) {
 	is.Equal(srv.Revoke("x", nil), 0)
 	is.Equal(srv.Revoke("x", &typedrpc.CloseOptions{StayAway: true}), 0)
 	is.Equal(srv.Stats(), stats.Server{})
-	for range srv.ConnsOf("") {
+	for range srv.Conns("") {
 		t.Error("a connection of nobody")
 	}
 	for range srv.Conns() {

@@ -140,13 +140,25 @@ func (s *Server) Conns() []*engine.Conn {
 	return conns
 }
 
-// ConnsOf are those of them that are a subject's. It asks no others.
-func (s *Server) ConnsOf(subject string) (conns []*engine.Conn) {
+// ConnsOf are those of them that are of these subjects, each once. It asks no others.
+func (s *Server) ConnsOf(subjects ...string) (conns []*engine.Conn) {
+	var had map[string]bool
+	if len(subjects) > 1 {
+		had = make(map[string]bool, len(subjects))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for a := s.subjects[subject]; a != nil; a = a.beside.after {
-		if a.open.Load() {
-			conns = append(conns, a.conn)
+	for _, subject := range subjects {
+		if had[subject] {
+			continue
+		}
+		if had != nil {
+			had[subject] = true
+		}
+		for a := s.subjects[subject]; a != nil; a = a.beside.after {
+			if a.open.Load() {
+				conns = append(conns, a.conn)
+			}
 		}
 	}
 	return conns
