@@ -7,51 +7,46 @@ import (
 	"github.com/typedrpc/typedrpc/internal/buf"
 )
 
-// Answer is what one of those that CallAll asked has said.
-type Answer[C Caller, Resp any] struct {
-	From C // who was asked, as the sequence had it
-	Resp Resp
-}
-
 // mostAsked is how many calls of one CallAll are in flight.
 const mostAsked = 1024
 
-// CallAll calls m at many connections and ranges over what they answer, as they do: for each
-// there is one pair, with its answer or its error, an *Error. The request is encoded once for
-// each codec and dialect, and each connection's limits hold for it as in Call. Nobody waits
-// for a connection that is slow or silent: it has what ctx, or the trait Timeout, allows
-// for itself.
+// CallAll calls m at many connections and ranges over those it asked, as they answer: for each
+// there is one pair, of who was asked, as conns had it, and of its call's future, which is done.
+// The request is encoded once for each codec and dialect, and each connection's limits hold for
+// it as in Call. Nobody waits for a connection that is slow or silent: it has what ctx, or the
+// trait Timeout, allows for itself.
 //
 // At most 1,024 of the calls are in flight, and conns is asked for the next connection
 // when there is a place. Leaving the loop cancels them, and asks nobody else. The loop, conns
 // and the decoding of answers run on the caller's goroutine; each loop asks anew. Callers made
-// by With bring their metadata and interceptors.
+// by With bring their metadata and interceptors. Without a method or without conns there is one
+// pair, of nobody, whose future has the error.
 //
-//	for a, err := range typedrpc.CallAll(ctx, srv.Conns("ann"), Confirm, question) {
+//	for c, f := range typedrpc.CallAll(ctx, srv.Conns("ann"), Confirm, question) {
+//		yes, err := f.Await(ctx) // does not wait: it has answered
 //		…
 //	}
-func CallAll[C Caller, Req, Resp any](ctx context.Context, conns iter.Seq[C], m Method[Req, Resp], req Req) iter.Seq2[Answer[C, Resp], error] {
-	return func(yield func(Answer[C, Resp], error) bool) {
+func CallAll[C Caller, Req, Resp any](ctx context.Context, conns iter.Seq[C], m Method[Req, Resp], req Req) iter.Seq2[C, *Future[Resp]] {
+	return func(yield func(C, *Future[Resp]) bool) {
+		none := *new(C)
 		if m.spec == nil {
 			_, err := aim(ctx, nil, nil, "NewMethod")
-			yield(Answer[C, Resp]{}, err)
+			yield(none, &Future[Resp]{p: unmade(err)})
 			return
 		}
 		if conns == nil {
-			yield(Answer[C, Resp]{}, refuse(InvalidArgument, "CallAll: the sequence of connections is nil"))
+			yield(none, &Future[Resp]{p: unmade(refuse(InvalidArgument, "CallAll: the sequence of connections is nil"))})
 			return
 		}
 		a := newAsked(m.spec, &req)
 		defer a.leave()
 		from := make([]C, 0, 8) // by place
 		answered := func(i int) bool {
-			answer := Answer[C, Resp]{From: from[i]}
-			from[i] = *new(C)
-			err := a.take(i, &answer.Resp)
-			if err != nil {
-				answer.Resp = *new(Resp)
-			}
-			return yield(answer, err)
+			c, f := from[i], &Future[Resp]{p: a.take(i)}
+			from[i] = none
+			<-f.Done()  // who watches may be told a moment earlier
+			f.resolve() // here, so that nothing of the answer is held in vain
+			return yield(c, f)
 		}
 		for c := range conns {
 			i := a.place()
@@ -136,13 +131,13 @@ func (a *asked) ready() iter.Seq[int] {
 	}
 }
 
-// take decodes an answer into v, and frees its place.
-func (a *asked) take(i int, v any) error {
+// take returns the call that has ended, and frees its place.
+func (a *asked) take(i int) *pending {
 	p := a.calls[i]
 	a.calls[i] = nil
 	a.free = append(a.free, i)
 	a.flying--
-	return p.take(v)
+	return p
 }
 
 // leave cancels what has not ended.

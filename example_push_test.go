@@ -59,9 +59,9 @@ func Example_push() {
 	fmt.Println(<-got)
 
 	// Ask all of ann's, and leave with the first answer: the other calls are cancelled.
-	for answer, err := range typedrpc.CallAll(ctx, srv.Conns("ann"), confirmed, "Leave it at the door?") {
-		if err == nil {
-			fmt.Println(answer.Resp)
+	for _, f := range typedrpc.CallAll(ctx, srv.Conns("ann"), confirmed, "Leave it at the door?") {
+		if yes, err := f.Await(ctx); err == nil {
+			fmt.Println(yes)
 			break
 		}
 	}

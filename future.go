@@ -10,10 +10,10 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// Future is the response of a call that is on its way, made by Go. Its methods
-// may be called by any goroutine, any number of times. A future that is never
-// awaited costs its memory and nothing else. The methods of one that Go did not
-// make panic.
+// Future is the response of a call that is on its way, made by Go, or that has ended, as
+// CallAll has it. Its methods may be called by any goroutine, any number of times. A future
+// that is never awaited costs its memory and nothing else. The methods of one that neither
+// made panic.
 type Future[T any] struct {
 	p    *pending
 	once sync.Once
@@ -30,7 +30,7 @@ func (f *Future[T]) Cancel() { f.of().cancel() }
 
 func (f *Future[T]) of() *pending {
 	if f == nil || f.p == nil {
-		panic("typedrpc: the Future is nil, or was not made by Go")
+		panic("typedrpc: the Future is nil, or was not made by Go or CallAll")
 	}
 	return f.p
 }
@@ -60,7 +60,11 @@ func (f *Future[T]) Await(ctx context.Context) (T, error) {
 
 // resolve decodes the response of a settled call, once.
 func (f *Future[T]) resolve() error {
-	f.once.Do(func() { f.err = f.p.take(&f.val) })
+	f.once.Do(func() {
+		if f.err = f.p.take(&f.val); f.err != nil {
+			f.val = *new(T) // what was decoded until then is no response
+		}
+	})
 	return f.err
 }
 
@@ -78,6 +82,9 @@ type pending struct {
 	failed *Error
 	cancel func()
 }
+
+// unmade is what has failed before there was a call.
+func unmade(err *Error) *pending { return &pending{failed: err, cancel: func() {}} }
 
 // over is closed, as Done is of what has failed.
 var over = func() chan struct{} {
@@ -161,7 +168,7 @@ func beginWith(ctx context.Context, c Caller, s *spec, encode func(t *target) (*
 	}
 	if err != nil {
 		body.Release()
-		p := &pending{failed: err, cancel: func() {}}
+		p := unmade(err)
 		if aimed {
 			engine.Refused(p, t.conn.e, ctx)
 		}

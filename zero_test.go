@@ -85,9 +85,9 @@ func TestZero_callees(t *testing.T) {
 		"Broadcast to no sequence": func() error {
 			return typedrpc.Broadcast[*typedrpc.Conn](ctx, nil, lab.Tell, 1)
 		},
-		"CallAll of nothing":     func() error { return last(typedrpc.CallAll(ctx, one(client), typedrpc.Method[int, int]{}, 1)) },
-		"CallAll to nil":         func() error { return last(typedrpc.CallAll(ctx, one((*typedrpc.Conn)(nil)), lab.Ask, 1)) },
-		"CallAll to no sequence": func() error { return last(typedrpc.CallAll[*typedrpc.Conn](ctx, nil, lab.Ask, 1)) },
+		"CallAll of nothing":     func() error { return lastOf(typedrpc.CallAll(ctx, one(client), typedrpc.Method[int, int]{}, 1)) },
+		"CallAll to nil":         func() error { return lastOf(typedrpc.CallAll(ctx, one((*typedrpc.Conn)(nil)), lab.Ask, 1)) },
+		"CallAll to no sequence": func() error { return lastOf(typedrpc.CallAll[*typedrpc.Conn](ctx, nil, lab.Ask, 1)) },
 		"Reply of nil":           func() error { _, err := lab.Sign.Reply(nil); return err },
 		"Reply of zero":          func() error { _, err := lab.Sign.Reply(new(typedrpc.Conn)); return err },
 		"Bind to nil":            func() error { return typedrpc.NewKey().Bind(nil) },
@@ -105,6 +105,14 @@ func TestZero_callees(t *testing.T) {
 func last[T any](seq func(func(T, error) bool)) (failed error) {
 	for _, err := range seq {
 		failed = err
+	}
+	return failed
+}
+
+// lastOf is last of what CallAll ranges over.
+func lastOf[C, T any](seq func(func(C, *typedrpc.Future[T]) bool)) (failed error) {
+	for _, f := range seq {
+		_, failed = f.Await(context.Background())
 	}
 	return failed
 }
@@ -145,7 +153,7 @@ func TestZero_context(t *testing.T) {
 		"Server.Shutdown":     func() error { return new(typedrpc.Server).Shutdown(none) },
 		"Conn.Reauthenticate": func() error { return client.Reauthenticate(none) },
 		"Conn.Ping":           func() error { _, err := client.Ping(none); return err },
-		"CallAll":             func() error { return last(typedrpc.CallAll(none, one(client), lab.Ask, 1)) },
+		"CallAll":             func() error { return lastOf(typedrpc.CallAll(none, one(client), lab.Ask, 1)) },
 		"Forward": func() error {
 			_, err := typedrpc.Forward(none, client, &typedrpc.Request{Conn: client, Method: "x"})
 			return err

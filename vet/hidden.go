@@ -22,7 +22,8 @@ error, takes that pair for an item, and then for a good end:
 	for price := range typedrpc.Receive(ctx, conn, Prices, req) { // wrong
 	for price, err := range typedrpc.Receive(ctx, conn, Prices, req) {
 
-A loop without variables, which only waits for the end, is not reported.`,
+So does a loop over typedrpc.CallAll without a variable for the futures, which have the
+answers and the errors. A loop without variables, which only waits for the end, is not reported.`,
 	URL:      "https://pkg.go.dev/github.com/typedrpc/typedrpc/vet#HiddenError",
 	Requires: []*analysis.Analyzer{inspect.Analyzer},
 	Run:      runHidden,
@@ -54,20 +55,24 @@ func blank(x ast.Expr) bool {
 	return x == nil || ok && id.Name == "_"
 }
 
-// withErrors reports whether t is an iter.Seq2[_, error].
+// withErrors reports whether t is an iter.Seq2[_, error], or one of futures.
 func withErrors(t types.Type) bool {
-	return isNamed(t, "iter", "Seq2") && types.Identical(named(t).TypeArgs().At(1), types.Universe.Lookup("error").Type())
+	return isNamed(t, "iter", "Seq2") && (ofFutures(t) || types.Identical(named(t).TypeArgs().At(1), types.Universe.Lookup("error").Type()))
+}
+
+// ofFutures reports whether the second values of t, an iter.Seq2, are futures.
+func ofFutures(t types.Type) bool {
+	return isNamed(named(t).TypeArgs().At(1), "github.com/typedrpc/typedrpc", "Future")
 }
 
 // streams reports whether call returns a sequence of ours that can end with an
-// error. One that is made of a sequence without errors has none, but for CallAll's: each of
-// those it asks may fail.
+// error. One that is made of a sequence without errors has none, but for CallAll's, of
+// futures: each of those it asks may fail.
 func streams(pass *analysis.Pass, call *ast.CallExpr) bool {
 	f := callee(pass, call)
-	if f == nil || !withErrors(pass.TypesInfo.TypeOf(call)) {
+	if t := pass.TypesInfo.TypeOf(call); f == nil || !withErrors(t) {
 		return false
-	}
-	if f.Name() == "CallAll" {
+	} else if ofFutures(t) {
 		return true
 	}
 	for p := range f.Signature().Params().Variables() {

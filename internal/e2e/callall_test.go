@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"iter"
 	"log/slog"
@@ -52,8 +53,9 @@ func TestCallAll_thousand(t *testing.T) {
 		encoded := new(atomic.Int32)
 		seen := map[int]bool{}
 		errs := 0
-		for a, err := range typedrpc.CallAll(t.Context(), slices.Values(servers), reach, counted{"hi", encoded}) {
-			i := slices.Index(servers, a.From)
+		for c, f := range typedrpc.CallAll(t.Context(), slices.Values(servers), reach, counted{"hi", encoded}) {
+			got, err := f.Await(t.Context())
+			i := slices.Index(servers, c)
 			is.True(i >= 0 && !seen[i]) // each once
 			seen[i] = true
 			switch {
@@ -65,11 +67,11 @@ func TestCallAll_thousand(t *testing.T) {
 				continue
 			case i == 5:
 				is.True(errors.Is(err, typedrpc.NotFound))
-				is.Equal(a.Resp, 0)
+				is.Equal(got, 0)
 				errs++
 			default:
 				is.NoErr(err)
-				is.Equal(a.Resp, i)
+				is.Equal(got, i)
 			}
 			is.Equal(time.Since(began), time.Duration(0)) // the silent one delays nobody
 		}
@@ -92,9 +94,10 @@ func TestCallAll_overAll(t *testing.T) {
 	}
 	encoded := new(atomic.Int32)
 	n := 0
-	for a, err := range typedrpc.CallAll(t.Context(), srv.Conns(), reach, counted{"hello", encoded}) {
+	for _, f := range typedrpc.CallAll(t.Context(), srv.Conns(), reach, counted{"hello", encoded}) {
+		length, err := f.Await(t.Context())
 		is.NoErr(err)
-		is.Equal(a.Resp, 5)
+		is.Equal(length, 5)
 		n++
 	}
 	is.Equal(n, 9)
@@ -124,9 +127,10 @@ func TestCallAll_left(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		for a, err := range typedrpc.CallAll(t.Context(), iter.Seq[*typedrpc.Conn](all), lab.Echo, 1) {
+		for _, f := range typedrpc.CallAll(t.Context(), iter.Seq[*typedrpc.Conn](all), lab.Echo, 1) {
+			got, err := f.Await(t.Context())
 			is.NoErr(err)
-			is.Equal(a.Resp, 2)
+			is.Equal(got, 2)
 			break
 		}
 		synctest.Wait()
@@ -162,7 +166,8 @@ func TestCallAll_bound(t *testing.T) {
 			cancel()
 		})
 		n := map[typedrpc.Outcome]int{}
-		for _, err := range typedrpc.CallAll(ctx, iter.Seq[*typedrpc.Conn](conns), lab.Echo, 1) {
+		for _, f := range typedrpc.CallAll(ctx, iter.Seq[*typedrpc.Conn](conns), lab.Echo, 1) {
+			_, err := f.Await(t.Context())
 			is.True(errors.Is(err, context.Canceled))
 			n[typedrpc.OutcomeOf(err)]++
 		}
@@ -193,9 +198,10 @@ func TestCallAll_each(t *testing.T) {
 	panics := roomy.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{func(context.Context, *typedrpc.Request, typedrpc.RawHandler) (typedrpc.Raw, error) { panic("no") }}})
 	callers := []typedrpc.Caller{roomy, small, with.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"k": "v"}}), gone, panics, nil, (*typedrpc.Conn)(nil)}
 	codes := map[typedrpc.Code]int{}
-	for a, err := range typedrpc.CallAll(t.Context(), slices.Values(callers), text, strings.Repeat("a", 100)) {
+	for c, f := range typedrpc.CallAll(t.Context(), slices.Values(callers), text, strings.Repeat("a", 100)) {
+		upper, err := f.Await(t.Context())
 		codes[typedrpc.CodeOf(err)]++
-		switch a.From {
+		switch c {
 		case small:
 			is.Equal(typedrpc.CodeOf(err), typedrpc.ResourceExhausted)
 			is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
@@ -205,7 +211,7 @@ func TestCallAll_each(t *testing.T) {
 			is.NoErr(err)
 		}
 		if err == nil {
-			is.Equal(len(a.Resp), 100)
+			is.Equal(len(upper), 100)
 		} else {
 			is.True(errors.As(err, new(*typedrpc.Error)))
 		}
@@ -216,8 +222,12 @@ func TestCallAll_each(t *testing.T) {
 
 func TestCallAll_refused(t *testing.T) {
 	is := is.New(t)
-	one := func(answers iter.Seq2[typedrpc.Answer[*typedrpc.Conn, int], error]) (n int, code typedrpc.Code) {
-		for _, err := range answers {
+	one := func(answers iter.Seq2[*typedrpc.Conn, *typedrpc.Future[int]]) (n int, code typedrpc.Code) {
+		for c, f := range answers {
+			is.Equal(c, nil)
+			<-f.Done()
+			f.Cancel()
+			_, err := f.Await(t.Context())
 			n++
 			code = typedrpc.CodeOf(err)
 		}
@@ -241,8 +251,93 @@ func TestCallAll_keyed(t *testing.T) {
 	var ran atomic.Int32
 	typedrpc.Handle(mux, once, func(_ context.Context, n int) (int, error) { return int(ran.Add(1)), nil })
 	c, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: mux}, nil)
-	for _, err := range typedrpc.CallAll(t.Context(), slices.Values([]*typedrpc.Conn{c, c, c}), once, 1) {
+	for _, f := range typedrpc.CallAll(t.Context(), slices.Values([]*typedrpc.Conn{c, c, c}), once, 1) {
+		_, err := f.Await(t.Context())
 		is.NoErr(err)
 	}
 	is.Equal(ran.Load(), int32(3))
+}
+
+// noted counts how often it is decoded.
+type noted struct{ N int }
+
+var decodings atomic.Int32
+
+func (n *noted) UnmarshalJSON(data []byte) error {
+	decodings.Add(1)
+	return json.Unmarshal(data, &n.N)
+}
+
+func (n noted) MarshalJSON() ([]byte, error) { return json.Marshal(n.N) }
+
+// The futures are done when they come, decoded once by then, and take all that those of Go do,
+// also behind the loop and elsewhere.
+func TestCallAll_futures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := is.New(t)
+		note := typedrpc.NewMethod[int, noted]("note")
+		mux := typedrpc.NewMux()
+		var asked atomic.Int32
+		typedrpc.Handle(mux, note, func(ctx context.Context, n int) (noted, error) {
+			time.Sleep(time.Duration(asked.Add(1)) * time.Second)
+			return noted{N: n}, nil
+		})
+		typedrpc.Handle(mux, lab.Ask, func(context.Context, int) (int, error) { return 0, typedrpc.NotFound })
+		c, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		decodings.Store(0)
+		var all []*typedrpc.Future[noted]
+		began := time.Now()
+		for from, f := range typedrpc.CallAll(t.Context(), slices.Values([]*typedrpc.Conn{c, c, c}), note, 7) {
+			is.Equal(from, c)
+			all = append(all, f)
+			is.Equal(int(decodings.Load()), len(all))
+			is.Equal(time.Since(began), time.Duration(len(all))*time.Second)
+			select {
+			case <-f.Done():
+			default:
+				t.Error("it is not done")
+			}
+			f.Cancel() // too late
+			got, err := f.Await(over)
+			is.NoErr(err)
+			is.Equal(got.N, 7)
+		}
+		is.Equal(len(all), 3)
+		elsewhere := make(chan error)
+		go func() { _, err := all[0].Await(t.Context()); elsewhere <- err }()
+		is.NoErr(<-elsewhere)
+		got, err := typedrpc.All(t.Context(), all...)
+		is.NoErr(err)
+		is.Equal(len(got), 3)
+		one, err := typedrpc.Any(t.Context(), all...)
+		is.NoErr(err)
+		is.Equal(one.N, 7)
+		for _, f := range typedrpc.CallAll(t.Context(), slices.Values([]*typedrpc.Conn{c}), lab.Ask, 1) {
+			is.True(errors.Is(typedrpc.Wait(t.Context(), all[0], f), typedrpc.NotFound))
+		}
+		is.NoErr(typedrpc.Wait(t.Context(), all[1], all[2]))
+		is.Equal(int(decodings.Load()), 3)
+	})
+}
+
+// What of a response could be decoded before its error is none.
+func TestFuture_halfDecoded(t *testing.T) {
+	is := is.New(t)
+	type half struct{ A, B int }
+	mux := typedrpc.NewMux()
+	typedrpc.Handle(mux, typedrpc.NewMethod[int, typedrpc.Raw]("half"), func(context.Context, int) (typedrpc.Raw, error) {
+		return typedrpc.Raw(`{"A":1,"B":"two"}`), nil
+	})
+	c, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: mux}, nil)
+	m := typedrpc.NewMethod[int, half]("half")
+	got, err := typedrpc.Go(t.Context(), c, m, 1).Await(t.Context())
+	is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
+	is.Equal(got, half{})
+	for _, f := range typedrpc.CallAll(t.Context(), slices.Values([]*typedrpc.Conn{c}), m, 1) {
+		got, err := f.Await(t.Context())
+		is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
+		is.Equal(got, half{})
+	}
 }

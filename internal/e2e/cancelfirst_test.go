@@ -84,7 +84,8 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 		},
 		"CallAll": func(ctx context.Context, c *typedrpc.Conn) (last error) {
 			one := func(yield func(*typedrpc.Conn) bool) { yield(c) }
-			for _, last = range typedrpc.CallAll(ctx, one, lab.Hang, typedrpc.Empty{}) {
+			for _, f := range typedrpc.CallAll(ctx, one, lab.Hang, typedrpc.Empty{}) {
+				_, last = f.Await(context.Background())
 			}
 			return last
 		},

@@ -44,6 +44,7 @@ var (
 	_ = typedrpc.Credentials        // want "undefined"
 	_ = typedrpc.AuthReply          // want "undefined"
 	_ = typedrpc.NewReplayCache     // want "undefined"
+	_ typedrpc.Answer[int, int]     // want "undefined"
 	_ typedrpc.ReplayOptions        // want "undefined"
 	_ = typedrpc.NewRetryBudget     // want "undefined"
 	_ = typedrpc.NewTopic[int]      // want "undefined"

@@ -36,8 +36,14 @@ func direct(ctx context.Context, s *typedrpc.Stream[int, string]) {
 	for part := range transfer.Parts(ctx, conn) { // want `the loop hides the error`
 		use(part)
 	}
-	for answer := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides the error`
-		use(answer)
+	for c := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides the error`
+		use(c)
+	}
+	for c, _ := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides the error`
+		use(c)
+	}
+	for c, f := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) {
+		use(c, f)
 	}
 	var text string
 	for text = range s.All() { // want `the loop hides the error`

@@ -82,7 +82,7 @@ func Go[Req, Resp any](ctx context.Context, c Caller, m Method[Req, Resp], req R
 	return nil
 }
 func (f *Future[T]) Cancel() {}
-func CallAll[C Caller, Req, Resp any](ctx context.Context, conns iter.Seq[C], m Method[Req, Resp], req Req) iter.Seq2[Resp, error] {
+func CallAll[C Caller, Req, Resp any](ctx context.Context, conns iter.Seq[C], m Method[Req, Resp], req Req) iter.Seq2[C, *Future[Resp]] {
 	return nil
 }
 
