@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/client"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
@@ -18,6 +19,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -113,7 +115,7 @@ type DialOptions struct {
 	OutgoingInterceptors []Interceptor
 	// Replays remembers the answers to the server's Keyed calls. Default one
 	// of the connection's own, with 16,384 entries and 16 MiB.
-	Replays *ReplayCache
+	Replays *idempotency.Cache
 	// OnState is told of every change of state, in order, one call at a
 	// time, on a goroutine of its own. It may use the connection, and close
 	// it; so nothing waits for it, and Close may return before OnState was
@@ -233,7 +235,7 @@ func (o *DialOptions) conn(ctx context.Context, url string) (*Conn, error) {
 		opts.retry = o.OutgoingRetry.ready()
 	}
 	cfg := engine.Config{Limits: limits, Logger: opts.logger, Recorder: recorderOf(o.Recorder, opts.logger), Detached: replay.NewDetached(limits.MaxCalls), Intern: o.Mux.intern}
-	if cfg.Replays, err = o.Replays.open(dialledReplays); err != nil {
+	if cfg.Replays, err = seam.CacheIn(o.Replays, dialledReplays); err != nil {
 		return nil, err
 	}
 	head, err := o.handshake(url)
@@ -344,7 +346,10 @@ func init() {
 		}
 		return hook.ServerSums{} // it has served nobody
 	}
-	hook.Replay = func(cache any) hook.ReplaySums { return hook.ReplaySums(cache.(*ReplayCache).cache.Snapshot()) }
+	hook.Replay = func(cache any) hook.ReplaySums {
+		c, _ := seam.CacheIn(cache, replay.Options{})
+		return hook.ReplaySums(c.Snapshot())
+	}
 }
 
 // dialPipe connects a client to srv in memory. All but HTTP and WebSocket is

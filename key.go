@@ -7,13 +7,14 @@ import (
 	"maps"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/replay"
+	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
@@ -22,9 +23,9 @@ import (
 // answer that the first call had, or waits for it. So calls in flight when a
 // connection is lost are made again, as Idempotent ones are, and a RetryPolicy
 // may repeat them. A program that repeats a call itself, or wants to after it
-// was started again, makes the key, see Key.
+// was started again, makes the key, see [idempotency.Key].
 //
-// The peer remembers answers in a ReplayCache, for ten minutes by default. A
+// The peer remembers answers in an [idempotency.Cache], for ten minutes by default. A
 // call that can no longer be repeated safely is not: when it may have run, and
 // the peer that there is now has another cache (it was started again, or is
 // another machine), the call fails with Unavailable, MayHaveRun; when its key
@@ -53,58 +54,17 @@ type keyedTrait bool
 
 func (k keyedTrait) method(s *spec) { s.keyed = bool(k) }
 
-// Key is an idempotency key, made by NewKey or ParseKey, for calls of Keyed
-// methods that a program repeats itself: give it to each of them, in
-// CallOptions.Key, with the same request.
-//
-// It remembers how old it is, and which ReplayCache it was sent to. A call that the
-// program makes with it again, and that would go to another one, because the server
-// was started again, fails with FailedPrecondition, MayHaveRun, and does not leave. (A
-// call that was in flight then fails with Unavailable, see Keyed.)
-//
-// Copies of a Key are the same key. It is safe for concurrent use. The zero Key
-// is none.
-type Key struct{ s *replay.Key }
-
-// NewKey makes a key of 128 random bits.
-func NewKey() Key { return Key{replay.NewKey()} }
-
-// String is the key as ParseKey reads it: its bits, when it was made, and the
-// cache that it was sent to. A program that writes a key down before its first
-// call must Bind it before that. String of the zero Key is "".
-func (k Key) String() string {
-	if k.s == nil {
-		return ""
-	}
-	return k.s.String()
-}
-
-// ParseKey reads what String wrote, maybe in another process; its error is an *Error,
-// InvalidArgument, also for "". Its age is told
-// by the wall clock then, so the clocks of processes that share keys must agree
-// within a tenth of the cache's TTL. One that was written before it was used or
-// bound does not say where it was used, so calls with it fail with
-// FailedPrecondition until it is bound.
-func ParseKey(text string) (Key, error) {
-	s, err := replay.ParseKey(text)
-	if err != nil {
-		return Key{}, up(err, nil)
-	}
-	return Key{s}, nil
-}
-
-// Bind notes the ReplayCache of c's peer as the one that the key is used with,
-// so that String says so before the first call. For a key that was parsed it is
-// the program's word that it was not used with another one. It fails with
-// FailedPrecondition when the key was used elsewhere, or the peer has no cache.
-func (k Key) Bind(c *Conn) error {
-	if k.s == nil {
+// Bind notes the cache of c's peer as the one that k is used with, so that its String says so
+// before the first call. For a key that was parsed it is the program's word that it was not
+// used with another one. It fails with FailedPrecondition when the key was used elsewhere, or
+// the peer has no cache, and with InvalidArgument for the zero Key.
+func (c *Conn) Bind(k idempotency.Key) error {
+	e := c.engine()
+	key := seam.KeyIn(k)
+	if key == nil {
 		return refuse(InvalidArgument, "the zero Key is none")
 	}
-	if c == nil || c.e == nil {
-		return refuse(InvalidArgument, noConn)
-	}
-	if err := k.s.Bind(c.e.PeerCache()); err != nil {
+	if err := key.Bind(e.PeerCache()); err != nil {
 		return up(err, nil)
 	}
 	return nil
@@ -112,13 +72,17 @@ func (k Key) Bind(c *Conn) error {
 
 // giveKey gives a call of a Keyed method its key.
 func (t *target) giveKey(s *spec) *Error {
-	k := t.opts.Key.s
+	given := t.opts.Key != (idempotency.Key{})
 	switch {
-	case !s.keyed && k == nil:
+	case !s.keyed && !given:
 		return nil
 	case !s.keyed:
 		return refuse(InvalidArgument, "CallOptions.Key: %s %q is not Keyed", s.kind, s.name)
-	case k == nil:
+	}
+	var k *replay.Key
+	if given {
+		k = seam.KeyIn(t.opts.Key)
+	} else {
 		k = replay.NewKey()
 	}
 	for _, name := range [...]string{replay.MetaKey, replay.MetaAge} {
@@ -133,7 +97,7 @@ func (t *target) giveKey(s *spec) *Error {
 // passKey has a call that is forwarded keep its key, and remembers where it
 // went.
 func (t *target) passKey(ctx context.Context, r *Request) (done func(), err error) {
-	if t.opts.Key.s != nil {
+	if t.opts.Key != (idempotency.Key{}) {
 		return nil, refuse(InvalidArgument, "CallOptions.Key: a call that is forwarded has the key that it came with")
 	}
 	if _, ok := r.Metadata[replay.MetaKey]; !ok || r.Kind != KindMethod {
@@ -330,56 +294,6 @@ func give(a *replay.Answer, r *Request) (*buf.Buf, error) {
 		return nil, up(a.Err, r.Conn.codec)
 	}
 	return buf.Copy(a.Body), nil
-}
-
-// ReplayCache remembers the answers to keyed calls, see Keyed. It forgets none
-// before its TTL is over: when it is full of younger ones, new keyed calls are
-// refused before they run, with ResourceExhausted, NotSent. The handlers'
-// context of a call whose caller was lost ends when nobody came back for the
-// answer for a TTL.
-//
-// Each cache has an identity, which callers learn in the handshake: a call that
-// may have run under one is not sent again to another. Servers of one process
-// may share a cache, and one that takes the place of another should. Its zero
-// value works. A ReplayCache is safe for concurrent use; its fields must not be
-// changed once a Server or a connection has it, and it must not be copied.
-type ReplayCache struct {
-	// TTL is how long an answer is kept, at least. A repeat whose key is four
-	// fifths as old, or older, does not run if the key is not known. The last
-	// fifth is for what the ages that callers tell leave out: the time on the
-	// way, and the difference of the clocks. Default 10 min.
-	TTL time.Duration
-	// MaxEntries is how many keys are remembered at once, so that MaxEntries for
-	// each TTL is the rate of keyed calls that can be served without an end:
-	// with the defaults 436 a second. Default 262,144.
-	MaxEntries int
-	// MaxBytes is how many bytes the answers may have together, each counted
-	// with 512 more. Default 128 MiB; memory is used as it is needed.
-	MaxBytes int64
-	// Share is the part of MaxEntries and of MaxBytes that one authenticated
-	// subject may use, so that none can keep the others from being served.
-	// Default 0.25.
-	Share float64
-
-	once  sync.Once
-	cache *replay.Cache
-	fault error
-}
-
-// open returns the cache below, which it makes at first. Of a nil one those are
-// the bounds.
-func (c *ReplayCache) open(none replay.Options) (*replay.Cache, error) {
-	if c == nil {
-		return replay.New(none), nil
-	}
-	c.once.Do(func() {
-		if c.TTL < 0 || c.MaxEntries < 0 || c.MaxBytes < 0 || !(c.Share >= 0 && c.Share <= 1) {
-			c.fault = errors.New("typedrpc: ReplayCache: TTL, MaxEntries and MaxBytes must not be negative, and Share must be between 0 and 1")
-			return
-		}
-		c.cache = replay.New(replay.Options{TTL: c.TTL, Entries: c.MaxEntries, Bytes: c.MaxBytes, Share: c.Share})
-	})
-	return c.cache, c.fault
 }
 
 // dialledReplays are the bounds of a dialled connection's own cache: one

@@ -50,7 +50,7 @@ var documentPackages = map[string]string{
 	"io": "io", "iter": "iter", "os": "os", "slices": "slices", "strings": "strings",
 	"http": "net/http", "testing": "testing", "synctest": "testing/synctest", "time": "time",
 	"typedrpc": "github.com/typedrpc/typedrpc", "typedrpctest": "github.com/typedrpc/typedrpc/typedrpctest",
-	"topic": "github.com/typedrpc/typedrpc/topic", "stats": "github.com/typedrpc/typedrpc/stats", "atomic": "sync/atomic", "transfer": "github.com/typedrpc/typedrpc/transfer",
+	"idempotency": "github.com/typedrpc/typedrpc/idempotency", "topic": "github.com/typedrpc/typedrpc/topic", "stats": "github.com/typedrpc/typedrpc/stats", "atomic": "sync/atomic", "transfer": "github.com/typedrpc/typedrpc/transfer",
 }
 
 // block is one fenced block of a Markdown document.

@@ -22,7 +22,7 @@ import (
 //
 // Three went without a loss: the String methods of State, which is a string, of Code, which is an
 // error, and of Kind, which is that of package stats.
-const mostNames = 170 + 2 + 1 + 2 + 2 + 2 - 3
+const mostNames = 170 + 2 + 1 + 2 + 2 + 2 - 3 - 5
 
 func TestRules_names(t *testing.T) {
 	files, err := filepath.Glob("*.go")

@@ -85,14 +85,15 @@ var layers = []struct {
 }{
 	{"typedrpctest", ". buf hook link wire"},
 	{"internal/testkit/codecs", ". topic typedrpctest"},
-	{"internal/testkit/lab", ". topic typedrpctest buf hook link session testkit wire"},
+	{"internal/testkit/lab", ". idempotency topic typedrpctest buf hook link session testkit wire"},
 	{"topic", ". buf engine flow hook hub jsoncodec schema seam session stats wire"},
 	{"transfer", ". schema seam"},
-	{".", "buf client engine flow hook jsoncodec link logs replay schema seam server session stats status wire"},
+	{".", "idempotency buf client engine flow hook jsoncodec link logs replay schema seam server session stats status wire"},
 	{"internal/client", "buf engine flow link logs replay schema session status wire"},
 	{"internal/server", "buf engine flow link logs replay schema session stats status wire"},
 	{"internal/hub", "buf engine flow logs stats status wire"},
-	{"internal/seam", "engine schema session status"},
+	{"idempotency", "replay seam"},
+	{"internal/seam", "engine replay schema session status"},
 	{"internal/testkit", "buf hook link session wire"},
 	{"internal/engine", "buf flow hook link replay session stats status wire"},
 	{"internal/replay", "flow status wire"},
@@ -158,7 +159,7 @@ func TestRules_layers(t *testing.T) {
 func TestRules_api(t *testing.T) {
 	files := sources(t)
 	for path, f := range files {
-		if dir := filepath.ToSlash(filepath.Dir(path)); !slices.Contains([]string{".", "stats", "topic", "transfer"}, dir) || strings.HasSuffix(path, "_test.go") {
+		if dir := filepath.ToSlash(filepath.Dir(path)); !slices.Contains([]string{".", "idempotency", "stats", "topic", "transfer"}, dir) || strings.HasSuffix(path, "_test.go") {
 			continue
 		}
 		internal := map[string]bool{}

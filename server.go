@@ -14,11 +14,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/logs"
 	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/schema"
+	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/server"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -121,7 +123,7 @@ type Server struct {
 	// Replays remembers the answers to Keyed calls. Servers may share one, and
 	// a Server that takes the place of another in the same process should take
 	// over its cache. Default one of the server's own.
-	Replays *ReplayCache
+	Replays *idempotency.Cache
 	// Logger gets what no client is told: panics, handlers' foreign errors,
 	// refused connections. What peers may have chosen is cut, and of each cause
 	// there is a line a second: docs/logs.md lists all messages. Default
@@ -202,7 +204,7 @@ func (s *Server) configure() error {
 	}
 	o := s.options(limits, opts, names)
 	o.Config.Verbs, o.Readable, o.Prints = verbs, s.Mux.readable, prints
-	if o.Config.Replays, err = s.Replays.open(replay.Options{}); err != nil {
+	if o.Config.Replays, err = seam.CacheIn(s.Replays, replay.Options{}); err != nil {
 		return err
 	}
 	codec := numbered(codecs)

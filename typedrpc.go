@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/engine"
 	"github.com/typedrpc/typedrpc/internal/logs"
@@ -56,7 +57,7 @@ type CallOptions struct {
 	// Key is the idempotency key of a Keyed method's call, for a program that
 	// repeats the call itself. Without one each call has its own. Another method's
 	// call with one fails with InvalidArgument.
-	Key Key
+	Key idempotency.Key
 
 	fault *Error // what is wrong with the options: the call's error
 }
@@ -79,7 +80,7 @@ func (o CallOptions) and(more CallOptions, budget func() *RetryBudget) CallOptio
 	case more.FailFast || more.WaitForLink:
 		o.FailFast, o.WaitForLink = more.FailFast, more.WaitForLink
 	}
-	if more.Key != (Key{}) {
+	if more.Key != (idempotency.Key{}) {
 		o.Key = more.Key
 	}
 	if more.Retry != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/stats"
 	"github.com/typedrpc/typedrpc/topic"
@@ -90,8 +91,6 @@ func TestZero_callees(t *testing.T) {
 		"CallAll to no sequence": func() error { return lastOf(typedrpc.CallAll[*typedrpc.Conn](ctx, nil, lab.Ask, 1)) },
 		"Reply of nil":           func() error { _, err := lab.Sign.Reply(nil); return err },
 		"Reply of zero":          func() error { _, err := lab.Sign.Reply(new(typedrpc.Conn)); return err },
-		"Bind to nil":            func() error { return typedrpc.NewKey().Bind(nil) },
-		"Bind to zero":           func() error { return typedrpc.NewKey().Bind(new(typedrpc.Conn)) },
 		"Forward to nil": func() error {
 			_, err := typedrpc.Forward(ctx, nil, &typedrpc.Request{Conn: client})
 			return err
@@ -227,6 +226,8 @@ func TestZero_panics(t *testing.T) {
 		"Conn.Stats":          func() { new(typedrpc.Conn).Stats() },
 		"Conn.Ping":           func() { conn.Ping(t.Context()) },
 		"Conn.CloseWith":      func() { conn.CloseWith(nil) },
+		"Conn.Bind":           func() { conn.Bind(idempotency.NewKey()) },
+		"Conn.Bind of zero":   func() { new(typedrpc.Conn).Bind(idempotency.NewKey()) },
 		"Stream.All":          func() { last(stream.All()) },
 		"Any":                 func() { typedrpc.Any(t.Context(), future) },
 		"Wait for zero":       func() { typedrpc.Wait(t.Context(), new(typedrpc.Future[int])) },
@@ -287,7 +288,7 @@ func TestZero_works(t *testing.T) {
 	is := is.New(t)
 	var mux typedrpc.Mux
 	typedrpc.Handle(&mux, lab.Ask, func(_ context.Context, n int) (int, error) { return 2 * n, nil })
-	client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: &mux, Replays: new(typedrpc.ReplayCache)}, nil)
+	client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: &mux, Replays: new(idempotency.Cache)}, nil)
 	n, err := typedrpc.Call(t.Context(), client, lab.Ask, 21)
 	is.NoErr(err)
 	is.Equal(n, 42)
@@ -320,7 +321,7 @@ func TestZero_works(t *testing.T) {
 	is.True(!tagged)
 	_, mine := typedrpc.Fault[int]{}.From(typedrpc.NewFault[int]("x", typedrpc.NotFound).Errorf(1, ""))
 	is.True(!mine)
-	is.Equal(typedrpc.Key{}.String(), "")
+	is.Equal(idempotency.Key{}.String(), "")
 	is.Equal(typedrpc.Method[int, int]{}.Name(), "")
 	is.Equal(typedrpc.ServerStream[int, int]{}.Name(), "")
 	is.Equal(typedrpc.Notification[int]{}.Name(), "")

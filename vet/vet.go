@@ -28,7 +28,7 @@ func ours(p *types.Package) bool {
 	}
 	path, _, _ := strings.Cut(p.Path(), " ")
 	switch path {
-	case "github.com/typedrpc/typedrpc", "github.com/typedrpc/typedrpc/topic", "github.com/typedrpc/typedrpc/transfer":
+	case "github.com/typedrpc/typedrpc", "github.com/typedrpc/typedrpc/idempotency", "github.com/typedrpc/typedrpc/topic", "github.com/typedrpc/typedrpc/transfer":
 		return true
 	}
 	return false

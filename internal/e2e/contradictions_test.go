@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/transfer"
@@ -147,7 +148,7 @@ func TestContradictions_credentials(t *testing.T) {
 // Broadcast refuses what Notify does.
 func TestContradictions_broadcast(t *testing.T) {
 	for what, o := range map[string]typedrpc.CallOptions{
-		"key":      {Key: typedrpc.NewKey()},
+		"key":      {Key: idempotency.NewKey()},
 		"fail":     {FailFast: true, WaitForLink: true},
 		"metadata": {Metadata: typedrpc.Metadata{"key": "\xff"}},
 	} {

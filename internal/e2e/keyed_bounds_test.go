@@ -11,6 +11,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
@@ -27,11 +28,11 @@ func TestKeyed_metadataDoesNotClash(t *testing.T) {
 			_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Metadata: typedrpc.Metadata{name: "1"}}), lab.Echo, 5)
 			is.NoErr(err) // of other methods it is the program's
 		}
-		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, typedrpc.NewKey()), lab.Echo, 5)
+		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, idempotency.NewKey()), lab.Echo, 5)
 		lab.ErrorOf(t, err, typedrpc.InvalidArgument, typedrpc.NotSent)
-		_, err = typedrpc.Go(t.Context(), lab.WithKey(c, typedrpc.NewKey()), lab.Echo, 5).Await(t.Context())
+		_, err = typedrpc.Go(t.Context(), lab.WithKey(c, idempotency.NewKey()), lab.Echo, 5).Await(t.Context())
 		lab.ErrorOf(t, err, typedrpc.InvalidArgument, typedrpc.NotSent)
-		lab.ErrorOf(t, typedrpc.Notify(t.Context(), lab.WithKey(c, typedrpc.NewKey()), lab.Note, 5), typedrpc.InvalidArgument, typedrpc.NotSent)
+		lab.ErrorOf(t, typedrpc.Notify(t.Context(), lab.WithKey(c, idempotency.NewKey()), lab.Note, 5), typedrpc.InvalidArgument, typedrpc.NotSent)
 
 		// The key and the longest age count.
 		room := wire.MaxMeta - len(lab.KeyHeader) - 32 - len(lab.AgeHeader) - 16 - 1
@@ -58,15 +59,15 @@ func TestKeyed_metadataDoesNotClash(t *testing.T) {
 func TestKeyed_full(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = &typedrpc.ReplayCache{MaxEntries: 3, TTL: time.Minute}
+		l.Replays = &idempotency.Cache{MaxEntries: 3, TTL: time.Minute}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
-		keys := []typedrpc.Key{typedrpc.NewKey(), typedrpc.NewKey(), typedrpc.NewKey()}
+		keys := []idempotency.Key{idempotency.NewKey(), idempotency.NewKey(), idempotency.NewKey()}
 		for i, k := range keys {
 			_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, i)
 			is.NoErr(err)
 			time.Sleep(time.Second)
 		}
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 9)
 		is.Equal(lab.ErrorOf(t, err, typedrpc.ResourceExhausted, typedrpc.NotSent).RetryAfter, 57*time.Second)
 		for i, k := range keys { // none of them was forgotten
@@ -93,9 +94,9 @@ func TestKeyed_full(t *testing.T) {
 func TestKeyed_fullOfRunning(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = &typedrpc.ReplayCache{MaxEntries: 1, TTL: time.Minute}
+		l.Replays = &idempotency.Cache{MaxEntries: 1, TTL: time.Minute}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		f := typedrpc.Go(t.Context(), lab.WithKey(c, k), lab.KeyHang, 1)
 		time.Sleep(time.Hour)
 		_, err := typedrpc.Call(t.Context(), c, lab.KeyAdd, 1)
@@ -114,9 +115,9 @@ func TestKeyed_fullOfRunning(t *testing.T) {
 func TestKeyed_bytes(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = &typedrpc.ReplayCache{MaxBytes: 2*512 + 2000}
+		l.Replays = &idempotency.Cache{MaxBytes: 2*512 + 2000}
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
-		big, k := strings.Repeat("x", 3000), typedrpc.NewKey()
+		big, k := strings.Repeat("x", 3000), idempotency.NewKey()
 		got, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyText, big)
 		is.NoErr(err) // the first caller has it
 		is.Equal(got, big+"1")
@@ -124,7 +125,7 @@ func TestKeyed_bytes(t *testing.T) {
 			_, err = typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyText, big)
 			lab.ErrorOf(t, err, typedrpc.DataLoss, typedrpc.Answered) // and the others know that it ran
 		}
-		k = typedrpc.NewKey()
+		k = idempotency.NewKey()
 		for range 2 {
 			got, err = typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyText, big[:1900])
 			is.NoErr(err)
@@ -140,10 +141,10 @@ func TestKeyed_bytes(t *testing.T) {
 
 func TestKeyed_optionsOutOfRange(t *testing.T) {
 	is := is.New(t)
-	for _, cache := range []*typedrpc.ReplayCache{{TTL: -1}, {MaxEntries: -1}, {MaxBytes: -1}, {Share: -0.1}, {Share: 1.1}} {
+	for _, cache := range []*idempotency.Cache{{TTL: -1}, {MaxEntries: -1}, {MaxBytes: -1}, {Share: -0.1}, {Share: 1.1}} {
 		for range 2 {
 			err := (&typedrpc.Server{Replays: cache}).Check()
-			is.True(err != nil && strings.Contains(err.Error(), "ReplayCache"))
+			is.True(err != nil && strings.Contains(err.Error(), "idempotency.Cache"))
 			_, err = typedrpc.Dial(t.Context(), "ws://nowhere/", &typedrpc.DialOptions{Replays: cache})
 			is.True(errors.Is(err, typedrpc.InvalidArgument))
 		}
@@ -155,7 +156,7 @@ func TestKeyed_tooOldToBeKnown(t *testing.T) {
 		l := lab.NewLedger()
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		is.NoErr(err)
 		time.Sleep(10*time.Minute - time.Millisecond)
@@ -168,8 +169,8 @@ func TestKeyed_tooOldToBeKnown(t *testing.T) {
 
 		// One that never arrived may be repeated for four fifths.
 		for _, old := range []time.Duration{8*time.Minute - time.Millisecond, 8 * time.Minute} {
-			k := typedrpc.NewKey()
-			is.NoErr(k.Bind(c))
+			k := idempotency.NewKey()
+			is.NoErr(c.Bind(k))
 			is.True(k.String() != "") // from here on it ages
 			time.Sleep(old)
 			_, err = typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
@@ -211,36 +212,36 @@ func TestKey_text(t *testing.T) {
 		w := &lab.Town{Srv: a.Server}
 		c := w.Dial(t, nil)
 
-		is.Equal(typedrpc.Key{}.String(), "")
-		lab.ErrorOf(t, typedrpc.Key{}.Bind(c), typedrpc.InvalidArgument, typedrpc.NotSent)
+		is.Equal(idempotency.Key{}.String(), "")
+		lab.ErrorOf(t, c.Bind(idempotency.Key{}), typedrpc.InvalidArgument, typedrpc.NotSent)
 		for _, text := range []string{
 			"", "x", "k1...", "k2." + strings.Repeat("0", 32) + ".0.", "k1." + strings.Repeat("0", 31) + ".0.",
 			"k1." + strings.Repeat("g", 32) + ".0.", "k1." + strings.Repeat("0", 32) + ".-1.",
 			"k1." + strings.Repeat("0", 32) + ".9007199254740992.", "k1." + strings.Repeat("0", 32) + ".0.a-b",
 			"k1." + strings.Repeat("0", 32) + ".0.a.b", "k1." + strings.Repeat("0", 32) + ".0." + strings.Repeat("a", 65),
 		} {
-			_, err := typedrpc.ParseKey(text)
+			_, err := idempotency.ParseKey(text)
 			lab.ErrorOf(t, err, typedrpc.InvalidArgument, typedrpc.NotSent)
 		}
-		parse := func(k typedrpc.Key) typedrpc.Key {
-			p, err := typedrpc.ParseKey(k.String())
+		parse := func(k idempotency.Key) idempotency.Key {
+			p, err := idempotency.ParseKey(k.String())
 			is.NoErr(err)
 			is.Equal(p.String(), k.String())
 			return p
 		}
 
 		// Written down before its use, and not bound.
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		p := parse(k)
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, p), lab.KeyAdd, 5)
 		lab.ErrorOf(t, err, typedrpc.FailedPrecondition, typedrpc.MayHaveRun)
-		is.NoErr(p.Bind(c))
+		is.NoErr(c.Bind(p))
 		_, err = typedrpc.Call(t.Context(), lab.WithKey(c, p), lab.KeyAdd, 5)
 		is.NoErr(err)
 
 		// Bound first, or used first.
-		bound, used := typedrpc.NewKey(), typedrpc.NewKey()
-		is.NoErr(bound.Bind(c))
+		bound, used := idempotency.NewKey(), idempotency.NewKey()
+		is.NoErr(c.Bind(bound))
 		_, err = typedrpc.Call(t.Context(), lab.WithKey(c, used), lab.KeyAdd, 5)
 		is.NoErr(err)
 		first, err := typedrpc.Call(t.Context(), lab.WithKey(c, bound), lab.KeyAdd, 5)
@@ -260,10 +261,10 @@ func TestKey_text(t *testing.T) {
 		w.Cable().Cut()
 		_, err = typedrpc.Call(t.Context(), c, lab.Echo, 1)
 		is.NoErr(err)
-		for _, k := range []typedrpc.Key{bound, used, parse(bound), parse(used)} {
+		for _, k := range []idempotency.Key{bound, used, parse(bound), parse(used)} {
 			_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 			lab.ErrorOf(t, err, typedrpc.FailedPrecondition, typedrpc.MayHaveRun)
-			lab.ErrorOf(t, k.Bind(c), typedrpc.FailedPrecondition, typedrpc.NotSent)
+			lab.ErrorOf(t, c.Bind(k), typedrpc.FailedPrecondition, typedrpc.NotSent)
 		}
 		runs, _ = b.Ran()
 		is.Equal(runs, 0)
@@ -278,11 +279,11 @@ func TestKey_text(t *testing.T) {
 func TestKeyed_ageOfWhatIsSentAgain(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.Replays = &typedrpc.ReplayCache{TTL: time.Minute}
+		l.Replays = &idempotency.Cache{TTL: time.Minute}
 		w := &lab.Town{Srv: l.Server}
 		o.Limits.Grace = 30 * time.Second // the default
 		c := w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		is.NoErr(err)
 		time.Sleep(47 * time.Second) // < 4/5 TTL
@@ -310,7 +311,7 @@ func TestKeyed_ageOfWhatIsSentAgainOften(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		o.Limits.Grace = 30 * time.Second
 		c := w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		is.NoErr(err)
 		time.Sleep(7*time.Minute + 55*time.Second)

@@ -14,6 +14,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
@@ -33,7 +34,7 @@ func TestKeyed_interceptorsSeeRepeats(t *testing.T) {
 			return again, errAgain
 		})
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		n, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		is.NoErr(err)
 		is.Equal(n, 5)
@@ -124,7 +125,7 @@ func TestKeyed_forward(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		front, back := inFront(t, w)
 		c := front.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady})
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		f := typedrpc.Go(t.Context(), lab.WithKey(c, k), lab.KeyHang, 5)
 		time.Sleep(2 * time.Second)
 		front.Cable().Cut() // either link
@@ -145,7 +146,7 @@ func TestKeyed_forward(t *testing.T) {
 
 		// The client's peer is the same one, and the one behind it is not.
 		g := lab.NewLedger()
-		k = typedrpc.NewKey()
+		k = idempotency.NewKey()
 		n, err = typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		is.NoErr(err)
 		is.Equal(n, 10)

@@ -12,6 +12,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
@@ -42,7 +43,7 @@ func TestKeyed_cancelEndsTheHandler(t *testing.T) {
 
 		// But not while somebody else waits, whoever was first.
 		for _, firstLeaves := range []bool{true, false} {
-			k := typedrpc.NewKey()
+			k := idempotency.NewKey()
 			f, g := typedrpc.Go(t.Context(), lab.WithKey(c, k), lab.KeyHang, 3), (*typedrpc.Future[int])(nil)
 			synctest.Wait()
 			g = typedrpc.Go(t.Context(), lab.WithKey(c, k), lab.KeyHang, 3)
@@ -160,7 +161,7 @@ func TestKeyed_anotherCacheIsNotAsked(t *testing.T) {
 		a, b := lab.NewLedger(), lab.NewLedger()
 		w := &lab.Town{Srv: a.Server}
 		c := w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		f := typedrpc.Go(t.Context(), c, lab.KeyHang, 1)
 		g := typedrpc.Go(t.Context(), lab.WithKey(c, k), lab.KeyHang, 2)
 		synctest.Wait()
@@ -194,7 +195,7 @@ func TestKeyed_anotherCacheIsNotAsked(t *testing.T) {
 func TestKeyed_sharedCacheIsTheSame(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		a, b := lab.NewLedger(), lab.NewLedger()
-		a.Replays = &typedrpc.ReplayCache{}
+		a.Replays = &idempotency.Cache{}
 		b.Replays = a.Replays
 		w := &lab.Town{Srv: a.Server}
 		c := w.Dial(t, o)
@@ -219,7 +220,7 @@ func TestKeyed_whatDidNotRunGoesAnywhere(t *testing.T) {
 		l := lab.NewLedger()
 		w := &lab.Town{Srv: lab.New().Server}
 		c := w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		lab.ErrorOf(t, err, typedrpc.Unimplemented, typedrpc.NotSent)
 		w.Serve(l.Server)
@@ -276,12 +277,12 @@ func TestKeyed_peersWithoutACacheAreAskedOnce(t *testing.T) {
 			}
 			p.T.Kill()
 		})
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		lab.ErrorOf(t, err, typedrpc.Unavailable, typedrpc.MayHaveRun)
 		_, err = typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		lab.ErrorOf(t, err, typedrpc.FailedPrecondition, typedrpc.MayHaveRun)
-		lab.ErrorOf(t, typedrpc.NewKey().Bind(c), typedrpc.FailedPrecondition, typedrpc.NotSent)
+		lab.ErrorOf(t, c.Bind(idempotency.NewKey()), typedrpc.FailedPrecondition, typedrpc.NotSent)
 		is.Equal(len(calls), 1)
 		is.Equal(len(<-calls), 32)
 		is.NoErr(c.Close())
@@ -297,7 +298,7 @@ func TestKeyed_serversCallClients(t *testing.T) {
 		l := lab.NewLedger()
 		o.Mux = l.Mux
 		c := w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		f := typedrpc.Go(t.Context(), lab.WithKey(<-conns, k), lab.KeyHang, 5)
 		synctest.Wait()
 		w.Cable().Cut()
@@ -318,8 +319,8 @@ func TestKeyed_serversCallClients(t *testing.T) {
 		lab.ErrorOf(t, err, typedrpc.FailedPrecondition, typedrpc.MayHaveRun)
 		is.NoErr(fresh.Close())
 
-		o.Replays = &typedrpc.ReplayCache{}
-		k = typedrpc.NewKey()
+		o.Replays = &idempotency.Cache{}
+		k = idempotency.NewKey()
 		for range 2 {
 			c := w.Dial(t, o)
 			n, err := typedrpc.Call(t.Context(), lab.WithKey(<-conns, k), lab.KeyAdd, 5)
@@ -355,7 +356,7 @@ func TestKeyed_handshakeNamesTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.NewLedger()
-		l.Replays = &typedrpc.ReplayCache{}
+		l.Replays = &idempotency.Cache{}
 		p, err := testkit.Join(l.Server, testkit.HelloProtocol)
 		is.NoErr(err)
 		w, err := p.Hello()

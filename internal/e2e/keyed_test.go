@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
 
@@ -132,7 +133,7 @@ func TestKeyed_repeatHasTheWholeAnswer(t *testing.T) {
 		l := lab.NewLedger()
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
 		for i, text := range []string{"x", "", "fault", "panic", "exit", "foreign"} {
-			k := typedrpc.NewKey()
+			k := idempotency.NewKey()
 			var first error
 			var said string
 			for n := range 3 {
@@ -171,7 +172,7 @@ func TestKeyed_keyBelongsToItsRequest(t *testing.T) {
 		l.Codecs = []typedrpc.Codec{typedrpc.JSON, aliasCodec{typedrpc.JSON}}
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 		is.NoErr(err)
 		_, err = typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 6)
@@ -202,7 +203,7 @@ func TestKeyed_keyBelongsToItsPrincipal(t *testing.T) {
 			return typedrpc.Identity{Subject: *name}, typedrpc.Empty{}, nil
 		})
 		w := &lab.Town{Srv: l.Server}
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		for range 2 {
 			for i, name := range []string{"ann", "bob"} {
 				o.SignIn = typedrpc.NewSignIn[string, typedrpc.Empty]().Present(func(context.Context) (string, error) { return name, nil })
@@ -223,7 +224,7 @@ func TestKeyed_repeatWaitsForTheFirst(t *testing.T) {
 		l := lab.NewLedger()
 		w := &lab.Town{Srv: l.Server}
 		a, b := w.Dial(t, o), w.Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		f := typedrpc.Go(t.Context(), lab.WithKey(a, k), lab.KeyHang, 5)
 		synctest.Wait()
 		g := typedrpc.Go(t.Context(), lab.WithKey(b, k), lab.KeyHang, 5)
@@ -247,7 +248,7 @@ func TestKeyed_serialRepeats(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
 		c := (&lab.Town{Srv: l.Server}).Dial(t, o)
-		k := typedrpc.NewKey()
+		k := idempotency.NewKey()
 		for range 3 {
 			n, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyLane, 2)
 			is.NoErr(err)

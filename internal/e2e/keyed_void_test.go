@@ -8,6 +8,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
 
@@ -49,7 +50,7 @@ func TestKeyed_whatDidNotBeginIsNoAnswer(t *testing.T) {
 					c := w.Dial(t, o)
 					first, other := <-came, w.Dial(t, o)
 					tardyGate, tardyBegun = make(chan struct{}), make(chan struct{}, 2)
-					k := typedrpc.NewKey()
+					k := idempotency.NewKey()
 					typedrpc.Go(t.Context(), lab.WithKey(c, k), keyTardy, tardy{})
 					<-tardyBegun
 					end(&lab.Town{Lines: w.Lines[:1]}, first)

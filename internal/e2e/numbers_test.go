@@ -12,6 +12,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
@@ -149,7 +150,7 @@ func TestKeyed_numberIsRemembered(t *testing.T) {
 		return 0, &typedrpc.Error{Code: 200, Number: 3, Message: "no"}
 	})
 	client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
-	key := typedrpc.NewKey()
+	key := idempotency.NewKey()
 	for range 2 {
 		_, err := typedrpc.Call(t.Context(), client.With(typedrpc.CallOptions{Key: key}), buy, 1)
 		is.Equal(lab.AsError(t, err).Number, int64(3))

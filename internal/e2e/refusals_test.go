@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
@@ -68,7 +69,7 @@ func TestOutcome_ofEachRefusal(t *testing.T) {
 	}{
 		{"no Conn", func(w world) error { return call(w.ctx, nil, ask, 1) }, typedrpc.InvalidArgument, typedrpc.NotSent},
 		{"both FailFast and WaitForLink", with(typedrpc.CallOptions{FailFast: true, WaitForLink: true}), typedrpc.InvalidArgument, typedrpc.NotSent},
-		{"a key for what is not Keyed", with(typedrpc.CallOptions{Key: typedrpc.NewKey()}), typedrpc.InvalidArgument, typedrpc.NotSent},
+		{"a key for what is not Keyed", with(typedrpc.CallOptions{Key: idempotency.NewKey()}), typedrpc.InvalidArgument, typedrpc.NotSent},
 		{"metadata of over 16 KiB", with(typedrpc.CallOptions{Metadata: typedrpc.Metadata{"x": strings.Repeat("x", 17<<10)}}), typedrpc.InvalidArgument, typedrpc.NotSent},
 		{"a request that cannot be encoded", func(w world) error { _, err := typedrpc.Call(w.ctx, w.conn, sent, unsendable{}); return err }, typedrpc.InvalidArgument, typedrpc.NotSent},
 		{"a request over MaxSize", func(w world) error {
@@ -109,7 +110,7 @@ func TestOutcome_ofEachRefusal(t *testing.T) {
 		{"Validate", func(w world) error { _, err := typedrpc.Call(w.ctx, w.conn, valid, -1); return err }, typedrpc.InvalidArgument, typedrpc.Answered},
 		{"an incoming interceptor", func(w world) error { return call(w.ctx, w.conn, guarded, 1) }, typedrpc.PermissionDenied, typedrpc.Answered},
 		{"a key with another request", func(w world) error {
-			c := w.conn.With(typedrpc.CallOptions{Key: typedrpc.NewKey()})
+			c := w.conn.With(typedrpc.CallOptions{Key: idempotency.NewKey()})
 			if err := call(w.ctx, c, keyed, 1); err != nil {
 				return err
 			}
@@ -121,8 +122,8 @@ func TestOutcome_ofEachRefusal(t *testing.T) {
 				return err
 			}
 			defer other.Close()
-			key := typedrpc.NewKey()
-			if err := key.Bind(other); err != nil {
+			key := idempotency.NewKey()
+			if err := other.Bind(key); err != nil {
 				return err
 			}
 			return call(w.ctx, w.conn.With(typedrpc.CallOptions{Key: key}), keyed, 1)

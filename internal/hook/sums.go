@@ -61,7 +61,7 @@ type ConnSums struct {
 	PeerCalls  uint64
 	PeerWindow uint64
 	PeerBudget uint64
-	PeerCache  string // the identity of its ReplayCache; "": it has none
+	PeerCache  string // the identity of its cache of answers; "": it has none
 	Cache      string // of our own
 
 	// The session. All is zero while there is none.
@@ -145,7 +145,7 @@ var Present func(hub any, topic, key string, by int, subjects ...string)
 // There must be the room.
 var Deliver func(hub any, topic, key string, msg []byte)
 
-// Replay returns the sums of a *typedrpc.ReplayCache.
+// Replay returns the sums of an *idempotency.Cache.
 var Replay func(cache any) ReplaySums
 
 // ReplaySums are what a cache remembers.

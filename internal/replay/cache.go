@@ -10,8 +10,8 @@ import (
 	"github.com/typedrpc/typedrpc/internal/status"
 )
 
-// Options bound a Cache. They are the fields of the API's ReplayCache, whose comment says
-// more, with the same fields in the same order.
+// Options bound a Cache. They are the fields of an idempotency.Cache, whose comment says
+// more, in the same order.
 type Options struct {
 	TTL     time.Duration
 	Entries int

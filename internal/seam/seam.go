@@ -1,6 +1,7 @@
 // Package seam is what packages topic and transfer, and the inspector, use of package
 // typedrpc that it does not export. The functions are set by that package, which this one
-// cannot import: hence any for its types. They hold no state.
+// cannot import: hence any for its types. They hold no state. Some are the other way: what it
+// uses of packages idempotency and topic.
 package seam
 
 import (
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/engine"
+	"github.com/typedrpc/typedrpc/internal/replay"
 	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
@@ -103,6 +105,14 @@ var AboutConn func(conn any) About
 
 // Tap looks at the frames of a *typedrpc.Conn, see session.Tap; nil: it has no session.
 var Tap func(conn any, payload int) *session.Tap
+
+// KeyIn is what is in an idempotency.Key, nil: it is the zero one. CacheIn is the cache that
+// an *idempotency.Cache has, or one with the bounds none where that is nil. Package idempotency
+// sets both.
+var (
+	KeyIn   func(key any) *replay.Key
+	CacheIn func(cache any, none replay.Options) (*replay.Cache, error)
+)
 
 // Listing is part of what a *topic.Hub has, and the sums of all of it. Package topic sets
 // List, which returns at most most keys whose topic or key has text in it, those with the

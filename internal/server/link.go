@@ -283,7 +283,7 @@ type beginning struct {
 	grant
 	peer wire.Limits
 	engine.Features
-	cache   string // the identity of the peer's ReplayCache
+	cache   string // the identity of the peer's cache of answers
 	claim   session.Claim
 	check   *check            // nil: a plain peer, as is …
 	welcome *wire.WelcomeBody // … one without

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
@@ -147,7 +148,7 @@ func (s *soak) serve(o options) (end func() error, err error) {
 		MaxKept: max(2, o.clients/5), // some are evicted
 		// What is remembered of keyed calls grows until it is forgotten: well
 		// before the warm-up is over.
-		Replays: &typedrpc.ReplayCache{TTL: max(time.Second, o.duration/10)},
+		Replays: &idempotency.Cache{TTL: max(time.Second, o.duration/10)},
 	}
 	if err := s.server.Check(); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 )
 
 // ledger watches that keyed calls run at most once.
@@ -50,7 +51,7 @@ func (l *ledger) call(ctx context.Context, c *typedrpc.Conn) error {
 	options := typedrpc.CallOptions{}
 	again := rand.IntN(3) == 0
 	if again {
-		options.Key = typedrpc.NewKey()
+		options.Key = idempotency.NewKey()
 	}
 	got, err := typedrpc.Call(ctx, c.With(options), Pay, n)
 	if err == nil && again {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/hook"
 	"github.com/typedrpc/typedrpc/topic"
 )
@@ -119,7 +120,7 @@ func newServer(args []string, logged io.Writer) (*typedrpc.Server, error) {
 	srv := &typedrpc.Server{
 		Mux: s.mux(), MaxMemory: *budget, MaxKept: *kept, Compress: *compress,
 		// So short that what it keeps is gone in five seconds.
-		Replays: &typedrpc.ReplayCache{TTL: 2 * time.Second, MaxBytes: 32 << 20},
+		Replays: &idempotency.Cache{TTL: 2 * time.Second, MaxBytes: 32 << 20},
 		Limits:  typedrpc.Limits{Grace: *grace},
 		Logger:  slog.New(slog.NewTextHandler(logged, nil)),
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
@@ -42,7 +43,7 @@ func keyedStorm(t *testing.T, d typedrpc.Dialect, restart, shared bool) {
 		time.Sleep(time.Duration(rand.IntN(5)) * time.Millisecond)
 		return raw, err
 	})
-	cache := &typedrpc.ReplayCache{TTL: 24 * time.Hour}
+	cache := &idempotency.Cache{TTL: 24 * time.Hour}
 	serve := func() *typedrpc.Server {
 		s := &typedrpc.Server{Mux: l.Mux, Logger: slog.New(slog.DiscardHandler)}
 		if shared {
@@ -84,7 +85,7 @@ func keyedStorm(t *testing.T, d typedrpc.Dialect, restart, shared bool) {
 			}
 			defer c.Close()
 			for range each {
-				k := typedrpc.NewKey()
+				k := idempotency.NewKey()
 				for {
 					_, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 1)
 					if err == nil {

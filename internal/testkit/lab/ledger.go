@@ -13,6 +13,7 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/idempotency"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
@@ -122,7 +123,7 @@ func KeyedTest(t *testing.T, f func(t *testing.T, is *is.I, o *typedrpc.DialOpti
 	}
 }
 
-func WithKey(c typedrpc.Caller, k typedrpc.Key) typedrpc.Caller {
+func WithKey(c typedrpc.Caller, k idempotency.Key) typedrpc.Caller {
 	return c.With(typedrpc.CallOptions{Key: k})
 }
 
