@@ -359,7 +359,7 @@ func (fixedItems) Append(dst []byte, v any) ([]byte, error) {
 		return append(dst, v[:]...), nil
 	case *int:
 		return append(dst, byte(*v), byte(*v>>8), byte(*v>>16), byte(*v>>24)), nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return dst, nil
 	}
 	return lab.Fixed{}.Append(dst, v)
@@ -373,7 +373,7 @@ func (fixedItems) Decode(data []byte, v any) error {
 	case *int:
 		*v = int(data[0]) | int(data[1])<<8 | int(data[2])<<16 | int(data[3])<<24
 		return nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return nil
 	}
 	return lab.Fixed{}.Decode(data, v)
@@ -381,9 +381,9 @@ func (fixedItems) Decode(data []byte, v any) error {
 
 var (
 	benchItems = typedrpc.NewServerStream[int, streamItem]("bench.items")
-	benchUp    = typedrpc.NewClientStream[typedrpc.Empty, streamItem, int]("bench.up")
+	benchUp    = typedrpc.NewClientStream[struct{}, streamItem, int]("bench.up")
 	benchGet   = transfer.NewDownload[int]("bench.get")
-	benchPut   = transfer.NewUpload[typedrpc.Empty, int]("bench.put")
+	benchPut   = transfer.NewUpload[struct{}, int]("bench.put")
 )
 
 func streamMux() *typedrpc.Mux {
@@ -397,7 +397,7 @@ func streamMux() *typedrpc.Mux {
 		}
 		return nil
 	})
-	typedrpc.Handle(mux, benchUp, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[streamItem, error]) (int, error) {
+	typedrpc.Handle(mux, benchUp, func(ctx context.Context, _ struct{}, items iter.Seq2[streamItem, error]) (int, error) {
 		n := 0
 		for _, err := range items {
 			if err != nil {
@@ -410,7 +410,7 @@ func streamMux() *typedrpc.Mux {
 	typedrpc.Handle(mux, benchGet, func(ctx context.Context, n int, w *transfer.Writer) error {
 		return w.Send(bytes.NewReader(benchData[:n]), nil)
 	})
-	typedrpc.Handle(mux, benchPut, func(ctx context.Context, _ typedrpc.Empty, r *transfer.Reader) (int, error) {
+	typedrpc.Handle(mux, benchPut, func(ctx context.Context, _ struct{}, r *transfer.Reader) (int, error) {
 		n, err := io.Copy(io.Discard, r)
 		return int(n), err
 	})
@@ -463,7 +463,7 @@ func BenchmarkStream_items(b *testing.B) {
 		c := streamConn(b)
 		b.ReportAllocs()
 		for b.Loop() {
-			n, err := typedrpc.SendAll(b.Context(), c, benchUp, typedrpc.Empty{}, typedrpc.Items(func(yield func(streamItem) bool) {
+			n, err := typedrpc.SendAll(b.Context(), c, benchUp, struct{}{}, typedrpc.Items(func(yield func(streamItem) bool) {
 				for range benchItemCount {
 					if !yield(streamItem{}) {
 						return
@@ -545,7 +545,7 @@ func BenchmarkBlocking(b *testing.B) {
 				}
 				bulk.Go(func() {
 					for ctx.Err() == nil {
-						transfer.Send(ctx, c, benchPut, typedrpc.Empty{}, bytes.NewReader(benchData[:]), nil)
+						transfer.Send(ctx, c, benchPut, struct{}{}, bytes.NewReader(benchData[:]), nil)
 					}
 				})
 				bulk.Go(func() {

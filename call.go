@@ -98,7 +98,7 @@ func (t *target) encode(s *spec, v any) (*buf.Buf, *Error) {
 // What each of them takes is not asked.
 func (t *target) encodeForAll(s *spec, v any) (*buf.Buf, *Error) {
 	b := buf.Get()
-	if _, t.bare = v.(*Empty); t.bare && t.conn.e.Dialect() == session.Plain {
+	if _, t.bare = v.(*struct{}); t.bare && t.conn.e.Dialect() == session.Plain {
 		return b.Fit(), nil // no params: those who take them by position take no object
 	}
 	var err error

@@ -11,7 +11,7 @@ import (
 )
 
 // A Codec turns messages into bytes and back. Besides an application's own
-// types it is given *Empty and *Raw, which it carries as it sees fit. Its methods are called by many
+// types it is given *struct{} and *Raw, which it carries as it sees fit. Its methods are called by many
 // goroutines at once. The codec is chosen in the opening handshake and fixed
 // for a connection's life.
 type Codec interface {
@@ -95,7 +95,7 @@ func passesOn[T any](c Codec, v *T) (left bool) {
 }
 
 // JSON is the default Codec and the one of the dialects Text and JSONRPC. It is
-// encoding/json, except that scalars, strings, byte slices, Empty, Raw and
+// encoding/json, except that scalars, strings, byte slices, struct{}, Raw and
 // types with AppendJSON([]byte) ([]byte, error) and UnmarshalJSON([]byte) error
 // are handled without reflection; "typedrpc json" of cmd/typedrpc writes those
 // methods. Like encoding/json it ignores unknown

@@ -529,12 +529,12 @@ func TestError_nothingFromBelow(t *testing.T) {
 					errs = append(errs, err)
 				}
 				sign := typedrpc.NewSignIn[string, int]()
-				hang := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("hang")
+				hang := typedrpc.NewMethod[struct{}, struct{}]("hang")
 				mux := typedrpc.NewMux()
-				typedrpc.Handle(mux, hang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+				typedrpc.Handle(mux, hang, func(ctx context.Context, _ struct{}) (struct{}, error) {
 					<-ctx.Done()
 					note(context.Cause(ctx))
-					return typedrpc.Empty{}, ctx.Err()
+					return struct{}{}, ctx.Err()
 				})
 				var out atomic.Bool
 				srv := &typedrpc.Server{
@@ -553,7 +553,7 @@ func TestError_nothingFromBelow(t *testing.T) {
 					OnState: func(s typedrpc.StateChange) { note(s.Err) },
 					SignIn:  sign.Present(func(context.Context) (string, error) { return "ann", nil }),
 				})
-				f := typedrpc.Go(t.Context(), client, hang, typedrpc.Empty{})
+				f := typedrpc.Go(t.Context(), client, hang, struct{}{})
 				synctest.Wait()
 				out.Store(true)
 				go end(srv, client, server)
@@ -563,7 +563,7 @@ func TestError_nothingFromBelow(t *testing.T) {
 				client.Close()
 				<-server.Context().Done()
 				synctest.Wait()
-				_, err = typedrpc.Call(t.Context(), client, hang, typedrpc.Empty{})
+				_, err = typedrpc.Call(t.Context(), client, hang, struct{}{})
 				for _, e := range []error{err, client.Err(), server.Err(), context.Cause(client.Context()), context.Cause(server.Context())} {
 					note(e)
 				}

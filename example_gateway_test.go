@@ -21,11 +21,11 @@ const (
 
 var (
 	StockCount = typedrpc.NewMethod[string, int]("stock.count", typedrpc.Idempotent, typedrpc.Tag(anybody))
-	StockFill  = typedrpc.NewMethod[string, typedrpc.Empty]("stock.fill", typedrpc.Tag(staff))
+	StockFill  = typedrpc.NewMethod[string, struct{}]("stock.fill", typedrpc.Tag(staff))
 	StockTrail = typedrpc.NewServerStream[string, int]("stock.trail", typedrpc.Tag(staff))
 	MailSend   = typedrpc.NewMethod[string, string]("mail.send") // without a Tag: nobody's
 
-	gateSignIn = typedrpc.NewSignIn[string, typedrpc.Empty]()
+	gateSignIn = typedrpc.NewSignIn[string, struct{}]()
 )
 
 // gate is all that its clients see.
@@ -45,8 +45,8 @@ func (g *gate) server() *typedrpc.Server {
 	// Without a fallback all other names are Unimplemented. With one they would come
 	// to authorize, too, have no Tag, and be refused.
 	return &typedrpc.Server{Mux: mux, SignIn: gateSignIn.Verify(
-		func(_ context.Context, _ *http.Request, user *string) (typedrpc.Identity, typedrpc.Empty, error) {
-			return typedrpc.Identity{Subject: *user}, typedrpc.Empty{}, nil // in earnest: look at a token
+		func(_ context.Context, _ *http.Request, user *string) (typedrpc.Identity, struct{}, error) {
+			return typedrpc.Identity{Subject: *user}, struct{}{}, nil // in earnest: look at a token
 		},
 	)}
 }
@@ -85,9 +85,9 @@ func (g *gate) forward(ctx context.Context, r *typedrpc.Request, _ typedrpc.RawH
 func newStock() *typedrpc.Server {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, StockCount, func(context.Context, string) (int, error) { return 3, nil })
-	typedrpc.Handle(mux, StockFill, func(ctx context.Context, item string) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, StockFill, func(ctx context.Context, item string) (struct{}, error) {
 		fmt.Println("stock:", typedrpc.RequestFrom(ctx).Metadata["user"], "fills up", item)
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
 	typedrpc.Handle(mux, StockTrail, func(_ context.Context, _ string, send func(int) error) error {
 		if err := send(5); err != nil {

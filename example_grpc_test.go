@@ -40,8 +40,8 @@ type (
 var (
 	GetFeature   = typedrpc.NewMethod[Point, Feature]("RouteGuide.GetFeature", typedrpc.Idempotent)
 	ListFeatures = typedrpc.NewServerStream[Rectangle, Feature]("RouteGuide.ListFeatures")
-	RecordRoute  = typedrpc.NewClientStream[typedrpc.Empty, Point, RouteSummary]("RouteGuide.RecordRoute")
-	RouteChat    = typedrpc.NewBidiStream[typedrpc.Empty, RouteNote, RouteNote]("RouteGuide.RouteChat")
+	RecordRoute  = typedrpc.NewClientStream[struct{}, Point, RouteSummary]("RouteGuide.RecordRoute")
+	RouteChat    = typedrpc.NewBidiStream[struct{}, RouteNote, RouteNote]("RouteGuide.RouteChat")
 )
 
 // routeGuide is what was embedded with UnimplementedRouteGuideServer: what is not
@@ -87,7 +87,7 @@ func (g *routeGuide) listFeatures(_ context.Context, in Rectangle, send func(Fea
 	return nil
 }
 
-func (g *routeGuide) recordRoute(_ context.Context, _ typedrpc.Empty, points iter.Seq2[Point, error]) (RouteSummary, error) {
+func (g *routeGuide) recordRoute(_ context.Context, _ struct{}, points iter.Seq2[Point, error]) (RouteSummary, error) {
 	var s RouteSummary
 	for p, err := range points { // was stream.Recv until io.EOF
 		if err != nil {
@@ -101,7 +101,7 @@ func (g *routeGuide) recordRoute(_ context.Context, _ typedrpc.Empty, points ite
 	return s, nil // was stream.SendAndClose(&s)
 }
 
-func (g *routeGuide) routeChat(_ context.Context, _ typedrpc.Empty, stream *typedrpc.Stream[RouteNote, RouteNote]) error {
+func (g *routeGuide) routeChat(_ context.Context, _ struct{}, stream *typedrpc.Stream[RouteNote, RouteNote]) error {
 	for note, err := range stream.All() {
 		if err != nil {
 			return err
@@ -159,10 +159,10 @@ func Example_grpc() {
 
 	// Client streaming.
 	route := typedrpc.Items(slices.Values([]Point{{1, 1}, {413628156, -749015468}, {2, 2}}))
-	fmt.Println(typedrpc.SendAll(ctx, conn, RecordRoute, typedrpc.Empty{}, route))
+	fmt.Println(typedrpc.SendAll(ctx, conn, RecordRoute, struct{}{}, route))
 
 	// Both ways.
-	chat, err := typedrpc.Open(ctx, conn, RouteChat, typedrpc.Empty{})
+	chat, err := typedrpc.Open(ctx, conn, RouteChat, struct{}{})
 	if err != nil {
 		log.Fatal(err)
 	}

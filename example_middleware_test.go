@@ -19,8 +19,8 @@ type permission string
 
 var (
 	square  = typedrpc.NewMethod[int, int]("square", typedrpc.Idempotent)
-	launch  = typedrpc.NewMethod[string, typedrpc.Empty]("launch", typedrpc.Serial, typedrpc.Tag(permission("key")))
-	broken  = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("broken")
+	launch  = typedrpc.NewMethod[string, struct{}]("launch", typedrpc.Serial, typedrpc.Tag(permission("key")))
+	broken  = typedrpc.NewMethod[struct{}, struct{}]("broken")
 	heard   = typedrpc.NewNotification[string]("heard")
 	counted = typedrpc.NewServerStream[int, int]("counted")
 )
@@ -139,13 +139,13 @@ func Example_middleware() {
 		}
 		return n * n, nil
 	})
-	typedrpc.Handle(mux, broken, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) { panic("out of order") })
+	typedrpc.Handle(mux, broken, func(context.Context, struct{}) (struct{}, error) { panic("out of order") })
 	typedrpc.Handle(mux, heard, func(ctx context.Context, text string) error {
 		fmt.Println("heard", text, "of trace", typedrpc.RequestFrom(ctx).Metadata["trace"])
 		return nil
 	})
 	guarded := mux.Group(authorize) // inside of mux's own
-	typedrpc.Handle(guarded, launch, func(context.Context, string) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })
+	typedrpc.Handle(guarded, launch, func(context.Context, string) (struct{}, error) { return struct{}{}, nil })
 	typedrpc.Handle(guarded, counted, func(_ context.Context, n int, send func(int) error) error {
 		for i := range n {
 			if err := send(i); err != nil {
@@ -178,7 +178,7 @@ func Example_middleware() {
 	}
 	typedrpc.Notify(ctx, conn, heard, "a bell") // to the client's it has ended when it is queued
 	typedrpc.Call(ctx, conn, launch, "now")     // which is Serial, and so after the notification
-	typedrpc.Call(ctx, conn, broken, typedrpc.Empty{})
+	typedrpc.Call(ctx, conn, broken, struct{}{})
 	_, err = typedrpc.Call(ctx, conn, square, 7)
 	fmt.Println("too many:", errors.Is(err, typedrpc.ResourceExhausted))
 	m.add(func() {

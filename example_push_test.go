@@ -14,7 +14,7 @@ import (
 var (
 	pushed    = typedrpc.NewNotification[string]("device.pushed")
 	confirmed = typedrpc.NewMethod[string, bool]("device.confirm", typedrpc.Timeout(time.Minute))
-	userName  = typedrpc.NewSignIn[string, typedrpc.Empty]()
+	userName  = typedrpc.NewSignIn[string, struct{}]()
 )
 
 // Pushes to one user: all devices are told, and all are asked; the first answer counts.
@@ -23,8 +23,8 @@ var (
 // does it: topic.Publish(ctx, &hub, Inbox, user, …).
 func Example_push() {
 	srv := &typedrpc.Server{SignIn: userName.Verify(
-		func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, typedrpc.Empty, error) {
-			return typedrpc.Identity{Subject: *name}, typedrpc.Empty{}, nil // in earnest: look at a token
+		func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, struct{}, error) {
+			return typedrpc.Identity{Subject: *name}, struct{}{}, nil // in earnest: look at a token
 		},
 	)}
 	hs := httptest.NewServer(srv)

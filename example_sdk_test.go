@@ -27,7 +27,7 @@ var (
 	charge     = typedrpc.NewMethod[chargeRequest, string]("bill.charge", typedrpc.Keyed)
 	balance    = typedrpc.NewMethod[string, int]("bill.balance", typedrpc.Idempotent)
 	tooLittle  = typedrpc.NewFault[shortOf]("bill.too-little", typedrpc.FailedPrecondition)
-	billSignIn = typedrpc.NewSignIn[string, typedrpc.Empty]()
+	billSignIn = typedrpc.NewSignIn[string, struct{}]()
 )
 
 // Billing is the SDK: a client that is used like any other Go value. Its methods may
@@ -155,11 +155,11 @@ func newBillingServer(accounts map[string]int) *typedrpc.Server {
 		return fmt.Sprint("receipt ", receipts), nil
 	})
 	return &typedrpc.Server{Mux: mux, SignIn: billSignIn.Verify(
-		func(_ context.Context, _ *http.Request, token *string) (typedrpc.Identity, typedrpc.Empty, error) {
+		func(_ context.Context, _ *http.Request, token *string) (typedrpc.Identity, struct{}, error) {
 			if token == nil || *token != "secret" {
-				return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
+				return typedrpc.Identity{}, struct{}{}, typedrpc.Unauthenticated
 			}
-			return typedrpc.Identity{Subject: "shop"}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: "shop"}, struct{}{}, nil
 		},
 	)}
 }

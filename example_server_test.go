@@ -279,16 +279,16 @@ func ExampleParams() {
 }
 
 func ExampleTimeout() {
-	slow := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("slow", typedrpc.Timeout(10*time.Millisecond))
+	slow := typedrpc.NewMethod[struct{}, struct{}]("slow", typedrpc.Timeout(10*time.Millisecond))
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, slow, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, slow, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		<-ctx.Done() // the deadline travelled with the call
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
 	conn, stop := exampleConnect(mux, nil)
 	defer stop()
 
-	_, err := typedrpc.Call(context.Background(), conn, slow, typedrpc.Empty{})
+	_, err := typedrpc.Call(context.Background(), conn, slow, struct{}{})
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output: true
 }

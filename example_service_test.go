@@ -32,16 +32,16 @@ func (l Loan) Validate() error {
 }
 
 var (
-	BookAdd    = typedrpc.NewMethod[Book, typedrpc.Empty]("book.add")
+	BookAdd    = typedrpc.NewMethod[Book, struct{}]("book.add")
 	BookGet    = typedrpc.NewMethod[string, Book]("book.get", typedrpc.Idempotent)
-	BookList   = typedrpc.NewMethod[typedrpc.Empty, []Book]("book.list", typedrpc.Idempotent)
+	BookList   = typedrpc.NewMethod[struct{}, []Book]("book.list", typedrpc.Idempotent)
 	BookFind   = typedrpc.NewMethod[string, []Book]("book.find", typedrpc.Idempotent)
-	BookRename = typedrpc.NewMethod[Book, typedrpc.Empty]("book.rename", typedrpc.Idempotent)
-	BookRemove = typedrpc.NewMethod[string, typedrpc.Empty]("book.remove")
-	LoanBegin  = typedrpc.NewMethod[Loan, typedrpc.Empty]("loan.begin", typedrpc.Keyed) // once, however often it is sent
-	LoanEnd    = typedrpc.NewMethod[string, typedrpc.Empty]("loan.end", typedrpc.Keyed)
+	BookRename = typedrpc.NewMethod[Book, struct{}]("book.rename", typedrpc.Idempotent)
+	BookRemove = typedrpc.NewMethod[string, struct{}]("book.remove")
+	LoanBegin  = typedrpc.NewMethod[Loan, struct{}]("loan.begin", typedrpc.Keyed) // once, however often it is sent
+	LoanEnd    = typedrpc.NewMethod[string, struct{}]("loan.end", typedrpc.Keyed)
 	LoanList   = typedrpc.NewMethod[string, []Book]("loan.list", typedrpc.Idempotent)
-	LoanCount  = typedrpc.NewMethod[typedrpc.Empty, int]("loan.count", typedrpc.Idempotent)
+	LoanCount  = typedrpc.NewMethod[struct{}, int]("loan.count", typedrpc.Idempotent)
 
 	// IsLent says to whom.
 	IsLent = typedrpc.NewFault[string]("book.is-lent", typedrpc.FailedPrecondition)
@@ -68,7 +68,7 @@ func (l *library) mux() *typedrpc.Mux {
 	return mux
 }
 
-func (l *library) add(_ context.Context, b Book) (done typedrpc.Empty, err error) {
+func (l *library) add(_ context.Context, b Book) (done struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.books[b.ID]; ok {
@@ -88,7 +88,7 @@ func (l *library) get(_ context.Context, id string) (Book, error) {
 	return *b, nil
 }
 
-func (l *library) list(context.Context, typedrpc.Empty) ([]Book, error) {
+func (l *library) list(context.Context, struct{}) ([]Book, error) {
 	return l.where(func(Book) bool { return true }), nil
 }
 
@@ -96,11 +96,11 @@ func (l *library) find(_ context.Context, word string) ([]Book, error) {
 	return l.where(func(b Book) bool { return strings.Contains(b.Title, word) }), nil
 }
 
-func (l *library) rename(_ context.Context, to Book) (done typedrpc.Empty, err error) {
+func (l *library) rename(_ context.Context, to Book) (done struct{}, err error) {
 	return done, l.change(to.ID, func(b *Book) error { b.Title = to.Title; return nil })
 }
 
-func (l *library) remove(_ context.Context, id string) (done typedrpc.Empty, err error) {
+func (l *library) remove(_ context.Context, id string) (done struct{}, err error) {
 	return done, l.change(id, func(b *Book) error {
 		if err := free(b); err != nil {
 			return err
@@ -110,7 +110,7 @@ func (l *library) remove(_ context.Context, id string) (done typedrpc.Empty, err
 	})
 }
 
-func (l *library) begin(_ context.Context, loan Loan) (done typedrpc.Empty, err error) {
+func (l *library) begin(_ context.Context, loan Loan) (done struct{}, err error) {
 	return done, l.change(loan.Book, func(b *Book) error {
 		if err := free(b); err != nil {
 			return err
@@ -120,7 +120,7 @@ func (l *library) begin(_ context.Context, loan Loan) (done typedrpc.Empty, err 
 	})
 }
 
-func (l *library) end(_ context.Context, id string) (done typedrpc.Empty, err error) {
+func (l *library) end(_ context.Context, id string) (done struct{}, err error) {
 	return done, l.change(id, func(b *Book) error { b.LentTo = ""; return nil })
 }
 
@@ -128,7 +128,7 @@ func (l *library) loans(_ context.Context, reader string) ([]Book, error) {
 	return l.where(func(b Book) bool { return b.LentTo == reader }), nil
 }
 
-func (l *library) count(context.Context, typedrpc.Empty) (int, error) {
+func (l *library) count(context.Context, struct{}) (int, error) {
 	return len(l.where(func(b Book) bool { return b.LentTo != "" })), nil
 }
 

@@ -19,7 +19,7 @@ func Example_askEveryClient() {
 		Name string
 		Busy int
 	}
-	status := typedrpc.NewMethod[typedrpc.Empty, Status]("worker.status")
+	status := typedrpc.NewMethod[struct{}, Status]("worker.status")
 
 	connected := make(chan *typedrpc.Conn)
 	srv := &typedrpc.Server{OnConnect: func(c *typedrpc.Conn) { connected <- c }}
@@ -29,7 +29,7 @@ func Example_askEveryClient() {
 	ctx := context.Background()
 	for i, name := range []string{"ant", "bee", "cat"} {
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, status, func(context.Context, typedrpc.Empty) (Status, error) {
+		typedrpc.Handle(mux, status, func(context.Context, struct{}) (Status, error) {
 			return Status{name, 10 * i}, nil
 		})
 		c, err := typedrpc.Dial(ctx, hs.URL, &typedrpc.DialOptions{Mux: mux})
@@ -43,7 +43,7 @@ func Example_askEveryClient() {
 
 	var replies []*typedrpc.Future[Status]
 	for c := range srv.Conns() {
-		replies = append(replies, typedrpc.Go(ctx, c, status, typedrpc.Empty{}))
+		replies = append(replies, typedrpc.Go(ctx, c, status, struct{}{}))
 	}
 	all, err := typedrpc.All(ctx, replies...)
 	slices.SortFunc(all, func(a, b Status) int { return a.Busy - b.Busy })
@@ -53,8 +53,8 @@ func Example_askEveryClient() {
 
 var (
 	Countdown = typedrpc.NewServerStream[int, int]("countdown")
-	Average   = typedrpc.NewClientStream[typedrpc.Empty, float64, float64]("average")
-	Echo      = typedrpc.NewBidiStream[typedrpc.Empty, string, string]("echo")
+	Average   = typedrpc.NewClientStream[struct{}, float64, float64]("average")
+	Echo      = typedrpc.NewBidiStream[struct{}, string, string]("echo")
 )
 
 func exampleStreams() *typedrpc.Mux {
@@ -67,7 +67,7 @@ func exampleStreams() *typedrpc.Mux {
 		}
 		return typedrpc.OutOfRange // comes after all items
 	})
-	typedrpc.Handle(mux, Average, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[float64, error]) (float64, error) {
+	typedrpc.Handle(mux, Average, func(ctx context.Context, _ struct{}, items iter.Seq2[float64, error]) (float64, error) {
 		sum, n := 0.0, 0.0
 		for v, err := range items {
 			if err != nil {
@@ -77,7 +77,7 @@ func exampleStreams() *typedrpc.Mux {
 		}
 		return sum / n, nil
 	})
-	typedrpc.Handle(mux, Echo, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[string, string]) error {
+	typedrpc.Handle(mux, Echo, func(ctx context.Context, _ struct{}, s *typedrpc.Stream[string, string]) error {
 		for text, err := range s.All() {
 			if err != nil {
 				return err
@@ -116,7 +116,7 @@ func ExampleSendAll() {
 	defer stop()
 
 	values := typedrpc.Items(slices.Values([]float64{1, 2, 6}))
-	fmt.Println(typedrpc.SendAll(context.Background(), conn, Average, typedrpc.Empty{}, values))
+	fmt.Println(typedrpc.SendAll(context.Background(), conn, Average, struct{}{}, values))
 	// Output: 3 <nil>
 }
 
@@ -124,7 +124,7 @@ func ExampleOpen() {
 	conn, stop := exampleConnect(exampleStreams(), nil)
 	defer stop()
 
-	s, err := typedrpc.Open(context.Background(), conn, Echo, typedrpc.Empty{})
+	s, err := typedrpc.Open(context.Background(), conn, Echo, struct{}{})
 	if err != nil {
 		fmt.Println(err)
 		return

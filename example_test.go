@@ -221,11 +221,11 @@ func (b Booking) Validate() error {
 }
 
 func ExampleHandle_validate() {
-	book := typedrpc.NewMethod[Booking, typedrpc.Empty]("book")
+	book := typedrpc.NewMethod[Booking, struct{}]("book")
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, book, func(ctx context.Context, b Booking) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, book, func(ctx context.Context, b Booking) (struct{}, error) {
 		fmt.Println("booked", b.Seats)
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
 	conn, stop := exampleConnect(mux, nil)
 	defer stop()
@@ -324,11 +324,11 @@ func ExampleInterceptor() {
 func ExampleNewFault() {
 	type Shortage struct{ Left int }
 	noStock := typedrpc.NewFault[Shortage]("shop.no-stock", typedrpc.FailedPrecondition)
-	order := typedrpc.NewMethod[int, typedrpc.Empty]("order")
+	order := typedrpc.NewMethod[int, struct{}]("order")
 
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, order, func(ctx context.Context, n int) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, noStock.Errorf(Shortage{Left: 3}, "not enough in stock for %d", n)
+	typedrpc.Handle(mux, order, func(ctx context.Context, n int) (struct{}, error) {
+		return struct{}{}, noStock.Errorf(Shortage{Left: 3}, "not enough in stock for %d", n)
 	})
 	conn, stop := exampleConnect(mux, nil)
 	defer stop()

@@ -183,7 +183,7 @@ func clientStreamHandler[Req, Item, Resp any](s *spec, fn func(ctx context.Conte
 		if err := r.accept(&req, validate); err != nil {
 			return nil, err
 		}
-		items := &Stream[Empty, Item]{x: r.face(), in: &s.up, validate: validateItem}
+		items := &Stream[struct{}, Item]{x: r.face(), in: &s.up, validate: validateItem}
 		resp, err := fn(ctx, req, items.All())
 		if err != nil {
 			return nil, err

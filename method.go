@@ -16,10 +16,6 @@ import (
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
 
-// Empty is the type of a request or response that says nothing. Towards plain JSON-RPC
-// peers such a request has no params; a type of your own without fields is an object.
-type Empty = struct{}
-
 // Raw is a message that is encoded already, in the connection's codec, for
 // code that passes on what it need not understand. As a request or response
 // type it travels untouched. A Raw that an interceptor or a RawHandler is given must
@@ -35,6 +31,8 @@ type Raw []byte
 // no interface but any: a message that is one, or has one inside, needs a type with
 // UnmarshalJSON around it. An interface type as Req needs a conversion at the call, because
 // Go infers the dynamic type. A type that is used by pointer needs an [Alloc] for most codecs.
+// What says nothing is a struct{}: as a request it has no params towards plain JSON-RPC peers,
+// to which a named type without fields is an object.
 //
 // Calls run concurrently, each handler on its own goroutine, unless the method is
 // Serial or Inline. A peer may also notify a method: then its handler runs like a notification's,

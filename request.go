@@ -211,7 +211,7 @@ func Forward(ctx context.Context, c Caller, r *Request) (Raw, error) {
 }
 
 // nothing is what peers with HELLO, which have no other codec where this matters, make
-// of Empty. Plain peers are not sent it.
+// of struct{}. Plain peers are not sent it.
 const nothing = "{}"
 
 // passed is the payload as t's connection is sent it.

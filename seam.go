@@ -23,7 +23,7 @@ func init() {
 		if err != nil {
 			return nil, nil, err
 		}
-		return func(item any) error { _, err := x.recv(item, nil); return err }, (&Stream[Empty, Empty]{x: x}).Cancel, nil
+		return func(item any) error { _, err := x.recv(item, nil); return err }, (&Stream[struct{}, struct{}]{x: x}).Cancel, nil
 	}
 	seam.Serve = func(mux any, d seam.Decl, marks bool, begin func(context.Context, *engine.Stream, string) (engine.Resumer, error)) {
 		m, s := mux.(*Mux), d.(decl).spec

@@ -257,7 +257,7 @@ type broadcast struct {
 // peer takes of it is t's own affair.
 func (b *broadcast) body(t *target, v any) (*buf.Buf, *Error) {
 	d := t.conn.e.Dialect()
-	_, none := v.(*Empty)
+	_, none := v.(*struct{})
 	key := encodedFor{t.conn.codec.Name(), d != session.Binary, none && d == session.Plain}
 	b.mu.Lock()
 	defer b.mu.Unlock()

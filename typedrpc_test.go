@@ -74,7 +74,7 @@ func echoes() []echoed {
 		echoOf("bytes", []byte{0, 255, 1}),
 		echoOf("bytes empty", []byte{}),
 		echoOf("bytes nil", []byte(nil)),
-		echoOf("empty", typedrpc.Empty{}),
+		echoOf("empty", struct{}{}),
 		echoOf("raw", json.RawMessage(`{"a":[1,2,{"b":null}]}`)),
 		echoOf("slice", []int{3, 1, 2}),
 		echoOf("slice of one", []int{3}),
@@ -134,16 +134,16 @@ func TestCall_raw(t *testing.T) {
 func TestCall_rawResponseInvalid(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
-		broken := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Raw]("broken")
+		broken := typedrpc.NewMethod[struct{}, typedrpc.Raw]("broken")
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, broken, func(context.Context, typedrpc.Empty) (typedrpc.Raw, error) {
+		typedrpc.Handle(mux, broken, func(context.Context, struct{}) (typedrpc.Raw, error) {
 			return typedrpc.Raw(`1,"jsonrpc":"2.0"`), nil
 		})
 		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
 		var log lab.Logs
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, nil)
 
-		_, err := typedrpc.Call(t.Context(), client, broken, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), client, broken, struct{}{})
 		is.True(errors.Is(err, typedrpc.Internal)) // it never reached the wire
 		is.True(log.Has("Raw is no JSON value"))
 		_, err = typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{A: 1, B: 2})
@@ -363,7 +363,7 @@ func TestCall_cancelReachesHandler(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		errs := make(chan error, 1)
 		go func() {
-			_, err := typedrpc.Call(ctx, client, lab.Stay, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, client, lab.Stay, struct{}{})
 			errs <- err
 		}()
 		<-h.Begun
@@ -383,7 +383,7 @@ func TestHandle_derivedContexts(t *testing.T) {
 		is := is.New(t)
 		begun, ended := make(chan struct{}), make(chan error, 3)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ struct{}) (struct{}, error) {
 			unused, cancel := context.WithCancel(ctx)
 			cancel() // unties itself
 			derived, cancel := context.WithTimeout(context.WithValue(ctx, lab.TenantKey{}, "x"), time.Hour)
@@ -393,10 +393,10 @@ func TestHandle_derivedContexts(t *testing.T) {
 			<-derived.Done()
 			ended <- derived.Err()
 			context.AfterFunc(ctx, func() { ended <- ctx.Err() }) // it has ended
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
-		f := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		<-begun
 		f.Cancel()
 		for range 3 {

@@ -14,14 +14,14 @@ import (
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
-var who = typedrpc.NewSignIn[string, typedrpc.Empty]()
+var who = typedrpc.NewSignIn[string, struct{}]()
 
 // crowded inspects a server that has many connections.
 func crowded(t testing.TB, conns int) *Handler {
 	is := is.New(t)
 	quiet := slog.New(slog.DiscardHandler)
-	srv := &typedrpc.Server{Logger: quiet, BeginRate: -1, SignIn: who.Verify(func(_ context.Context, _ *http.Request, s *string) (typedrpc.Identity, typedrpc.Empty, error) {
-		return typedrpc.Identity{Subject: *s}, typedrpc.Empty{}, nil
+	srv := &typedrpc.Server{Logger: quiet, BeginRate: -1, SignIn: who.Verify(func(_ context.Context, _ *http.Request, s *string) (typedrpc.Identity, struct{}, error) {
+		return typedrpc.Identity{Subject: *s}, struct{}{}, nil
 	})}
 	for i := range conns {
 		c, _, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{Logger: quiet, SignIn: who.Present(func(context.Context) (string, error) { return fmt.Sprint("guest ", i), nil })})

@@ -22,7 +22,7 @@ import (
 
 var (
 	quiet = slog.New(slog.DiscardHandler)
-	name  = typedrpc.NewSignIn[string, typedrpc.Empty]()
+	name  = typedrpc.NewSignIn[string, struct{}]()
 	greet = typedrpc.NewMethod[string, string]("test.greet")
 	beat  = typedrpc.NewNotification[int]("test.beat")
 	news  = topic.New[string]("test.news", topic.History(3, 0))
@@ -59,11 +59,11 @@ func start(t *testing.T, change func(*inspector.Handler)) *inspected {
 	})
 	typedrpc.Handle(mux, beat, func(context.Context, int) error { return nil })
 	topic.Handle(mux, s.hub, news, topic.Everybody)
-	s.srv = &typedrpc.Server{Mux: mux, Logger: quiet, SignIn: name.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
+	s.srv = &typedrpc.Server{Mux: mux, Logger: quiet, SignIn: name.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, struct{}, error) {
 		if who == nil {
-			return typedrpc.Identity{}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{}, struct{}{}, nil
 		}
-		return typedrpc.Identity{Subject: *who}, typedrpc.Empty{}, nil
+		return typedrpc.Identity{Subject: *who}, struct{}{}, nil
 	})}
 	s.look = &inspector.Handler{Server: s.srv, Hubs: []*topic.Hub{s.hub}, Logger: quiet, Authorize: inspector.Loopback}
 	if change != nil {
@@ -267,12 +267,12 @@ func TestRights(t *testing.T) {
 			is.NoErr(err)
 			is.Equal(welcome, api.Welcome{Name: "x", Call: test.call, End: test.end, Topics: true})
 
-			doc, err := typedrpc.Call(t.Context(), c, api.Describe, typedrpc.Empty{})
+			doc, err := typedrpc.Call(t.Context(), c, api.Describe, struct{}{})
 			is.NoErr(err)
 			is.True(json.Valid([]byte(doc.OpenRPC)))
 			is.True(strings.Contains(doc.OpenRPC, "test.greet"))
 
-			ticket, err := typedrpc.Call(t.Context(), c, api.Admit, typedrpc.Empty{})
+			ticket, err := typedrpc.Call(t.Context(), c, api.Admit, struct{}{})
 			is.Equal(err == nil, test.call)
 			is.Equal(ticket.Value != "", test.call)
 			if !test.call {
@@ -296,9 +296,9 @@ func TestTicket(t *testing.T) {
 	is := is.New(t)
 	var cookies atomic.Value
 	s := start(t, nil)
-	s.srv.SignIn = name.Verify(func(_ context.Context, r *http.Request, _ *string) (typedrpc.Identity, typedrpc.Empty, error) {
+	s.srv.SignIn = name.Verify(func(_ context.Context, r *http.Request, _ *string) (typedrpc.Identity, struct{}, error) {
 		cookies.Store(r.Header.Get("Cookie") + "|" + r.Header.Get("Origin"))
-		return typedrpc.Identity{}, typedrpc.Empty{}, nil
+		return typedrpc.Identity{}, struct{}{}, nil
 	})
 	try := func(cookie string, more ...string) error {
 		h := header(append([]string{"Cookie", cookie}, more...)...)
@@ -313,9 +313,9 @@ func TestTicket(t *testing.T) {
 	is.True(try("typedrpc-inspector=guessed") != nil)
 	c, err := s.visit(t, "", nil)
 	is.NoErr(err)
-	ticket, err := typedrpc.Call(t.Context(), c, api.Admit, typedrpc.Empty{})
+	ticket, err := typedrpc.Call(t.Context(), c, api.Admit, struct{}{})
 	is.NoErr(err)
-	again, err := typedrpc.Call(t.Context(), c, api.Admit, typedrpc.Empty{})
+	again, err := typedrpc.Call(t.Context(), c, api.Admit, struct{}{})
 	is.NoErr(err)
 	is.Equal(again, ticket)
 	with := "theirs=1; typedrpc-inspector=" + ticket.Value

@@ -51,7 +51,7 @@ func TestOverview(t *testing.T) {
 	is.NoErr(err)
 	c, err := s.visit(t, "", nil)
 	is.NoErr(err)
-	until(t, c, api.Watch, typedrpc.Empty{}, func(o api.Overview) bool {
+	until(t, c, api.Watch, struct{}{}, func(o api.Overview) bool {
 		is.Equal(o.Conns, 1)
 		is.Equal(o.Accepted, 1)
 		is.True(o.Goroutines > 0 && o.Heap > 0 && o.MaxMemory == 1<<30)
@@ -281,7 +281,7 @@ func TestWaiting(t *testing.T) {
 	is.Equal(waits.Subject, "ann")
 	is.True(waits.Away >= waits.Since)
 	is.True(waits.Lost != "")
-	until(t, c, api.Watch, typedrpc.Empty{}, func(o api.Overview) bool { return o.Kept == 1 && o.Conns == 1 })
+	until(t, c, api.Watch, struct{}{}, func(o api.Overview) bool { return o.Kept == 1 && o.Conns == 1 })
 	ended, err := typedrpc.Call(t.Context(), c, api.End, api.Ending{ID: waits.ID})
 	is.NoErr(err)
 	is.Equal(ended.Conns, 1)

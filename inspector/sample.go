@@ -52,7 +52,7 @@ func (c *cached[T]) get(make func() T) T {
 	return c.value
 }
 
-func (h *Handler) watch(ctx context.Context, _ typedrpc.Empty, send func(api.Overview) error) error {
+func (h *Handler) watch(ctx context.Context, _ struct{}, send func(api.Overview) error) error {
 	return repeat(ctx, func() error { return send(h.sums.get(h.overview)) })
 }
 

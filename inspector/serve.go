@@ -58,7 +58,7 @@ func (h *Handler) mux() *typedrpc.Mux {
 	return mux
 }
 
-func (h *Handler) describe(context.Context, typedrpc.Empty) (api.Document, error) {
+func (h *Handler) describe(context.Context, struct{}) (api.Document, error) {
 	doc, err := seam.Describe(h.Server)
 	if err == nil && !json.Valid(doc) {
 		err = fmt.Errorf("the document is no JSON")
@@ -69,7 +69,7 @@ func (h *Handler) describe(context.Context, typedrpc.Empty) (api.Document, error
 	return api.Document{OpenRPC: string(doc)}, nil
 }
 
-func (h *Handler) admit(ctx context.Context, _ typedrpc.Empty) (api.Ticket, error) {
+func (h *Handler) admit(ctx context.Context, _ struct{}) (api.Ticket, error) {
 	if err := needs(ctx, Call, "try methods"); err != nil {
 		return api.Ticket{}, err
 	}

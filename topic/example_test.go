@@ -104,7 +104,7 @@ func ExampleWatch() {
 	defer hub.Close()
 	mux := typedrpc.NewMux()
 	topic.Handle(mux, &hub, Chat, topic.Everybody)
-	login := typedrpc.NewSignIn[string, typedrpc.Empty]()
+	login := typedrpc.NewSignIn[string, struct{}]()
 	srv := &typedrpc.Server{Mux: mux, SignIn: login.Verify(trustEverybody)}
 
 	ctx := context.Background()
@@ -143,8 +143,8 @@ func ExampleWatch() {
 	// bob left: permission denied: mind your language
 }
 
-func trustEverybody(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, typedrpc.Empty, error) {
-	return typedrpc.Identity{Subject: *name}, typedrpc.Empty{}, nil
+func trustEverybody(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, struct{}, error) {
+	return typedrpc.Identity{Subject: *name}, struct{}{}, nil
 }
 
 // A bot of the server's process hears what is published, without a connection.

@@ -9,8 +9,8 @@ import (
 )
 
 var (
-	tested   = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("typedrpctest.context")
-	identify = typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
+	tested   = typedrpc.NewMethod[struct{}, struct{}]("typedrpctest.context")
+	identify = typedrpc.NewSignIn[struct{}, struct{}]()
 )
 
 // Context returns the context of a handler whose call came with metadata from a
@@ -24,21 +24,21 @@ func Context(t testing.TB, id typedrpc.Identity, metadata typedrpc.Metadata) con
 	t.Helper()
 	var mux typedrpc.Mux
 	begun, over := make(chan context.Context, 1), make(chan struct{})
-	typedrpc.Handle(&mux, tested, func(ctx context.Context, e typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(&mux, tested, func(ctx context.Context, e struct{}) (struct{}, error) {
 		begun <- ctx
 		<-over
 		return e, nil
 	})
 	srv := &typedrpc.Server{Mux: &mux, SignIn: identify.Verify(
-		func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
-			return id, typedrpc.Empty{}, nil
+		func(context.Context, *http.Request, *struct{}) (typedrpc.Identity, struct{}, error) {
+			return id, struct{}{}, nil
 		},
 	)}
 	client, _, err := Dial(srv, nil)
 	if err != nil {
 		t.Fatalf("typedrpctest.Context: %v", err)
 	}
-	call := typedrpc.Go(context.Background(), client.With(typedrpc.CallOptions{Metadata: metadata}), tested, typedrpc.Empty{})
+	call := typedrpc.Go(context.Background(), client.With(typedrpc.CallOptions{Metadata: metadata}), tested, struct{}{})
 	t.Cleanup(func() {
 		close(over)
 		<-call.Done()

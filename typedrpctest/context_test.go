@@ -13,7 +13,7 @@ import (
 )
 
 // whoAmI is a handler, here called as a function.
-func whoAmI(ctx context.Context, _ typedrpc.Empty) (string, error) {
+func whoAmI(ctx context.Context, _ struct{}) (string, error) {
 	r := typedrpc.RequestFrom(ctx)
 	r.ReplyMetadata.Set("seen", "yes")
 	return typedrpc.ConnFrom(ctx).Identity().Subject + " speaks " + r.Metadata["language"], nil
@@ -22,7 +22,7 @@ func whoAmI(ctx context.Context, _ typedrpc.Empty) (string, error) {
 func TestContext(t *testing.T) {
 	is := is.New(t)
 	ctx := typedrpctest.Context(t, typedrpc.Identity{Subject: "ann"}, typedrpc.Metadata{"language": "de"})
-	text, err := whoAmI(ctx, typedrpc.Empty{})
+	text, err := whoAmI(ctx, struct{}{})
 	is.NoErr(err)
 	is.Equal(text, "ann speaks de")
 	is.Equal(typedrpc.RequestFrom(ctx).ReplyMetadata["seen"], "yes")

@@ -28,7 +28,7 @@ var (
 	greet  = typedrpc.NewMethod[string, string]("greet", typedrpc.Idempotent)
 	note   = typedrpc.NewNotification[int]("note")
 	count  = typedrpc.NewServerStream[int, int]("count")
-	where  = typedrpc.NewMethod[typedrpc.Empty, string]("where", typedrpc.Idempotent)
+	where  = typedrpc.NewMethod[struct{}, string]("where", typedrpc.Idempotent)
 	prompt = typedrpc.Backoff{Min: time.Nanosecond, Max: time.Nanosecond, Factor: 1}
 )
 
@@ -330,7 +330,7 @@ func TestHost_stopAndServeAgain(t *testing.T) {
 		t.Cleanup(func() { n.Close() })
 		at := func(name string) *typedrpc.Server {
 			srv := &typedrpc.Server{Mux: typedrpc.NewMux()}
-			typedrpc.Handle(srv.Mux, where, func(context.Context, typedrpc.Empty) (string, error) { return name, nil })
+			typedrpc.Handle(srv.Mux, where, func(context.Context, struct{}) (string, error) { return name, nil })
 			return srv
 		}
 		a, b := n.Host("a"), n.Host("b")
@@ -342,7 +342,7 @@ func TestHost_stopAndServeAgain(t *testing.T) {
 		ask := func(c *typedrpc.Conn, patience time.Duration) string {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			got, err := typedrpc.Call(ctx, c, where, typedrpc.Empty{})
+			got, err := typedrpc.Call(ctx, c, where, struct{}{})
 			if err != nil {
 				return "nobody"
 			}

@@ -24,7 +24,7 @@ decode:
 
 	type Drawing struct{ Shapes []Shape } // Shape is an interface
 
-	var Draw = typedrpc.NewMethod[Drawing, typedrpc.Empty]("draw")
+	var Draw = typedrpc.NewMethod[Drawing, struct{}]("draw")
 
 Types that decode themselves, the empty interface and fields with the tag json:"-" are
 not reported, nor is anything in a package that has a codec of its own, or imports one

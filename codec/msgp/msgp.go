@@ -31,7 +31,7 @@ import (
 // concurrent use.
 //
 // It carries types with the methods MarshalMsg and UnmarshalMsg, typedrpc's Raw (one value as
-// it is encoded) and Empty (an empty map; when it comes, any value), and Go's strings, byte slices,
+// it is encoded) and struct{} (an empty map; when it comes, any value), and Go's strings, byte slices,
 // booleans, integers and floating-point numbers.
 //
 // Before a message is decoded it is walked through once: generated code believes what a list
@@ -54,7 +54,7 @@ func (Codec) Append(dst []byte, v any) ([]byte, error) {
 			return msgp.AppendNil(dst), nil
 		}
 		return append(dst, *v...), nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return msgp.AppendMapHeader(dst, 0), nil
 	case *string:
 		if !utf8.ValidString(*v) {
@@ -144,7 +144,7 @@ func (Codec) Decode(data []byte, v any) error {
 		_, err = v.UnmarshalMsg(data)
 	case *typedrpc.Raw:
 		*v = append((*v)[:0], data...)
-	case *typedrpc.Empty:
+	case *struct{}:
 	case *string:
 		if *v, _, err = msgp.ReadStringBytes(data); err == nil && !utf8.ValidString(*v) {
 			err = errUTF8

@@ -55,7 +55,7 @@ func TestCodec_values(t *testing.T) {
 		"int32": {new(int32(math.MinInt32)), new(int32)}, "uint": {new(uint(3)), new(uint)},
 		"uint64": {new(uint64(math.MaxUint64)), new(uint64)}, "uint32": {new(uint32(math.MaxUint32)), new(uint32)},
 		"float64": {new(-1.5), new(float64)}, "float32": {new(float32(1.5)), new(float32)},
-		"empty": {new(typedrpc.Empty), new(typedrpc.Empty)}, "raw": {&typedrpc.Raw{0x93, 1, 2, 3}, new(typedrpc.Raw)},
+		"empty": {new(struct{}), new(struct{})}, "raw": {&typedrpc.Raw{0x93, 1, 2, 3}, new(typedrpc.Raw)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			is := is.New(t)
@@ -92,7 +92,7 @@ func TestCodec_announcedLengths(t *testing.T) {
 				before := testing.AllocsPerRun(1, func() { is.True(c.Decode(data, new(sum.Sum)) != nil) })
 				is.True(before < 100)
 				is.True(c.Decode(data, new(typedrpc.Raw)) != nil)
-				is.True(c.Decode(data, new(typedrpc.Empty)) != nil)
+				is.True(c.Decode(data, new(struct{})) != nil)
 			})
 		}
 	}

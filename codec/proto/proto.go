@@ -24,7 +24,7 @@ import (
 // Codec is the codec "proto", for Server.Codecs and DialOptions.Codecs. It is safe for
 // concurrent use.
 //
-// It carries protobuf's messages, typedrpc's Raw (the encoding of any message) and Empty (a
+// It carries protobuf's messages, typedrpc's Raw (the encoding of any message) and struct{} (a
 // message without fields), and Go's strings, byte slices, booleans, integers and
 // floating-point numbers as the messages of google/protobuf/wrappers.proto: an int as an
 // Int64Value, a uint as a UInt64Value, others by their own size.
@@ -58,7 +58,7 @@ func (Codec) Append(dst []byte, v any) ([]byte, error) {
 		return proto.MarshalOptions{}.MarshalAppend(dst, m)
 	case *typedrpc.Raw:
 		return append(dst, *m...), nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return dst, nil
 	}
 	return appendWrapped(dst, v)
@@ -80,7 +80,7 @@ func (Codec) Decode(data []byte, v any) error {
 	case *typedrpc.Raw:
 		*m = append((*m)[:0], data...)
 		return nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return nil
 	}
 	return decodeWrapped(data, v)

@@ -47,7 +47,7 @@ var (
 	Subtract = typedrpc.NewMethod[Operands, float64]("subtract", typedrpc.Params("minuend", "subtrahend"), typedrpc.Safe)
 	Sum      = typedrpc.NewMethod[[]float64, float64]("sum")
 	// GetData answers values of several types, as JSON can and Go would not.
-	GetData = typedrpc.NewMethod[typedrpc.Empty, []any]("get_data")
+	GetData = typedrpc.NewMethod[struct{}, []any]("get_data")
 
 	// Ticks counts. Who comes back goes on behind the last one that it had.
 	Ticks = typedrpc.NewServerStream[Clock, int]("ticks", typedrpc.Safe).Restartable(func(c Clock, last *int) Clock {
@@ -73,7 +73,7 @@ func handlers(log *slog.Logger) *typedrpc.Mux {
 		}
 		return total, nil
 	})
-	typedrpc.Handle(mux, GetData, func(context.Context, typedrpc.Empty) ([]any, error) {
+	typedrpc.Handle(mux, GetData, func(context.Context, struct{}) ([]any, error) {
 		return []any{"hello", 5}, nil
 	})
 	typedrpc.Handle(mux, Ticks, func(ctx context.Context, c Clock, send func(int) error) error {

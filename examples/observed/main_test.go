@@ -150,7 +150,7 @@ func TestObserved_visitors(t *testing.T) {
 		n := 0
 		for c := range s.rpc.Conns("ann") {
 			n++
-			name, err := typedrpc.Call(t.Context(), c, api.Hello, typedrpc.Empty{})
+			name, err := typedrpc.Call(t.Context(), c, api.Hello, struct{}{})
 			is.NoErr(err)
 			is.Equal(name, "ann")
 		}

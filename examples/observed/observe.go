@@ -57,7 +57,7 @@ func newSite(o options) (*site, error) {
 		Schema:               api.Schema,
 		Describe:             describe,
 		OnConnect: func(c *typedrpc.Conn) {
-			name, err := typedrpc.Call(c.Context(), c, api.Hello, typedrpc.Empty{})
+			name, err := typedrpc.Call(c.Context(), c, api.Hello, struct{}{})
 			o.log.Info("connected", "from", c.RemoteAddr(), "says", name, "error", err)
 		},
 		OnState: func(c *typedrpc.Conn, s typedrpc.StateChange) {

@@ -20,19 +20,19 @@ func newMux(hub *topic.Hub, in ...typedrpc.Interceptor) *typedrpc.Mux {
 	typedrpc.Handle(mux, api.Sum, sum)
 	typedrpc.Handle(mux, api.Memory, memory)
 	topic.Handle(mux, hub, api.Notes, topic.Everybody)
-	typedrpc.Handle(mux, api.Post, func(ctx context.Context, p api.Pin) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, topic.Publish(ctx, hub, api.Notes, p.Board, p.Note)
+	typedrpc.Handle(mux, api.Post, func(ctx context.Context, p api.Pin) (struct{}, error) {
+		return struct{}{}, topic.Publish(ctx, hub, api.Notes, p.Board, p.Note)
 	})
 	return mux
 }
 
 // signIn takes everybody by the name that they give, which no other server should: it is
 // for the inspector to show, and for ending what one user has.
-func signIn(_ context.Context, _ *http.Request, c *api.Creds) (typedrpc.Identity, typedrpc.Empty, error) {
+func signIn(_ context.Context, _ *http.Request, c *api.Creds) (typedrpc.Identity, struct{}, error) {
 	if c == nil {
-		return typedrpc.Identity{}, typedrpc.Empty{}, nil // a stranger, as the command is without -token
+		return typedrpc.Identity{}, struct{}{}, nil // a stranger, as the command is without -token
 	}
-	return typedrpc.Identity{Subject: c.Name}, typedrpc.Empty{}, nil
+	return typedrpc.Identity{Subject: c.Name}, struct{}{}, nil
 }
 
 // describe tells those on this machine what there is.

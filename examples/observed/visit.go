@@ -31,7 +31,7 @@ func visitAll(ctx context.Context, url string, tel *otelrpc.Telemetry, o options
 // visit calls, listens and posts until ctx or the connection ends.
 func visit(ctx context.Context, url, name string, tel *otelrpc.Telemetry) error {
 	mux := typedrpc.NewMux(tel.Intercept)
-	typedrpc.Handle(mux, api.Hello, func(context.Context, typedrpc.Empty) (string, error) { return name, nil })
+	typedrpc.Handle(mux, api.Hello, func(context.Context, struct{}) (string, error) { return name, nil })
 	conn, err := typedrpc.Dial(ctx, url, &typedrpc.DialOptions{
 		Mux:                  mux,
 		Schema:               api.Schema, // a server of another version of it is told in the log

@@ -23,7 +23,7 @@ var (
 	// Buy answers the total in cents.
 	Buy = typedrpc.NewMethod[Order, int]("shop.buy")
 	// Count counts everything in the shop, which takes long.
-	Count = typedrpc.NewMethod[typedrpc.Empty, int]("shop.count")
+	Count = typedrpc.NewMethod[struct{}, int]("shop.count")
 	// Viewed tells the shop what a customer looks at. It has no answer.
 	Viewed = typedrpc.NewNotification[string]("shop.viewed")
 

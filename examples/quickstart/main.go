@@ -103,7 +103,7 @@ func run(ctx context.Context, addr string, w io.Writer) error {
 	out.Print("\n5. A deadline travels with the call: the handler's context ends too.")
 	short, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
 	defer cancel()
-	_, gaveUp := typedrpc.Call(short, conn, Count, typedrpc.Empty{})
+	_, gaveUp := typedrpc.Call(short, conn, Count, struct{}{})
 	if err := await(ctx, stopped, struct{}{}); err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func shelves(out *log.Logger, viewed, stopped chan<- struct{}) *typedrpc.Mux {
 		return total, nil
 	})
 
-	typedrpc.Handle(mux, Count, func(ctx context.Context, _ typedrpc.Empty) (int, error) {
+	typedrpc.Handle(mux, Count, func(ctx context.Context, _ struct{}) (int, error) {
 		select {
 		case <-time.After(time.Hour): // the work
 			return len(prices) * stock, nil

@@ -57,7 +57,7 @@ func (c *client) more(stop context.Context, n int64) bool { return stop.Err() ==
 // it is opened again. That happens with -lossy alone.
 func (c *client) stream(ctx, stop context.Context) error {
 	for {
-		s, err := typedrpc.Open(ctx, c.conn, Numbers, typedrpc.Empty{})
+		s, err := typedrpc.Open(ctx, c.conn, Numbers, struct{}{})
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (c *client) notify(ctx, stop context.Context) error {
 			return err
 		}
 	}
-	_, err := typedrpc.Call(ctx, c.conn, Flush, typedrpc.Empty{})
+	_, err := typedrpc.Call(ctx, c.conn, Flush, struct{}{})
 	return err
 }
 

@@ -30,8 +30,8 @@ func (s *server) mux() *typedrpc.Mux {
 	typedrpc.Handle(mux, Double, s.double)
 	typedrpc.Handle(mux, Numbers, s.numbers)
 	typedrpc.Handle(mux, Noted, s.noted)
-	typedrpc.Handle(mux, Flush, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, nil
+	typedrpc.Handle(mux, Flush, func(context.Context, struct{}) (struct{}, error) {
+		return struct{}{}, nil
 	})
 	return mux
 }
@@ -55,7 +55,7 @@ func (s *server) noted(ctx context.Context, n int64) error {
 }
 
 // numbers sends and receives until the client has sent all.
-func (s *server) numbers(_ context.Context, _ typedrpc.Empty, stream *typedrpc.Stream[int64, int64]) error {
+func (s *server) numbers(_ context.Context, _ struct{}, stream *typedrpc.Stream[int64, int64]) error {
 	var stop atomic.Bool
 	sent := make(chan error, 1)
 	go func() {

@@ -17,7 +17,7 @@ var (
 	// Wait returns when the counter has been left alone for so long.
 	Wait = typedrpc.NewMethod[time.Duration, int]("counter.wait", typedrpc.Idempotent)
 
-	SignIn = typedrpc.NewSignIn[string, typedrpc.Empty]()
+	SignIn = typedrpc.NewSignIn[string, struct{}]()
 )
 
 // Counter counts for each user.
@@ -35,7 +35,7 @@ func (c *Counter) Server() *typedrpc.Server {
 	return &typedrpc.Server{Mux: mux, SignIn: SignIn.Verify(signIn)}
 }
 
-func signIn(_ context.Context, _ *http.Request, name *string) (id typedrpc.Identity, none typedrpc.Empty, err error) {
+func signIn(_ context.Context, _ *http.Request, name *string) (id typedrpc.Identity, none struct{}, err error) {
 	if name == nil || *name == "" {
 		return id, none, typedrpc.Errorf(typedrpc.Unauthenticated, "say your name first")
 	}

@@ -202,7 +202,7 @@ var (
 	SignIn = typedrpc.NewSignIn[Creds, Welcome]()
 
 	// Watch is the server, once a second.
-	Watch = typedrpc.NewServerStream[typedrpc.Empty, Overview]("inspector.watch")
+	Watch = typedrpc.NewServerStream[struct{}, Overview]("inspector.watch")
 
 	// List are its connections, once a second.
 	List = typedrpc.NewServerStream[Query, Page]("inspector.list")
@@ -217,10 +217,10 @@ var (
 	Topics = typedrpc.NewServerStream[Filter, Keys]("inspector.topics")
 
 	// Describe says what the server handles.
-	Describe = typedrpc.NewMethod[typedrpc.Empty, Document]("inspector.describe", typedrpc.Idempotent)
+	Describe = typedrpc.NewMethod[struct{}, Document]("inspector.describe", typedrpc.Idempotent)
 
 	// Admit asks for a ticket. It counts for as long as the connection that asked.
-	Admit = typedrpc.NewMethod[typedrpc.Empty, Ticket]("inspector.admit", typedrpc.Idempotent)
+	Admit = typedrpc.NewMethod[struct{}, Ticket]("inspector.admit", typedrpc.Idempotent)
 
 	// End ends connections.
 	End = typedrpc.NewMethod[Ending, Ended]("inspector.end")

@@ -25,7 +25,7 @@ func TestAuthTime_refreshedOnALiveLink(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		g := lab.NewGated(t, d, time.Minute, nil)
-		f := typedrpc.Go(t.Context(), g.Client, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), g.Client, lab.Hang, struct{}{})
 		for range 100 {
 			time.Sleep(time.Minute)
 			_, err := typedrpc.Call(t.Context(), g.Client, lab.Echo, 1)
@@ -125,7 +125,7 @@ func TestAuthTime_expiryWhileAway(t *testing.T) {
 		g.L.Limits.Grace = time.Hour // too late, and so the default: longer than the expiry
 		gone := make(chan error, 1)
 		g.L.OnDisconnect = func(_ *typedrpc.Conn, err error) { gone <- err }
-		f := typedrpc.Go(t.Context(), g.Client, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), g.Client, lab.Hang, struct{}{})
 		time.Sleep(5 * time.Second)
 		g.W.Serve(nil)
 		g.W.Cable().Cut()

@@ -265,7 +265,7 @@ func TestIdentity_contextEnds(t *testing.T) {
 		typedrpc.Handle(mux, lab.Stay, h.Handle)
 		srv := &typedrpc.Server{Mux: mux, SignIn: entry(typedrpc.Identity{Context: ctx})}
 		client, server := o.Connect(t, srv, &typedrpc.DialOptions{Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
-		call := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		call := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		<-h.Begun
 		revoke()
 		is.True(<-h.Ended != nil)
@@ -313,7 +313,7 @@ func TestCredentials_panic(t *testing.T) {
 	})
 }
 
-var sign = typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
+var sign = typedrpc.NewSignIn[struct{}, struct{}]()
 
 // An Identity's context that derived from the function's ended with the
 // authentication, and with it the connection.
@@ -321,19 +321,19 @@ func TestIdentity_contextOfAuthenticateLivesOn(t *testing.T) {
 	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		type key struct{}
-		who := typedrpc.NewMethod[typedrpc.Empty, string]("who")
+		who := typedrpc.NewMethod[struct{}, string]("who")
 		l := lab.New()
 		var given context.Context
-		l.SignIn = sign.Verify(func(ctx context.Context, _ *http.Request, _ *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
+		l.SignIn = sign.Verify(func(ctx context.Context, _ *http.Request, _ *struct{}) (typedrpc.Identity, struct{}, error) {
 			given = ctx
-			return typedrpc.Identity{Subject: "me", Context: context.WithValue(ctx, key{}, "me")}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: "me", Context: context.WithValue(ctx, key{}, "me")}, struct{}{}, nil
 		})
-		typedrpc.Handle(l.Mux, who, func(ctx context.Context, _ typedrpc.Empty) (string, error) { return ctx.Value(key{}).(string), nil })
+		typedrpc.Handle(l.Mux, who, func(ctx context.Context, _ struct{}) (string, error) { return ctx.Value(key{}).(string), nil })
 		c, s, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.NoErr(err)
 		defer c.Close()
 		time.Sleep(time.Minute) // longer than a handshake may take
-		name, err := typedrpc.Call(t.Context(), c, who, typedrpc.Empty{})
+		name, err := typedrpc.Call(t.Context(), c, who, struct{}{})
 		is.NoErr(err)
 		is.Equal(name, "me")
 		is.NoErr(s.Err())
@@ -349,8 +349,8 @@ func TestAuthenticate_errorThatPanics(t *testing.T) {
 	everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		l := lab.New()
-		l.SignIn = sign.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
-			return typedrpc.Identity{}, typedrpc.Empty{}, disaster.Errorf(explosive{}, "")
+		l.SignIn = sign.Verify(func(context.Context, *http.Request, *struct{}) (typedrpc.Identity, struct{}, error) {
+			return typedrpc.Identity{}, struct{}{}, disaster.Errorf(explosive{}, "")
 		})
 		_, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.True(err != nil)

@@ -192,8 +192,8 @@ func TestAway_inFlight(t *testing.T) {
 		defer c.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		short := typedrpc.Go(ctx, c, lab.Hang, typedrpc.Empty{})
-		long := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		short := typedrpc.Go(ctx, c, lab.Hang, struct{}{})
+		long := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		w.Mu.Lock()
 		w.Refuse = func(int) error { return errDown }
@@ -219,7 +219,7 @@ func TestAway_atOnce(t *testing.T) {
 		c := w.Dial(t, &typedrpc.DialOptions{Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}, Limits: typedrpc.Limits{Grace: time.Hour}})
 		defer time.Sleep(time.Hour) // until the server has given the session up
 		defer c.Close()
-		typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		fast := c.With(typedrpc.CallOptions{FailFast: true})
 		waits := typedrpc.Go(t.Context(), fast, lab.Echo, 1) // for the only place
 		synctest.Wait()
@@ -245,7 +245,7 @@ func TestAway_back(t *testing.T) {
 		time.Sleep(time.Minute)
 		ctx, cancel := context.WithCancel(t.Context()) // a deadline would pass at both ends in one moment
 		defer time.AfterFunc(time.Second, cancel).Stop()
-		_, err := typedrpc.Call(ctx, c, lab.Hang, typedrpc.Empty{})
+		_, err := typedrpc.Call(ctx, c, lab.Hang, struct{}{})
 		is.Equal(err.Error(), "canceled (may have run)")
 		is.True(!errors.Is(err, errDown))
 	})
@@ -430,7 +430,7 @@ func TestAway_drains(t *testing.T) {
 			p.Send(wire.Frame{Type: wire.GoAway, Payload: goaway.Append(nil)})
 			p.CloseCode()
 		})
-		typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		time.Sleep(2 * time.Second)
 		for name, use := range awayUses {

@@ -262,7 +262,7 @@ func TestReconnect_4401AfterWelcomeGivesOneTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		asked := 0
-		auth := typedrpc.NewSignIn[int, typedrpc.Empty]().Present(func(context.Context) (int, error) { asked++; return asked, nil })
+		auth := typedrpc.NewSignIn[int, struct{}]().Present(func(context.Context) (int, error) { asked++; return asked, nil })
 		var creds []string
 		w, conn := lab.Scripted(t, &typedrpc.DialOptions{Backoff: lab.Steady, SignIn: auth}, func(n int, p *testkit.Peer) {
 			f, _ := p.Until(wire.Hello)
@@ -346,11 +346,11 @@ func TestReconnect_authIsAskedBeforeEveryHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		sign := typedrpc.NewSignIn[string, typedrpc.Empty]()
+		sign := typedrpc.NewSignIn[string, struct{}]()
 		var accepted []string
-		l.SignIn = sign.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
+		l.SignIn = sign.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, struct{}, error) {
 			accepted = append(accepted, *who)
-			return typedrpc.Identity{Subject: *who}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: *who}, struct{}{}, nil
 		})
 		w := &lab.Town{Srv: l.Server}
 		asked := 0
@@ -376,9 +376,9 @@ func TestReconnect_identityExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		sign := typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
-		l.SignIn = sign.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
-			return typedrpc.Identity{Subject: "me", Expires: time.Now().Add(time.Minute)}, typedrpc.Empty{}, nil
+		sign := typedrpc.NewSignIn[struct{}, struct{}]()
+		l.SignIn = sign.Verify(func(context.Context, *http.Request, *struct{}) (typedrpc.Identity, struct{}, error) {
+			return typedrpc.Identity{Subject: "me", Expires: time.Now().Add(time.Minute)}, struct{}{}, nil
 		})
 		gone := make(chan error, 9)
 		l.OnDisconnect = func(_ *typedrpc.Conn, err error) { gone <- err }
@@ -400,18 +400,18 @@ func TestReconnect_identityContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		sign := typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
+		sign := typedrpc.NewSignIn[struct{}, struct{}]()
 		ctx, revoke := context.WithCancel(t.Context())
 		refuse := false
-		l.SignIn = sign.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
+		l.SignIn = sign.Verify(func(context.Context, *http.Request, *struct{}) (typedrpc.Identity, struct{}, error) {
 			if refuse {
-				return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
+				return typedrpc.Identity{}, struct{}{}, typedrpc.Unauthenticated
 			}
-			return typedrpc.Identity{Subject: "me", Context: ctx}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: "me", Context: ctx}, struct{}{}, nil
 		})
 		w := &lab.Town{Srv: l.Server}
 		conn := w.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady})
-		f := typedrpc.Go(t.Context(), conn, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), conn, lab.Hang, struct{}{})
 		synctest.Wait()
 		is.Equal(l.Running.Load(), int64(1))
 		refuse = true

@@ -394,10 +394,10 @@ func TestBadInput_streamCall(t *testing.T) {
 // Deep payloads of the binary dialect are their handlers' errors.
 func TestBadInput_deepPayload(t *testing.T) {
 	is := is.New(t)
-	passing := typedrpc.NewMethod[typedrpc.Raw, typedrpc.Empty]("nest")
-	typed := typedrpc.NewMethod[any, typedrpc.Empty]("nest")
+	passing := typedrpc.NewMethod[typedrpc.Raw, struct{}]("nest")
+	typed := typedrpc.NewMethod[any, struct{}]("nest")
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, typed, func(context.Context, any) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })
+	typedrpc.Handle(mux, typed, func(context.Context, any) (struct{}, error) { return struct{}{}, nil })
 	client, _ := lab.Over{Socket: true}.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 	_, err := typedrpc.Call(t.Context(), client, passing, typedrpc.Raw(nested(9_999)))
 	is.NoErr(err)

@@ -23,9 +23,9 @@ func TestBought_largeRepliesThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		big := typedrpc.NewMethod[typedrpc.Empty, string]("big")
+		big := typedrpc.NewMethod[struct{}, string]("big")
 		var ran atomic.Int64
-		typedrpc.Handle(l.Mux, big, func(context.Context, typedrpc.Empty) (string, error) {
+		typedrpc.Handle(l.Mux, big, func(context.Context, struct{}) (string, error) {
 			ran.Add(1)
 			return strings.Repeat("x", 1_000_000), nil
 		})
@@ -74,7 +74,7 @@ func TestBought_handlersThatWait(t *testing.T) {
 		c := w.Dial(t, &typedrpc.DialOptions{Dialect: d})
 		defer c.Close()
 		for range 1000 {
-			typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+			typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		}
 		time.Sleep(time.Second)
 		is.Equal(l.Running.Load(), int64(1000))

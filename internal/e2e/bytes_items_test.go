@@ -31,7 +31,7 @@ const (
 
 // itemsPut and itemsGet are the streams that bytesPut and bytesGet are on the wire.
 var (
-	itemsPut = typedrpc.NewClientStream[typedrpc.Empty, typedrpc.Bytes, string](bytesPut.Name())
+	itemsPut = typedrpc.NewClientStream[struct{}, typedrpc.Bytes, string](bytesPut.Name())
 	itemsGet = typedrpc.NewServerStream[int, typedrpc.Bytes](bytesGet.Name())
 )
 
@@ -88,7 +88,7 @@ func TestTransfer_malformed(t *testing.T) {
 			}
 		})
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ struct{}, r *transfer.Reader) (string, error) {
 			err := r.Begin(limit)
 			if err == nil {
 				_, err = io.Copy(io.Discard, r)
@@ -107,7 +107,7 @@ func TestTransfer_malformed(t *testing.T) {
 		defer c.Close()
 		for i, name := range names {
 			test := badTransfers[name]
-			_, err := typedrpc.SendAll(t.Context(), c, itemsPut, typedrpc.Empty{}, typedrpc.Items(slices.Values(test.items)))
+			_, err := typedrpc.SendAll(t.Context(), c, itemsPut, struct{}{}, typedrpc.Items(slices.Values(test.items)))
 			is.Equal(typedrpc.CodeOf(err), test.code)         // up
 			is.True(strings.Contains(err.Error(), test.text)) // up, says why
 
@@ -160,7 +160,7 @@ func TestBytes_payload(t *testing.T) {
 				return next(ctx, r)
 			}
 			mux := typedrpc.NewMux(watch)
-			typedrpc.Handle(mux, itemsPut, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
+			typedrpc.Handle(mux, itemsPut, func(_ context.Context, _ struct{}, items iter.Seq2[typedrpc.Bytes, error]) (string, error) {
 				var all []byte
 				for item, err := range items {
 					if err != nil {
@@ -172,7 +172,7 @@ func TestBytes_payload(t *testing.T) {
 			})
 			c, _ := bytesPair(t, d, mux)
 			defer c.Close()
-			answer, err := typedrpc.SendAll(t.Context(), c, itemsPut, typedrpc.Empty{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{{0, 0xff, '?'}, nil})))
+			answer, err := typedrpc.SendAll(t.Context(), c, itemsPut, struct{}{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{{0, 0xff, '?'}, nil})))
 			is.NoErr(err)
 			is.Equal(answer, "00ff3f")
 			is.Equal(seen, []string{want, map[typedrpc.Dialect]string{typedrpc.Binary: "", typedrpc.Text: `""`}[d]})
@@ -194,23 +194,23 @@ func TestForward_bytesToTheOtherDialect(t *testing.T) {
 		c, _ := bytesPair(t, typedrpc.Binary, proxy)
 		defer c.Close()
 		for _, item := range []string{"plain", `""},"id":1,"x":{}`} {
-			_, err := typedrpc.SendAll(t.Context(), c, itemsPut, typedrpc.Empty{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{typedrpc.Bytes(item)})))
+			_, err := typedrpc.SendAll(t.Context(), c, itemsPut, struct{}{}, typedrpc.Items(slices.Values([]typedrpc.Bytes{typedrpc.Bytes(item)})))
 			is.True(errors.Is(err, typedrpc.InvalidArgument))
 			is.True(strings.Contains(err.Error(), "cannot forward"))
 		}
-		_, err := transfer.Send(t.Context(), backend, bytesPut, typedrpc.Empty{}, strings.NewReader("x"), nil)
+		_, err := transfer.Send(t.Context(), backend, bytesPut, struct{}{}, strings.NewReader("x"), nil)
 		is.NoErr(err) // the link is well
 	})
 }
 
-// noCodec can carry nothing but Empty and text.
+// noCodec can carry nothing but struct{} and text.
 type noCodec struct{ typedrpc.Codec }
 
 func (noCodec) Name() string { return "text-only" }
 
 func (noCodec) Check(v any) error {
 	switch v.(type) {
-	case *typedrpc.Empty, *string, *int:
+	case *struct{}, *string, *int:
 		return nil
 	}
 	return fmt.Errorf("%T is no text", v)
@@ -220,7 +220,7 @@ func TestBytes_codecIsNotAsked(t *testing.T) {
 	is := is.New(t)
 	is.NoErr((&typedrpc.Server{Mux: bytesMux(), Codecs: []typedrpc.Codec{noCodec{typedrpc.JSON}}}).Check())
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Bytes, typedrpc.Empty]("m"), func(context.Context, typedrpc.Bytes) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })
+	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Bytes, struct{}]("m"), func(context.Context, typedrpc.Bytes) (struct{}, error) { return struct{}{}, nil })
 	is.True((&typedrpc.Server{Mux: mux, Codecs: []typedrpc.Codec{noCodec{typedrpc.JSON}}}).Check() != nil) // a request is the codec's
 }
 

@@ -147,7 +147,7 @@ func TestTransfer_zeroValues(t *testing.T) {
 	defer c.Close()
 	_, err := transfer.Send(ctx, c, transfer.Upload[int, int]{}, 0, strings.NewReader(""), nil)
 	is.True(err != nil)
-	_, err = transfer.Send(ctx, nil, bytesPut, typedrpc.Empty{}, strings.NewReader(""), nil)
+	_, err = transfer.Send(ctx, nil, bytesPut, struct{}{}, strings.NewReader(""), nil)
 	is.True(err != nil)
 	is.Equal(transfer.Upload[int, int]{}.Name()+transfer.Download[int]{}.Name(), "")
 	_, err = transfer.Receive(ctx, c, transfer.Download[int]{}, 0, nil)
@@ -156,9 +156,9 @@ func TestTransfer_zeroValues(t *testing.T) {
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
 	_, err = transfer.Receive(ctx, c, bytesGet, 0, &transfer.ReceiveOptions{MaxBytes: -1})
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
-	_, err = transfer.Send(ctx, c, bytesPut, typedrpc.Empty{}, nil, nil)
+	_, err = transfer.Send(ctx, c, bytesPut, struct{}{}, nil, nil)
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
-	_, err = transfer.Send(ctx, c, bytesPut, typedrpc.Empty{}, strings.NewReader(""), &transfer.SendOptions{Offset: -1})
+	_, err = transfer.Send(ctx, c, bytesPut, struct{}{}, strings.NewReader(""), &transfer.SendOptions{Offset: -1})
 	is.True(errors.Is(err, typedrpc.InvalidArgument))
 
 	for _, r := range []*transfer.Reader{{}, transfer.NewReader(nil)} {

@@ -27,9 +27,9 @@ import (
 )
 
 var (
-	bytesPut  = transfer.NewUpload[typedrpc.Empty, string]("bytes.put")
+	bytesPut  = transfer.NewUpload[struct{}, string]("bytes.put")
 	bytesGet  = transfer.NewDownload[int]("bytes.get")
-	bytesBoth = typedrpc.NewBidiStream[typedrpc.Empty, typedrpc.Bytes, typedrpc.Bytes]("bytes.both")
+	bytesBoth = typedrpc.NewBidiStream[struct{}, typedrpc.Bytes, typedrpc.Bytes]("bytes.both")
 )
 
 // noise is n bytes of which no two pieces are alike.
@@ -45,7 +45,7 @@ func hashOf(p []byte) string { return fmt.Sprintf("%x", sha256.Sum256(p)) }
 // noise as often as it is asked.
 func bytesMux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ struct{}, r *transfer.Reader) (string, error) {
 		p, err := io.ReadAll(r)
 		if err != nil {
 			return "", err
@@ -79,10 +79,10 @@ func TestUpload(t *testing.T) {
 		for _, n := range []int{0, 1, pieceSize - 1, pieceSize, pieceSize + 1, 5_000_000} {
 			data := noise(n)
 			for _, conn := range []*typedrpc.Conn{c, s} {
-				answer, err := transfer.Send(t.Context(), conn, bytesPut, typedrpc.Empty{}, bytes.NewReader(data), nil)
+				answer, err := transfer.Send(t.Context(), conn, bytesPut, struct{}{}, bytes.NewReader(data), nil)
 				is.NoErr(err)
 				is.Equal(answer, fmt.Sprintf("%d %s %[2]s", n, hashOf(data)))
-				answer, err = transfer.Send(t.Context(), conn, bytesPut, typedrpc.Empty{}, unsized{bytes.NewReader(data)}, nil)
+				answer, err = transfer.Send(t.Context(), conn, bytesPut, struct{}{}, unsized{bytes.NewReader(data)}, nil)
 				is.NoErr(err)
 				is.Equal(answer, fmt.Sprintf("-1 %s %[1]s", hashOf(data)))
 			}
@@ -138,7 +138,7 @@ func TestTransfer_overBidiStream(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesBoth, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[typedrpc.Bytes, typedrpc.Bytes]) error {
+		typedrpc.Handle(mux, bytesBoth, func(_ context.Context, _ struct{}, s *typedrpc.Stream[typedrpc.Bytes, typedrpc.Bytes]) error {
 			for {
 				r := transfer.NewReader(s.All())
 				err := r.Begin(nil)
@@ -155,7 +155,7 @@ func TestTransfer_overBidiStream(t *testing.T) {
 		})
 		c, _ := bytesPair(t, d, mux)
 		defer c.Close()
-		s, err := typedrpc.Open(t.Context(), c, bytesBoth, typedrpc.Empty{})
+		s, err := typedrpc.Open(t.Context(), c, bytesBoth, struct{}{})
 		is.NoErr(err)
 		defer s.Cancel()
 		for _, n := range []int{10, 100_000, 1} {
@@ -177,32 +177,32 @@ func TestTransfer_progress(t *testing.T) {
 		is := is.New(t)
 		var seen []int64 // by the handler, done and total in turn
 		mux := bytesMux()
-		far := transfer.NewUpload[typedrpc.Empty, typedrpc.Empty]("far")
-		typedrpc.Handle(mux, far, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (typedrpc.Empty, error) {
+		far := transfer.NewUpload[struct{}, struct{}]("far")
+		typedrpc.Handle(mux, far, func(_ context.Context, _ struct{}, r *transfer.Reader) (struct{}, error) {
 			if err := r.Begin(&transfer.ReceiveOptions{Progress: func(done, total int64) { seen = append(seen, done, total) }}); err != nil {
-				return typedrpc.Empty{}, err
+				return struct{}{}, err
 			}
 			_, err := io.Copy(io.Discard, r)
-			return typedrpc.Empty{}, err
+			return struct{}{}, err
 		})
 		c, _ := bytesPair(t, d, mux)
 		defer c.Close()
 
 		var sent []int64
 		o := &transfer.SendOptions{PieceSize: 100, Progress: func(done, total int64) { sent = append(sent, done, total) }}
-		_, err := transfer.Send(t.Context(), c, far, typedrpc.Empty{}, bytes.NewReader(noise(250)), o)
+		_, err := transfer.Send(t.Context(), c, far, struct{}{}, bytes.NewReader(noise(250)), o)
 		is.NoErr(err)
 		is.Equal(sent, []int64{0, 250, 100, 250, 200, 250, 250, 250})
 		is.Equal(seen, sent)
 
 		sent, seen = nil, nil
-		_, err = transfer.Send(t.Context(), c, far, typedrpc.Empty{}, unsized{bytes.NewReader(noise(100))}, o)
+		_, err = transfer.Send(t.Context(), c, far, struct{}{}, unsized{bytes.NewReader(noise(100))}, o)
 		is.NoErr(err)
 		is.Equal(sent, []int64{0, -1, 100, -1})
 		is.Equal(seen, sent)
 
 		sent, seen = nil, nil
-		_, err = transfer.Send(t.Context(), c, far, typedrpc.Empty{}, strings.NewReader(""), o)
+		_, err = transfer.Send(t.Context(), c, far, struct{}{}, strings.NewReader(""), o)
 		is.NoErr(err)
 		is.Equal(sent, []int64{0, 0}) // a bar has something to show
 		is.Equal(seen, sent)
@@ -218,7 +218,7 @@ func TestTransfer_sourceFails(t *testing.T) {
 		}
 		received, sent := make(chan error, 1), make(chan error, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesPut, func(ctx context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+		typedrpc.Handle(mux, bytesPut, func(ctx context.Context, _ struct{}, r *transfer.Reader) (string, error) {
 			_, err := io.Copy(io.Discard, r)
 			received <- err
 			return "", err
@@ -231,7 +231,7 @@ func TestTransfer_sourceFails(t *testing.T) {
 		c, s := bytesPair(t, d, mux)
 		defer c.Close()
 
-		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, broken(), nil)
+		_, err := transfer.Send(t.Context(), c, bytesPut, struct{}{}, broken(), nil)
 		is.True(errors.Is(err, failure))
 		is.True(errors.Is(<-received, typedrpc.Canceled))
 
@@ -251,11 +251,11 @@ func TestTransfer_totalIsWrong(t *testing.T) {
 		c, _ := bytesPair(t, d, bytesMux())
 		defer c.Close()
 		for _, total := range []int64{99, 101} {
-			_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, bytes.NewReader(noise(100)), &transfer.SendOptions{Total: total})
+			_, err := transfer.Send(t.Context(), c, bytesPut, struct{}{}, bytes.NewReader(noise(100)), &transfer.SendOptions{Total: total})
 			is.True(errors.Is(err, typedrpc.DataLoss)) // the sender sees it itself
 			is.True(strings.Contains(err.Error(), fmt.Sprintf("than the %d bytes", total)))
 		}
-		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, strings.NewReader(""), &transfer.SendOptions{PieceSize: -1})
+		_, err := transfer.Send(t.Context(), c, bytesPut, struct{}{}, strings.NewReader(""), &transfer.SendOptions{PieceSize: -1})
 		is.True(errors.Is(err, typedrpc.InvalidArgument))
 	})
 }
@@ -331,7 +331,7 @@ func TestUpload_answeredEarly(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+		typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ struct{}, r *transfer.Reader) (string, error) {
 			if err := r.Begin(&transfer.ReceiveOptions{MaxBytes: 1000}); err != nil {
 				return "", err
 			}
@@ -340,10 +340,10 @@ func TestUpload_answeredEarly(t *testing.T) {
 		})
 		c, s := bytesPair(t, d, mux)
 		defer c.Close()
-		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, rand.NewChaCha8([32]byte{}), nil) // for ever
+		_, err := transfer.Send(t.Context(), c, bytesPut, struct{}{}, rand.NewChaCha8([32]byte{}), nil) // for ever
 		is.True(errors.Is(err, typedrpc.ResourceExhausted))
 		source := bytes.NewReader(noise(5_000_000))
-		_, err = transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, source, nil)
+		_, err = transfer.Send(t.Context(), c, bytesPut, struct{}{}, source, nil)
 		is.True(errors.Is(err, typedrpc.ResourceExhausted)) // its total said so
 		is.True(strings.Contains(err.Error(), "5000000 bytes"))
 		is.True(source.Len() > 4_000_000)
@@ -354,7 +354,7 @@ func TestUpload_answeredEarly(t *testing.T) {
 // BenchmarkTransfer moves bytes over loopback, both ends in this process.
 func BenchmarkTransfer(b *testing.B) {
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+	typedrpc.Handle(mux, bytesPut, func(_ context.Context, _ struct{}, r *transfer.Reader) (string, error) {
 		_, err := io.Copy(io.Discard, r)
 		return "", err
 	})
@@ -374,7 +374,7 @@ func BenchmarkTransfer(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := transfer.Send(b.Context(), c, bytesPut, typedrpc.Empty{}, io.LimitReader(zeros{}, size), nil); err != nil {
+				if _, err := transfer.Send(b.Context(), c, bytesPut, struct{}{}, io.LimitReader(zeros{}, size), nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -407,7 +407,7 @@ func TestUpload_totalOfTheSource(t *testing.T) {
 	defer c.Close()
 	total := func(r io.Reader) int64 {
 		var said []int64
-		_, err := transfer.Send(t.Context(), c, bytesPut, typedrpc.Empty{}, r, &transfer.SendOptions{Progress: func(_, total int64) {
+		_, err := transfer.Send(t.Context(), c, bytesPut, struct{}{}, r, &transfer.SendOptions{Progress: func(_, total int64) {
 			said = append(said, total)
 		}})
 		is.NoErr(err)
@@ -453,19 +453,19 @@ func (i *idleReader) Read(p []byte) (int, error) {
 // A source that returned nothing and no error was read again for ever, also
 // when nobody wanted it any more.
 func TestTransfer_sourceWithoutProgress(t *testing.T) {
-	up := transfer.NewUpload[typedrpc.Empty, int]("test.up")
-	down := transfer.NewDownload[typedrpc.Empty]("test.down")
+	up := transfer.NewUpload[struct{}, int]("test.up")
+	down := transfer.NewDownload[struct{}]("test.down")
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
 		ctx := t.Context()
 		mux := typedrpc.NewMux()
 		received, sent := make(chan error, 1), make(chan error, 1)
-		typedrpc.Handle(mux, up, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (int, error) {
+		typedrpc.Handle(mux, up, func(_ context.Context, _ struct{}, r *transfer.Reader) (int, error) {
 			n, err := io.Copy(io.Discard, r)
 			received <- err
 			return int(n), err
 		})
-		typedrpc.Handle(mux, down, func(_ context.Context, _ typedrpc.Empty, w *transfer.Writer) error {
+		typedrpc.Handle(mux, down, func(_ context.Context, _ struct{}, w *transfer.Writer) error {
 			err := w.Send(&idleReader{}, nil)
 			sent <- err
 			return err
@@ -474,11 +474,11 @@ func TestTransfer_sourceWithoutProgress(t *testing.T) {
 		is.NoErr(err)
 		defer c.Close()
 
-		_, err = transfer.Send(ctx, c, up, typedrpc.Empty{}, &idleReader{}, nil)
+		_, err = transfer.Send(ctx, c, up, struct{}{}, &idleReader{}, nil)
 		is.True(errors.Is(err, io.ErrNoProgress))
 		is.True(<-received != nil)
 
-		r, err := transfer.Receive(ctx, c, down, typedrpc.Empty{}, nil)
+		r, err := transfer.Receive(ctx, c, down, struct{}{}, nil)
 		if err == nil { // its head has come
 			_, err = io.Copy(io.Discard, r)
 		}
@@ -487,7 +487,7 @@ func TestTransfer_sourceWithoutProgress(t *testing.T) {
 
 		// One that is idle now and then is none of those.
 		data := noise(300_000)
-		n, err := transfer.Send(ctx, c, up, typedrpc.Empty{}, &idleReader{r: bytes.NewReader(data), times: 20}, nil)
+		n, err := transfer.Send(ctx, c, up, struct{}{}, &idleReader{r: bytes.NewReader(data), times: 20}, nil)
 		is.NoErr(err)
 		is.NoErr(<-received)
 		is.Equal(n, len(data))

@@ -28,22 +28,22 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 	retry := &typedrpc.RetryPolicy{MaxAttempts: 9, Backoff: typedrpc.Backoff{Min: time.Hour}}
 	verbs := map[string]func(ctx context.Context, c *typedrpc.Conn) error{
 		"a call": func(ctx context.Context, c *typedrpc.Conn) error {
-			_, err := typedrpc.Call(ctx, c, lab.Hang, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, c, lab.Hang, struct{}{})
 			return err
 		},
 		"a call with a retry policy": func(ctx context.Context, c *typedrpc.Conn) error {
-			_, err := typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry}), lab.Hang, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry}), lab.Hang, struct{}{})
 			return err
 		},
 		"a call behind an interceptor": func(ctx context.Context, c *typedrpc.Conn) error {
 			pass := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 				return next(ctx, r)
 			}
-			_, err := typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{pass}}), lab.Hang, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{pass}}), lab.Hang, struct{}{})
 			return err
 		},
 		"a future": func(ctx context.Context, c *typedrpc.Conn) error {
-			_, err := typedrpc.Go(ctx, c, lab.Hang, typedrpc.Empty{}).Await(context.Background())
+			_, err := typedrpc.Go(ctx, c, lab.Hang, struct{}{}).Await(context.Background())
 			return err
 		},
 		"a stream that receives": func(ctx context.Context, c *typedrpc.Conn) (last error) {
@@ -84,7 +84,7 @@ func TestCancel_thenTheConnectionEnds(t *testing.T) {
 		},
 		"CallAll": func(ctx context.Context, c *typedrpc.Conn) (last error) {
 			one := func(yield func(*typedrpc.Conn) bool) { yield(c) }
-			for _, f := range typedrpc.CallAll(ctx, one, lab.Hang, typedrpc.Empty{}) {
+			for _, f := range typedrpc.CallAll(ctx, one, lab.Hang, struct{}{}) {
 				_, last = f.Await(context.Background())
 			}
 			return last
@@ -248,10 +248,10 @@ func TestNested_connectionLost(t *testing.T) {
 			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 				is := is.New(t)
 				result := make(chan error, 2)
-				ask := func(ctx context.Context, _ string) (typedrpc.Empty, error) {
-					_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Hang, typedrpc.Empty{})
+				ask := func(ctx context.Context, _ string) (struct{}, error) {
+					_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Hang, struct{}{})
 					result <- err
-					return typedrpc.Empty{}, err
+					return struct{}{}, err
 				}
 				l, theirs := lab.New(), lab.New()
 				typedrpc.Handle(l.Mux, behind.work, ask)

@@ -27,7 +27,7 @@ func TestShutdown_runningCallsFinishNewOnesWaitForTheNextServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, nil)
-		running := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		running := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		down := make(chan error, 1)
 		go func() { down <- l.Shutdown(t.Context()) }()
@@ -53,7 +53,7 @@ func TestShutdown_contextsEndIsAHardStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, nil)
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		w.Serve(nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -96,8 +96,8 @@ func TestShutdown_peersThatReadNothing(t *testing.T) {
 	for _, patience := range []time.Duration{0, 10 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second} {
 		testkit.Bubble(t, fmt.Sprint(patience), func(t *testing.T, is *is.I) {
 			l := lab.New()
-			big := typedrpc.NewMethod[typedrpc.Empty, string]("big")
-			typedrpc.Handle(l.Mux, big, func(context.Context, typedrpc.Empty) (string, error) {
+			big := typedrpc.NewMethod[struct{}, string]("big")
+			typedrpc.Handle(l.Mux, big, func(context.Context, struct{}) (string, error) {
 				return strings.Repeat("x", 100_000), nil
 			})
 			var peers []*testkit.Peer
@@ -196,7 +196,7 @@ func TestConn_shutdownOfAClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		_, l, c := lab.Reconnected(t, nil)
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		down := make(chan error, 1)
 		go func() { down <- c.Shutdown(t.Context()) }()
@@ -222,16 +222,16 @@ func TestConn_closeInsideHandlersOfTheClient(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		mux := typedrpc.NewMux()
 		closed := make(chan error, 2)
-		typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ struct{}) (struct{}, error) {
 			closed <- typedrpc.ConnFrom(ctx).Close()
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		typedrpc.Handle(mux, lab.Note, func(ctx context.Context, _ int) error { closed <- typedrpc.ConnFrom(ctx).Close(); return nil })
 		for range 2 {
 			c := w.Dial(t, &typedrpc.DialOptions{Mux: mux})
 			server := <-conns
 			if len(closed) == 0 {
-				_, err := typedrpc.Call(t.Context(), server, lab.Hang, typedrpc.Empty{})
+				_, err := typedrpc.Call(t.Context(), server, lab.Hang, struct{}{})
 				is.True(errors.Is(err, typedrpc.Unavailable))
 			} else {
 				is.NoErr(typedrpc.Notify(t.Context(), server, lab.Note, 1))
@@ -336,7 +336,7 @@ func TestConn_closeWithManyCallsInFlightIsNoFlood(t *testing.T) {
 			code <- p.CloseCode()
 		})
 		for range n {
-			typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+			typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		}
 		synctest.Wait()
 		is.NoErr(c.Close())
@@ -413,7 +413,7 @@ func TestConn_closeOfAPeerThatReadsNothing(t *testing.T) {
 			<-done // and reads nothing any more
 			p.T.Kill()
 		})
-		upload := typedrpc.NewMethod[string, typedrpc.Empty]("upload")
+		upload := typedrpc.NewMethod[string, struct{}]("upload")
 		for range 10 {
 			typedrpc.Go(t.Context(), c, upload, strings.Repeat("x", 300<<10))
 		}

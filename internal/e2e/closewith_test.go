@@ -64,7 +64,7 @@ func TestCloseWith_stayAway(t *testing.T) {
 		c := w.Dial(t, o)
 		defer c.Close()
 		synctest.Wait()
-		call := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		call := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		for s := range srv.Conns() {
 			for n := range 3 {

@@ -21,7 +21,7 @@ func TestJSON_appendLikeEncodingJSON(t *testing.T) {
 	u, u32, u64 := uint(7), uint32(math.MaxUint32), uint64(math.MaxUint64)
 	yes, text, none := true, "plain text", []byte(nil)
 	bytes := []byte{1, 2, 255}
-	values := []any{&i, &i32, &i64, &u, &u32, &u64, &yes, &text, &none, &bytes, &typedrpc.Empty{}}
+	values := []any{&i, &i32, &i64, &u, &u32, &u64, &yes, &text, &none, &bytes, &struct{}{}}
 	for _, f := range []float64{0, math.Copysign(0, -1), 1, -1.5, 1e5, 1e6, 123456789, 1e20, 1e21, 1.5e300, 1e-6, 1e-7, 3.25e-9, math.MaxFloat64, math.SmallestNonzeroFloat64} {
 		values = append(values, &f)
 	}
@@ -94,7 +94,7 @@ func TestJSON_decodeErrors(t *testing.T) {
 	var n int
 	err = typedrpc.JSON.Decode([]byte(`"x"`), &n)
 	is.Equal(err.Error(), "string does not fit")
-	var e typedrpc.Empty
+	var e struct{}
 	is.True(typedrpc.JSON.Decode([]byte(`{"a"`), &e) != nil)
 	is.NoErr(typedrpc.JSON.Decode([]byte(`[1,2]`), &e)) // says nothing, whatever it is
 }

@@ -39,7 +39,7 @@ func standard(life time.Duration) subject {
 	return subject{ctx, cancel, func() { closes(typedrpc.Unavailable) }}
 }
 
-var ofContext = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("context.of")
+var ofContext = typedrpc.NewMethod[struct{}, struct{}]("context.of")
 
 // handlers is the same of a handler.
 func handlers(t *testing.T, d typedrpc.Dialect, life time.Duration) subject {
@@ -49,10 +49,10 @@ func handlers(t *testing.T, d typedrpc.Dialect, life time.Duration) subject {
 		return typedrpc.Identity{Context: base}, 0, nil
 	})
 	ctxs, hold := make(chan context.Context, 1), make(chan struct{})
-	typedrpc.Handle(srv.Mux, ofContext, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(srv.Mux, ofContext, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		ctxs <- ctx
 		<-hold
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
 	o := &typedrpc.DialOptions{Dialect: d}
 	lab.Quiet(srv, o)
@@ -67,7 +67,7 @@ func handlers(t *testing.T, d typedrpc.Dialect, life time.Duration) subject {
 	if life > 0 {
 		ctx, cancel = context.WithTimeout(context.Background(), life)
 	}
-	go typedrpc.Call(ctx, client, ofContext, typedrpc.Empty{})
+	go typedrpc.Call(ctx, client, ofContext, struct{}{})
 	return subject{<-ctxs, func() { cancel(); synctest.Wait() }, func() { server.Close() }}
 }
 
@@ -217,17 +217,17 @@ func TestContext_string(t *testing.T) {
 }
 
 var behind = struct {
-	work   typedrpc.Method[string, typedrpc.Empty]
+	work   typedrpc.Method[string, struct{}]
 	back   typedrpc.Method[int, int]
 	items  typedrpc.ServerStream[int, int]
 	note   typedrpc.Notification[string]
-	serial typedrpc.Method[string, typedrpc.Empty]
+	serial typedrpc.Method[string, struct{}]
 }{
-	typedrpc.NewMethod[string, typedrpc.Empty]("nested.work"),
+	typedrpc.NewMethod[string, struct{}]("nested.work"),
 	typedrpc.NewMethod[int, int]("nested.back"),
 	typedrpc.NewServerStream[int, int]("nested.items"),
 	typedrpc.NewNotification[string]("nested.note"),
-	typedrpc.NewMethod[string, typedrpc.Empty]("nested.serial", typedrpc.Serial),
+	typedrpc.NewMethod[string, struct{}]("nested.serial", typedrpc.Serial),
 }
 
 // What a handler leaves behind when it returns, with the values of its context, is
@@ -279,7 +279,7 @@ func leftBehind(t *testing.T, d typedrpc.Dialect, do func(context.Context, *type
 		}()
 	}
 	server.Mux = typedrpc.NewMux()
-	work := func(ctx context.Context, _ string) (typedrpc.Empty, error) { begin(ctx); return typedrpc.Empty{}, nil }
+	work := func(ctx context.Context, _ string) (struct{}, error) { begin(ctx); return struct{}{}, nil }
 	typedrpc.Handle(server.Mux, behind.work, work)
 	typedrpc.Handle(server.Mux, behind.serial, work)
 	typedrpc.Handle(server.Mux, behind.note, func(ctx context.Context, _ string) error { begin(ctx); return nil })
@@ -314,9 +314,9 @@ func TestNested_returnedWithoutALink(t *testing.T) {
 		mux := typedrpc.NewMux()
 		result := make(chan error, 1)
 		ctxs := make(chan context.Context, 1)
-		typedrpc.Handle(mux, behind.work, func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, behind.work, func(ctx context.Context, _ string) (struct{}, error) {
 			ctxs <- ctx
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		l := lab.New()
 		conns := make(chan *typedrpc.Conn, 9)
@@ -338,7 +338,7 @@ func TestNested_returnedWithoutALink(t *testing.T) {
 		is.Equal(len(result), 0)
 		w.Serve(l.Server)
 		is.NoErr(<-result)
-		hang := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		hang := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		go c.Shutdown(t.Context())
 		synctest.Wait()
 		_, err = typedrpc.Call(ctx, c, lab.Echo, 1)
@@ -401,7 +401,7 @@ func TestDial_besideAHandler(t *testing.T) {
 			return err
 		}
 		l, hub := lab.New(), new(topic.Hub)
-		typedrpc.Handle(l.Mux, behind.work, func(ctx context.Context, _ string) (n typedrpc.Empty, err error) {
+		typedrpc.Handle(l.Mux, behind.work, func(ctx context.Context, _ string) (n struct{}, err error) {
 			typedrpc.RequestFrom(ctx).AfterReply = func(ctx context.Context, _ error) { dial(ctx) }
 			return n, nil
 		})
@@ -442,7 +442,7 @@ func TestDial_inAHandler(t *testing.T) {
 			dialled := make(chan *typedrpc.Conn, 1)
 			var request weak.Pointer[typedrpc.Request]
 			var payload weak.Pointer[byte]
-			typedrpc.Handle(l.Mux, behind.work, func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+			typedrpc.Handle(l.Mux, behind.work, func(ctx context.Context, _ string) (struct{}, error) {
 				r := typedrpc.RequestFrom(ctx)
 				request, payload = weak.Make(r), weak.Make(&r.Payload[0])
 				if how != "the handler's context" {
@@ -450,7 +450,7 @@ func TestDial_inAHandler(t *testing.T) {
 				}
 				c, err := other.TryDial(ctx, nil)
 				dialled <- c
-				return typedrpc.Empty{}, err
+				return struct{}{}, err
 			})
 			client, _ := typedrpctest.Pair(t, l.Server, nil)
 			_, err := typedrpc.Call(t.Context(), client, behind.work, strings.Repeat("x", 1<<20))

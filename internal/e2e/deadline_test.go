@@ -17,19 +17,19 @@ func TestCall_contextEndedBefore(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
 		ran := make(chan struct{}, 1)
-		typedrpc.Handle(mux, lab.Stay, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, lab.Stay, func(context.Context, struct{}) (struct{}, error) {
 			ran <- struct{}{}
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		typedrpc.Handle(mux, lab.Sum, lab.HandleSum)
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := typedrpc.Call(ctx, client, lab.Stay, typedrpc.Empty{})
+		_, err := typedrpc.Call(ctx, client, lab.Stay, struct{}{})
 		is.True(errors.Is(err, context.Canceled))
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		is.True(errors.Is(typedrpc.Notify(ctx, client, lab.Tell, 1), context.Canceled))
-		_, err = typedrpc.Go(ctx, client, lab.Stay, typedrpc.Empty{}).Await(t.Context())
+		_, err = typedrpc.Go(ctx, client, lab.Stay, struct{}{}).Await(t.Context())
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		_, err = typedrpc.Call(t.Context(), client, lab.Sum, lab.Pair{})
 		is.NoErr(err)
@@ -74,7 +74,7 @@ func TestCall_deadlineShrinks(t *testing.T) {
 		serverMux, clientMux := typedrpc.NewMux(), typedrpc.NewMux()
 		typedrpc.Handle(clientMux, lab.Stay, h.Handle)
 		typedrpc.Handle(serverMux, lab.Ask, func(ctx context.Context, _ int) (int, error) {
-			_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Stay, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Stay, struct{}{})
 			return 0, err
 		})
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: serverMux}, &typedrpc.DialOptions{Mux: clientMux})
@@ -92,13 +92,13 @@ func TestTimeout_boundsCall(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
 		is := is.New(t)
 		h := lab.NewHanging()
-		brief := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("brief", typedrpc.Timeout(20*time.Millisecond))
+		brief := typedrpc.NewMethod[struct{}, struct{}]("brief", typedrpc.Timeout(20*time.Millisecond))
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, brief, h.Handle)
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
-		_, err := typedrpc.Call(t.Context(), client, brief, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), client, brief, struct{}{})
 		is.True(errors.Is(err, context.DeadlineExceeded))
-		_, err = typedrpc.Go(t.Context(), client, brief, typedrpc.Empty{}).Await(t.Context())
+		_, err = typedrpc.Go(t.Context(), client, brief, struct{}{}).Await(t.Context())
 		is.True(errors.Is(err, context.DeadlineExceeded))
 	})
 }

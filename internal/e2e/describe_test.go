@@ -22,7 +22,7 @@ import (
 	"github.com/typedrpc/typedrpc/typedrpctest"
 )
 
-var discover = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Raw]("rpc.discover")
+var discover = typedrpc.NewMethod[struct{}, typedrpc.Raw]("rpc.discover")
 
 // asks are the ways in which rpc.discover can be asked for, by a user.
 func asks(srv *typedrpc.Server) map[string]func(t *testing.T, user string) (string, error) {
@@ -33,7 +33,7 @@ func asks(srv *typedrpc.Server) map[string]func(t *testing.T, user string) (stri
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			doc, err := typedrpc.Call(t.Context(), conn, discover, typedrpc.Empty{})
+			doc, err := typedrpc.Call(t.Context(), conn, discover, struct{}{})
 			return string(doc), err
 		}
 	}
@@ -67,8 +67,8 @@ func asks(srv *typedrpc.Server) map[string]func(t *testing.T, user string) (stri
 	}
 }
 
-var bySubject = typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]().Verify(func(_ context.Context, r *http.Request, _ *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
-	return typedrpc.Identity{Subject: r.Header.Get("X-User")}, typedrpc.Empty{}, nil
+var bySubject = typedrpc.NewSignIn[struct{}, struct{}]().Verify(func(_ context.Context, r *http.Request, _ *struct{}) (typedrpc.Identity, struct{}, error) {
+	return typedrpc.Identity{Subject: r.Header.Get("X-User")}, struct{}{}, nil
 })
 
 // TestDescribe_whoMayAsk is the table of who is told, and what the others are told.
@@ -225,7 +225,7 @@ func TestDescribe_ownHandler(t *testing.T) {
 	is.NoErr(err)
 	is.True(strings.HasPrefix(doc, `{"openrpc"`))
 
-	typedrpc.Handle(mux, discover, func(context.Context, typedrpc.Empty) (typedrpc.Raw, error) { return typedrpc.Raw(`"own"`), nil })
+	typedrpc.Handle(mux, discover, func(context.Context, struct{}) (typedrpc.Raw, error) { return typedrpc.Raw(`"own"`), nil })
 	doc, err = asks(&typedrpc.Server{Mux: mux})["binary"](t, "")
 	is.NoErr(err)
 	is.Equal(doc, `"own"`)
@@ -280,7 +280,7 @@ func TestDescribe_codec(t *testing.T) {
 	conn, _, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{Codecs: []typedrpc.Codec{hexed{}}})
 	is.NoErr(err)
 	defer conn.Close()
-	doc, err := typedrpc.Call(t.Context(), conn, typedrpc.NewMethod[typedrpc.Empty, string]("rpc.discover"), typedrpc.Empty{})
+	doc, err := typedrpc.Call(t.Context(), conn, typedrpc.NewMethod[struct{}, string]("rpc.discover"), struct{}{})
 	is.NoErr(err)
 	is.Equal(doc, bare)
 }

@@ -73,7 +73,7 @@ func TestSerial_orderAcrossDrain(t *testing.T) {
 
 var (
 	drainWork  = typedrpc.NewMethod[int, string]("drain.work") // takes so many milliseconds, and says who did it
-	drainItems = typedrpc.NewServerStream[typedrpc.Empty, int]("drain.items")
+	drainItems = typedrpc.NewServerStream[struct{}, int]("drain.items")
 )
 
 // worker is a server with a name whose calls take their time.
@@ -101,7 +101,7 @@ func newWorker(name string) *worker {
 			return "", ctx.Err()
 		}
 	})
-	typedrpc.Handle(k.Mux, drainItems, func(ctx context.Context, _ typedrpc.Empty, send func(int) error) error {
+	typedrpc.Handle(k.Mux, drainItems, func(ctx context.Context, _ struct{}, send func(int) error) error {
 		for i := 0; ; i++ {
 			if err := send(i); err != nil {
 				return err
@@ -134,7 +134,7 @@ func TestDrain_aServerIsReplaced(t *testing.T) {
 				calls = append(calls, typedrpc.Go(t.Context(), c, drainWork, 5001*(10*i+j)+rand.N(5001)))
 			}
 			go func() {
-				for _, err := range typedrpc.Receive(t.Context(), c, drainItems, typedrpc.Empty{}) {
+				for _, err := range typedrpc.Receive(t.Context(), c, drainItems, struct{}{}) {
 					if err != nil {
 						ends <- err
 						return
@@ -341,7 +341,7 @@ func TestDrain_inTheMiddleOfAResume(t *testing.T) {
 		w := &lab.Town{Srv: r.Server}
 		c := w.Dial(t, patient(d, "ann"))
 		defer c.Close()
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		r.On(func(context.Context, int, *typedrpc.Identity) error { time.Sleep(3 * time.Second); return nil })
 		w.Cable().Cut()

@@ -26,7 +26,7 @@ type (
 func TestTag(t *testing.T) {
 	is := is.New(t)
 	admin := typedrpc.Tag(role("admin"))
-	reset := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("reset", admin, typedrpc.Tag(cost(3)), typedrpc.Tag(cost(5)))
+	reset := typedrpc.NewMethod[struct{}, struct{}]("reset", admin, typedrpc.Tag(cost(3)), typedrpc.Tag(cost(5)))
 	count := typedrpc.NewServerStream[int, int]("count", admin)
 	tell := typedrpc.NewNotification[int]("tell", typedrpc.Tag(cost(1)))
 	var seen []string
@@ -39,12 +39,12 @@ func TestTag(t *testing.T) {
 	}
 	told := make(chan int, 1)
 	mux := typedrpc.NewMux(look)
-	typedrpc.Handle(mux, reset, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })
+	typedrpc.Handle(mux, reset, func(context.Context, struct{}) (struct{}, error) { return struct{}{}, nil })
 	typedrpc.Handle(mux, count, func(_ context.Context, _ int, send func(int) error) error { return send(1) })
 	typedrpc.Handle(mux, tell, func(_ context.Context, n int) error { told <- n; return nil })
 	mux.HandleFallback(func(context.Context, *typedrpc.Request) (typedrpc.Raw, error) { return nil, typedrpc.Unimplemented })
 	c, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
-	_, err := typedrpc.Call(t.Context(), c, reset, typedrpc.Empty{})
+	_, err := typedrpc.Call(t.Context(), c, reset, struct{}{})
 	is.NoErr(err)
 	for _, err := range typedrpc.Receive(t.Context(), c, count, 0) {
 		is.NoErr(err)
@@ -64,14 +64,14 @@ func TestTag(t *testing.T) {
 // RemoteAddr is the request's, of a connection and of a POST.
 func TestConn_remoteAddr(t *testing.T) {
 	is := is.New(t)
-	where := typedrpc.NewMethod[typedrpc.Empty, string]("where")
+	where := typedrpc.NewMethod[struct{}, string]("where")
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, where, func(ctx context.Context, _ typedrpc.Empty) (string, error) {
+	typedrpc.Handle(mux, where, func(ctx context.Context, _ struct{}) (string, error) {
 		return typedrpc.ConnFrom(ctx).RemoteAddr(), nil
 	})
 	srv := &typedrpc.Server{Mux: mux}
 	c, s := typedrpctest.Pair(t, srv, nil)
-	addr, err := typedrpc.Call(t.Context(), c, where, typedrpc.Empty{})
+	addr, err := typedrpc.Call(t.Context(), c, where, struct{}{})
 	is.NoErr(err)
 	is.Equal(addr, "pipe")
 	is.Equal(s.RemoteAddr(), "pipe")

@@ -28,7 +28,7 @@ func (spots) Append(dst []byte, v any) ([]byte, error) {
 		return append(dst, v.X), nil
 	case *typedrpc.Raw:
 		return append(dst, *v...), nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return dst, nil
 	}
 	return nil, fmt.Errorf("%T is no spot", v)
@@ -53,13 +53,13 @@ func (c spots) Check(v any) error { _, err := c.Append(nil, v); return err }
 // streams and refusals.
 func TestFault_alloc(t *testing.T) {
 	wet := typedrpc.NewFault[*spot]("wet", typedrpc.Aborted, typedrpc.Alloc[spot](), typedrpc.MaxSize(100))
-	signIn := typedrpc.NewSignIn[*spot, typedrpc.Empty](typedrpc.Alloc[spot]())
-	down := typedrpc.NewServerStream[typedrpc.Empty, typedrpc.Empty]("down")
+	signIn := typedrpc.NewSignIn[*spot, struct{}](typedrpc.Alloc[spot]())
+	down := typedrpc.NewServerStream[struct{}, struct{}]("down")
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, lab.Stay, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, wet.Errorf(&spot{7}, "")
+	typedrpc.Handle(mux, lab.Stay, func(context.Context, struct{}) (struct{}, error) {
+		return struct{}{}, wet.Errorf(&spot{7}, "")
 	})
-	typedrpc.Handle(mux, down, func(context.Context, typedrpc.Empty, func(typedrpc.Empty) error) error {
+	typedrpc.Handle(mux, down, func(context.Context, struct{}, func(struct{}) error) error {
 		return wet.Errorf(&spot{7}, "")
 	})
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {
@@ -71,7 +71,7 @@ func TestFault_alloc(t *testing.T) {
 			}
 			is := is.New(t)
 			c, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Codecs: codecs}, &typedrpc.DialOptions{Codecs: offer})
-			_, err := typedrpc.Call(t.Context(), c, lab.Stay, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), c, lab.Stay, struct{}{})
 			is.Equal(typedrpc.CodeOf(err), typedrpc.Aborted)
 			data, ok := wet.From(err)
 			is.True(ok)
@@ -79,11 +79,11 @@ func TestFault_alloc(t *testing.T) {
 			if o.Plain() {
 				continue
 			}
-			data, ok = wet.From(last(typedrpc.Receive(t.Context(), c, down, typedrpc.Empty{})))
+			data, ok = wet.From(last(typedrpc.Receive(t.Context(), c, down, struct{}{})))
 			is.True(ok)
 			is.Equal(*data, spot{7})
-			srv := &typedrpc.Server{Codecs: codecs, SignIn: signIn.Verify(func(_ context.Context, _ *http.Request, s **spot) (typedrpc.Identity, typedrpc.Empty, error) {
-				return typedrpc.Identity{}, typedrpc.Empty{}, wet.Errorf(*s, "")
+			srv := &typedrpc.Server{Codecs: codecs, SignIn: signIn.Verify(func(_ context.Context, _ *http.Request, s **spot) (typedrpc.Identity, struct{}, error) {
+				return typedrpc.Identity{}, struct{}{}, wet.Errorf(*s, "")
 			})}
 			_, err = o.Dial(t, srv, &typedrpc.DialOptions{Codecs: offer, SignIn: signIn.Present(func(context.Context) (*spot, error) { return &spot{9}, nil })})
 			data, ok = wet.From(err)
@@ -104,21 +104,21 @@ func TestFault_cannotBeEncoded(t *testing.T) {
 			is := is.New(t)
 			var log lab.Logs
 			mux := typedrpc.NewMux()
-			typedrpc.Handle(mux, lab.Stay, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) { return typedrpc.Empty{}, f })
+			typedrpc.Handle(mux, lab.Stay, func(context.Context, struct{}) (struct{}, error) { return struct{}{}, f })
 			codecs := []typedrpc.Codec{spots{}}
 			c, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: mux, Codecs: codecs, Logger: log.Logger()}, &typedrpc.DialOptions{Codecs: codecs})
-			_, err := typedrpc.Call(t.Context(), c, lab.Stay, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), c, lab.Stay, struct{}{})
 			is.Equal(err.Error(), "internal: internal error")
 			is.Equal(err.(*typedrpc.Error).FaultName(), "")
 			text := log.Text()
 			is.True(strings.Contains(text, "typedrpc: handler failed"))
 			is.True(strings.Contains(text, `cannot encode the data of the fault \"wet\": `+want))
 
-			signIn := typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]()
-			srv := &typedrpc.Server{Codecs: codecs, Logger: log.Logger(), SignIn: signIn.Verify(func(context.Context, *http.Request, *typedrpc.Empty) (typedrpc.Identity, typedrpc.Empty, error) {
-				return typedrpc.Identity{}, typedrpc.Empty{}, f
+			signIn := typedrpc.NewSignIn[struct{}, struct{}]()
+			srv := &typedrpc.Server{Codecs: codecs, Logger: log.Logger(), SignIn: signIn.Verify(func(context.Context, *http.Request, *struct{}) (typedrpc.Identity, struct{}, error) {
+				return typedrpc.Identity{}, struct{}{}, f
 			})}
-			_, err = lab.Over{}.Dial(t, srv, &typedrpc.DialOptions{Codecs: codecs, SignIn: signIn.Present(func(context.Context) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })})
+			_, err = lab.Over{}.Dial(t, srv, &typedrpc.DialOptions{Codecs: codecs, SignIn: signIn.Present(func(context.Context) (struct{}, error) { return struct{}{}, nil })})
 			is.True(err != nil)
 			is.True(strings.Contains(log.Text(), "typedrpc: encoding a refusal failed"))
 		})

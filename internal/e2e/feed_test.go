@@ -27,8 +27,8 @@ import (
 
 var (
 	sums = typedrpc.NewClientStream[int, int, int]("sums")
-	echo = typedrpc.NewBidiStream[typedrpc.Empty, int, int]("echo")
-	bulk = typedrpc.NewClientStream[typedrpc.Empty, string, int]("bulk")
+	echo = typedrpc.NewBidiStream[struct{}, int, int]("echo")
+	bulk = typedrpc.NewClientStream[struct{}, string, int]("bulk")
 )
 
 // fed is a server whose client streams tell what they see.
@@ -58,7 +58,7 @@ func feedServer() *fed {
 		f.ends <- nil
 		return n, nil
 	})
-	typedrpc.Handle(mux, bulk, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[string, error]) (n int, _ error) {
+	typedrpc.Handle(mux, bulk, func(_ context.Context, _ struct{}, items iter.Seq2[string, error]) (n int, _ error) {
 		<-f.hold
 		for s, err := range items {
 			if err != nil {
@@ -70,7 +70,7 @@ func feedServer() *fed {
 		f.ends <- nil
 		return n, nil
 	})
-	typedrpc.Handle(mux, echo, func(context.Context, typedrpc.Empty, *typedrpc.Stream[int, int]) error { return nil })
+	typedrpc.Handle(mux, echo, func(context.Context, struct{}, *typedrpc.Stream[int, int]) error { return nil })
 	typedrpc.Handle(mux, square, func(_ context.Context, n int) (int, error) { return n * n, nil })
 	f.Server = &typedrpc.Server{Mux: mux}
 	return f
@@ -169,17 +169,17 @@ func guarded() *fed {
 	f := feedServer()
 	f.Origins = []string{"https://app.example"}
 	f.MaxPlainConns = 1
-	signIn := typedrpc.NewSignIn[string, typedrpc.Empty]()
-	f.SignIn = signIn.Verify(func(_ context.Context, r *http.Request, _ *string) (typedrpc.Identity, typedrpc.Empty, error) {
+	signIn := typedrpc.NewSignIn[string, struct{}]()
+	f.SignIn = signIn.Verify(func(_ context.Context, r *http.Request, _ *string) (typedrpc.Identity, struct{}, error) {
 		switch r.Header.Get("Authorization") {
 		case "ann":
-			return typedrpc.Identity{Subject: "ann"}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: "ann"}, struct{}{}, nil
 		case "eve":
-			return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.PermissionDenied
+			return typedrpc.Identity{}, struct{}{}, typedrpc.PermissionDenied
 		case "bob":
-			return typedrpc.Identity{Subject: "bob", Expires: time.Now().Add(300 * time.Millisecond)}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: "bob", Expires: time.Now().Add(300 * time.Millisecond)}, struct{}{}, nil
 		}
-		return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
+		return typedrpc.Identity{}, struct{}{}, typedrpc.Unauthenticated
 	})
 	return f
 }

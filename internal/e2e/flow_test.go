@@ -93,9 +93,9 @@ type rates struct{ first, steady, window int }
 // measure receives items of n bytes over a path.
 func measure(t *testing.T, rtt time.Duration, n int, limits typedrpc.Limits) rates {
 	t.Helper()
-	down := typedrpc.NewServerStream[typedrpc.Empty, typedrpc.Bytes]("flow.endless")
+	down := typedrpc.NewServerStream[struct{}, typedrpc.Bytes]("flow.endless")
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, down, func(_ context.Context, _ typedrpc.Empty, send func(typedrpc.Bytes) error) error {
+	typedrpc.Handle(mux, down, func(_ context.Context, _ struct{}, send func(typedrpc.Bytes) error) error {
 		item := make(typedrpc.Bytes, n)
 		for {
 			if err := send(item); err != nil {
@@ -110,7 +110,7 @@ func measure(t *testing.T, rtt time.Duration, n int, limits typedrpc.Limits) rat
 	var began time.Time
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for _, err := range typedrpc.Receive(ctx, c, down, typedrpc.Empty{}) {
+	for _, err := range typedrpc.Receive(ctx, c, down, struct{}{}) {
 		if err != nil {
 			t.Error(err)
 			break
@@ -460,16 +460,16 @@ func TestFlow_shutdown(t *testing.T) {
 			defer mu.Unlock()
 			order = append(order, s)
 		}
-		slow := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("flow.slow")
+		slow := typedrpc.NewMethod[struct{}, struct{}]("flow.slow")
 		mux := lab.Bidi(func(ctx context.Context, _ string, s *typedrpc.Stream[string, string]) error {
 			<-ctx.Done()
 			note("stream")
 			return nil
 		})
-		typedrpc.Handle(mux, slow, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, slow, func(context.Context, struct{}) (struct{}, error) {
 			time.Sleep(time.Second)
 			note("call")
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler)}
 		c, _, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady})
@@ -477,7 +477,7 @@ func TestFlow_shutdown(t *testing.T) {
 		defer c.Close()
 		stream, err := typedrpc.Open(t.Context(), c, lab.FlowBoth, "")
 		is.NoErr(err)
-		call := typedrpc.Go(t.Context(), c, slow, typedrpc.Empty{})
+		call := typedrpc.Go(t.Context(), c, slow, struct{}{})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

@@ -162,16 +162,16 @@ func TestCancel_placeOfAPeerWithHello(t *testing.T) {
 		h := lab.NewHanging()
 		block := make(chan struct{})
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ struct{}) (struct{}, error) {
 			h.Begun <- struct{}{}
 			<-block
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		client, server := lab.TwoWays(t, d, nil, mux, typedrpc.Limits{MaxCalls: 1})
-		f := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		<-h.Begun
 		f.Cancel()
-		next := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		next := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		synctest.Wait()
 		is.Equal(len(h.Begun), 0) // it waits for the end of the first
 		close(block)

@@ -260,7 +260,7 @@ func TestWait_differentTypes(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(s, "X")
 
-		hung := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		hung := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		<-h.Begun
 		err = typedrpc.Wait(t.Context(), hung, typedrpc.Go(t.Context(), client, lab.Ask, -1))
 		is.True(errors.Is(err, typedrpc.Code(101)))

@@ -22,11 +22,11 @@ import (
 
 var (
 	gapDown  = typedrpc.NewServerStream[string, int]("gap.down")
-	gapUp    = typedrpc.NewClientStream[typedrpc.Empty, int, int]("gap.up")
-	gapWait  = typedrpc.NewClientStream[typedrpc.Empty, int, int]("gap.wait")
+	gapUp    = typedrpc.NewClientStream[struct{}, int, int]("gap.up")
+	gapWait  = typedrpc.NewClientStream[struct{}, int, int]("gap.wait")
 	gapBoth  = typedrpc.NewBidiStream[string, int, int]("gap.both")
-	gapFetch = transfer.NewDownload[typedrpc.Empty]("gap.fetch")
-	gapStore = transfer.NewUpload[typedrpc.Empty, typedrpc.Empty]("gap.store")
+	gapFetch = transfer.NewDownload[struct{}]("gap.fetch")
+	gapStore = transfer.NewUpload[struct{}, struct{}]("gap.store")
 	gapTopic = topic.New[string]("gap.topic", topic.WithPresence)
 )
 
@@ -49,7 +49,7 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		ended <- send(2)
 		return ctx.Err()
 	})
-	typedrpc.Handle(mux, gapUp, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, gapUp, func(_ context.Context, _ struct{}, items iter.Seq2[int, error]) (int, error) {
 		n := 0
 		for _, err := range items {
 			if err != nil {
@@ -60,7 +60,7 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		}
 		return n, nil
 	})
-	typedrpc.Handle(mux, gapWait, func(ctx context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, gapWait, func(ctx context.Context, _ struct{}, items iter.Seq2[int, error]) (int, error) {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	})
@@ -72,13 +72,13 @@ func gapMux(ended chan<- error) *typedrpc.Mux {
 		ended <- err
 		return err
 	})
-	typedrpc.Handle(mux, gapFetch, func(_ context.Context, _ typedrpc.Empty, w *transfer.Writer) error {
+	typedrpc.Handle(mux, gapFetch, func(_ context.Context, _ struct{}, w *transfer.Writer) error {
 		return w.Send(io.MultiReader(strings.NewReader("begin"), never{}), nil)
 	})
-	typedrpc.Handle(mux, gapStore, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, gapStore, func(_ context.Context, _ struct{}, r *transfer.Reader) (struct{}, error) {
 		_, err := io.Copy(io.Discard, r)
 		ended <- err
-		return typedrpc.Empty{}, err
+		return struct{}{}, err
 	})
 	return mux
 }
@@ -119,7 +119,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return s.Send(1)
 	},
 	"SendAll": func(ctx context.Context, c typedrpc.Caller) error {
-		_, err := typedrpc.SendAll(ctx, c, gapUp, typedrpc.Empty{}, typedrpc.Items(func(yield func(int) bool) {
+		_, err := typedrpc.SendAll(ctx, c, gapUp, struct{}{}, typedrpc.Items(func(yield func(int) bool) {
 			for yield(1) {
 				time.Sleep(time.Second)
 			}
@@ -127,7 +127,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return err
 	},
 	"SendAll, all sent": func(ctx context.Context, c typedrpc.Caller) error {
-		_, err := typedrpc.SendAll(ctx, c, gapWait, typedrpc.Empty{}, typedrpc.Items(func(yield func(int) bool) { yield(1) }))
+		_, err := typedrpc.SendAll(ctx, c, gapWait, struct{}{}, typedrpc.Items(func(yield func(int) bool) { yield(1) }))
 		return err
 	},
 	"Subscribe": func(ctx context.Context, c typedrpc.Caller) error {
@@ -147,7 +147,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return nil
 	},
 	"Download": func(ctx context.Context, c typedrpc.Caller) error {
-		r, err := transfer.Receive(ctx, c, gapFetch, typedrpc.Empty{}, nil)
+		r, err := transfer.Receive(ctx, c, gapFetch, struct{}{}, nil)
 		if err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ var gapCallers = map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		return err
 	},
 	"Upload": func(ctx context.Context, c typedrpc.Caller) error {
-		_, err := transfer.Send(ctx, c, gapStore, typedrpc.Empty{}, never{}, nil)
+		_, err := transfer.Send(ctx, c, gapStore, struct{}{}, never{}, nil)
 		return err
 	},
 	"Receive, intercepted": func(ctx context.Context, c typedrpc.Caller) error {

@@ -39,7 +39,7 @@ var (
 		}
 		return p
 	})
-	waits   = typedrpc.NewServerStream[typedrpc.Empty, int]("waits", typedrpc.Safe)
+	waits   = typedrpc.NewServerStream[struct{}, int]("waits", typedrpc.Safe)
 	wall    = topic.New[string]("wall", typedrpc.Safe, topic.History(100, 0))
 	chatter = topic.New[string]("talk", typedrpc.Safe, topic.MaxQueued(10_000))
 )
@@ -65,7 +65,7 @@ func getServer(hub *topic.Hub) *typedrpc.Server {
 		}
 		return nil
 	})
-	typedrpc.Handle(mux, waits, func(ctx context.Context, _ typedrpc.Empty, send func(int) error) error {
+	typedrpc.Handle(mux, waits, func(ctx context.Context, _ struct{}, send func(int) error) error {
 		if err := send(1); err != nil {
 			return err
 		}
@@ -217,15 +217,15 @@ func TestGet_refused(t *testing.T) {
 	srv := getServer(new(topic.Hub))
 	srv.Origins = []string{"https://app.example"}
 	srv.MaxPlainConns = 1
-	signIn := typedrpc.NewSignIn[string, typedrpc.Empty]()
-	srv.SignIn = signIn.Verify(func(_ context.Context, r *http.Request, _ *string) (typedrpc.Identity, typedrpc.Empty, error) {
+	signIn := typedrpc.NewSignIn[string, struct{}]()
+	srv.SignIn = signIn.Verify(func(_ context.Context, r *http.Request, _ *string) (typedrpc.Identity, struct{}, error) {
 		switch r.Header.Get("Authorization") {
 		case "ann":
-			return typedrpc.Identity{Subject: "ann"}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: "ann"}, struct{}{}, nil
 		case "eve":
-			return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.PermissionDenied
+			return typedrpc.Identity{}, struct{}{}, typedrpc.PermissionDenied
 		}
-		return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
+		return typedrpc.Identity{}, struct{}{}, typedrpc.Unauthenticated
 	})
 	at := serve(t, srv)
 	ann := []string{"Authorization", "ann"}
@@ -327,9 +327,9 @@ func TestGet_shutdown(t *testing.T) {
 func TestGet_expires(t *testing.T) {
 	is := is.New(t)
 	srv := getServer(new(topic.Hub))
-	signIn := typedrpc.NewSignIn[string, typedrpc.Empty]()
-	srv.SignIn = signIn.Verify(func(context.Context, *http.Request, *string) (typedrpc.Identity, typedrpc.Empty, error) {
-		return typedrpc.Identity{Subject: "ann", Expires: time.Now().Add(2 * time.Second)}, typedrpc.Empty{}, nil
+	signIn := typedrpc.NewSignIn[string, struct{}]()
+	srv.SignIn = signIn.Verify(func(context.Context, *http.Request, *string) (typedrpc.Identity, struct{}, error) {
+		return typedrpc.Identity{Subject: "ann", Expires: time.Now().Add(2 * time.Second)}, struct{}{}, nil
 	})
 	body := bufio.NewReader(get(t, serve(t, srv), "waits", "").Body)
 	all := events(t, body, 5)

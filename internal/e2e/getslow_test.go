@@ -31,9 +31,9 @@ func TestGet_slowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
-		large := typedrpc.NewServerStream[typedrpc.Empty, string]("large", typedrpc.Safe)
+		large := typedrpc.NewServerStream[struct{}, string]("large", typedrpc.Safe)
 		text := strings.Repeat("x", 300_000)
-		typedrpc.Handle(mux, large, func(_ context.Context, _ typedrpc.Empty, send func(string) error) error { return send(text) })
+		typedrpc.Handle(mux, large, func(_ context.Context, _ struct{}, send func(string) error) error { return send(text) })
 		srv := &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{WriteTimeout: 10 * time.Second, KeepAlive: time.Hour}}
 		w := &dripping{httptest.NewRecorder(), 6 * time.Second}
 		srv.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/?method=large", nil))

@@ -27,7 +27,7 @@ func TestHeld_answersOfALongHandler(t *testing.T) {
 		fails  = typedrpc.NewMethod[int, string]("fails")
 		wrong  = typedrpc.NewFault[string]("wrong", typedrpc.Aborted)
 		up     = typedrpc.NewClientStream[int, int, string]("up")
-		begins = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("begins")
+		begins = typedrpc.NewMethod[struct{}, struct{}]("begins")
 	)
 	watch := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 		return next(ctx, r)
@@ -74,7 +74,7 @@ func TestHeld_answersOfALongHandler(t *testing.T) {
 				return long, nil
 			})
 			srv := &typedrpc.Server{Mux: mux, MaxMemory: 16 << 20, Logger: slog.New(slog.DiscardHandler)}
-			typedrpc.Handle(mux, begins, func(ctx context.Context, _ typedrpc.Empty) (none typedrpc.Empty, err error) {
+			typedrpc.Handle(mux, begins, func(ctx context.Context, _ struct{}) (none struct{}, err error) {
 				for i := range times {
 					if err := way(ctx, typedrpc.ConnFrom(ctx)); err != nil {
 						return none, typedrpc.Errorf(typedrpc.Internal, "call %d: %v", i, err)
@@ -86,7 +86,7 @@ func TestHeld_answersOfALongHandler(t *testing.T) {
 				return none, nil
 			})
 			client, _ := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{Mux: mine})
-			_, err := typedrpc.Call(t.Context(), client, begins, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), client, begins, struct{}{})
 			is.NoErr(err)
 			lab.Settled(t, client)
 			is.Equal(hook.Server(srv).Budget, int64(0))
@@ -100,7 +100,7 @@ func TestHeld_answersOfFutures(t *testing.T) {
 	const size, times = 100_000, 300
 	theirs := typedrpc.NewMethod[int, string]("theirs")
 	wrong := typedrpc.NewFault[string]("wrong", typedrpc.Aborted)
-	begins := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("begins")
+	begins := typedrpc.NewMethod[struct{}, struct{}]("begins")
 	watch := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 		return next(ctx, r)
 	}
@@ -116,7 +116,7 @@ func TestHeld_answersOfFutures(t *testing.T) {
 			})
 			srv := &typedrpc.Server{Mux: mux, MaxMemory: 128 << 20, Logger: slog.New(slog.DiscardHandler)}
 			var held, got int64
-			typedrpc.Handle(mux, begins, func(ctx context.Context, _ typedrpc.Empty) (none typedrpc.Empty, err error) {
+			typedrpc.Handle(mux, begins, func(ctx context.Context, _ struct{}) (none struct{}, err error) {
 				var o typedrpc.CallOptions
 				if watched {
 					o.Interceptors = []typedrpc.Interceptor{watch}
@@ -138,7 +138,7 @@ func TestHeld_answersOfFutures(t *testing.T) {
 				return none, nil
 			})
 			client, _ := typedrpctest.Pair(t, srv, &typedrpc.DialOptions{Mux: mine})
-			_, err := typedrpc.Call(t.Context(), client, begins, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), client, begins, struct{}{})
 			is.NoErr(err)
 			is.True(got > 1<<20)
 			is.True(held >= got)

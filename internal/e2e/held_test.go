@@ -24,12 +24,12 @@ import (
 // heldServer has handlers that keep what they are given.
 func heldServer() *typedrpc.Server {
 	mux := typedrpc.NewMux()
-	stay := func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+	stay := func(ctx context.Context, _ string) (struct{}, error) {
 		<-ctx.Done()
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	}
-	typedrpc.Handle(mux, typedrpc.NewMethod[string, typedrpc.Empty]("stay"), stay)
-	typedrpc.Handle(mux, typedrpc.NewMethod[string, typedrpc.Empty]("serial", typedrpc.Serial), stay)
+	typedrpc.Handle(mux, typedrpc.NewMethod[string, struct{}]("stay"), stay)
+	typedrpc.Handle(mux, typedrpc.NewMethod[string, struct{}]("serial", typedrpc.Serial), stay)
 	typedrpc.Handle(mux, typedrpc.NewNotification[string]("note"), func(ctx context.Context, v string) error {
 		<-ctx.Done()
 		runtime.KeepAlive(v)
@@ -41,14 +41,14 @@ func heldServer() *typedrpc.Server {
 	})
 	typedrpc.Handle(mux, typedrpc.NewMethod[int, string]("big"), func(_ context.Context, n int) (string, error) { return strings.Repeat("x", n), nil })
 	theirs := typedrpc.NewMethod[string, string]("theirs")
-	typedrpc.Handle(mux, typedrpc.NewMethod[int, typedrpc.Empty]("back"), func(ctx context.Context, n int) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, typedrpc.NewMethod[int, struct{}]("back"), func(ctx context.Context, n int) (struct{}, error) {
 		var all []*typedrpc.Future[string]
 		for range n {
 			all = append(all, typedrpc.Go(ctx, typedrpc.ConnFrom(ctx), theirs, ""))
 		}
 		<-ctx.Done()
 		runtime.KeepAlive(all)
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
 	return &typedrpc.Server{Mux: mux, MaxMemory: 4 << 30, Logger: slog.New(slog.DiscardHandler)}
 }
@@ -255,8 +255,8 @@ func heldFutures(t *testing.T, refused bool, each int64) {
 	drop := make(chan bool)
 	made := make(chan int64) // bytes of the heap for one
 	mux := typedrpc.NewMux()
-	back := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("back")
-	typedrpc.Handle(mux, back, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	back := typedrpc.NewMethod[struct{}, struct{}]("back")
+	typedrpc.Handle(mux, back, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		conn := typedrpc.ConnFrom(ctx)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -277,11 +277,11 @@ func heldFutures(t *testing.T, refused bool, each int64) {
 		all = nil
 		made <- 0
 		<-drop
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
 	srv := &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler)}
 	client, _ := typedrpctest.Pair(t, srv, nil)
-	f := typedrpc.Go(t.Context(), client, back, typedrpc.Empty{})
+	f := typedrpc.Go(t.Context(), client, back, struct{}{})
 	counted := func() int64 { return hook.Server(srv).Budget }
 	took := <-made
 	is.True(testkit.Race || took <= each)

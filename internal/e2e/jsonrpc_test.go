@@ -196,7 +196,7 @@ func TestJSONRPC_params(t *testing.T) {
 	typedrpc.Handle(mux, typedrpc.NewMethod[*person, bool]("maybe"), func(_ context.Context, p *person) (bool, error) { return p != nil, nil })
 	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Raw, typedrpc.Raw]("raw"), func(_ context.Context, r typedrpc.Raw) (typedrpc.Raw, error) { return r, nil })
 	typedrpc.Handle(mux, typedrpc.NewMethod[any, any]("any"), func(_ context.Context, v any) (any, error) { return v, nil })
-	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Empty, int]("empty"), func(context.Context, typedrpc.Empty) (int, error) { return 1, nil })
+	typedrpc.Handle(mux, typedrpc.NewMethod[struct{}, int]("empty"), func(context.Context, struct{}) (int, error) { return 1, nil })
 	p := dialRaw(t, serve(t, &typedrpc.Server{Mux: mux}))
 	for _, tt := range []struct{ call, answer string }{
 		{`"method":"person","params":{"name":"Ann","age":3}`, `"result":{"name":"Ann","age":3}`},

@@ -50,7 +50,7 @@ func TestKeepAlive_deadPeerIsFoundByBothSides(t *testing.T) {
 			w := &lab.Town{Srv: l.Server}
 			c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady})
 			time.Sleep(time.Hour + 7*time.Second)
-			f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+			f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 			time.Sleep(time.Second)
 			w.Cable().Swallow()
 			w.Serve(nil) // else a new link would fence the old one first
@@ -143,9 +143,9 @@ func TestKeepAlive_stalledPeerIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		big := typedrpc.NewMethod[typedrpc.Empty, string]("big")
+		big := typedrpc.NewMethod[struct{}, string]("big")
 		text := strings.Repeat("x", 200<<10)
-		typedrpc.Handle(l.Mux, big, func(context.Context, typedrpc.Empty) (string, error) { return text, nil })
+		typedrpc.Handle(l.Mux, big, func(context.Context, struct{}) (string, error) { return text, nil })
 		gone := make(chan error, 1)
 		l.OnDisconnect = func(_ *typedrpc.Conn, err error) { gone <- err }
 		p, err := testkit.Join(l.Server, testkit.BinaryProtocol)

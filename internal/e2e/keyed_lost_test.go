@@ -413,15 +413,15 @@ func TestKeyed_detachedRunsCountInTheBudget(t *testing.T) {
 func TestShutdown_cutsADetachedRunOff(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		slow := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("test.slow", typedrpc.Keyed)
+		slow := typedrpc.NewMethod[struct{}, struct{}]("test.slow", typedrpc.Keyed)
 		l := lab.New()
-		typedrpc.Handle(l.Mux, slow, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+		typedrpc.Handle(l.Mux, slow, func(ctx context.Context, _ struct{}) (struct{}, error) {
 			<-ctx.Done()
-			return typedrpc.Empty{}, ctx.Err()
+			return struct{}{}, ctx.Err()
 		})
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
-		f := typedrpc.Go(t.Context(), c, slow, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, slow, struct{}{})
 		synctest.Wait()
 		w.Cable().Cut() // and the session is lost
 		w.Serve(nil)

@@ -199,14 +199,14 @@ func (aliasCodec) Name() string { return "alias" }
 func TestKeyed_keyBelongsToItsPrincipal(t *testing.T) {
 	lab.KeyedTest(t, func(t *testing.T, is *is.I, o *typedrpc.DialOptions) {
 		l := lab.NewLedger()
-		l.SignIn = typedrpc.NewSignIn[string, typedrpc.Empty]().Verify(func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, typedrpc.Empty, error) {
-			return typedrpc.Identity{Subject: *name}, typedrpc.Empty{}, nil
+		l.SignIn = typedrpc.NewSignIn[string, struct{}]().Verify(func(_ context.Context, _ *http.Request, name *string) (typedrpc.Identity, struct{}, error) {
+			return typedrpc.Identity{Subject: *name}, struct{}{}, nil
 		})
 		w := &lab.Town{Srv: l.Server}
 		k := idempotency.NewKey()
 		for range 2 {
 			for i, name := range []string{"ann", "bob"} {
-				o.SignIn = typedrpc.NewSignIn[string, typedrpc.Empty]().Present(func(context.Context) (string, error) { return name, nil })
+				o.SignIn = typedrpc.NewSignIn[string, struct{}]().Present(func(context.Context) (string, error) { return name, nil })
 				c := w.Dial(t, o)
 				n, err := typedrpc.Call(t.Context(), lab.WithKey(c, k), lab.KeyAdd, 5)
 				is.NoErr(err)

@@ -122,7 +122,7 @@ func TestConn_shutdownEndsWithContext(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Stay, h.Handle)
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
-		call := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		call := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		<-h.Begun
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
@@ -240,9 +240,9 @@ func TestServer_connsAndHooks(t *testing.T) {
 func TestConn_idleHoldsNoLargeBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		upload := typedrpc.NewMethod[string, typedrpc.Empty]("upload")
+		upload := typedrpc.NewMethod[string, struct{}]("upload")
 		l := lab.New()
-		typedrpc.Handle(l.Mux, upload, func(context.Context, string) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })
+		typedrpc.Handle(l.Mux, upload, func(context.Context, string) (struct{}, error) { return struct{}{}, nil })
 		heap := func() int64 {
 			time.Sleep(10 * time.Second) // writers rest
 			synctest.Wait()

@@ -163,11 +163,11 @@ func TestLimits_waitingEndsWithContext(t *testing.T) {
 		mux := typedrpc.NewMux()
 		typedrpc.Handle(mux, lab.Stay, h.Handle)
 		client, _ := o.Connect(t, &typedrpc.Server{Mux: mux, Limits: typedrpc.Limits{MaxCalls: 1}}, nil)
-		first := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		first := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		<-h.Begun
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		_, err := typedrpc.Call(ctx, client, lab.Stay, typedrpc.Empty{})
+		_, err := typedrpc.Call(ctx, client, lab.Stay, struct{}{})
 		is.True(errors.Is(err, context.DeadlineExceeded))
 		is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
 		first.Cancel()
@@ -188,7 +188,7 @@ func TestLimits_handlersDoNotWait(t *testing.T) {
 		})
 		client, server := o.Connect(t, &typedrpc.Server{Mux: serverMux},
 			&typedrpc.DialOptions{Mux: clientMux, Limits: typedrpc.Limits{MaxCalls: 1}})
-		busy := typedrpc.Go(t.Context(), server, lab.Stay, typedrpc.Empty{})
+		busy := typedrpc.Go(t.Context(), server, lab.Stay, struct{}{})
 		<-h.Begun
 		_, err := typedrpc.Call(t.Context(), client, lab.Shout, "x")
 		e := lab.AsError(t, err)
@@ -277,15 +277,15 @@ func TestLimits_budgetIsWaitedFor(t *testing.T) {
 func TestLimits_budgetOfCancelledCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		upload := typedrpc.NewMethod[string, typedrpc.Empty]("upload")
+		upload := typedrpc.NewMethod[string, struct{}]("upload")
 		l := lab.New()
 		l.Limits.MaxBuffered = 10_000
 		var most, now atomic.Int64
-		typedrpc.Handle(l.Mux, upload, func(context.Context, string) (typedrpc.Empty, error) {
+		typedrpc.Handle(l.Mux, upload, func(context.Context, string) (struct{}, error) {
 			most.Store(max(most.Load(), now.Add(1)))
 			time.Sleep(time.Second) // whether or not somebody waits for it
 			now.Add(-1)
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		c, _, err := typedrpctest.Dial(l.Server, nil)
 		is.NoErr(err)
@@ -392,11 +392,11 @@ func TestLimits_smallRepliesCount(t *testing.T) {
 func TestLimits_unreadRepliesStopNewCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		big := typedrpc.NewMethod[typedrpc.Empty, string]("big")
+		big := typedrpc.NewMethod[struct{}, string]("big")
 		l := lab.New()
 		l.Limits.MaxBuffered = 128 << 10
 		var ran atomic.Int64
-		typedrpc.Handle(l.Mux, big, func(context.Context, typedrpc.Empty) (string, error) {
+		typedrpc.Handle(l.Mux, big, func(context.Context, struct{}) (string, error) {
 			ran.Add(1)
 			return strings.Repeat("x", 64<<10), nil
 		})
@@ -424,11 +424,11 @@ func TestLimits_unreadRepliesStopNewCalls(t *testing.T) {
 func TestLimits_unfinishedBatchesStopNewCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		big := typedrpc.NewMethod[typedrpc.Empty, string]("big")
+		big := typedrpc.NewMethod[struct{}, string]("big")
 		l := lab.New()
 		l.Limits.MaxBuffered = 256 << 10
 		all := make(chan struct{}) // have begun, before the first reply makes it crowded
-		typedrpc.Handle(l.Mux, big, func(context.Context, typedrpc.Empty) (string, error) {
+		typedrpc.Handle(l.Mux, big, func(context.Context, struct{}) (string, error) {
 			<-all
 			return strings.Repeat("x", 60_000), nil
 		})

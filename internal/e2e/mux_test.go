@@ -252,7 +252,7 @@ func TestForward_cancelAndDeadline(t *testing.T) {
 		backend := typedrpc.NewMux()
 		typedrpc.Handle(backend, lab.Stay, h.Handle)
 		client := proxy(t, o, backend)
-		call := typedrpc.Go(t.Context(), client, lab.Stay, typedrpc.Empty{})
+		call := typedrpc.Go(t.Context(), client, lab.Stay, struct{}{})
 		<-h.Begun
 		call.Cancel()
 		is.Equal(<-h.Ended, context.Canceled) // two hops away

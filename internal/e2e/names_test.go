@@ -88,11 +88,11 @@ func TestNames_keptOnesCannotBeDeclared(t *testing.T) {
 func TestNames_withStrangers(t *testing.T) {
 	on := typedrpc.NewMethod[[]string, typedrpc.Raw]("rpc.on")
 	progress := typedrpc.NewNotification[typedrpc.Raw]("$/progress")
-	discover := typedrpc.NewMethod[typedrpc.Empty, string]("rpc.discover")
+	discover := typedrpc.NewMethod[struct{}, string]("rpc.discover")
 	mux := typedrpc.NewMux()
 	var told []string
 	typedrpc.Handle(mux, progress, func(_ context.Context, r typedrpc.Raw) error { told = append(told, string(r)); return nil })
-	typedrpc.Handle(mux, discover, func(context.Context, typedrpc.Empty) (string, error) { return "openrpc", nil })
+	typedrpc.Handle(mux, discover, func(context.Context, struct{}) (string, error) { return "openrpc", nil })
 	lab.Strangers(t, mux, typedrpc.Limits{}, func(t *testing.T, s *lab.Stranger, c *typedrpc.Conn, _ *lab.Logs) {
 		is := is.New(t)
 		told = nil

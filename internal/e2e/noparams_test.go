@@ -17,20 +17,20 @@ import (
 
 // sayNothing are the ways of sending what has no content.
 func sayNothing() map[string]func(ctx context.Context, c *typedrpc.Conn) {
-	call, note := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Raw]("call"), typedrpc.NewNotification[typedrpc.Empty]("note")
+	call, note := typedrpc.NewMethod[struct{}, typedrpc.Raw]("call"), typedrpc.NewNotification[struct{}]("note")
 	around := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 		return next(ctx, r)
 	}
 	return map[string]func(ctx context.Context, c *typedrpc.Conn){
-		"a call":         func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Call(ctx, c, call, typedrpc.Empty{}) },
-		"a future":       func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Go(ctx, c, call, typedrpc.Empty{}) },
-		"a notification": func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Notify(ctx, c, note, typedrpc.Empty{}) },
+		"a call":         func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Call(ctx, c, call, struct{}{}) },
+		"a future":       func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Go(ctx, c, call, struct{}{}) },
+		"a notification": func(ctx context.Context, c *typedrpc.Conn) { typedrpc.Notify(ctx, c, note, struct{}{}) },
 		"a broadcast": func(ctx context.Context, c *typedrpc.Conn) {
 			other, _ := typedrpctest.Pair(nil2t(ctx), &typedrpc.Server{}, &typedrpc.DialOptions{Dialect: typedrpc.Text})
-			typedrpc.Broadcast(ctx, func(yield func(*typedrpc.Conn) bool) { _ = yield(other) && yield(c) }, note, typedrpc.Empty{})
+			typedrpc.Broadcast(ctx, func(yield func(*typedrpc.Conn) bool) { _ = yield(other) && yield(c) }, note, struct{}{})
 		},
 		"an intercepted call": func(ctx context.Context, c *typedrpc.Conn) {
-			typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{around}}), call, typedrpc.Empty{})
+			typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{around}}), call, struct{}{})
 		},
 	}
 }
@@ -83,7 +83,7 @@ func TestEmpty_forwarded(t *testing.T) {
 				return typedrpc.Forward(ctx, up, r)
 			})
 			client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{Dialect: d})
-			f := typedrpc.Go(t.Context(), client, typedrpc.NewMethod[typedrpc.Empty, int]("call"), typedrpc.Empty{})
+			f := typedrpc.Go(t.Context(), client, typedrpc.NewMethod[struct{}, int]("call"), struct{}{})
 			synctest.Wait()
 			is.Equal(foreign.Only(t), `{"jsonrpc":"2.0","id":1,"method":"call"}`)
 			foreign.Send(`{"jsonrpc":"2.0","id":1,"result":7}`)
@@ -100,7 +100,7 @@ func TestEmpty_forwarded(t *testing.T) {
 func TestEmpty_isTaken(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Empty, int]("call"), func(context.Context, typedrpc.Empty) (int, error) { return 7, nil })
+	typedrpc.Handle(mux, typedrpc.NewMethod[struct{}, int]("call"), func(context.Context, struct{}) (int, error) { return 7, nil })
 	url := serve(t, &typedrpc.Server{Mux: mux})
 	const one = `{"jsonrpc":"2.0","id":1,"method":"call"}`
 	_, text := post(t, url, "["+one+"]")
@@ -112,20 +112,20 @@ func TestEmpty_isTaken(t *testing.T) {
 
 // Nor has one that goes to a plain peer at its second attempt.
 func TestEmpty_retriedElsewhere(t *testing.T) {
-	call := typedrpc.NewMethod[typedrpc.Empty, int]("call")
+	call := typedrpc.NewMethod[struct{}, int]("call")
 	around := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 		return next(ctx, r)
 	}
 	retry := &typedrpc.RetryPolicy{MaxAttempts: 2, Codes: []typedrpc.Code{typedrpc.Unimplemented}}
 	for name, do := range map[string]func(ctx context.Context, c typedrpc.Caller, in *typedrpc.Request) (int, error){
 		"a call": func(ctx context.Context, c typedrpc.Caller, _ *typedrpc.Request) (int, error) {
-			return typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry}), call, typedrpc.Empty{})
+			return typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry}), call, struct{}{})
 		},
 		"a future": func(ctx context.Context, c typedrpc.Caller, _ *typedrpc.Request) (int, error) {
-			return typedrpc.Go(ctx, c.With(typedrpc.CallOptions{Retry: retry}), call, typedrpc.Empty{}).Await(ctx)
+			return typedrpc.Go(ctx, c.With(typedrpc.CallOptions{Retry: retry}), call, struct{}{}).Await(ctx)
 		},
 		"an intercepted call": func(ctx context.Context, c typedrpc.Caller, _ *typedrpc.Request) (int, error) {
-			return typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry, Interceptors: []typedrpc.Interceptor{around}}), call, typedrpc.Empty{})
+			return typedrpc.Call(ctx, c.With(typedrpc.CallOptions{Retry: retry, Interceptors: []typedrpc.Interceptor{around}}), call, struct{}{})
 		},
 		"a forwarded call": func(ctx context.Context, c typedrpc.Caller, in *typedrpc.Request) (int, error) {
 			raw, err := typedrpc.Forward(ctx, c.With(typedrpc.CallOptions{Retry: retry}), in)
@@ -147,7 +147,7 @@ func TestEmpty_retriedElsewhere(t *testing.T) {
 				return typedrpc.Raw("7"), err
 			})
 			client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, &typedrpc.DialOptions{})
-			f := typedrpc.Go(t.Context(), client, call, typedrpc.Empty{})
+			f := typedrpc.Go(t.Context(), client, call, struct{}{})
 			synctest.Wait()
 			time.Sleep(time.Minute) // of the bubble's: the backoff
 			is.Equal(foreign.Only(t), `{"jsonrpc":"2.0","id":1,"method":"call"}`)

@@ -118,7 +118,7 @@ func TestOutage_inFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c, told := outage(t, typedrpc.DialOptions{Limits: typedrpc.Limits{Grace: time.Hour}})
-		typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		for n := range 2 {
 			gone(w)
 			time.Sleep(4 * time.Second)
@@ -141,7 +141,7 @@ func TestOutage_silent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c, told := outage(t, typedrpc.DialOptions{})
-		typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		time.Sleep(time.Hour)
 		is.Equal(len(told()), 0)
 		gone(w) // the call fails: it may have run

@@ -23,8 +23,8 @@ import (
 // link.
 
 var (
-	lossRun   = typedrpc.NewMethod[int, typedrpc.Empty]("loss.run") // ends with its context, or when it may
-	lossAgain = typedrpc.NewMethod[int, typedrpc.Empty]("loss.again", typedrpc.Idempotent)
+	lossRun   = typedrpc.NewMethod[int, struct{}]("loss.run") // ends with its context, or when it may
+	lossAgain = typedrpc.NewMethod[int, struct{}]("loss.again", typedrpc.Idempotent)
 )
 
 // witness is a server that knows what ran.
@@ -44,7 +44,7 @@ func newWitness() *witness {
 		Lab: lab.New(), runs: map[int]int{}, let: make(chan struct{}),
 		came: make(chan *typedrpc.Conn, 999), went: make(chan error, 999), whose: map[*typedrpc.Conn]int{},
 	}
-	run := func(ctx context.Context, n int) (typedrpc.Empty, error) {
+	run := func(ctx context.Context, n int) (struct{}, error) {
 		w.mu.Lock()
 		w.runs[n]++
 		w.mu.Unlock()
@@ -52,9 +52,9 @@ func newWitness() *witness {
 		defer w.live.Add(-1)
 		select {
 		case <-w.let:
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		case <-ctx.Done():
-			return typedrpc.Empty{}, ctx.Err()
+			return struct{}{}, ctx.Err()
 		}
 	}
 	typedrpc.Handle(w.Mux, lossRun, run)
@@ -85,10 +85,10 @@ func TestOutcome_everyCallEnds(t *testing.T) {
 				w.Limits = typedrpc.Limits{MaxCalls: 20, Grace: 20 * time.Second}
 				o := &typedrpc.DialOptions{Dialect: d, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}, Limits: typedrpc.Limits{Grace: time.Hour}, Mux: typedrpc.NewMux()}
 				clients := make(chan context.Context, 1)
-				typedrpc.Handle(o.Mux, labWatch, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+				typedrpc.Handle(o.Mux, labWatch, func(ctx context.Context, _ struct{}) (struct{}, error) {
 					clients <- ctx
 					<-ctx.Done()
-					return typedrpc.Empty{}, ctx.Err()
+					return struct{}{}, ctx.Err()
 				})
 				switch how {
 				case "grace of the client":
@@ -102,8 +102,8 @@ func TestOutcome_everyCallEnds(t *testing.T) {
 				c := home.Dial(t, o)
 				defer c.Close()
 				server := <-w.came
-				back := typedrpc.Go(t.Context(), server, labWatch, typedrpc.Empty{}) // the server's own call
-				var counted, again, queued []*typedrpc.Future[typedrpc.Empty]
+				back := typedrpc.Go(t.Context(), server, labWatch, struct{}{}) // the server's own call
+				var counted, again, queued []*typedrpc.Future[struct{}]
 				for i := range 10 {
 					counted = append(counted, typedrpc.Go(t.Context(), c, lossRun, i))
 					again = append(again, typedrpc.Go(t.Context(), c, lossAgain, 100+i))
@@ -131,7 +131,7 @@ func TestOutcome_everyCallEnds(t *testing.T) {
 						town2 := &lab.Town{Srv: w.Server}
 						c2 := town2.Dial(t, &typedrpc.DialOptions{Dialect: d, Mux: o.Mux, Limits: typedrpc.Limits{Grace: time.Hour}, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 						t.Cleanup(func() { c2.Close() })
-						typedrpc.Go(t.Context(), <-w.came, labWatch, typedrpc.Empty{}) // an idle one would go itself
+						typedrpc.Go(t.Context(), <-w.came, labWatch, struct{}{}) // an idle one would go itself
 						time.Sleep(time.Second)
 						town2.Serve(nil)
 						town2.Cable().Cut()
@@ -433,14 +433,14 @@ func TestOutcome_ofAnEnd(t *testing.T) {
 
 // A stream whose handler had returned was NotSent when it was cancelled after that.
 func TestOutcome_ofACancelledStream(t *testing.T) {
-	both := typedrpc.NewBidiStream[typedrpc.Empty, int, int]("both")
+	both := typedrpc.NewBidiStream[struct{}, int, int]("both")
 	for _, ended := range []bool{true, false} {
 		t.Run(fmt.Sprintf("ended %v", ended), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				mux := typedrpc.NewMux()
 				handler := make(chan error, 1)
-				typedrpc.Handle(mux, both, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+				typedrpc.Handle(mux, both, func(ctx context.Context, _ struct{}, s *typedrpc.Stream[int, int]) error {
 					if !ended {
 						<-ctx.Done()
 					}
@@ -451,7 +451,7 @@ func TestOutcome_ofACancelledStream(t *testing.T) {
 				})
 				client, _ := typedrpctest.Pair(t, &typedrpc.Server{Mux: mux}, nil)
 				defer client.Close()
-				s, err := typedrpc.Open(t.Context(), client, both, typedrpc.Empty{})
+				s, err := typedrpc.Open(t.Context(), client, both, struct{}{})
 				is.NoErr(err)
 				synctest.Wait() // the handler runs, or has returned
 				s.Cancel()

@@ -191,7 +191,7 @@ func nothingBegins(t *testing.T, d typedrpc.Dialect, atServer bool, end func(*ty
 // An interceptor may let what it wraps wait until the connection is gone. What is behind it
 // does not begin then, whatever it is.
 func TestOver_behindAnInterceptor(t *testing.T) {
-	type none = typedrpc.Empty
+	type none = struct{}
 	undeclared := typedrpc.NewMethod[int, int]("over.undeclared")
 	news := topic.New[int]("over.news", topic.WithPresence)
 	file := transfer.NewUpload[int, none]("over.file")

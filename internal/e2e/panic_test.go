@@ -63,11 +63,11 @@ func TestHandle_errorThatPanics(t *testing.T) {
 			is.NoErr(err)
 			defer c.Close()
 			for range 2 {
-				_, err = typedrpc.Call(t.Context(), c, retryWrite, typedrpc.Empty{})
+				_, err = typedrpc.Call(t.Context(), c, retryWrite, struct{}{})
 				is.True(errors.Is(err, typedrpc.Internal))
 				is.True(!strings.Contains(err.Error(), "boom") && !strings.Contains(err.Error(), "no idea"))
 			}
-			n, err := typedrpc.Call(t.Context(), c, retryWrite, typedrpc.Empty{})
+			n, err := typedrpc.Call(t.Context(), c, retryWrite, struct{}{})
 			is.NoErr(err)
 			is.Equal(n, 3)
 			is.True(log.count(slog.LevelError) > 0) // not for each: they are of one cause
@@ -78,9 +78,9 @@ func TestHandle_errorThatPanics(t *testing.T) {
 // A handler that ended its goroutine, as t.FailNow does, left its caller
 // waiting, kept its place, and on the lane stopped all that came behind it.
 func TestHandle_goexit(t *testing.T) {
-	leave := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("leave")
-	leaveLane := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("leave.lane", typedrpc.Serial)
-	leaveNote := typedrpc.NewNotification[typedrpc.Empty]("leave.note")
+	leave := typedrpc.NewMethod[struct{}, struct{}]("leave")
+	leaveLane := typedrpc.NewMethod[struct{}, struct{}]("leave.lane", typedrpc.Serial)
+	leaveNote := typedrpc.NewNotification[struct{}]("leave.note")
 	alive := typedrpc.NewMethod[int, int]("alive", typedrpc.Serial)
 	pass := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 		return next(ctx, r)
@@ -91,13 +91,13 @@ func TestHandle_goexit(t *testing.T) {
 				is := is.New(t)
 				l := lab.New()
 				l.Mux, l.Limits = mux(), typedrpc.Limits{MaxCalls: 1, Window: 100}
-				exit := func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) {
+				exit := func(context.Context, struct{}) (struct{}, error) {
 					runtime.Goexit()
-					return typedrpc.Empty{}, nil
+					return struct{}{}, nil
 				}
 				typedrpc.Handle(l.Mux, leave, exit)
 				typedrpc.Handle(l.Mux, leaveLane, exit)
-				typedrpc.Handle(l.Mux, leaveNote, func(context.Context, typedrpc.Empty) error { runtime.Goexit(); return nil })
+				typedrpc.Handle(l.Mux, leaveNote, func(context.Context, struct{}) error { runtime.Goexit(); return nil })
 				typedrpc.Handle(l.Mux, alive, func(_ context.Context, n int) (int, error) { return n, nil })
 				c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 				is.NoErr(err)
@@ -105,12 +105,12 @@ func TestHandle_goexit(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				for i := range 5 {
-					_, err = typedrpc.Call(ctx, c, leave, typedrpc.Empty{})
+					_, err = typedrpc.Call(ctx, c, leave, struct{}{})
 					is.True(errors.Is(err, typedrpc.Internal))
-					_, err = typedrpc.Call(ctx, c, leaveLane, typedrpc.Empty{})
+					_, err = typedrpc.Call(ctx, c, leaveLane, struct{}{})
 					is.True(errors.Is(err, typedrpc.Internal))
-					is.NoErr(typedrpc.Notify(ctx, c, leaveNote, typedrpc.Empty{}))
-					is.NoErr(typedrpc.Notify(ctx, c, leaveNote, typedrpc.Empty{})) // the window was given back
+					is.NoErr(typedrpc.Notify(ctx, c, leaveNote, struct{}{}))
+					is.NoErr(typedrpc.Notify(ctx, c, leaveNote, struct{}{})) // the window was given back
 					n, err := typedrpc.Call(ctx, c, alive, i)
 					is.NoErr(err)
 					is.Equal(n, i)
@@ -132,7 +132,7 @@ func TestError_codeZeroIsUnknown(t *testing.T) {
 			c, _, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{Dialect: d})
 			is.NoErr(err)
 			defer c.Close()
-			_, err = typedrpc.Call(t.Context(), c, retryWrite, typedrpc.Empty{})
+			_, err = typedrpc.Call(t.Context(), c, retryWrite, struct{}{})
 			is.True(err != nil)
 			is.Equal(typedrpc.CodeOf(err), typedrpc.Unknown)
 			is.Equal(lab.OutcomeOf(err), typedrpc.Answered)

@@ -37,9 +37,9 @@ func misbehave(t *testing.T, data []byte) {
 	mode := s.Byte()
 	mux := lab.PingPong()
 	typedrpc.Handle(mux, lab.Echo, func(_ context.Context, n int) (int, error) { return n, nil })
-	typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		<-ctx.Done()
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
 	typedrpc.Handle(mux, lab.LaneSerial, func(_ context.Context, n int) (int, error) { return n, nil })
 	typedrpc.Handle(mux, lab.Note, func(context.Context, int) error { return nil })
@@ -124,11 +124,11 @@ func play(ctx context.Context, p *testkit.Peer, s *testkit.Script, conn *typedrp
 			case 0:
 				typedrpc.Go(ctx, conn, lab.Echo, 1)
 			case 1:
-				typedrpc.Go(ctx, conn, lab.HangTwice, typedrpc.Empty{})
+				typedrpc.Go(ctx, conn, lab.HangTwice, struct{}{})
 			case 2:
 				go typedrpc.Notify(ctx, conn, lab.Note, 1)
 			case 3:
-				typedrpc.Go(ctx, conn, lab.Hang, typedrpc.Empty{}).Cancel()
+				typedrpc.Go(ctx, conn, lab.Hang, struct{}{}).Cancel()
 			}
 		default:
 			n := 1 + int(s.Byte()%3)

@@ -24,7 +24,7 @@ func TestPing_everyDialect(t *testing.T) {
 		l.Limits.MaxCalls = 1
 		c, s, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Dialect: d})
 		is.NoErr(err)
-		hangs := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		hangs := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		for _, conn := range []*typedrpc.Conn{c, s} {
 			errs := make(chan error)
 			for range 10 {

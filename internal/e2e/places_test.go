@@ -34,9 +34,9 @@ func placesMux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, lab.Ask, func(_ context.Context, n int) (int, error) { return n, nil })
 	typedrpc.Handle(mux, lab.Ordered, func(_ context.Context, n int) (int, error) { return n, nil })
-	typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		<-ctx.Done()
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
 	typedrpc.Handle(mux, placeDown, func(ctx context.Context, _ int, _ func(int) error) error {
 		<-ctx.Done()
@@ -201,7 +201,7 @@ func TestPlaces_errorsAndOneLineSayWhoHasThem(t *testing.T) {
 		// The rest is taken by calls.
 		busy := soon(time.Hour)
 		for range 2 {
-			typedrpc.Go(busy, caller, lab.Stay, typedrpc.Empty{})
+			typedrpc.Go(busy, caller, lab.Stay, struct{}{})
 		}
 		synctest.Wait()
 		is.Equal(hook.Conn(callee).Inbound, 16)
@@ -248,7 +248,7 @@ func TestPlaces_handlersAreToldWhoHasThem(t *testing.T) {
 		is.True(strings.Contains(text, "all 7 places that streams may have are taken, the others of 8 are for calls; see Limits.MaxCalls"))
 		is.True(strings.Contains(text, "a handler of the same connection must not wait"))
 		ctx, cancel := context.WithCancel(t.Context())
-		typedrpc.Go(ctx, callee, lab.Stay, typedrpc.Empty{})
+		typedrpc.Go(ctx, callee, lab.Stay, struct{}{})
 		synctest.Wait()
 		text, err = typedrpc.Call(t.Context(), caller, lab.Shout, "call")
 		is.NoErr(err)

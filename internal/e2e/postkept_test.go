@@ -18,10 +18,10 @@ func TestPOST_endedClosesItsConnection(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
 	began := make(chan struct{})
-	typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		close(began)
 		<-ctx.Done()
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
 	srv, _ := house(mux)
 	url := serve(t, srv)

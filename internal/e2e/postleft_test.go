@@ -23,9 +23,9 @@ import (
 // leftMux has handlers that look at their contexts, and one that does not.
 func leftMux(l *stayed, hold chan struct{}) *typedrpc.Mux {
 	mux := l.mux()
-	typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		<-ctx.Done()
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
 	typedrpc.Handle(mux, lab.Ask, func(_ context.Context, n int) (int, error) { <-hold; return n, nil })
 	return mux

@@ -137,7 +137,7 @@ func specServer(t *testing.T) (url string, notified chan string) {
 		}
 		return total, nil
 	})
-	typedrpc.Handle(mux, typedrpc.NewMethod[typedrpc.Empty, []any]("get_data"), func(context.Context, typedrpc.Empty) ([]any, error) {
+	typedrpc.Handle(mux, typedrpc.NewMethod[struct{}, []any]("get_data"), func(context.Context, struct{}) ([]any, error) {
 		return []any{"hello", 5}, nil
 	})
 	for _, name := range []string{"update", "notify_hello", "notify_sum"} {

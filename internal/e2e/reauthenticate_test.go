@@ -334,7 +334,7 @@ func TestReauthenticate_impatientAskers(t *testing.T) {
 		})
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, patient(d, "ann"))
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		slow.Store(true)
 		for range 50 {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

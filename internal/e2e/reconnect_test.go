@@ -23,7 +23,7 @@ func TestReconnect_plainCallInFlightMayHaveRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, nil)
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		is.Equal(l.Running.Load(), int64(1))
 		w.Cable().Cut()
@@ -44,7 +44,7 @@ func TestReconnect_idempotentCallIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, nil)
-		f := typedrpc.Go(t.Context(), c, lab.HangTwice, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.HangTwice, struct{}{})
 		for i := range int64(3) {
 			synctest.Wait()
 			is.Equal(l.Hung.Load(), i+1)
@@ -64,7 +64,7 @@ func TestReconnect_resendsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, nil)
-		f := typedrpc.Go(t.Context(), c, lab.HangTwice, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.HangTwice, struct{}{})
 		for range 2 * testkit.MaxResends {
 			synctest.Wait()
 			w.Cable().Cut()
@@ -84,8 +84,8 @@ func TestReconnect_resentCallThatNeverLeftAgainMayHaveRun(t *testing.T) {
 		is := is.New(t)
 		w, _, c := lab.Reconnected(t, nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		f := typedrpc.Go(ctx, c, lab.HangTwice, typedrpc.Empty{})
-		g := typedrpc.Go(t.Context(), c, lab.HangTwice, typedrpc.Empty{})
+		f := typedrpc.Go(ctx, c, lab.HangTwice, struct{}{})
+		g := typedrpc.Go(t.Context(), c, lab.HangTwice, struct{}{})
 		synctest.Wait()
 		w.Serve(nil)
 		w.Cable().Cut()
@@ -143,7 +143,7 @@ func TestReconnect_failFast(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, &typedrpc.DialOptions{Backoff: lab.Steady})
 		fast := c.With(typedrpc.CallOptions{FailFast: true})
-		f := typedrpc.Go(t.Context(), fast, lab.HangTwice, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), fast, lab.HangTwice, struct{}{})
 		synctest.Wait()
 		w.Serve(nil)
 		w.Cable().Cut()
@@ -170,7 +170,7 @@ func TestReconnect_failFastDoesNotWaitInTheQueueEither(t *testing.T) {
 		l.Limits.MaxCalls = 1
 		w := &lab.Town{Srv: l.Server}
 		c := w.Dial(t, nil)
-		first := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		first := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		waits := typedrpc.Go(t.Context(), c.With(typedrpc.CallOptions{FailFast: true}), lab.Echo, 1) // for the only slot
 		synctest.Wait()
 		w.Serve(nil)
@@ -198,7 +198,7 @@ func TestReconnect_failFastBehindAStalledWriteDoesNotWait(t *testing.T) {
 			peers <- p
 		})
 		p := <-peers
-		large := typedrpc.NewMethod[string, typedrpc.Empty]("large")
+		large := typedrpc.NewMethod[string, struct{}]("large")
 		for range 2 { // more than the pipe holds
 			typedrpc.Go(t.Context(), c, large, strings.Repeat("x", 300<<10))
 			synctest.Wait()
@@ -289,13 +289,13 @@ func TestReconnect_handlersContextsEnd(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		ended := make(chan error, 1)
 		mux := typedrpc.NewMux()
-		typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+		typedrpc.Handle(mux, lab.Hang, func(ctx context.Context, _ struct{}) (struct{}, error) {
 			<-ctx.Done()
 			ended <- ctx.Err()
-			return typedrpc.Empty{}, ctx.Err()
+			return struct{}{}, ctx.Err()
 		})
 		c := w.Dial(t, &typedrpc.DialOptions{Mux: mux})
-		f := typedrpc.Go(t.Context(), <-conns, lab.Hang, typedrpc.Empty{}) // the server calls the client
+		f := typedrpc.Go(t.Context(), <-conns, lab.Hang, struct{}{}) // the server calls the client
 		synctest.Wait()
 		w.Cable().Cut()
 		is.Equal(<-ended, context.Canceled)
@@ -421,11 +421,11 @@ func TestConn_reconnectWhileConnectingIsForgotten(t *testing.T) {
 		w := &lab.Town{Srv: l.Server}
 		first := true
 		var c *typedrpc.Conn
-		auth := typedrpc.NewSignIn[typedrpc.Empty, typedrpc.Empty]().Present(func(context.Context) (typedrpc.Empty, error) {
+		auth := typedrpc.NewSignIn[struct{}, struct{}]().Present(func(context.Context) (struct{}, error) {
 			if !first {
 				c.Reconnect()
 			}
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		})
 		c = w.Dial(t, &typedrpc.DialOptions{SignIn: auth, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
 		first = false

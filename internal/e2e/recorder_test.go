@@ -87,7 +87,7 @@ func TestRecorder_calls(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		_, err = typedrpc.Go(ctx, c, lab.Hang, typedrpc.Empty{}).Await(t.Context())
+		_, err = typedrpc.Go(ctx, c, lab.Hang, struct{}{}).Await(t.Context())
 		is.True(err != nil)
 		is.Equal(near.since(), fmt.Sprintf(`call "lab.hang" method out=true code=%d notrun=false attempts=1 3s`, typedrpc.DeadlineExceeded))
 		is.True(strings.HasPrefix(far.since(), `call "lab.hang" method out=false code=`))

@@ -104,7 +104,7 @@ func (s *places) toldSecret() (hosts []string) {
 
 // carried are the ways in which a program has a secret, and whether the server that
 // is dialled gets it in HELLO or in the request.
-func carried(signIn typedrpc.SignIn[string, typedrpc.Empty]) map[string]func(s *places, o *typedrpc.DialOptions, url string) string {
+func carried(signIn typedrpc.SignIn[string, struct{}]) map[string]func(s *places, o *typedrpc.DialOptions, url string) string {
 	header := func(name, value string) func(*places, *typedrpc.DialOptions, string) string {
 		return func(_ *places, o *typedrpc.DialOptions, url string) string {
 			o.Header = http.Header{name: {value}}
@@ -136,7 +136,7 @@ func carried(signIn typedrpc.SignIn[string, typedrpc.Empty]) map[string]func(s *
 // TestRedirect_credentials is the table of redirects: where from, where to, and
 // whether somebody with credentials is led there, and somebody without.
 func TestRedirect_credentials(t *testing.T) {
-	signIn := typedrpc.NewSignIn[string, typedrpc.Empty]()
+	signIn := typedrpc.NewSignIn[string, struct{}]()
 	for _, tt := range []struct {
 		from, to   string
 		allow      []string
@@ -203,9 +203,9 @@ func TestRedirect_credentials(t *testing.T) {
 				var s *places
 				srv := &typedrpc.Server{
 					Origins: []string{"https://app.example"},
-					SignIn: signIn.Verify(func(_ context.Context, r *http.Request, c *string) (typedrpc.Identity, typedrpc.Empty, error) {
+					SignIn: signIn.Verify(func(_ context.Context, r *http.Request, c *string) (typedrpc.Identity, struct{}, error) {
 						s.note(at(r), lab.Or(c))
-						return typedrpc.Identity{}, typedrpc.Empty{}, nil
+						return typedrpc.Identity{}, struct{}{}, nil
 					}),
 				}
 				s = newPlaces(t, srv)

@@ -23,17 +23,17 @@ func TestRetryBudget_retriesThatAreNotMade(t *testing.T) {
 		"deadline": func(t *testing.T, is *is.I, _ *flaky, _ *typedrpc.RetryPolicy, c *typedrpc.Conn) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, err := typedrpc.Call(ctx, c, retryRead, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, c, retryRead, struct{}{})
 			is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable)
 		},
 		"canceled": func(t *testing.T, is *is.I, _ *flaky, _ *typedrpc.RetryPolicy, c *typedrpc.Conn) {
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(time.Second, cancel)
-			_, err := typedrpc.Call(ctx, c, retryRead, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, c, retryRead, struct{}{})
 			is.Equal(typedrpc.CodeOf(err), typedrpc.Canceled)
 		},
 		"a future canceled": func(t *testing.T, is *is.I, _ *flaky, _ *typedrpc.RetryPolicy, c *typedrpc.Conn) {
-			f := typedrpc.Go(t.Context(), c, retryRead, typedrpc.Empty{})
+			f := typedrpc.Go(t.Context(), c, retryRead, struct{}{})
 			time.Sleep(time.Second)
 			f.Cancel()
 			_, err := f.Await(t.Context())
@@ -47,14 +47,14 @@ func TestRetryBudget_retriesThatAreNotMade(t *testing.T) {
 				}
 				return c, nil
 			})
-			_, err := typedrpc.Call(t.Context(), pick, retryRead, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), pick, retryRead, struct{}{})
 			is.True(err != nil)
 			is.Equal(asked, 4) // for each attempt
 		},
 		"closed": func(t *testing.T, is *is.I, f *flaky, p *typedrpc.RetryPolicy, _ *typedrpc.Conn) {
 			c := f.dial(t, p)
 			time.AfterFunc(time.Second, func() { c.Close() })
-			_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 			is.True(err != nil)
 		},
 	} {
@@ -67,11 +67,11 @@ func TestRetryBudget_retriesThatAreNotMade(t *testing.T) {
 			}
 			is.Equal(f.calls.Load(), int64(20))
 			f.fails = 21
-			n, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+			n, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 			is.NoErr(err) // the budget was not spent
 			is.Equal(n, 22)
 			f.fails = 23
-			_, err = typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+			_, err = typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 			is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable) // and is now
 			is.NoErr(c.Close())
 		})
@@ -84,7 +84,7 @@ func TestDeadline_centuriesAway(t *testing.T) {
 		is := is.New(t)
 		mux := typedrpc.NewMux()
 		left := make(chan time.Duration, 1)
-		typedrpc.Handle(mux, retryRead, func(ctx context.Context, _ typedrpc.Empty) (int, error) {
+		typedrpc.Handle(mux, retryRead, func(ctx context.Context, _ struct{}) (int, error) {
 			at, _ := ctx.Deadline()
 			left <- time.Until(at)
 			return 1, ctx.Err()
@@ -92,7 +92,7 @@ func TestDeadline_centuriesAway(t *testing.T) {
 		c, _ := o.Connect(t, &typedrpc.Server{Mux: mux}, nil)
 		for _, d := range []time.Duration{1<<63 - 1, 1<<63 - 1000, 250 * 365 * 24 * time.Hour} {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
-			_, err := typedrpc.Call(ctx, c, retryRead, typedrpc.Empty{})
+			_, err := typedrpc.Call(ctx, c, retryRead, struct{}{})
 			cancel()
 			is.NoErr(err)
 			if got := <-left; !o.Plain() {

@@ -22,13 +22,13 @@ import (
 )
 
 // calling are the ways of making a call.
-var calling = map[string]func(context.Context, typedrpc.Caller, typedrpc.Method[typedrpc.Empty, int]) error{
-	"Call": func(ctx context.Context, c typedrpc.Caller, m typedrpc.Method[typedrpc.Empty, int]) error {
-		_, err := typedrpc.Call(ctx, c, m, typedrpc.Empty{})
+var calling = map[string]func(context.Context, typedrpc.Caller, typedrpc.Method[struct{}, int]) error{
+	"Call": func(ctx context.Context, c typedrpc.Caller, m typedrpc.Method[struct{}, int]) error {
+		_, err := typedrpc.Call(ctx, c, m, struct{}{})
 		return err
 	},
-	"Go": func(ctx context.Context, c typedrpc.Caller, m typedrpc.Method[typedrpc.Empty, int]) error {
-		_, err := typedrpc.Go(ctx, c, m, typedrpc.Empty{}).Await(context.WithoutCancel(ctx))
+	"Go": func(ctx context.Context, c typedrpc.Caller, m typedrpc.Method[struct{}, int]) error {
+		_, err := typedrpc.Go(ctx, c, m, struct{}{}).Await(context.WithoutCancel(ctx))
 		return err
 	},
 }
@@ -116,7 +116,7 @@ func TestCall_outcomeWhenGivenUpAfterRefusals(t *testing.T) {
 			}
 		})
 		defer c.Close()
-		hold := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		hold := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -247,7 +247,7 @@ func TestRetry_lostServerConnectionEndsTheWait(t *testing.T) {
 		typedrpc.Handle(mux, retryRead, f.handle)
 		c, s, err := typedrpctest.Dial(lab.New().Server, &typedrpc.DialOptions{Mux: mux})
 		is.NoErr(err)
-		fut := typedrpc.Go(t.Context(), s.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), retryRead, typedrpc.Empty{})
+		fut := typedrpc.Go(t.Context(), s.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), retryRead, struct{}{})
 		time.Sleep(time.Second)
 		is.NoErr(c.Close())
 		began := time.Now()
@@ -274,9 +274,9 @@ func TestRetry_giveUpRacesWithTheNextAttempt(t *testing.T) {
 			wg.Go(func() {
 				for range 200 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+rng.IntN(50)))
-					fut := typedrpc.Go(ctx, pool, retryRead, typedrpc.Empty{})
+					fut := typedrpc.Go(ctx, pool, retryRead, struct{}{})
 					time.AfterFunc(time.Duration(1+rng.IntN(50)), fut.Cancel)
-					_, err := typedrpc.Call(ctx, pool, retryRead, typedrpc.Empty{})
+					_, err := typedrpc.Call(ctx, pool, retryRead, struct{}{})
 					if err == nil {
 						t.Error("a call that always fails succeeded")
 					}
@@ -301,20 +301,20 @@ func TestRetry_giveUpRacesWithTheNextAttempt(t *testing.T) {
 // they were not true: nested, a call fails instead of waiting for its turn;
 // with LANE, a busy lane refuses it.
 func TestRetry_flagsAreOfTheAttempt(t *testing.T) {
-	front := typedrpc.NewMethod[int, typedrpc.Empty]("front", typedrpc.Serial)
-	back := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("back", typedrpc.Idempotent)
+	front := typedrpc.NewMethod[int, struct{}]("front", typedrpc.Serial)
+	back := typedrpc.NewMethod[struct{}, struct{}]("back", typedrpc.Idempotent)
 	for _, callersFirst := range []bool{true, false} {
 		t.Run(fmt.Sprint("caller's connection first: ", callersFirst), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				is := is.New(t)
 				var tries atomic.Int64
 				lane := make(chan bool, 1)
-				handle := func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+				handle := func(ctx context.Context, _ struct{}) (struct{}, error) {
 					if tries.Add(1) == 1 {
-						return typedrpc.Empty{}, &typedrpc.Error{Code: typedrpc.Unavailable}
+						return struct{}{}, &typedrpc.Error{Code: typedrpc.Unavailable}
 					}
 					lane <- hook.Ordered(ctx)
-					return typedrpc.Empty{}, nil
+					return struct{}{}, nil
 				}
 				here, there := typedrpc.NewMux(), lab.New()
 				there.Limits.MaxCalls = 1
@@ -324,7 +324,7 @@ func TestRetry_flagsAreOfTheAttempt(t *testing.T) {
 				is.NoErr(err)
 				defer other.Close()
 				l := lab.New()
-				typedrpc.Handle(l.Mux, front, func(ctx context.Context, _ int) (typedrpc.Empty, error) {
+				typedrpc.Handle(l.Mux, front, func(ctx context.Context, _ int) (struct{}, error) {
 					first, second := typedrpc.ConnFrom(ctx), other
 					if !callersFirst {
 						first, second = second, first
@@ -335,12 +335,12 @@ func TestRetry_flagsAreOfTheAttempt(t *testing.T) {
 							return first, nil
 						}
 						if callersFirst { // its only place is taken for a while
-							typedrpc.Go(t.Context(), other, lab.Hang, typedrpc.Empty{})
+							typedrpc.Go(t.Context(), other, lab.Hang, struct{}{})
 							time.AfterFunc(time.Minute, func() { close(there.Release) })
 						}
 						return second, nil
 					})
-					return typedrpc.Call(ctx, pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), back, typedrpc.Empty{})
+					return typedrpc.Call(ctx, pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), back, struct{}{})
 				})
 				c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{Mux: here})
 				is.NoErr(err)

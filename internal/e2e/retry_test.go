@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	retryRead  = typedrpc.NewMethod[typedrpc.Empty, int]("retry.read", typedrpc.Idempotent)
-	retryWrite = typedrpc.NewMethod[typedrpc.Empty, int]("retry.write")
+	retryRead  = typedrpc.NewMethod[struct{}, int]("retry.read", typedrpc.Idempotent)
+	retryWrite = typedrpc.NewMethod[struct{}, int]("retry.write")
 )
 
 // flaky is a server whose methods fail with err until enough calls came.
@@ -31,7 +31,7 @@ type flaky struct {
 	err   error
 }
 
-func (f *flaky) handle(context.Context, typedrpc.Empty) (int, error) {
+func (f *flaky) handle(context.Context, struct{}) (int, error) {
 	n := f.calls.Add(1)
 	f.mu.Lock()
 	f.at = append(f.at, time.Now())
@@ -60,7 +60,7 @@ func TestRetry_untilItWorks(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{fails: 3, err: typedrpc.Unavailable}
 		c := f.dial(t, &typedrpc.RetryPolicy{})
-		n, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+		n, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 		is.NoErr(err)
 		is.Equal(n, 4)
 		is.NoErr(c.Close())
@@ -72,7 +72,7 @@ func TestRetry_attemptsEnd(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{fails: 99, err: typedrpc.Errorf(typedrpc.Unavailable, "not now")}
 		c := f.dial(t, &typedrpc.RetryPolicy{MaxAttempts: 3})
-		_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.Equal(lab.OutcomeOf(err), typedrpc.Answered)
 		is.Equal(f.calls.Load(), int64(3))
@@ -85,12 +85,12 @@ func TestRetry_onlyListedCodes(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{fails: 1, err: typedrpc.Aborted}
 		c := f.dial(t, &typedrpc.RetryPolicy{})
-		_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 		is.True(errors.Is(err, typedrpc.Aborted))
 		is.Equal(f.calls.Load(), int64(1))
 		f.calls.Store(0)
 		p := typedrpc.RetryPolicy{Codes: []typedrpc.Code{typedrpc.NotFound, typedrpc.Aborted}}
-		n, err := typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &p}), retryRead, typedrpc.Empty{})
+		n, err := typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &p}), retryRead, struct{}{})
 		is.NoErr(err)
 		is.Equal(n, 2)
 		is.NoErr(c.Close())
@@ -102,7 +102,7 @@ func TestRetry_whatRanIsNotRepeatedUnlessIdempotent(t *testing.T) {
 		is := is.New(t)
 		f := &flaky{fails: 1, err: typedrpc.Unavailable}
 		c := f.dial(t, &typedrpc.RetryPolicy{})
-		_, err := typedrpc.Call(t.Context(), c, retryWrite, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), c, retryWrite, struct{}{})
 		is.True(errors.Is(err, typedrpc.Unavailable)) // the handler ran and said so
 		is.Equal(f.calls.Load(), int64(1))
 		is.NoErr(c.Close())
@@ -113,14 +113,14 @@ func TestRetry_whatWasNotRunIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		l := lab.New()
-		serves := typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("late")
+		serves := typedrpc.NewMethod[struct{}, struct{}]("late")
 		c, _, err := typedrpctest.Dial(l.Server, nil)
 		is.NoErr(err)
 		time.AfterFunc(5*time.Second, func() {
-			typedrpc.Handle(l.Mux, serves, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) { return typedrpc.Empty{}, nil })
+			typedrpc.Handle(l.Mux, serves, func(context.Context, struct{}) (struct{}, error) { return struct{}{}, nil })
 		})
 		p := typedrpc.RetryPolicy{MaxAttempts: 100, Codes: []typedrpc.Code{typedrpc.Unimplemented}, Backoff: lab.Steady, Budget: &typedrpc.RetryBudget{Ratio: -1, Burst: 100}}
-		_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &p}), serves, typedrpc.Empty{}) // no handler: NOT_RUN
+		_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &p}), serves, struct{}{}) // no handler: NOT_RUN
 		is.NoErr(err)
 		is.NoErr(c.Close())
 	})
@@ -130,7 +130,7 @@ func TestRetry_mayHaveRunIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
 		w, l, c := lab.Reconnected(t, &typedrpc.DialOptions{OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: 10}})
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		w.Cable().Cut()
 		_, err := f.Await(t.Context())
@@ -147,7 +147,7 @@ func TestRetry_backoffAndJitter(t *testing.T) {
 		f := &flaky{fails: 1 << 40, err: typedrpc.Unavailable}
 		b := typedrpc.Backoff{Min: time.Second, Max: 8 * time.Second}
 		c := f.dial(t, &typedrpc.RetryPolicy{MaxAttempts: 200, Backoff: b, Budget: &typedrpc.RetryBudget{Ratio: -1, Burst: 1000}})
-		_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 		is.True(err != nil)
 		is.Equal(len(f.at), 200)
 		bound, sum := b.Min, time.Duration(0)
@@ -170,7 +170,7 @@ func TestRetry_retryAfterIsRespected(t *testing.T) {
 		hint.RetryAfter = 90 * time.Second
 		f := &flaky{fails: 1, err: hint}
 		c := f.dial(t, &typedrpc.RetryPolicy{})
-		_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 		is.NoErr(err)
 		is.True(f.at[1].Sub(f.at[0]) >= 90*time.Second)
 		is.NoErr(c.Close())
@@ -187,7 +187,7 @@ func TestRetry_deadlineShorterThanTheWaitFailsAtOnce(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 59*time.Second)
 		defer cancel()
 		began := time.Now()
-		_, err := typedrpc.Call(ctx, c, retryRead, typedrpc.Empty{})
+		_, err := typedrpc.Call(ctx, c, retryRead, struct{}{})
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.Equal(time.Since(began), time.Duration(0))
 		is.Equal(f.calls.Load(), int64(1))
@@ -205,12 +205,12 @@ func TestRetry_cancelDuringTheWait(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		began := time.Now()
-		_, err := typedrpc.Call(ctx, c, retryRead, typedrpc.Empty{})
+		_, err := typedrpc.Call(ctx, c, retryRead, struct{}{})
 		is.True(errors.Is(err, context.Canceled))
 		is.True(lab.OutcomeOf(err) != typedrpc.NotSent) // a handler ran
 		is.Equal(time.Since(began), time.Second)
 
-		fut := typedrpc.Go(t.Context(), c, retryRead, typedrpc.Empty{})
+		fut := typedrpc.Go(t.Context(), c, retryRead, struct{}{})
 		time.Sleep(time.Second)
 		fut.Cancel()
 		_, err = fut.Await(t.Context())
@@ -227,7 +227,7 @@ func TestRetry_closeDuringTheWait(t *testing.T) {
 		hint.RetryAfter = time.Hour
 		f := &flaky{fails: 99, err: hint}
 		c := f.dial(t, &typedrpc.RetryPolicy{})
-		fut := typedrpc.Go(t.Context(), c, retryRead, typedrpc.Empty{})
+		fut := typedrpc.Go(t.Context(), c, retryRead, struct{}{})
 		time.Sleep(time.Second)
 		is.NoErr(c.Close())
 		began := time.Now()
@@ -249,7 +249,7 @@ func TestRetry_futuresNeedNoGoroutines(t *testing.T) {
 		before := live.Goroutines()
 		var fs []*typedrpc.Future[int]
 		for range 500 {
-			fs = append(fs, typedrpc.Go(t.Context(), c, retryRead, typedrpc.Empty{}))
+			fs = append(fs, typedrpc.Go(t.Context(), c, retryRead, struct{}{}))
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
@@ -268,7 +268,7 @@ func TestRetry_budgetStopsAStorm(t *testing.T) {
 		c := f.dial(t, &typedrpc.RetryPolicy{MaxAttempts: 5})
 		const n = 1000
 		for range n {
-			_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 			is.True(errors.Is(err, typedrpc.Unavailable))
 		}
 		retries := f.calls.Load() - n
@@ -288,7 +288,7 @@ func TestRetry_policiesOfCallsShareABudget(t *testing.T) {
 			f.calls.Store(0)
 			const n = 500
 			for range n {
-				_, err := typedrpc.Call(t.Context(), caller.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 5}}), retryRead, typedrpc.Empty{})
+				_, err := typedrpc.Call(t.Context(), caller.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 5}}), retryRead, struct{}{})
 				is.True(errors.Is(err, typedrpc.Unavailable))
 			}
 			is.True(f.calls.Load() <= n+n/10+10)
@@ -300,16 +300,16 @@ func TestRetry_policiesOfCallsShareABudget(t *testing.T) {
 func TestRetry_policyOfTheCallGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		own := typedrpc.NewMethod[typedrpc.Empty, int]("own", typedrpc.Idempotent, typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: 3}))
+		own := typedrpc.NewMethod[struct{}, int]("own", typedrpc.Idempotent, typedrpc.Retry(typedrpc.RetryPolicy{MaxAttempts: 3}))
 		f := &flaky{fails: 99, err: typedrpc.Unavailable}
 		l := lab.New()
 		typedrpc.Handle(l.Mux, own, f.handle)
 		c, _, err := typedrpctest.Dial(l.Server, &typedrpc.DialOptions{OutgoingRetry: &typedrpc.RetryPolicy{MaxAttempts: 2}})
 		is.NoErr(err)
-		_, err = typedrpc.Call(t.Context(), c, own, typedrpc.Empty{})
+		_, err = typedrpc.Call(t.Context(), c, own, struct{}{})
 		is.True(err != nil)
 		is.Equal(f.calls.Swap(0), int64(3)) // the method's before the connection's
-		_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 4}}), own, typedrpc.Empty{})
+		_, err = typedrpc.Call(t.Context(), c.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{MaxAttempts: 4}}), own, struct{}{})
 		is.True(err != nil)
 		is.Equal(f.calls.Load(), int64(4)) // the call's before the method's
 		is.NoErr(c.Close())
@@ -330,7 +330,7 @@ func TestRetry_pickIsAskedForEveryAttempt(t *testing.T) {
 			}
 			return b, nil
 		})
-		n, err := typedrpc.Call(t.Context(), pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), retryRead, typedrpc.Empty{})
+		n, err := typedrpc.Call(t.Context(), pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), retryRead, struct{}{})
 		is.NoErr(err)
 		is.Equal(n, 1)
 		is.Equal(asked, 3)
@@ -352,7 +352,7 @@ func TestRetry_pickLeavesAClosedConnection(t *testing.T) {
 			conns = conns[1:]
 			return c, nil
 		})
-		_, err := typedrpc.Call(t.Context(), pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), retryWrite, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), pool.With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{}}), retryWrite, struct{}{})
 		is.NoErr(err) // it was NotSent on the closed one
 		is.NoErr(b.Close())
 	})
@@ -365,7 +365,7 @@ func TestRetry_pickErrors(t *testing.T) {
 		func(context.Context, string) (*typedrpc.Conn, error) { return nil, why },
 		func(context.Context, string) (*typedrpc.Conn, error) { return nil, nil },
 	} {
-		_, err := typedrpc.Call(t.Context(), typedrpc.Pick(fn), retryRead, typedrpc.Empty{})
+		_, err := typedrpc.Call(t.Context(), typedrpc.Pick(fn), retryRead, struct{}{})
 		is.True(errors.Is(err, typedrpc.Unavailable))
 		is.Equal(lab.OutcomeOf(err), typedrpc.NotSent)
 	}
@@ -384,7 +384,7 @@ func TestRetryBudget_bounds(t *testing.T) {
 				f.fails = 1 << 40
 			}
 			before := f.calls.Load()
-			_, err := typedrpc.Call(t.Context(), c, retryRead, typedrpc.Empty{})
+			_, err := typedrpc.Call(t.Context(), c, retryRead, struct{}{})
 			is.Equal(err != nil, fails)
 			return f.calls.Load() - before - 1
 		}

@@ -166,19 +166,19 @@ func TestRevoke_liveAndBusy(t *testing.T) {
 		is := is.New(t)
 		r := newRevocable()
 		w := &lab.Town{Srv: r.Server}
-		var fs []*typedrpc.Future[typedrpc.Empty]
+		var fs []*typedrpc.Future[struct{}]
 		var anns []*typedrpc.Conn
 		for range 3 {
 			c := w.Dial(t, patient(d, "ann"))
 			defer c.Close()
 			anns = append(anns, c)
 			for range 5 {
-				fs = append(fs, typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{}))
+				fs = append(fs, typedrpc.Go(t.Context(), c, lab.Hang, struct{}{}))
 			}
 		}
 		bob := w.Dial(t, patient(d, "bob"))
 		defer bob.Close()
-		still := typedrpc.Go(t.Context(), bob, lab.Hang, typedrpc.Empty{})
+		still := typedrpc.Go(t.Context(), bob, lab.Hang, struct{}{})
 		synctest.Wait()
 		is.Equal(r.Running.Load(), int64(16))
 		began := time.Now()
@@ -210,7 +210,7 @@ func TestRevoke_liveAndBusy(t *testing.T) {
 	})
 }
 
-var labWatch = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("lab.watch")
+var labWatch = typedrpc.NewMethod[struct{}, struct{}]("lab.watch")
 
 // Handlers' contexts have ended when Revoke returns, whatever the connection is
 // doing.
@@ -221,10 +221,10 @@ func TestRevoke_contextsEndBeforeItReturns(t *testing.T) {
 				is := is.New(t)
 				r := newRevocable()
 				ctxs := make(chan context.Context, 9)
-				typedrpc.Handle(r.Mux, labWatch, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+				typedrpc.Handle(r.Mux, labWatch, func(ctx context.Context, _ struct{}) (struct{}, error) {
 					ctxs <- ctx
 					<-ctx.Done()
-					return typedrpc.Empty{}, ctx.Err()
+					return struct{}{}, ctx.Err()
 				})
 				typedrpc.Handle(r.Mux, lab.LaneNumber, func(ctx context.Context, _ int) error { // on the lane
 					ctxs <- ctx
@@ -235,7 +235,7 @@ func TestRevoke_contextsEndBeforeItReturns(t *testing.T) {
 				c := w.Dial(t, patient(d, "ann"))
 				defer c.Close()
 				server := <-r.came
-				typedrpc.Go(t.Context(), c, labWatch, typedrpc.Empty{})
+				typedrpc.Go(t.Context(), c, labWatch, struct{}{})
 				is.NoErr(typedrpc.Notify(t.Context(), c, lab.LaneNumber, 1))
 				synctest.Wait()
 				switch state {
@@ -297,7 +297,7 @@ func TestRevoke_awayTokenIsVoid(t *testing.T) {
 		r := newRevocable()
 		w := &lab.Town{Srv: r.Server}
 		c := w.Dial(t, patient(d, "ann"))
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		w.Serve(nil)
 		w.Cable().Cut()
@@ -363,7 +363,7 @@ func TestRevoke_inTheMiddleOfAResume(t *testing.T) {
 		w := &lab.Town{Srv: r.Server}
 		c := w.Dial(t, patient(d, "ann"))
 		defer c.Close()
-		f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+		f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		synctest.Wait()
 		hold := make(chan struct{})
 		r.On(func(context.Context, int, *typedrpc.Identity) error { <-hold; return nil })

@@ -36,7 +36,7 @@ func TestStats_calls(t *testing.T) {
 		}
 		const calls = 4
 		for range calls + 2 {
-			typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+			typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 		}
 		synctest.Wait()
 		at, there := c.Stats(), s.Stats()
@@ -189,7 +189,7 @@ func TestStats_sessions(t *testing.T) {
 			is.NoErr(err)
 			defer c.Close()
 			for range 8 { // each takes 8 KiB and more
-				typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+				typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 			}
 			synctest.Wait()
 			time.Sleep(time.Second)

@@ -13,7 +13,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
 
-// Names of strangers both ways, beside Empty.
+// Names of strangers both ways, beside struct{}.
 func TestPlain_strangeNames(t *testing.T) {
 	for _, name := range []string{"rpc.on", "rpc.discover", "$/progress", "$/x", "rpc.hello", "rpc.ping", "rpc.item", "rpc.ack", "rpc.auth", "rpc.goaway", "rpc.end", "rpc.credit", "rpc.head", "", "é", "a b"} {
 		func() {
@@ -22,11 +22,11 @@ func TestPlain_strangeNames(t *testing.T) {
 					t.Logf("%q: %v", name, p)
 				}
 			}()
-			call, note := typedrpc.NewMethod[typedrpc.Empty, int](name), typedrpc.NewNotification[typedrpc.Empty](name+"n")
+			call, note := typedrpc.NewMethod[struct{}, int](name), typedrpc.NewNotification[struct{}](name+"n")
 			came := 0
 			mux := typedrpc.NewMux()
-			typedrpc.Handle(mux, call, func(context.Context, typedrpc.Empty) (int, error) { return 7, nil })
-			typedrpc.Handle(mux, note, func(context.Context, typedrpc.Empty) error { came++; return nil })
+			typedrpc.Handle(mux, call, func(context.Context, struct{}) (int, error) { return 7, nil })
+			typedrpc.Handle(mux, note, func(context.Context, struct{}) error { came++; return nil })
 			lab.Strangers(t, mux, typedrpc.Limits{}, func(t *testing.T, s *lab.Stranger, c *typedrpc.Conn, _ *lab.Logs) {
 				is := is.New(t)
 				came = 0
@@ -37,13 +37,13 @@ func TestPlain_strangeNames(t *testing.T) {
 				s.Send(fmt.Sprintf(`{"jsonrpc":"2.0","method":%q,"params":{}}`, name+"n"))
 				is.Equal(len(s.Got()), 0)
 				is.Equal(came, 3)
-				f := typedrpc.Go(t.Context(), c, call, typedrpc.Empty{})
+				f := typedrpc.Go(t.Context(), c, call, struct{}{})
 				text := s.Only(t)
 				is.True(!strings.Contains(text, "params"))
 				s.Send(`{"id":` + callID(t, text) + `,"result":1}`)
 				_, err := f.Await(t.Context())
 				is.NoErr(err)
-				is.NoErr(typedrpc.Notify(t.Context(), c, note, typedrpc.Empty{}))
+				is.NoErr(typedrpc.Notify(t.Context(), c, note, struct{}{}))
 				is.True(!strings.Contains(s.Only(t), "params"))
 			})
 		}()

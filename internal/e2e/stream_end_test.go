@@ -19,8 +19,8 @@ import (
 )
 
 var (
-	endBoth = typedrpc.NewBidiStream[typedrpc.Empty, int, int]("end.both")
-	endUp   = typedrpc.NewClientStream[typedrpc.Empty, int, int]("end.up")
+	endBoth = typedrpc.NewBidiStream[struct{}, int, int]("end.both")
+	endUp   = typedrpc.NewClientStream[struct{}, int, int]("end.up")
 )
 
 // A connection that was hung up is no end of the items, neither to == nor to
@@ -32,7 +32,7 @@ func TestStream_lostLinkIsNoEOF(t *testing.T) {
 				is := is.New(t)
 				ended := make(chan error, 1)
 				mux := typedrpc.NewMux()
-				typedrpc.Handle(mux, endBoth, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+				typedrpc.Handle(mux, endBoth, func(_ context.Context, _ struct{}, s *typedrpc.Stream[int, int]) error {
 					_, err := s.Recv()
 					ended <- err
 					return err
@@ -45,7 +45,7 @@ func TestStream_lostLinkIsNoEOF(t *testing.T) {
 				c, err := typedrpc.Dial(t.Context(), n.Host("shop").URL(), &typedrpc.DialOptions{HTTPClient: n.HTTPClient(), Limits: limits, Logger: logger})
 				is.NoErr(err)
 				defer c.Close()
-				s, err := typedrpc.Open(t.Context(), c, endBoth, typedrpc.Empty{})
+				s, err := typedrpc.Open(t.Context(), c, endBoth, struct{}{})
 				is.NoErr(err)
 				synctest.Wait()
 				n.CutAll(how)
@@ -64,7 +64,7 @@ func TestStream_lostLinkIsNoEOF(t *testing.T) {
 func TestSendAll_endsWhileItSends(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
-	typedrpc.Handle(mux, endUp, func(ctx context.Context, _ typedrpc.Empty, _ iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, endUp, func(ctx context.Context, _ struct{}, _ iter.Seq2[int, error]) (int, error) {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	})
@@ -82,7 +82,7 @@ func TestSendAll_endsWhileItSends(t *testing.T) {
 		g.Go(func() {
 			for i := range n / 4 {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%200)*time.Microsecond)
-				_, err := typedrpc.SendAll(ctx, c, endUp, typedrpc.Empty{}, endless)
+				_, err := typedrpc.SendAll(ctx, c, endUp, struct{}{}, endless)
 				cancel()
 				if typedrpc.CodeOf(err) != typedrpc.DeadlineExceeded {
 					t.Errorf("%v (%v)", err, typedrpc.OutcomeOf(err))

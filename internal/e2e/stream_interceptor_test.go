@@ -42,7 +42,7 @@ func TestForward_streams(t *testing.T) {
 				got = append(got, len(p.Body))
 			}
 			is.Equal(got, sizesDown)
-			n, err := typedrpc.SendAll(t.Context(), client, streamIn, typedrpc.Empty{}, func(yield func(part, error) bool) {
+			n, err := typedrpc.SendAll(t.Context(), client, streamIn, struct{}{}, func(yield func(part, error) bool) {
 				_ = yield(partOf(1000), nil) && yield(partOf(2000), nil)
 			})
 			is.NoErr(err)

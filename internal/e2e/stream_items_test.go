@@ -171,7 +171,7 @@ func TestStream_itemsThatDoNotDecode(t *testing.T) {
 		is.True(errors.Is(err, typedrpc.Internal))
 		s.canceled(t)
 
-		_, err = typedrpc.SendAll(t.Context(), s.c, typedrpc.NewClientStream[typedrpc.Empty, func(), int]("nobody"), typedrpc.Empty{},
+		_, err = typedrpc.SendAll(t.Context(), s.c, typedrpc.NewClientStream[struct{}, func(), int]("nobody"), struct{}{},
 			func(yield func(func(), error) bool) { yield(func() {}, nil) })
 		is.True(err != nil) // it cannot even be encoded
 	})

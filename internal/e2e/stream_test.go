@@ -43,8 +43,8 @@ func (p positive) Validate() error {
 
 var (
 	streamOut   = typedrpc.NewServerStream[[]int, part]("stream.out")
-	streamIn    = typedrpc.NewClientStream[typedrpc.Empty, part, int]("stream.in")
-	pingPongs   = typedrpc.NewBidiStream[typedrpc.Empty, part, part]("stream.pingpong")
+	streamIn    = typedrpc.NewClientStream[struct{}, part, int]("stream.in")
+	pingPongs   = typedrpc.NewBidiStream[struct{}, part, part]("stream.pingpong")
 	countTo     = typedrpc.NewServerStream[positive, int]("stream.count")
 	addUp       = typedrpc.NewClientStream[positive, positive, int]("stream.add")
 	talk        = typedrpc.NewBidiStream[string, string, string]("stream.chat")
@@ -112,7 +112,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 		}
 		return nil
 	})
-	typedrpc.Handle(mux, streamIn, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[part, error]) (int, error) {
+	typedrpc.Handle(mux, streamIn, func(_ context.Context, _ struct{}, items iter.Seq2[part, error]) (int, error) {
 		n := 0
 		for p, err := range items {
 			if err != nil {
@@ -122,7 +122,7 @@ func (sc *scene) mux() *typedrpc.Mux {
 		}
 		return n, nil
 	})
-	typedrpc.Handle(mux, pingPongs, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[part, part]) error {
+	typedrpc.Handle(mux, pingPongs, func(_ context.Context, _ struct{}, s *typedrpc.Stream[part, part]) error {
 		for p, err := range s.All() {
 			if err != nil {
 				return err
@@ -214,7 +214,7 @@ func TestStream_sizes(t *testing.T) {
 		}
 		is.Equal(got, sizesDown) // server stream
 
-		n, err := typedrpc.SendAll(t.Context(), s.c, streamIn, typedrpc.Empty{}, typedrpc.Items(func(yield func(part) bool) {
+		n, err := typedrpc.SendAll(t.Context(), s.c, streamIn, struct{}{}, typedrpc.Items(func(yield func(part) bool) {
 			for _, n := range sizesUp {
 				if !yield(partOf(n)) {
 					return
@@ -224,7 +224,7 @@ func TestStream_sizes(t *testing.T) {
 		is.NoErr(err)
 		is.Equal(n, 27182+8+1828+45904) // client stream
 
-		stream, err := typedrpc.Open(t.Context(), s.c, pingPongs, typedrpc.Empty{})
+		stream, err := typedrpc.Open(t.Context(), s.c, pingPongs, struct{}{})
 		is.NoErr(err)
 		for i := range sizesUp {
 			p := partOf(sizesUp[i])
@@ -246,10 +246,10 @@ func TestStream_empty(t *testing.T) {
 		for range typedrpc.Receive(t.Context(), s.c, streamOut, nil) {
 			t.Error("an item, or an error")
 		}
-		n, err := typedrpc.SendAll(t.Context(), s.c, streamIn, typedrpc.Empty{}, func(func(part, error) bool) {})
+		n, err := typedrpc.SendAll(t.Context(), s.c, streamIn, struct{}{}, func(func(part, error) bool) {})
 		is.NoErr(err)
 		is.Equal(n, 0)
-		stream, err := typedrpc.Open(t.Context(), s.c, pingPongs, typedrpc.Empty{})
+		stream, err := typedrpc.Open(t.Context(), s.c, pingPongs, struct{}{})
 		is.NoErr(err)
 		stream.CloseSend()
 		_, err = stream.Recv()

@@ -19,8 +19,8 @@ import (
 // method. left is told what the stream's handler was.
 func stalledServer(hub *topic.Hub, left chan error) *typedrpc.Server {
 	mux := subscribeMux(hub, nil, nil)
-	flood := typedrpc.NewServerStream[typedrpc.Empty, string]("flood")
-	typedrpc.Handle(mux, flood, func(ctx context.Context, _ typedrpc.Empty, send func(string) error) error {
+	flood := typedrpc.NewServerStream[struct{}, string]("flood")
+	typedrpc.Handle(mux, flood, func(ctx context.Context, _ struct{}, send func(string) error) error {
 		for {
 			if err := send(strings.Repeat("x", 1000)); err != nil {
 				left <- err

@@ -65,7 +65,7 @@ type count struct {
 
 var (
 	counting = typedrpc.NewServerStream[count, int]("count")
-	forever  = typedrpc.NewServerStream[typedrpc.Empty, int]("forever")
+	forever  = typedrpc.NewServerStream[struct{}, int]("forever")
 )
 
 // subscribeMux has streams and topics to subscribe to. Each value of more lets forever send
@@ -83,7 +83,7 @@ func subscribeMux(hub *topic.Hub, more chan int, left chan error, interceptors .
 		}
 		return nil
 	})
-	typedrpc.Handle(mux, forever, func(ctx context.Context, _ typedrpc.Empty, send func(int) error) (err error) {
+	typedrpc.Handle(mux, forever, func(ctx context.Context, _ struct{}, send func(int) error) (err error) {
 		defer func() { left <- err }()
 		for {
 			select {
@@ -277,8 +277,8 @@ func TestSubscribe_ethereum(t *testing.T) {
 			Address string `json:"address"`
 		}
 		mux := typedrpc.NewMux()
-		heads, more := typedrpc.NewServerStream[typedrpc.Empty, int]("eth_newHeads"), make(chan int)
-		typedrpc.Handle(mux, heads, func(ctx context.Context, _ typedrpc.Empty, send func(int) error) error {
+		heads, more := typedrpc.NewServerStream[struct{}, int]("eth_newHeads"), make(chan int)
+		typedrpc.Handle(mux, heads, func(ctx context.Context, _ struct{}, send func(int) error) error {
 			for {
 				select {
 				case n := <-more:
@@ -386,8 +386,8 @@ func TestSubscribe_streamWaits(t *testing.T) {
 		is := is.New(t)
 		mux, sent := typedrpc.NewMux(), 0
 		left := make(chan error, 1)
-		flood := typedrpc.NewServerStream[typedrpc.Empty, string]("flood")
-		typedrpc.Handle(mux, flood, func(_ context.Context, _ typedrpc.Empty, send func(string) error) (err error) {
+		flood := typedrpc.NewServerStream[struct{}, string]("flood")
+		typedrpc.Handle(mux, flood, func(_ context.Context, _ struct{}, send func(string) error) (err error) {
 			defer func() { left <- err }()
 			for {
 				if err := send(strings.Repeat("x", 1000)); err != nil {

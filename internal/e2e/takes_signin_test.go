@@ -93,9 +93,9 @@ func TestTakes_oddSignIn(t *testing.T) {
 func TestTakes_largeCredentialsAtReturn(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
 		is := is.New(t)
-		signIn := typedrpc.NewSignIn[string, typedrpc.Empty]()
+		signIn := typedrpc.NewSignIn[string, struct{}]()
 		srv := lab.New().Server
-		srv.SignIn = signIn.Verify(func(context.Context, *http.Request, *string) (id typedrpc.Identity, n typedrpc.Empty, err error) {
+		srv.SignIn = signIn.Verify(func(context.Context, *http.Request, *string) (id typedrpc.Identity, n struct{}, err error) {
 			return
 		})
 		w := &lab.Town{Srv: srv}

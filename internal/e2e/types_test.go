@@ -36,7 +36,7 @@ func registers[F any](d typedrpc.Handled[F], f F) *typedrpc.Mux {
 }
 
 func TestCheck_whatCannotBeDecoded(t *testing.T) {
-	type none = typedrpc.Empty
+	type none = struct{}
 	for name, mux := range map[string]*typedrpc.Mux{
 		"request":      registers(typedrpc.NewMethod[drawing, none]("x"), func(context.Context, drawing) (n none, err error) { return }),
 		"response":     registers(typedrpc.NewMethod[none, *drawing]("x"), func(context.Context, none) (d *drawing, err error) { return }),
@@ -174,10 +174,10 @@ func TestText_refusedAtTheSender(t *testing.T) {
 	is := is.New(t)
 	type keys = map[string]int
 	answers := typedrpc.NewMethod[int, keys]("answers")
-	takes := typedrpc.NewMethod[keys, typedrpc.Empty]("takes")
+	takes := typedrpc.NewMethod[keys, struct{}]("takes")
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, answers, func(context.Context, int) (keys, error) { return keys{"\xff": 1, "\xfe": 2}, nil })
-	typedrpc.Handle(mux, takes, func(context.Context, keys) (n typedrpc.Empty, err error) { return })
+	typedrpc.Handle(mux, takes, func(context.Context, keys) (n struct{}, err error) { return })
 	typedrpc.Handle(mux, lab.Shout, lab.HandleShout)
 	var log lab.Logs
 	c, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: mux, Logger: log.Logger()}, &typedrpc.DialOptions{})

@@ -20,13 +20,13 @@ var wordless = map[string]func(ctx context.Context) error{
 	"a time-out of the handler's own call": func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
 		defer cancel()
-		_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Stay, typedrpc.Empty{})
+		_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Stay, struct{}{})
 		return err
 	},
 	"a call that it gave up": func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
-		_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Stay, typedrpc.Empty{})
+		_, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), lab.Stay, struct{}{})
 		return err
 	},
 	"an Error without a text": func(context.Context) error { return &typedrpc.Error{Code: typedrpc.NotFound} },
@@ -74,9 +74,9 @@ func TestError_neverWithoutTextElsewhere(t *testing.T) {
 	is := is.New(t)
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, lab.Ask, func(context.Context, int) (int, error) { return 0, fmt.Errorf("foreign") })
-	typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, lab.Stay, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		<-ctx.Done()
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
 	mapped := func(context.Context, error) *typedrpc.Error { return &typedrpc.Error{Code: typedrpc.Aborted} }
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {

@@ -80,7 +80,7 @@ func TestWorth_floodOfSessions(t *testing.T) {
 				town := &lab.Town{Srv: l.Server}
 				c := town.Dial(t, &typedrpc.DialOptions{Backoff: lab.Steady, Limits: typedrpc.Limits{Grace: time.Minute}})
 				defer c.Close()
-				call := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+				call := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 				synctest.Wait()
 				town.Serve(nil)
 				town.Cable().Cut()

@@ -21,7 +21,7 @@ func TestEthereum_subscribes(t *testing.T) {
 	}
 	heads := topic.New[int]("eth_heads")
 	logs := typedrpc.NewServerStream[filter, string]("eth_logs")
-	ends := typedrpc.NewServerStream[typedrpc.Empty, int]("eth_ends")
+	ends := typedrpc.NewServerStream[struct{}, int]("eth_ends")
 	left := make(chan error, 1)
 	var hub topic.Hub
 	mux := typedrpc.NewMux()
@@ -37,7 +37,7 @@ func TestEthereum_subscribes(t *testing.T) {
 		left <- ctx.Err()
 		return ctx.Err()
 	})
-	typedrpc.Handle(mux, ends, func(context.Context, typedrpc.Empty, func(int) error) error { return nil })
+	typedrpc.Handle(mux, ends, func(context.Context, struct{}, func(int) error) error { return nil })
 	srv := &typedrpc.Server{Mux: mux, Subscribes: []string{"eth"}}
 	h := httptest.NewServer(srv)
 	defer h.Close()

@@ -101,7 +101,7 @@ var (
 	echo     = typedrpc.NewMethod[[]byte, []byte]("echo")
 	items    = typedrpc.NewServerStream[int, item]("items")
 	download = transfer.NewDownload[int]("download")
-	upload   = transfer.NewUpload[typedrpc.Empty, int]("upload")
+	upload   = transfer.NewUpload[struct{}, int]("upload")
 	room     = topic.New[item]("room", topic.WaitAtMost(time.Minute))
 )
 
@@ -133,7 +133,7 @@ func (p typed[Req, Reply]) Serve() (Server, error) {
 		typedrpc.Handle(mux, download, func(_ context.Context, n int, w *transfer.Writer) error {
 			return w.Send(zeros(n), nil)
 		})
-		typedrpc.Handle(mux, upload, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (int, error) {
+		typedrpc.Handle(mux, upload, func(_ context.Context, _ struct{}, r *transfer.Reader) (int, error) {
 			n, err := io.Copy(io.Discard, r)
 			return int(n), err
 		})
@@ -205,7 +205,7 @@ func (c typedClient[Req, Reply]) Items(ctx context.Context, n int) (received int
 }
 
 func (c typedClient[Req, Reply]) Upload(ctx context.Context, size int) error {
-	n, err := transfer.Send(ctx, c.conn, upload, typedrpc.Empty{}, zeros(size), nil)
+	n, err := transfer.Send(ctx, c.conn, upload, struct{}{}, zeros(size), nil)
 	if err == nil && n != size {
 		err = fmt.Errorf("%d bytes of %d arrived", n, size)
 	}

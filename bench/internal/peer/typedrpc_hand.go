@@ -35,7 +35,7 @@ func (hand) Append(dst []byte, v any) ([]byte, error) {
 		return binary.AppendVarint(dst, int64(*v)), nil
 	case *string:
 		return append(dst, *v...), nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return dst, nil
 	}
 	return dst, fmt.Errorf("no message of the benchmarks: %T", v)
@@ -61,7 +61,7 @@ func (hand) Decode(data []byte, v any) error {
 		*v = int(n)
 	case *string:
 		*v = string(data)
-	case *typedrpc.Empty:
+	case *struct{}:
 	default:
 		return fmt.Errorf("no message of the benchmarks: %T", v)
 	}

@@ -101,7 +101,7 @@ func liveMux(hub *topic.Hub) *typedrpc.Mux {
 	})
 	topic.Handle(mux, hub, awkward.Room, topic.Everybody)
 	topic.Handle(mux, hub, awkward.Prices, topic.Everybody)
-	typedrpc.Handle(mux, awkward.Look, func(ctx context.Context, _ typedrpc.Empty) (awkward.Empty, error) {
+	typedrpc.Handle(mux, awkward.Look, func(ctx context.Context, _ struct{}) (awkward.Empty, error) {
 		return awkward.Empty{}, topic.Publish(ctx, hub, awkward.Room, "lobby", &awkward.Shortage{Left: 7})
 	})
 	typedrpc.Handle(mux, awkward.Delete, func(ctx context.Context, what string) (bool, error) {

@@ -71,7 +71,7 @@ type Pin struct {
 var Notes = topic.New[Note]("notes", topic.History(20, time.Hour), topic.DropOldest)
 
 // Post puts up a note.
-var Post = typedrpc.NewMethod[Pin, typedrpc.Empty]("notes.post")
+var Post = typedrpc.NewMethod[Pin, struct{}]("notes.post")
 
 // Creds are a name, which nobody checks.
 type Creds struct {
@@ -79,7 +79,7 @@ type Creds struct {
 }
 
 // SignIn tells the server who somebody is.
-var SignIn = typedrpc.NewSignIn[Creds, typedrpc.Empty]()
+var SignIn = typedrpc.NewSignIn[Creds, struct{}]()
 
 // Hello is what the server calls a client for: who it is.
-var Hello = typedrpc.NewMethod[typedrpc.Empty, string]("client.hello", typedrpc.Idempotent)
+var Hello = typedrpc.NewMethod[struct{}, string]("client.hello", typedrpc.Idempotent)

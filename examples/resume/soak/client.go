@@ -85,14 +85,14 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"stream, client": func(ctx context.Context, c *typedrpc.Conn) error {
 		n := rand.IntN(1000)
-		sum, err := typedrpc.SendAll(ctx, c, Sum, typedrpc.Empty{}, typedrpc.Items(slices.Values(make([]int, n))))
+		sum, err := typedrpc.SendAll(ctx, c, Sum, struct{}{}, typedrpc.Items(slices.Values(make([]int, n))))
 		if err == nil && sum != 0 {
 			return wrong("the sum of nothing is %d", sum)
 		}
 		return err
 	},
 	"stream, both ways": func(ctx context.Context, c *typedrpc.Conn) error {
-		s, err := typedrpc.Open(ctx, c, Echo, typedrpc.Empty{})
+		s, err := typedrpc.Open(ctx, c, Echo, struct{}{})
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ var work = map[string]func(context.Context, *typedrpc.Conn) error{
 	},
 	"upload": func(ctx context.Context, c *typedrpc.Conn) error {
 		text := strings.Repeat("upload ", rand.IntN(40_000))
-		got, err := transfer.Send(ctx, c, Put, typedrpc.Empty{}, strings.NewReader(text), nil)
+		got, err := transfer.Send(ctx, c, Put, struct{}{}, strings.NewReader(text), nil)
 		if err == nil && got != fmt.Sprintf("%x", sha256.Sum256([]byte(text))) {
 			return wrong("the upload's checksum is another one")
 		}

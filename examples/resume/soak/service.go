@@ -27,7 +27,7 @@ type Job struct {
 }
 
 var (
-	SignIn   = typedrpc.NewSignIn[string, typedrpc.Empty]()
+	SignIn   = typedrpc.NewSignIn[string, struct{}]()
 	Do       = typedrpc.NewMethod[Job, string]("do")
 	Repeat   = typedrpc.NewMethod[Job, string]("repeat", typedrpc.Idempotent)
 	InOrder  = typedrpc.NewMethod[Job, string]("in-order", typedrpc.Serial)
@@ -35,11 +35,11 @@ var (
 	Heard    = typedrpc.NewNotification[string]("heard") // to the client
 	Note     = typedrpc.NewNotification[string]("note")
 	Count    = typedrpc.NewServerStream[int, int]("count")
-	Sum      = typedrpc.NewClientStream[typedrpc.Empty, int, int]("sum")
-	Echo     = typedrpc.NewBidiStream[typedrpc.Empty, int, int]("echo")
-	Put      = transfer.NewUpload[typedrpc.Empty, string]("put")
+	Sum      = typedrpc.NewClientStream[struct{}, int, int]("sum")
+	Echo     = typedrpc.NewBidiStream[struct{}, int, int]("echo")
+	Put      = transfer.NewUpload[struct{}, string]("put")
 	Get      = transfer.NewDownload[int]("get")
-	Say      = typedrpc.NewMethod[string, typedrpc.Empty]("say")
+	Say      = typedrpc.NewMethod[string, struct{}]("say")
 	Room     = topic.New[string]("room", topic.History(20, time.Minute), topic.DropOldest, topic.WithPresence)
 	Bulletin = topic.New[string]("bulletin", topic.LatestOnly)
 	// BulletinOn is the same for a loop that goes on.
@@ -92,7 +92,7 @@ func serviceMux(hub *topic.Hub) *typedrpc.Mux {
 		return nil
 	})
 	typedrpc.Handle(mux, Pay, payments.handle)
-	typedrpc.Handle(mux, Sum, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
+	typedrpc.Handle(mux, Sum, func(_ context.Context, _ struct{}, items iter.Seq2[int, error]) (int, error) {
 		sum := 0
 		for n, err := range items {
 			if err != nil {
@@ -102,7 +102,7 @@ func serviceMux(hub *topic.Hub) *typedrpc.Mux {
 		}
 		return sum, nil
 	})
-	typedrpc.Handle(mux, Echo, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+	typedrpc.Handle(mux, Echo, func(_ context.Context, _ struct{}, s *typedrpc.Stream[int, int]) error {
 		for {
 			n, err := s.Recv()
 			if errors.Is(err, io.EOF) {
@@ -116,7 +116,7 @@ func serviceMux(hub *topic.Hub) *typedrpc.Mux {
 			}
 		}
 	})
-	typedrpc.Handle(mux, Put, func(_ context.Context, _ typedrpc.Empty, r *transfer.Reader) (string, error) {
+	typedrpc.Handle(mux, Put, func(_ context.Context, _ struct{}, r *transfer.Reader) (string, error) {
 		h := sha256.New()
 		if _, err := io.Copy(h, r); err != nil {
 			return "", err
@@ -128,9 +128,9 @@ func serviceMux(hub *topic.Hub) *typedrpc.Mux {
 	})
 	topic.Handle(mux, hub, Room, topic.Everybody)
 	topic.Handle(mux, hub, Bulletin, topic.Everybody)
-	typedrpc.Handle(mux, Say, func(ctx context.Context, text string) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, Say, func(ctx context.Context, text string) (struct{}, error) {
 		k := key()
-		return typedrpc.Empty{}, errors.Join(topic.Publish(ctx, hub, Room, k, text), topic.Publish(ctx, hub, Bulletin, k, text))
+		return struct{}{}, errors.Join(topic.Publish(ctx, hub, Room, k, text), topic.Publish(ctx, hub, Bulletin, k, text))
 	})
 	return mux
 }
@@ -169,14 +169,14 @@ func clientMux() *typedrpc.Mux {
 // revoked are the names that may not sign in any more.
 var revoked sync.Map
 
-func signIn(_ context.Context, _ *http.Request, creds *string) (typedrpc.Identity, typedrpc.Empty, error) {
+func signIn(_ context.Context, _ *http.Request, creds *string) (typedrpc.Identity, struct{}, error) {
 	if creds == nil {
-		return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
+		return typedrpc.Identity{}, struct{}{}, typedrpc.Unauthenticated
 	}
 	name := *creds
 	if _, no := revoked.Load(name); no {
-		return typedrpc.Identity{}, typedrpc.Empty{}, typedrpc.Unauthenticated
+		return typedrpc.Identity{}, struct{}{}, typedrpc.Unauthenticated
 	}
 	// They expire while the client is there, so that it refreshes them.
-	return typedrpc.Identity{Subject: name, Expires: time.Now().Add(20 * time.Second)}, typedrpc.Empty{}, nil
+	return typedrpc.Identity{Subject: name, Expires: time.Now().Add(20 * time.Second)}, struct{}{}, nil
 }

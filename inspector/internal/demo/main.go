@@ -78,7 +78,7 @@ func ticks(ctx context.Context, p api.Pace, send func(api.Tick) error) error {
 	return nil
 }
 
-func sum(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int, error) {
+func sum(_ context.Context, _ struct{}, items iter.Seq2[int, error]) (int, error) {
 	total := 0
 	for n, err := range items {
 		if err != nil {
@@ -89,7 +89,7 @@ func sum(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (int,
 	return total, nil
 }
 
-func echo(_ context.Context, _ typedrpc.Empty, x *typedrpc.Stream[string, string]) error {
+func echo(_ context.Context, _ struct{}, x *typedrpc.Stream[string, string]) error {
 	for word, err := range x.All() {
 		if err == nil {
 			err = x.Send(word)
@@ -106,16 +106,16 @@ func (s *shop) server() *typedrpc.Server {
 	mux := typedrpc.NewMux()
 	typedrpc.Handle(mux, api.Place, s.place)
 	typedrpc.Handle(mux, api.Get, s.get)
-	typedrpc.Handle(mux, api.Seen, func(context.Context, typedrpc.Empty) error { return nil })
+	typedrpc.Handle(mux, api.Seen, func(context.Context, struct{}) error { return nil })
 	typedrpc.Handle(mux, api.Ticks, ticks)
 	typedrpc.Handle(mux, api.Sum, sum)
 	typedrpc.Handle(mux, api.Echo, echo)
 	topic.Handle(mux, &s.hub, api.Talk, topic.Everybody)
-	return &typedrpc.Server{Mux: mux, Schema: schema, SignIn: api.SignIn.Verify(func(_ context.Context, _ *http.Request, l *api.Login) (typedrpc.Identity, typedrpc.Empty, error) {
+	return &typedrpc.Server{Mux: mux, Schema: schema, SignIn: api.SignIn.Verify(func(_ context.Context, _ *http.Request, l *api.Login) (typedrpc.Identity, struct{}, error) {
 		if l == nil {
-			return typedrpc.Identity{}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{}, struct{}{}, nil
 		}
-		return typedrpc.Identity{Subject: l.Name}, typedrpc.Empty{}, nil
+		return typedrpc.Identity{Subject: l.Name}, struct{}{}, nil
 	})}
 }
 
@@ -157,7 +157,7 @@ func (s *shop) guest(ctx context.Context, url, name string, dialect typedrpc.Dia
 		case 1:
 			_, err = typedrpc.Call(ctx, conn, api.Get, api.Find{Number: n})
 		case 2:
-			err = typedrpc.Notify(ctx, conn, api.Seen, typedrpc.Empty{})
+			err = typedrpc.Notify(ctx, conn, api.Seen, struct{}{})
 		case 3:
 			err = topic.Publish(ctx, &s.hub, api.Talk, "lobby", api.Line{From: name, Text: fmt.Sprint("hello ", n)})
 		}

@@ -112,11 +112,11 @@ func (d *ending) server(w endsWay) *typedrpc.Server {
 		Mux: mux, Logger: d.logs.Logger(), MaxMemory: cmp.Or(w.memory, 2<<20), MaxKept: w.kept,
 		Limits: typedrpc.Limits{MaxBuffered: 256 << 10, MaxUnacked: 128 << 10, Grace: 5 * time.Second},
 	}
-	srv.SignIn = lab.TopicLogin.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
+	srv.SignIn = lab.TopicLogin.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, struct{}, error) {
 		if who == nil { // a plain peer
-			return typedrpc.Identity{Subject: "ann"}, typedrpc.Empty{}, nil
+			return typedrpc.Identity{Subject: "ann"}, struct{}{}, nil
 		}
-		return typedrpc.Identity{Subject: *who}, typedrpc.Empty{}, nil
+		return typedrpc.Identity{Subject: *who}, struct{}{}, nil
 	})
 	return srv
 }

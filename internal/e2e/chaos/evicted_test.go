@@ -21,8 +21,8 @@ import (
 )
 
 var (
-	lossHang  = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("loss.hang")
-	lossEcho  = typedrpc.NewBidiStream[typedrpc.Empty, int, int]("loss.echo")
+	lossHang  = typedrpc.NewMethod[struct{}, struct{}]("loss.hang")
+	lossEcho  = typedrpc.NewBidiStream[struct{}, int, int]("loss.echo")
 	lossTopic = topic.New[int]("loss.topic")
 	lossCount = typedrpc.NewNotification[[2]int]("loss.count") // the connection's number, and its own
 )
@@ -102,12 +102,12 @@ func newScenery(t *testing.T, srv *typedrpc.Server) *scenery {
 
 // handleHanging has handlers that end with their contexts, and tell.
 func handleHanging(mux *typedrpc.Mux, who string, of func(context.Context) *actor) {
-	typedrpc.Handle(mux, lossHang, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, lossHang, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		<-ctx.Done()
 		of(ctx).tell(who+" handler", ctx.Err())
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
-	typedrpc.Handle(mux, lossEcho, func(ctx context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+	typedrpc.Handle(mux, lossEcho, func(ctx context.Context, _ struct{}, s *typedrpc.Stream[int, int]) error {
 		for {
 			n, err := s.Recv()
 			if err == nil {
@@ -155,11 +155,11 @@ func (sc *scenery) connected(c *typedrpc.Conn) {
 // begin makes a call and a stream that do not end by themselves.
 func (a *actor) begin(c *typedrpc.Conn, who string) {
 	go func() {
-		_, err := typedrpc.Call(context.Background(), c, lossHang, typedrpc.Empty{})
+		_, err := typedrpc.Call(context.Background(), c, lossHang, struct{}{})
 		a.tell(who+" call", err)
 	}()
 	go func() {
-		s, err := typedrpc.Open(context.Background(), c, lossEcho, typedrpc.Empty{})
+		s, err := typedrpc.Open(context.Background(), c, lossEcho, struct{}{})
 		if err == nil {
 			err = s.Send(1)
 		}

@@ -64,7 +64,7 @@ func newOutage(t *testing.T, d typedrpc.Dialect, limits typedrpc.Limits, cond ty
 			return 0, ctx.Err()
 		}
 	})
-	typedrpc.Handle(mux, lossEcho, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[int, int]) error {
+	typedrpc.Handle(mux, lossEcho, func(_ context.Context, _ struct{}, s *typedrpc.Stream[int, int]) error {
 		for {
 			n, err := s.Recv()
 			if err == nil {
@@ -190,7 +190,7 @@ func TestHalfOpen_isFoundAtBothEnds(t *testing.T) {
 							stop := make(chan struct{})
 							o.each(func(_ string, caller, _ *typedrpc.Conn) {
 								calls = append(calls, typedrpc.Go(ctx, caller, outageWait, 7))
-								s, err := typedrpc.Open(ctx, caller, lossEcho, typedrpc.Empty{})
+								s, err := typedrpc.Open(ctx, caller, lossEcho, struct{}{})
 								is.NoErr(err)
 								is.NoErr(s.Send(1))
 								_, err = s.Recv()

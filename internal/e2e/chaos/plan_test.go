@@ -41,8 +41,8 @@ var (
 	chaosNote   = typedrpc.NewNotification[chaosMessage]("chaos.note")
 	chaosCall   = typedrpc.NewMethod[chaosMessage, chaosMessage]("chaos.call")
 	chaosSerial = typedrpc.NewMethod[chaosMessage, chaosMessage]("chaos.serial", typedrpc.Serial)
-	chaosWho    = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("chaos.who")
-	chaosEcho   = typedrpc.NewBidiStream[typedrpc.Empty, chaosMessage, chaosMessage]("chaos.echo")
+	chaosWho    = typedrpc.NewMethod[struct{}, struct{}]("chaos.who")
+	chaosEcho   = typedrpc.NewBidiStream[struct{}, chaosMessage, chaosMessage]("chaos.echo")
 )
 
 var chaosText = func() string {
@@ -141,9 +141,9 @@ func (y *chaosSide) mux() *typedrpc.Mux {
 		y.notes++
 		return nil
 	})
-	typedrpc.Handle(mux, chaosWho, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, chaosWho, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		y.peer = typedrpc.ConnFrom(ctx)
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
 	typedrpc.Handle(mux, chaosSerial, func(_ context.Context, m chaosMessage) (chaosMessage, error) {
 		y.check("serial call", m, y.serials)
@@ -173,7 +173,7 @@ func (y *chaosSide) mux() *typedrpc.Mux {
 		}
 		return m, nil
 	})
-	typedrpc.Handle(mux, chaosEcho, func(_ context.Context, _ typedrpc.Empty, s *typedrpc.Stream[chaosMessage, chaosMessage]) error {
+	typedrpc.Handle(mux, chaosEcho, func(_ context.Context, _ struct{}, s *typedrpc.Stream[chaosMessage, chaosMessage]) error {
 		for {
 			m, err := s.Recv()
 			if err == io.EOF {
@@ -193,7 +193,7 @@ func (y *chaosSide) mux() *typedrpc.Mux {
 // introduce finds the other end of c, which calls y's handlers. Attempts to
 // connect that failed may have left others.
 func (y *chaosSide) introduce(ctx context.Context, c *typedrpc.Conn) (*typedrpc.Conn, error) {
-	_, err := typedrpc.Call(ctx, c, chaosWho, typedrpc.Empty{})
+	_, err := typedrpc.Call(ctx, c, chaosWho, struct{}{})
 	return y.peer, err
 }
 
@@ -228,7 +228,7 @@ func (y *chaosSide) send(ctx context.Context, c *typedrpc.Conn) {
 		var ignored atomic.Int64
 		for i := range n / 100 {
 			if i%3 == 0 { // left early
-				if s, err := typedrpc.Open(ctx, c, chaosEcho, typedrpc.Empty{}); err == nil {
+				if s, err := typedrpc.Open(ctx, c, chaosEcho, struct{}{}); err == nil {
 					s.Send(y.plan.message(i))
 					s.Cancel()
 				}
@@ -331,7 +331,7 @@ func outcomeOf(err error) typedrpc.Outcome {
 
 // echo sends n items there and back.
 func (y *chaosSide) echo(ctx context.Context, c *typedrpc.Conn, n int, done *atomic.Int64) {
-	s, err := typedrpc.Open(ctx, c, chaosEcho, typedrpc.Empty{})
+	s, err := typedrpc.Open(ctx, c, chaosEcho, struct{}{})
 	if err != nil {
 		y.fail("stream: %v", err)
 		return

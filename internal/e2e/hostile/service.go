@@ -20,17 +20,17 @@ import (
 var (
 	methodEcho   = typedrpc.NewMethod[string, string]("echo")
 	methodBig    = typedrpc.NewMethod[int, string]("big", typedrpc.Safe) // a reply of so many bytes
-	methodKeep   = typedrpc.NewMethod[string, typedrpc.Empty]("keep")    // until the caller gives up
-	methodSleep  = typedrpc.NewMethod[int, typedrpc.Empty]("sleep")      // so many milliseconds
-	methodRefuse = typedrpc.NewMethod[string, typedrpc.Empty]("refuse")
-	methodFail   = typedrpc.NewMethod[string, typedrpc.Empty]("fail") // with an error that is logged
-	methodPanic  = typedrpc.NewMethod[string, typedrpc.Empty]("panic")
+	methodKeep   = typedrpc.NewMethod[string, struct{}]("keep")          // until the caller gives up
+	methodSleep  = typedrpc.NewMethod[int, struct{}]("sleep")            // so many milliseconds
+	methodRefuse = typedrpc.NewMethod[string, struct{}]("refuse")
+	methodFail   = typedrpc.NewMethod[string, struct{}]("fail") // with an error that is logged
+	methodPanic  = typedrpc.NewMethod[string, struct{}]("panic")
 	methodKeyed  = typedrpc.NewMethod[keyedRequest, string]("keyed", typedrpc.Keyed)
-	methodSerial = typedrpc.NewMethod[string, typedrpc.Empty]("serial", typedrpc.Serial)
-	methodCrowd  = typedrpc.NewMethod[crowdRequest, typedrpc.Empty]("crowd")   // members of room 0 come or go
-	methodSpread = typedrpc.NewMethod[spreadRequest, typedrpc.Empty]("spread") // publishes
-	methodBack   = typedrpc.NewMethod[int, typedrpc.Empty]("back")             // calls the caller so many times
-	noteSlow     = typedrpc.NewNotification[string]("slow")                    // its handler never returns
+	methodSerial = typedrpc.NewMethod[string, struct{}]("serial", typedrpc.Serial)
+	methodCrowd  = typedrpc.NewMethod[crowdRequest, struct{}]("crowd")   // members of room 0 come or go
+	methodSpread = typedrpc.NewMethod[spreadRequest, struct{}]("spread") // publishes
+	methodBack   = typedrpc.NewMethod[int, struct{}]("back")             // calls the caller so many times
+	noteSlow     = typedrpc.NewNotification[string]("slow")              // its handler never returns
 	noteFast     = typedrpc.NewNotification[string]("fast")
 	methodTheirs = typedrpc.NewMethod[string, string]("theirs")                 // of the attackers
 	streamTalk   = typedrpc.NewBidiStream[string, string, string]("talk")       // an echo
@@ -40,7 +40,7 @@ var (
 	streamPour   = typedrpc.NewServerStream[int, string]("pour", typedrpc.Safe) // items of so many bytes, for ever
 	topicNews    = topic.New[string]("news", topic.WithPresence, typedrpc.Safe)
 	topicPast    = topic.New[string]("past", topic.History(1000, 0), topic.WithPresence, typedrpc.Safe)
-	signIn       = typedrpc.NewSignIn[signInRequest, typedrpc.Empty]() // what authenticates
+	signIn       = typedrpc.NewSignIn[signInRequest, struct{}]() // what authenticates
 	errForeign   = errors.New("the reason, which is the log's alone")
 	errNoAccess  = typedrpc.Errorf(typedrpc.Unauthenticated, "nobody knows you")
 )
@@ -88,18 +88,18 @@ var longText = strings.Repeat("x", 4<<20-64)
 
 func (s *service) mux() *typedrpc.Mux {
 	mux := typedrpc.NewMux()
-	nothing := typedrpc.Empty{}
+	nothing := struct{}{}
 	typedrpc.Handle(mux, methodEcho, func(_ context.Context, v string) (string, error) { return v, nil })
 	typedrpc.Handle(mux, methodBig, func(_ context.Context, n int) (string, error) { return text(n), nil })
-	typedrpc.Handle(mux, methodKeep, func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodKeep, func(ctx context.Context, _ string) (struct{}, error) {
 		<-ctx.Done()
 		return nothing, ctx.Err()
 	})
-	typedrpc.Handle(mux, methodSerial, func(ctx context.Context, _ string) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodSerial, func(ctx context.Context, _ string) (struct{}, error) {
 		<-ctx.Done()
 		return nothing, ctx.Err()
 	})
-	typedrpc.Handle(mux, methodSleep, func(ctx context.Context, ms int) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodSleep, func(ctx context.Context, ms int) (struct{}, error) {
 		select {
 		case <-time.After(time.Duration(ms) * time.Millisecond):
 			return nothing, nil
@@ -107,20 +107,20 @@ func (s *service) mux() *typedrpc.Mux {
 			return nothing, ctx.Err()
 		}
 	})
-	typedrpc.Handle(mux, methodRefuse, func(_ context.Context, v string) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodRefuse, func(_ context.Context, v string) (struct{}, error) {
 		return nothing, typedrpc.Errorf(typedrpc.NotFound, "there is no %s", v)
 	})
-	typedrpc.Handle(mux, methodFail, func(_ context.Context, v string) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodFail, func(_ context.Context, v string) (struct{}, error) {
 		return nothing, fmt.Errorf("%w: %s", errForeign, v)
 	})
-	typedrpc.Handle(mux, methodPanic, func(_ context.Context, v string) (typedrpc.Empty, error) { panic(v) })
+	typedrpc.Handle(mux, methodPanic, func(_ context.Context, v string) (struct{}, error) { panic(v) })
 	typedrpc.Handle(mux, methodKeyed, func(ctx context.Context, r keyedRequest) (string, error) {
 		if r.Wait {
 			<-ctx.Done()
 		}
 		return text(r.Bytes), ctx.Err()
 	})
-	typedrpc.Handle(mux, methodBack, func(ctx context.Context, n int) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodBack, func(ctx context.Context, n int) (struct{}, error) {
 		var all []*typedrpc.Future[string] // which hold what they were answered
 		for range n {
 			all = append(all, typedrpc.Go(ctx, typedrpc.ConnFrom(ctx), methodTheirs, text(1000)))
@@ -184,15 +184,15 @@ func (s *service) topics(mux *typedrpc.Mux) {
 	for _, tp := range slowTopics {
 		topic.Handle(mux, s.hub, tp, topic.Everybody)
 	}
-	typedrpc.Handle(mux, methodCrowd, func(_ context.Context, r crowdRequest) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodCrowd, func(_ context.Context, r crowdRequest) (struct{}, error) {
 		names := make([]string, r.Count)
 		for i := range names {
 			names[i] = fmt.Sprintf("member-%06d-%s", r.From+i, text(100))
 		}
 		hook.Present(s.hub, topicNews.Name(), "0", r.By, names...)
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
-	typedrpc.Handle(mux, methodSpread, func(ctx context.Context, r spreadRequest) (typedrpc.Empty, error) {
+	typedrpc.Handle(mux, methodSpread, func(ctx context.Context, r spreadRequest) (struct{}, error) {
 		tp := topicNews
 		for _, other := range append(slowTopics, topicPast) {
 			if r.Topic == other.Name() {
@@ -201,25 +201,25 @@ func (s *service) topics(mux *typedrpc.Mux) {
 		}
 		for range r.Count {
 			if err := topic.Publish(ctx, s.hub, tp, r.Key, text(r.Bytes)); err != nil {
-				return typedrpc.Empty{}, err
+				return struct{}{}, err
 			}
 		}
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
 }
 
 // authenticate knows everybody who has a name.
-func authenticate(ctx context.Context, r *http.Request, c *signInRequest) (typedrpc.Identity, typedrpc.Empty, error) {
+func authenticate(ctx context.Context, r *http.Request, c *signInRequest) (typedrpc.Identity, struct{}, error) {
 	switch {
 	case c == nil:
-		return typedrpc.Identity{}, typedrpc.Empty{}, errNoAccess
+		return typedrpc.Identity{}, struct{}{}, errNoAccess
 	case c.Slow:
 		<-ctx.Done()
-		return typedrpc.Identity{}, typedrpc.Empty{}, ctx.Err()
+		return typedrpc.Identity{}, struct{}{}, ctx.Err()
 	case c.Fail != "":
-		return typedrpc.Identity{}, typedrpc.Empty{}, fmt.Errorf("%w: %s", errForeign, c.Fail)
+		return typedrpc.Identity{}, struct{}{}, fmt.Errorf("%w: %s", errForeign, c.Fail)
 	case c.Name == "":
-		return typedrpc.Identity{}, typedrpc.Empty{}, errNoAccess
+		return typedrpc.Identity{}, struct{}{}, errNoAccess
 	}
-	return typedrpc.Identity{Subject: c.Name}, typedrpc.Empty{}, nil
+	return typedrpc.Identity{Subject: c.Name}, struct{}{}, nil
 }

@@ -86,7 +86,7 @@ func stormyCall(ctx context.Context, c *typedrpc.Conn, rng *rand.Rand, i int) er
 		return nil
 	}
 	if rng.IntN(2) == 0 {
-		_, err := typedrpc.Call(ctx, c, lab.Hang, typedrpc.Empty{}) // ends with its context only
+		_, err := typedrpc.Call(ctx, c, lab.Hang, struct{}{}) // ends with its context only
 		if !errors.Is(err, want) {
 			return fmt.Errorf("a call that hangs returned %w", err)
 		}
@@ -224,7 +224,7 @@ func TestStorm_bothSidesClose(t *testing.T) {
 		for i := range testkit.Size(10_000, 10_000) {
 			c, s, err := typedrpctest.Dial(l.Server, nil)
 			is.NoErr(err)
-			f := typedrpc.Go(t.Context(), c, lab.Hang, typedrpc.Empty{})
+			f := typedrpc.Go(t.Context(), c, lab.Hang, struct{}{})
 			var wg sync.WaitGroup
 			wg.Go(func() { c.Close() })
 			wg.Go(func() { s.Close() })

@@ -35,7 +35,7 @@ func (plainCodec) Append(dst []byte, v any) ([]byte, error) {
 		return append(dst, make([]byte, v.Size-8)...), nil
 	case *string:
 		return append(dst, *v...), nil
-	case *typedrpc.Empty:
+	case *struct{}:
 		return dst, nil
 	}
 	return dst, fmt.Errorf("no %T", v)

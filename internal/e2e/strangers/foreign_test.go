@@ -25,26 +25,26 @@ type difference struct{ Minuend, Subtrahend int }
 
 var (
 	subtract = typedrpc.NewMethod[difference, int]("subtract", typedrpc.Params("minuend", "subtrahend"))
-	fail     = typedrpc.NewMethod[int64, typedrpc.Empty]("fail")
+	fail     = typedrpc.NewMethod[int64, struct{}]("fail")
 	note     = typedrpc.NewNotification[int]("note")
-	noted    = typedrpc.NewMethod[typedrpc.Empty, string]("noted", typedrpc.Serial) // behind the notes
+	noted    = typedrpc.NewMethod[struct{}, string]("noted", typedrpc.Serial) // behind the notes
 	ask      = typedrpc.NewMethod[question, string]("ask", typedrpc.Params("name", "text"))
-	slow     = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("slow")
-	giveUp   = typedrpc.NewMethod[typedrpc.Empty, string]("giveUp")
-	leave    = typedrpc.NewMethod[int, typedrpc.Empty]("leave")
-	restart  = typedrpc.NewNotification[typedrpc.Empty]("restart")
-	settled  = typedrpc.NewMethod[typedrpc.Empty, bool]("settled")
-	gone     = typedrpc.NewMethod[typedrpc.Empty, string]("gone")
-	pinged   = typedrpc.NewMethod[typedrpc.Empty, bool]("pinged")
-	work     = typedrpc.NewMethod[string, typedrpc.Empty]("work")
+	slow     = typedrpc.NewMethod[struct{}, struct{}]("slow")
+	giveUp   = typedrpc.NewMethod[struct{}, string]("giveUp")
+	leave    = typedrpc.NewMethod[int, struct{}]("leave")
+	restart  = typedrpc.NewNotification[struct{}]("restart")
+	settled  = typedrpc.NewMethod[struct{}, bool]("settled")
+	gone     = typedrpc.NewMethod[struct{}, string]("gone")
+	pinged   = typedrpc.NewMethod[struct{}, bool]("pinged")
+	work     = typedrpc.NewMethod[string, struct{}]("work")
 
-	begun    = typedrpc.NewNotification[typedrpc.Empty]("begun")
+	begun    = typedrpc.NewNotification[struct{}]("begun")
 	pushed   = typedrpc.NewNotification[int]("pushed")
 	progress = typedrpc.NewNotification[workDone]("$/progress")
 
-	chainID     = typedrpc.NewMethod[typedrpc.Empty, string]("eth_chainId")
-	blockNumber = typedrpc.NewMethod[typedrpc.Empty, string]("eth_blockNumber")
-	netVersion  = typedrpc.NewMethod[typedrpc.Empty, string]("net_version")
+	chainID     = typedrpc.NewMethod[struct{}, string]("eth_chainId")
+	blockNumber = typedrpc.NewMethod[struct{}, string]("eth_blockNumber")
+	netVersion  = typedrpc.NewMethod[struct{}, string]("net_version")
 	ethCall     = typedrpc.NewMethod[typedrpc.Raw, string]("eth_call")
 	subscribe   = typedrpc.NewMethod[[]string, string]("eth_subscribe")
 	unsubscribe = typedrpc.NewMethod[[]string, bool]("eth_unsubscribe")
@@ -111,7 +111,7 @@ func serveForeign(t *testing.T) *foreign {
 	}
 	begin()
 	var over sync.WaitGroup
-	typedrpc.Handle(mux, restart, func(ctx context.Context, _ typedrpc.Empty) error {
+	typedrpc.Handle(mux, restart, func(ctx context.Context, _ struct{}) error {
 		old := f.srv.Load()
 		begin()
 		over.Go(func() {
@@ -140,8 +140,8 @@ func serveForeign(t *testing.T) *foreign {
 func (f *foreign) handlePlain(m *typedrpc.Mux) {
 	typedrpc.Handle(m, shout, func(_ context.Context, s string) (string, error) { return strings.ToUpper(s), nil })
 	typedrpc.Handle(m, subtract, func(_ context.Context, d difference) (int, error) { return d.Minuend - d.Subtrahend, nil })
-	typedrpc.Handle(m, fail, func(_ context.Context, n int64) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, &typedrpc.Error{Code: typedrpc.Aborted, Number: n, Message: "refused", Data: typedrpc.Raw(`{"why":"because"}`)}
+	typedrpc.Handle(m, fail, func(_ context.Context, n int64) (struct{}, error) {
+		return struct{}{}, &typedrpc.Error{Code: typedrpc.Aborted, Number: n, Message: "refused", Data: typedrpc.Raw(`{"why":"because"}`)}
 	})
 	typedrpc.Handle(m, note, func(_ context.Context, n int) error {
 		f.mu.Lock()
@@ -149,14 +149,14 @@ func (f *foreign) handlePlain(m *typedrpc.Mux) {
 		f.notes = append(f.notes, n)
 		return nil
 	})
-	typedrpc.Handle(m, noted, func(context.Context, typedrpc.Empty) (string, error) {
+	typedrpc.Handle(m, noted, func(context.Context, struct{}) (string, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		text := fmt.Sprintf("%d, sorted %v", len(f.notes), slices.IsSorted(f.notes))
 		f.notes = nil
 		return text, nil
 	})
-	typedrpc.Handle(m, gone, func(context.Context, typedrpc.Empty) (string, error) {
+	typedrpc.Handle(m, gone, func(context.Context, struct{}) (string, error) {
 		for {
 			var ce *typedrpc.CloseError
 			if errors.As(<-f.ends, &ce) { // else this side has closed it
@@ -190,28 +190,28 @@ func (f *foreign) handleBoth(m *typedrpc.Mux) {
 		answer, err := typedrpc.Call(ctx, typedrpc.ConnFrom(ctx), typedrpc.NewMethod[string, string](q.Name), q.Text)
 		return answer + told(err), nil
 	})
-	typedrpc.Handle(m, begun, func(ctx context.Context, _ typedrpc.Empty) error {
+	typedrpc.Handle(m, begun, func(ctx context.Context, _ struct{}) error {
 		f.of(ctx).begun <- struct{}{}
 		return nil
 	})
-	typedrpc.Handle(m, slow, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
-		if err := typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx), begun, typedrpc.Empty{}); err != nil {
-			return typedrpc.Empty{}, err
+	typedrpc.Handle(m, slow, func(ctx context.Context, _ struct{}) (struct{}, error) {
+		if err := typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx), begun, struct{}{}); err != nil {
+			return struct{}{}, err
 		}
 		<-ctx.Done()
-		return typedrpc.Empty{}, ctx.Err()
+		return struct{}{}, ctx.Err()
 	})
-	typedrpc.Handle(m, giveUp, func(ctx context.Context, _ typedrpc.Empty) (string, error) {
+	typedrpc.Handle(m, giveUp, func(ctx context.Context, _ struct{}) (string, error) {
 		call, cancel := context.WithCancel(ctx)
 		defer cancel()
 		go func() {
 			<-f.of(ctx).begun
 			cancel()
 		}()
-		_, err := typedrpc.Call(call, typedrpc.ConnFrom(ctx), slow, typedrpc.Empty{})
+		_, err := typedrpc.Call(call, typedrpc.ConnFrom(ctx), slow, struct{}{})
 		return told(err), nil
 	})
-	typedrpc.Handle(m, leave, func(ctx context.Context, n int) (typedrpc.Empty, error) {
+	typedrpc.Handle(m, leave, func(ctx context.Context, n int) (struct{}, error) {
 		conn := typedrpc.ConnFrom(ctx)
 		typedrpc.RequestFrom(ctx).AfterReply = func(ctx context.Context, _ error) {
 			for i := range n {
@@ -219,30 +219,30 @@ func (f *foreign) handleBoth(m *typedrpc.Mux) {
 			}
 			conn.Close()
 		}
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
-	typedrpc.Handle(m, work, func(ctx context.Context, token string) (typedrpc.Empty, error) {
+	typedrpc.Handle(m, work, func(ctx context.Context, token string) (struct{}, error) {
 		for _, kind := range []string{"begin", "end"} {
 			if err := typedrpc.Notify(ctx, typedrpc.ConnFrom(ctx), progress, workDone{token, map[string]string{"kind": kind}}); err != nil {
-				return typedrpc.Empty{}, err
+				return struct{}{}, err
 			}
 		}
-		return typedrpc.Empty{}, nil
+		return struct{}{}, nil
 	})
 }
 
 // handleEthereum handles what its libraries ask for.
 func (f *foreign) handleEthereum(m *typedrpc.Mux) {
-	typedrpc.Handle(m, chainID, func(context.Context, typedrpc.Empty) (string, error) { return "0x1", nil })
-	typedrpc.Handle(m, blockNumber, func(context.Context, typedrpc.Empty) (string, error) { return "0x10", nil })
-	typedrpc.Handle(m, netVersion, func(context.Context, typedrpc.Empty) (string, error) {
+	typedrpc.Handle(m, chainID, func(context.Context, struct{}) (string, error) { return "0x1", nil })
+	typedrpc.Handle(m, blockNumber, func(context.Context, struct{}) (string, error) { return "0x10", nil })
+	typedrpc.Handle(m, netVersion, func(context.Context, struct{}) (string, error) {
 		select {
 		case f.pings <- struct{}{}:
 		default:
 		}
 		return "1", nil
 	})
-	typedrpc.Handle(m, pinged, func(ctx context.Context, _ typedrpc.Empty) (bool, error) {
+	typedrpc.Handle(m, pinged, func(ctx context.Context, _ struct{}) (bool, error) {
 		<-f.pings
 		return true, nil
 	})
@@ -267,7 +267,7 @@ func (f *foreign) handleEthereum(m *typedrpc.Mux) {
 		typedrpc.RequestFrom(ctx).AfterReply = func(context.Context, error) { v.settled <- struct{}{} }
 		return len(id) == 1 && id[0] == "0xcd", nil
 	})
-	typedrpc.Handle(m, settled, func(ctx context.Context, _ typedrpc.Empty) (bool, error) {
+	typedrpc.Handle(m, settled, func(ctx context.Context, _ struct{}) (bool, error) {
 		<-f.of(ctx).settled
 		return true, nil
 	})

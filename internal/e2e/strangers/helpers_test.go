@@ -175,7 +175,7 @@ func newBackend(t *testing.T) *backend {
 		}
 		return nil
 	})
-	typedrpc.Handle(b.srv.Mux, add, func(_ context.Context, _ typedrpc.Empty, items iter.Seq2[int, error]) (sum int, err error) {
+	typedrpc.Handle(b.srv.Mux, add, func(_ context.Context, _ struct{}, items iter.Seq2[int, error]) (sum int, err error) {
 		for n, err := range items {
 			if err != nil {
 				return 0, err

@@ -25,7 +25,7 @@ import (
 var (
 	shout = typedrpc.NewMethod[string, string]("shout")
 	tell  = typedrpc.NewServerStream[int, int]("tell", typedrpc.Safe)
-	add   = typedrpc.NewClientStream[typedrpc.Empty, int, int]("add")
+	add   = typedrpc.NewClientStream[struct{}, int, int]("add")
 )
 
 // keepAlive is short, so that a proxy's time for idle connections, made short as

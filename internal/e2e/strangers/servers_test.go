@@ -186,7 +186,7 @@ func toJayson(t *testing.T, c *caller) {
 	refusals(t, c, `{"why":"because"}`)
 	_, err = call[string](t, c, "missing", []int{})
 	is.Equal(typedrpc.CodeOf(err), typedrpc.Unimplemented)
-	_, err = call[typedrpc.Empty](t, c, "nothing", []int{})
+	_, err = call[struct{}](t, c, "nothing", []int{})
 	is.NoErr(err)
 }
 
@@ -194,14 +194,14 @@ func toRPCWebsockets(t *testing.T, c *caller) {
 	is := is.New(t)
 	basics(t, c)
 	refusals(t, c, `{"why":"because"}`)
-	_, err := call[string](t, c, "throw", typedrpc.Empty{})
+	_, err := call[string](t, c, "throw", struct{}{})
 	is.Equal(told(err), `code -32000: TypeError, number -32000, data "no such thing", answered`)
-	_, err = call[string](t, c, "account", typedrpc.Empty{})
+	_, err = call[string](t, c, "account", struct{}{})
 	is.Equal(told(err), "code -32605: Method forbidden, number -32605, data , answered")
 	ok, err := typedrpc.Call(t.Context(), c, login, map[string]string{"user": "ada"})
 	is.NoErr(err)
 	is.True(ok)
-	secret, err := call[string](t, c, "account", typedrpc.Empty{})
+	secret, err := call[string](t, c, "account", struct{}{})
 	is.NoErr(err)
 	is.Equal(secret, "secret")
 
@@ -224,7 +224,7 @@ func toRPCWebsockets(t *testing.T, c *caller) {
 	is.NoErr(err)
 	is.Equal(c.log.String(), "")
 
-	is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[typedrpc.Empty]("drop"), typedrpc.Empty{}))
+	is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[struct{}]("drop"), struct{}{}))
 	var ce *typedrpc.CloseError
 	is.True(errors.As(c.lost(), &ce))
 	is.Equal(*ce, typedrpc.CloseError{Code: 1012, Reason: "back soon"})
@@ -242,20 +242,20 @@ func toWS(t *testing.T, c *caller) {
 		is.Equal(got, "the id is a string")
 	}
 	refusals(t, c, "")
-	_, err := call[string](t, c, "string", typedrpc.Empty{})
+	_, err := call[string](t, c, "string", struct{}{})
 	is.Equal(told(err), `internal: just a string (the peer's answer is malformed: its error is no object), number 0, data , answered`)
-	_, err = call[string](t, c, "undefined", typedrpc.Empty{})
+	_, err = call[string](t, c, "undefined", struct{}{})
 	is.Equal(told(err), `internal: the peer's answer cannot be read: it has neither a result nor an error, number 0, data , answered`)
-	is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[typedrpc.Empty]("ping"), typedrpc.Empty{}))
+	is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[struct{}]("ping"), struct{}{}))
 	is.Equal(<-c.heard, "pushed[7]")
 	departures(t, c)
-	bye, err := call[string](t, c, "bye", typedrpc.Empty{})
+	bye, err := call[string](t, c, "bye", struct{}{})
 	is.NoErr(err)
 	is.Equal(bye, "bye")
 	for i := range 100 {
 		is.Equal(<-c.heard, fmt.Sprintf("pushed[%d]", i))
 	}
-	_, err = call[string](t, c, "terminate", typedrpc.Empty{})
+	_, err = call[string](t, c, "terminate", struct{}{})
 	is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable)
 	is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun)
 	_, err = call[string](t, c, "shout", "again")
@@ -281,23 +281,23 @@ func toLanguageServer(t *testing.T, c *caller) {
 	is := is.New(t)
 	basics(t, c)
 	refusals(t, c, `{"why":"because"}`)
-	_, err := call[typedrpc.Empty](t, c, "shutdown", typedrpc.Empty{}) // without params, as the protocol wants it
+	_, err := call[struct{}](t, c, "shutdown", struct{}{}) // without params, as the protocol wants it
 	is.NoErr(err)
-	_, err = call[typedrpc.Empty](t, c, "work", "a token")
+	_, err = call[struct{}](t, c, "work", "a token")
 	is.NoErr(err)
 	is.Equal(<-c.heard, `$/progress{"token":"a token","value":{"kind":"begin"}}`)
 	is.Equal(<-c.heard, `$/progress{"token":"a token","value":{"kind":"end"}}`)
-	got, err := call[string](t, c, "ask", typedrpc.Empty{})
+	got, err := call[string](t, c, "ask", struct{}{})
 	is.NoErr(err)
 	is.Equal(got, "cba")
-	got, err = call[string](t, c, "askBroken", typedrpc.Empty{})
+	got, err = call[string](t, c, "askBroken", struct{}{})
 	is.NoErr(err)
 	is.Equal(got, `3 execution reverted {"why":"no"}`)
 	is.NoErr(typedrpc.Notify(t.Context(), c, note, 7))
 	is.Equal(<-c.heard, "pushed[8]")
 
 	ctx, cancel := context.WithCancel(t.Context())
-	slowly := typedrpc.Go(ctx, c, slow, typedrpc.Empty{})
+	slowly := typedrpc.Go(ctx, c, slow, struct{}{})
 	is.Equal(<-c.heard, "begun")
 	cancel()
 	is.Equal(<-c.heard, "wasCancelled")
@@ -307,7 +307,7 @@ func toLanguageServer(t *testing.T, c *caller) {
 	basics(t, c)
 	is.Equal(c.log.String(), "")
 
-	is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[typedrpc.Empty]("exit"), typedrpc.Empty{}))
+	is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[struct{}]("exit"), struct{}{}))
 	for i := range 100 {
 		is.Equal(<-c.heard, fmt.Sprintf("pushed[%d]", i))
 	}
@@ -316,17 +316,17 @@ func toLanguageServer(t *testing.T, c *caller) {
 func toWebsockets(t *testing.T, c *caller) {
 	is := is.New(t)
 	for _, kind := range []string{"str", "bytes", "bytes"} { // as the peer used last
-		got, err := call[string](t, c, "kind", typedrpc.Empty{})
+		got, err := call[string](t, c, "kind", struct{}{})
 		is.NoErr(err)
 		is.Equal(got, kind)
 	}
 	refusals(t, c, "")
 	is.NoErr(typedrpc.Notify(t.Context(), c, note, 7))
 	is.Equal(<-c.heard, "pushed[7]")
-	got, err := call[string](t, c, "ping", typedrpc.Empty{})
+	got, err := call[string](t, c, "ping", struct{}{})
 	is.NoErr(err)
 	is.Equal(got, "pong")
-	got, err = call[string](t, c, "batch", typedrpc.Empty{})
+	got, err = call[string](t, c, "batch", struct{}{})
 	is.NoErr(err)
 	is.Equal(got, `[{"jsonrpc":"2.0","id":1,"result":"cba"},{"jsonrpc":"2.0","id":"b","error":{"code":3,"message":"execution reverted","data":{"why":"no"}}}]`)
 	is.Equal(<-c.heard, "note[1]")
@@ -337,7 +337,7 @@ func toWebsockets(t *testing.T, c *caller) {
 func toAiohttp(t *testing.T, c *caller) {
 	is := is.New(t)
 	refusals(t, c, "")
-	got, err := call[map[string]any](t, c, "ask", typedrpc.Empty{})
+	got, err := call[map[string]any](t, c, "ask", struct{}{})
 	is.NoErr(err)
 	is.Equal(got["result"], "cba")
 	is.Equal(got["id"], "q")
@@ -387,7 +387,7 @@ func TestAria2(t *testing.T) {
 	version, err := call[map[string]any](t, c, "aria2.getVersion", []string{"token:s3cret"})
 	is.NoErr(err)
 	is.True(version["version"] != "")
-	methods, err := call[[]string](t, c, "system.listMethods", typedrpc.Empty{})
+	methods, err := call[[]string](t, c, "system.listMethods", struct{}{})
 	is.NoErr(err)
 	is.True(slices.Contains(methods, "aria2.addUri"))
 

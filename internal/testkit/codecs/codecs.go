@@ -36,7 +36,7 @@ type Kit[M any] struct {
 type declared[M any] struct {
 	add     typedrpc.Method[M, M]
 	raw     typedrpc.Method[typedrpc.Raw, typedrpc.Raw]
-	nothing typedrpc.Method[typedrpc.Empty, typedrpc.Empty]
+	nothing typedrpc.Method[struct{}, struct{}]
 	shout   typedrpc.Method[string, string]
 	note    typedrpc.Notification[M]
 	count   typedrpc.ServerStream[M, M]
@@ -60,7 +60,7 @@ func (k Kit[M]) declare() declared[M] {
 	return declared[M]{
 		typedrpc.NewMethod[M, M]("add", method...),
 		typedrpc.NewMethod[typedrpc.Raw, typedrpc.Raw]("add"), // the same, by its bytes
-		typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("nothing"),
+		typedrpc.NewMethod[struct{}, struct{}]("nothing"),
 		typedrpc.NewMethod[string, string]("shout"),
 		typedrpc.NewNotification[M]("note", traits(k.Alloc, func(t typedrpc.Trait) typedrpc.RequestTrait { return t })...),
 		typedrpc.NewServerStream[M, M]("count", read...),
@@ -101,8 +101,8 @@ func (r *rig[M]) serve(mux *typedrpc.Mux) {
 		}
 		return r.New(n+1, text+text), nil
 	})
-	typedrpc.Handle(mux, r.nothing, func(context.Context, typedrpc.Empty) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, nil
+	typedrpc.Handle(mux, r.nothing, func(context.Context, struct{}) (struct{}, error) {
+		return struct{}{}, nil
 	})
 	typedrpc.Handle(mux, r.shout, func(_ context.Context, s string) (string, error) { return strings.ToUpper(s), nil })
 	typedrpc.Handle(mux, r.note, func(_ context.Context, m M) error { r.noted <- m; return nil })
@@ -173,7 +173,7 @@ func calls[M any](t *testing.T, is *is.I, r *rig[M]) {
 			is.Equal(both, text+text)
 		}
 	}
-	_, err := typedrpc.Call(t.Context(), r.client, r.nothing, typedrpc.Empty{})
+	_, err := typedrpc.Call(t.Context(), r.client, r.nothing, struct{}{})
 	is.NoErr(err)
 	loud, err := typedrpc.Call(t.Context(), r.client, r.shout, "hello, wörld")
 	is.NoErr(err)

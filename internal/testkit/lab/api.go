@@ -27,7 +27,7 @@ type (
 var (
 	Sum     = typedrpc.NewMethod[Pair, Total]("math.sum")
 	Shout   = typedrpc.NewMethod[string, string]("text.shout")
-	Stay    = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("hang")
+	Stay    = typedrpc.NewMethod[struct{}, struct{}]("hang")
 	Ask     = typedrpc.NewMethod[int, int]("ask")
 	Tell    = typedrpc.NewNotification[int]("tell")
 	Ordered = typedrpc.NewMethod[int, int]("ordered", typedrpc.Serial)
@@ -45,9 +45,9 @@ type Hanging struct {
 
 func NewHanging() Hanging { return Hanging{make(chan struct{}, 100), make(chan error, 100)} }
 
-func (h Hanging) Handle(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+func (h Hanging) Handle(ctx context.Context, _ struct{}) (struct{}, error) {
 	h.Begun <- struct{}{}
 	<-ctx.Done()
 	h.Ended <- ctx.Err()
-	return typedrpc.Empty{}, ctx.Err()
+	return struct{}{}, ctx.Err()
 }

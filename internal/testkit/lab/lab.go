@@ -27,8 +27,8 @@ func PingPong() *typedrpc.Mux {
 
 var (
 	Echo      = typedrpc.NewMethod[int, int]("lab.echo")
-	Hang      = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("lab.hang")
-	HangTwice = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("lab.hang.idempotent", typedrpc.Idempotent)
+	Hang      = typedrpc.NewMethod[struct{}, struct{}]("lab.hang")
+	HangTwice = typedrpc.NewMethod[struct{}, struct{}]("lab.hang.idempotent", typedrpc.Idempotent)
 	Note      = typedrpc.NewNotification[int]("lab.note")
 )
 
@@ -49,7 +49,7 @@ func New() *Lab {
 	mux := typedrpc.NewMux()
 	l.Server = &typedrpc.Server{Mux: mux, Logger: slog.New(slog.DiscardHandler)}
 	typedrpc.Handle(mux, Echo, func(_ context.Context, n int) (int, error) { return n, nil })
-	hang := func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
+	hang := func(ctx context.Context, _ struct{}) (struct{}, error) {
 		l.Hung.Add(1)
 		n := l.Running.Add(1)
 		defer l.Running.Add(-1)
@@ -57,9 +57,9 @@ func New() *Lab {
 		}
 		select {
 		case <-ctx.Done():
-			return typedrpc.Empty{}, ctx.Err()
+			return struct{}{}, ctx.Err()
 		case <-l.Release:
-			return typedrpc.Empty{}, nil
+			return struct{}{}, nil
 		}
 	}
 	typedrpc.Handle(mux, Hang, hang)

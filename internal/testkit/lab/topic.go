@@ -24,13 +24,13 @@ func TopicServer(register func(*typedrpc.Mux), codecs ...typedrpc.Codec) *typedr
 	mux := typedrpc.NewMux()
 	register(mux)
 	srv := &typedrpc.Server{Mux: mux, Codecs: codecs, Logger: slog.New(slog.DiscardHandler)}
-	srv.SignIn = TopicLogin.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, typedrpc.Empty, error) {
-		return typedrpc.Identity{Subject: *who}, typedrpc.Empty{}, nil
+	srv.SignIn = TopicLogin.Verify(func(_ context.Context, _ *http.Request, who *string) (typedrpc.Identity, struct{}, error) {
+		return typedrpc.Identity{Subject: *who}, struct{}{}, nil
 	})
 	return srv
 }
 
-var TopicLogin = typedrpc.NewSignIn[string, typedrpc.Empty]()
+var TopicLogin = typedrpc.NewSignIn[string, struct{}]()
 
 func TopicDial(t *testing.T, srv *typedrpc.Server, who string, o typedrpc.DialOptions) *typedrpc.Conn {
 	t.Helper()

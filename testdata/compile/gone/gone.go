@@ -49,6 +49,7 @@ var (
 	_ typedrpc.Key                  // want "undefined"
 	_ = typedrpc.NewKey             // want "undefined"
 	_ = typedrpc.ParseKey           // want "undefined"
+	_ typedrpc.Empty                // want "undefined"
 	_ typedrpc.ReplayOptions        // want "undefined"
 	_ = typedrpc.NewRetryBudget     // want "undefined"
 	_ = typedrpc.NewTopic[int]      // want "undefined"

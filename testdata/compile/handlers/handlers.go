@@ -13,7 +13,7 @@ var (
 	double = typedrpc.NewMethod[int, string]("double")
 	tell   = typedrpc.NewNotification[string]("tell")
 	count  = typedrpc.NewServerStream[int, int]("count")
-	sum    = typedrpc.NewClientStream[typedrpc.Empty, int, int]("sum")
+	sum    = typedrpc.NewClientStream[struct{}, int, int]("sum")
 )
 
 func register(mux *typedrpc.Mux) {
@@ -25,12 +25,12 @@ func register(mux *typedrpc.Mux) {
 }
 
 func call(ctx context.Context, c *typedrpc.Conn) {
-	typedrpc.Call(ctx, c, double, "2")                                       // want "as int value"
-	typedrpc.Call(ctx, c, tell, "2")                                         // want "Notification"
-	typedrpc.Notify(ctx, c, double, 2)                                       // want "Method"
-	typedrpc.Receive(ctx, c, double, 2)                                      // want "Method"
-	typedrpc.SendAll(ctx, c, sum, typedrpc.Empty{}, slices.Values([]int{1})) // want "Seq"
-	var n int = must(typedrpc.Call(ctx, c, double, 2))                       // want "string"
+	typedrpc.Call(ctx, c, double, "2")                                 // want "as int value"
+	typedrpc.Call(ctx, c, tell, "2")                                   // want "Notification"
+	typedrpc.Notify(ctx, c, double, 2)                                 // want "Method"
+	typedrpc.Receive(ctx, c, double, 2)                                // want "Method"
+	typedrpc.SendAll(ctx, c, sum, struct{}{}, slices.Values([]int{1})) // want "Seq"
+	var n int = must(typedrpc.Call(ctx, c, double, 2))                 // want "string"
 	_ = n
 }
 

@@ -36,8 +36,8 @@ type shortage struct {
 var (
 	price   = typedrpc.NewMethod[string, int]("shop.price", typedrpc.Idempotent, typedrpc.Safe)
 	buy     = typedrpc.NewMethod[order, int]("shop.buy")
-	slow    = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("shop.slow")
-	whoami  = typedrpc.NewMethod[typedrpc.Empty, map[string]string]("shop.whoami")
+	slow    = typedrpc.NewMethod[struct{}, struct{}]("shop.slow")
+	whoami  = typedrpc.NewMethod[struct{}, map[string]string]("shop.whoami")
 	viewed  = typedrpc.NewNotification[string]("shop.viewed")
 	ticks   = typedrpc.NewServerStream[int, int]("shop.ticks")
 	sum     = typedrpc.NewClientStream[int, int, int]("shop.sum")
@@ -79,10 +79,10 @@ func open(t *testing.T) *shop {
 		}
 		return o.Count * 100 * len(o.Item), nil
 	})
-	typedrpc.Handle(mux, slow, func(ctx context.Context, _ typedrpc.Empty) (typedrpc.Empty, error) {
-		return typedrpc.Empty{}, s.wait(ctx, "slow")
+	typedrpc.Handle(mux, slow, func(ctx context.Context, _ struct{}) (struct{}, error) {
+		return struct{}{}, s.wait(ctx, "slow")
 	})
-	typedrpc.Handle(mux, whoami, func(ctx context.Context, _ typedrpc.Empty) (map[string]string, error) {
+	typedrpc.Handle(mux, whoami, func(ctx context.Context, _ struct{}) (map[string]string, error) {
 		return map[string]string{"subject": typedrpc.ConnFrom(ctx).Identity().Subject, "meta": typedrpc.RequestFrom(ctx).Metadata["k"]}, nil
 	})
 	typedrpc.Handle(mux, viewed, func(_ context.Context, item string) error { s.seen <- item; return nil })

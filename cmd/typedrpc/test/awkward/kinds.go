@@ -41,7 +41,7 @@ var (
 	// Buy runs once.
 	Buy = typedrpc.NewMethod[Untagged, int]("shop.buy-now", typedrpc.Keyed, typedrpc.Params("Name", "Count"))
 	// Look is at the place above others.
-	Look = typedrpc.NewMethod[typedrpc.Empty, Empty]("shop", typedrpc.Idempotent, typedrpc.Serial)
+	Look = typedrpc.NewMethod[struct{}, Empty]("shop", typedrpc.Idempotent, typedrpc.Serial)
 	// Delete has the name of a keyword.
 	Delete = typedrpc.NewMethod[string, bool]("shop.delete", traits...)
 	// Confirm is asked of a page.

@@ -82,20 +82,20 @@ type Line struct {
 }
 
 var (
-	SignIn = typedrpc.NewSignIn[Login, typedrpc.Empty]()
+	SignIn = typedrpc.NewSignIn[Login, struct{}]()
 
 	// Place takes an order. It is not taken twice.
 	Place = typedrpc.NewMethod[Order, Receipt]("orders.place", typedrpc.Keyed)
 	// Get finds an order by its number.
 	Get = typedrpc.NewMethod[Find, Receipt]("orders.get", typedrpc.Idempotent, typedrpc.Timeout(5*time.Second))
 	// Seen says that somebody has looked at the menu.
-	Seen = typedrpc.NewNotification[typedrpc.Empty]("menu.seen")
+	Seen = typedrpc.NewNotification[struct{}]("menu.seen")
 	// Ticks are a clock's.
 	Ticks = typedrpc.NewServerStream[Pace, Tick]("clock.ticks")
 	// Sum adds numbers.
-	Sum = typedrpc.NewClientStream[typedrpc.Empty, int, int]("numbers.sum")
+	Sum = typedrpc.NewClientStream[struct{}, int, int]("numbers.sum")
 	// Echo says everything again.
-	Echo = typedrpc.NewBidiStream[typedrpc.Empty, string, string]("words.echo")
+	Echo = typedrpc.NewBidiStream[struct{}, string, string]("words.echo")
 	// Talk is what is said in a room, whose name is the key.
 	Talk = topic.New[Line]("talk.room", topic.History(20, time.Hour), topic.WithPresence)
 

@@ -44,5 +44,5 @@ var (
 	Pointer = typedrpc.NewMethod[*Pointed, int]("pointer")   // want: typedrpc.Alloc[Pointed]()
 	Alloc   = typedrpc.NewMethod[*Pointed, int]("alloc", typedrpc.Alloc[Pointed]())
 	Fault   = typedrpc.NewFault[*Pointed]("fault", typedrpc.Aborted, typedrpc.Alloc[Pointed]())
-	SignIn  = typedrpc.NewSignIn[*Pointed, typedrpc.Empty](typedrpc.Alloc[Pointed]())
+	SignIn  = typedrpc.NewSignIn[*Pointed, struct{}](typedrpc.Alloc[Pointed]())
 )

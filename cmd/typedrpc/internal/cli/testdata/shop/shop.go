@@ -45,9 +45,9 @@ var (
 	// Buy answers the total in cents.
 	Buy = typedrpc.NewMethod[Order, int]("shop.buy")
 	// Slow answers when its caller has gone.
-	Slow = typedrpc.NewMethod[typedrpc.Empty, typedrpc.Empty]("shop.slow")
+	Slow = typedrpc.NewMethod[struct{}, struct{}]("shop.slow")
 	// WhoAmI answers what the server knows of its caller.
-	WhoAmI = typedrpc.NewMethod[typedrpc.Empty, map[string]string]("shop.whoami")
+	WhoAmI = typedrpc.NewMethod[struct{}, map[string]string]("shop.whoami")
 	// Viewed tells the shop what a customer looks at.
 	Viewed = typedrpc.NewNotification[string]("shop.viewed")
 	// Ticks counts.
