@@ -31,7 +31,7 @@
 // handler finds the connection that its call came in on with [ConnFrom] and
 // calls back; a server finds its clients with [Server.Conns] and
 // Server.OnConnect. [Notify] sends a message that has no answer, [Broadcast]
-// sends one to many connections, [CallAll] asks them and ranges over their answers, and [Go] makes a call whose response is waited
+// sends one to many connections, [CallAll] asks them and ranges over them as they answer, and [Go] makes a call whose response is waited
 // for later, alone or together with others: [Future.Await], [All], [Any],
 // [Wait].
 //
@@ -206,7 +206,7 @@
 //     go on, since the caller comes back for the answer.
 //
 // Otherwise a call is made again, by whatever policy, only if its error is NotSent
-// or its method is [Idempotent] or [Keyed]. A [RetryPolicy] belongs to a call, a
+// or its method is [Idempotent] or [Keyed], see package idempotency. A [RetryPolicy] belongs to a call, a
 // method or a connection, in this order, and without one nothing is repeated but
 // what a lost session interrupts.
 //

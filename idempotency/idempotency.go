@@ -1,4 +1,4 @@
-// Package idempotency has the keys of [typedrpc.Keyed] methods' calls, and the cache of their
+// Package idempotency has the keys of typedrpc.Keyed methods' calls, and the cache of their
 // answers, by which a handler runs once for each key. Most programs need neither: a connection
 // makes a key for every call of such a method, and a server has a cache of its own. A program
 // makes a [Key] that repeats a call itself, after it was started again for example, and a
@@ -27,7 +27,7 @@ func init() {
 // It remembers how old it is, and which Cache it was sent to. A call that the
 // program makes with it again, and that would go to another one, because the server
 // was started again, fails with FailedPrecondition, MayHaveRun, and does not leave. (A
-// call that was in flight then fails with Unavailable, see [typedrpc.Keyed].)
+// call that was in flight then fails with Unavailable, see typedrpc.Keyed.)
 //
 // Copies of a Key are the same key. It is safe for concurrent use. The zero Key
 // is none.
@@ -38,7 +38,7 @@ func NewKey() Key { return Key{replay.NewKey()} }
 
 // String is the key as ParseKey reads it: its bits, when it was made, and the
 // cache that it was sent to. A program that writes a key down before its first
-// call must Bind it before that, see [typedrpc.Conn.Bind]. String of the zero Key is "".
+// call must Bind it before that, see typedrpc.Conn.Bind. String of the zero Key is "".
 func (k Key) String() string {
 	if k.s == nil {
 		return ""
@@ -63,7 +63,7 @@ func ParseKey(text string) (Key, error) {
 	return Key{}, seam.Lift(err)
 }
 
-// Cache remembers the answers to keyed calls, see [typedrpc.Keyed]. It forgets none
+// Cache remembers the answers to keyed calls, see typedrpc.Keyed. It forgets none
 // before its TTL is over: when it is full of younger ones, new keyed calls are
 // refused before they run, with ResourceExhausted, NotSent. The handlers'
 // context of a call whose caller was lost ends when nobody came back for the
