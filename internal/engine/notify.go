@@ -24,11 +24,12 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	in := From(ctx)
 	nested := in.nestedOn(c)
-	var mine *notifier // nil: it has not waited
+	var mine *spot // nil: it has not waited
 	defer func() {
 		if mine != nil {
 			c.account.Give(cost)
 			c.mu.Lock()
+			c.unclaimLocked(&c.notifiers)
 			c.notifiers.leave(mine)
 			c.mu.Unlock()
 		}
@@ -40,7 +41,8 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 			err = c.cannotReadLocked(d, body.Bytes(), o.Depth)
 		}
 		never := in.neverWaits(nested)
-		if err == nil && c.roomLocked(cost) && (never != nil || c.notifiers.isTurn(mine)) {
+		turn := never == nil && c.notifiers.isTurn(mine)
+		if err == nil && (turn && c.roomLocked(cost, &c.notifiers) || never != nil && c.roomLocked(cost, c.claim.by)) {
 			break
 		}
 		if err == nil {
@@ -55,10 +57,13 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 			mine = c.notifiers.enter()
 			c.account.Force(cost)
 		}
+		if turn && c.notify.Fits(cost) {
+			c.claimLocked(cost, &c.notifiers)
+		}
 		c.mu.Unlock()
 		select {
 		case <-room:
-		case <-mine.turn:
+		case <-mine.came:
 		case <-ctx.Done():
 		case <-c.done:
 		}
@@ -66,6 +71,7 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 			return false, c.GaveUp(ctx, status.NotSent)
 		}
 	}
+	c.claimedLocked(&c.notifiers)
 	c.notify.Used += cost
 	c.hold(cost)
 	it := new(parcel).pack(wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta}, body.Keep(), cost)
@@ -89,53 +95,17 @@ func (in *Inbound) neverWaits(nested bool) *status.Error {
 
 var errOrdered = status.Errorf(status.FailedPrecondition, "the peer's notification window is spent and this handler runs on the ordered lane, so waiting for it could deadlock; hand it to a goroutine whose context is not the handler's")
 
-// notifiers are those who wait to notify, in their order: one whose notification needs
-// much of the window would be passed for ever by those that need little.
-type notifiers struct{ first, last *notifier }
-
-type notifier struct {
-	prev, next *notifier
-	turn       chan struct{} // it has become the first
-}
-
-func (l *notifiers) enter() *notifier {
-	n := &notifier{turn: make(chan struct{}, 1), prev: l.last}
-	if l.last == nil {
-		l.first = n
-	} else {
-		l.last.next = n
-	}
-	l.last = n
-	return n
-}
-
-func (l *notifiers) leave(n *notifier) {
-	if n.next == nil {
-		l.last = n.prev
-	} else {
-		n.next.prev = n.prev
-	}
-	if n.prev != nil {
-		n.prev.next = n.next
-	} else if l.first = n.next; l.first != nil {
-		l.first.turn <- struct{}{}
-	}
-}
-
-// isTurn reports whether nobody waits before n.
-func (l *notifiers) isTurn(n *notifier) bool { return l.first == nil || l.first == n }
-
 // Behind reports whether a notification of n bytes would have to wait.
 func (c *Conn) Behind(n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.notifiers.first != nil || !c.roomLocked(n+flow.MessageOverhead)
+	return c.notifiers.taken || !c.roomLocked(n+flow.MessageOverhead, nil)
 }
 
 // roomLocked reports whether the peer's window and the outgoing budget have
 // room for a notification.
-func (c *Conn) roomLocked(cost int) bool {
-	return c.notify.Fits(cost) && (c.queued == 0 || c.queued+cost <= c.outgoingLocked())
+func (c *Conn) roomLocked(cost int, by any) bool {
+	return c.notify.Fits(cost) && c.fitsOutLocked(cost, by)
 }
 
 // NotifyOptions are what a notification wants. Depth is its payload's, see Measure.

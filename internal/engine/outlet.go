@@ -10,10 +10,23 @@ import (
 // thousand subscriptions have neither, so it is lent: for the first item or the terminal frame,
 // until there is nothing any more. All of it is under Conn.mu.
 type outlet struct {
-	line line
-	pack packer
-	flow flow.Sender
-	room chan struct{} // capacity 1: the window may have room; nil: nobody has waited
+	line    line
+	pack    packer
+	flow    flow.Sender
+	standby *standby // nil: nobody has waited
+}
+
+// standby is for those who wait to send.
+type standby struct {
+	lineup
+	room chan struct{} // capacity 1: the window may have room
+}
+
+func (o *outlet) standbyLocked() *standby {
+	if o.standby == nil {
+		o.standby = &standby{room: make(chan struct{}, 1)}
+	}
+	return o.standby
 }
 
 // unsent is the outlet of all streams that have none. It stays empty: whoever writes asks
@@ -38,7 +51,7 @@ func (x *Stream) outletLocked() *outlet {
 func (x *Stream) restOutletLocked() {
 	o := x.outlet
 	if o == &unsent || !o.line.empty() || o.line.turn.list != nil || o.line.sent != 0 ||
-		o.pack.buf != nil || o.flow.Used != 0 || o.flow.Sizes.Len() > 0 || o.room != nil {
+		o.pack.buf != nil || o.flow.Used != 0 || o.flow.Sizes.Len() > 0 || o.standby != nil {
 		return
 	}
 	x.outlet = &unsent

@@ -48,8 +48,8 @@ func TestOutlet(t *testing.T) {
 			return func() { o.flow.Sizes.Pop() }
 		},
 		"somebody who waits": func(o *outlet) func() {
-			o.room = make(chan struct{}, 1)
-			return func() { o.room = nil }
+			o.standbyLocked()
+			return func() { o.standby = nil }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestOutlet(t *testing.T) {
 		})
 	}
 	is := is.New(t)
-	is.True(unsent.line.empty() && unsent.line.turn == item{} && unsent.pack == packer{} && unsent.room == nil)
+	is.True(unsent.line.empty() && unsent.line.turn == item{} && unsent.pack == packer{} && unsent.standby == nil)
 }
 
 // Streams that have nothing to send share what is empty, so nothing that a peer says of their

@@ -214,16 +214,17 @@ const replyOverhead = 1 << 10
 // the account counts the reply: it is there. An array's answer does not wait: what
 // is held already may be the rest of its array, which goes out with it. Nor does what
 // the reader has run: it would not have where there is no room for about as much.
-func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
+func (c *Conn) replyTurnLocked(in *Inbound, cost int) (waited bool) {
 	waits := func() bool {
-		return in.array == nil && !in.reads() && c.queued > 0 && !in.orphanedLocked() && c.queued+cost > c.outgoingLocked()
+		return in.array == nil && !in.reads() && !in.orphanedLocked() && !c.fitsOutLocked(cost, in)
 	}
 	if !waits() {
-		return
+		return false
 	}
 	c.unsent += cost
 	c.account.Force(cost)
 	for waits() {
+		c.claimLocked(cost, in)
 		room := c.waitRoomLocked()
 		c.mu.Unlock()
 		<-room
@@ -231,6 +232,8 @@ func (c *Conn) replyTurnLocked(in *Inbound, cost int) {
 	}
 	c.unsent -= cost
 	c.account.Give(cost)
+	c.claimedLocked(in)
+	return true
 }
 
 // unansweredLocked ends a call of which nobody is there to be told, or whose caller wants to
@@ -254,11 +257,14 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 	f.ID, f.RawID = in.id, in.rawID
 	cost := body.Len() + len(f.Payload) + len(f.Message) + len(f.Fault) + flow.MetaSize(f.Meta) + replyOverhead
 	c.mu.Lock()
-	c.replyTurnLocked(in, cost)
+	waited := c.replyTurnLocked(in, cost)
 	if in.lsp && f.Code == int64(status.Canceled) && f.Number == 0 {
 		f.Number = wire.CodeCancelled
 	}
 	if unanswered, err := c.unansweredLocked(in, err); unanswered {
+		if waited {
+			c.moved() // others may have left it room
+		}
 		body.Release()
 		return true, err
 	}

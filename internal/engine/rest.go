@@ -196,7 +196,9 @@ func (in *Inbound) overhead(n int) {
 
 // roomLocked tells who waits that the window may have room.
 func (x *Stream) roomLocked() {
-	signal(x.room)
+	if x.standby != nil {
+		signal(x.standby.room)
+	}
 	if x.starved {
 		x.starved = false
 		x.Wake()

@@ -59,9 +59,10 @@ func (x *Stream) SendAt(body *buf.Buf, flags wire.Flags, dropped uint64, at stri
 		defer body.Release()
 	}
 	var reads reading
-	defer func() { x.conn.account.Give(held); reads.stop() }()
+	var mine *spot // nil: it has not waited
+	defer func() { x.conn.account.Give(held); reads.stop(); x.leaveLine(mine) }()
 	for {
-		wait, err := x.offer(body, n, flags, dropped, false)
+		wait, err := x.offer(body, n, flags, dropped, &mine)
 		if wait == nil || err != nil {
 			return err
 		}
@@ -93,13 +94,13 @@ func (x *Stream) OfferAt(body *buf.Buf, flags wire.Flags, dropped uint64, at str
 		flags &^= Shared
 		defer body.Release()
 	}
-	wait, err := x.offer(body, n, flags, dropped, true)
+	wait, err := x.offer(body, n, flags, dropped, nil)
 	return wait == nil && err == nil, err
 }
 
-// offer is Offer; n is how many bytes the item has without its place. With rests the handler is woken, and otherwise the channel says
-// when to try again.
-func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, rests bool) (wait <-chan struct{}, _ error) {
+// offer is Offer; n is how many bytes the item has without its place. Without a place in the line
+// the handler is woken, and otherwise the channel says when to try again.
+func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, mine **spot) (wait <-chan struct{}, _ error) {
 	if x.in != nil && x.in.Err() != nil {
 		return nil, x.why()
 	}
@@ -110,12 +111,11 @@ func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, r
 		return x.done, nil // it will say why
 	}
 	if err := x.refusalLocked(n); err != nil {
-		signal(x.room) // others who wait learn of it too
 		c.mu.Unlock()
 		return nil, err
 	}
 	cost := body.Len() + flow.MessageOverhead
-	if wait := x.blockedLocked(cost, flags, rests); wait != nil {
+	if wait := x.waitLocked(cost, flags, mine); wait != nil {
 		c.mu.Unlock()
 		return wait, nil
 	}
@@ -143,14 +143,48 @@ func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, r
 	c.sentItems += cost
 	c.hold(cost)
 	x.pushLocked()
-	if x.flow.Fits(0) {
-		signal(x.room)
+	if mine != nil && *mine != nil {
+		c.claimedLocked(x)
+		x.standby.leave(*mine)
+		*mine = nil
 	}
 	c.unlockAndWake()
 	if c.config.Recorder != nil {
 		x.record(true, cost-flow.MessageOverhead)
 	}
 	return nil, nil
+}
+
+// waitLocked is blockedLocked for one of several goroutines that send, which go in their order. Only the
+// first of them looks for room; who leaves, with an error too, lets the next one look.
+func (x *Stream) waitLocked(cost int, flags wire.Flags, mine **spot) (wait <-chan struct{}) {
+	if mine == nil {
+		return x.blockedLocked(cost, flags, true)
+	}
+	if x.standby == nil || x.standby.isTurn(*mine) {
+		if wait = x.blockedLocked(cost, flags, false); wait == nil {
+			return nil
+		}
+	}
+	if *mine == nil {
+		*mine = x.outletLocked().standbyLocked().enter()
+	}
+	if !(*mine).isFirst {
+		wait = (*mine).came
+	}
+	return wait
+}
+
+// leaveLine is for who waited and sends nothing; nil: nobody.
+func (x *Stream) leaveLine(mine *spot) {
+	if mine != nil {
+		x.conn.mu.Lock()
+		defer x.conn.mu.Unlock()
+		if mine.isFirst {
+			x.conn.unclaimLocked(x)
+		}
+		x.standby.leave(mine)
+	}
 }
 
 // blockedLocked returns what an item of cost bytes has to wait for, nil if it can
@@ -165,20 +199,20 @@ func (x *Stream) blockedLocked(cost int, flags wire.Flags, rests bool) <-chan st
 			x.starved = true
 			return woken
 		}
-		o := x.outletLocked()
-		if o.room == nil {
-			o.room = make(chan struct{}, 1)
-		}
-		return o.room
-	case !x.affordableLocked(cost),
-		c.queued > 0 && c.queued+cost > c.outgoingLocked():
-		if rests {
-			x.starveLocked()
-			return woken
-		}
-		return c.waitRoomLocked()
+		c.unclaimLocked(x)
+		return x.outletLocked().standbyLocked().room
+	case !x.affordableLocked(cost):
+		c.unclaimLocked(x)
+	case c.fitsOutLocked(cost, x):
+		return nil
+	case !rests:
+		c.claimLocked(cost, x)
 	}
-	return nil
+	if rests {
+		x.starveLocked()
+		return woken
+	}
+	return c.waitRoomLocked()
 }
 
 // woken stands for being woken: nobody waits on it.
