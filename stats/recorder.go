@@ -59,7 +59,9 @@ func (k Kind) String() string {
 // Call is a call, stream or notification that has ended. One that this side sends ends with
 // the answer, its context, or the connection, and all attempts of a RetryPolicy are one; a
 // notification ends with its place in the queue. One that came ends when its handler has
-// returned, or with its refusal. What an outgoing interceptor answered itself is none.
+// returned, with its refusal, or with the session in which it waited for its turn. What an
+// outgoing interceptor answered itself is none, nor is what this side did not come to send: a
+// request that cannot be encoded, or one whose context had ended before.
 type Call struct {
 	// Conn is the *typedrpc.Conn; of a POST it is one that has no peer to call.
 	Conn any

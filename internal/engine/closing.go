@@ -55,14 +55,11 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError, said *wire.Error
 	c.dropParkedLocked()
 	c.emptyLaneLocked()
 	c.movedLocked()
-	c.mu.Unlock()
+	c.unlockAndTell()
 	failed.settle(cause) // before whoever waits for the context sees the end
 	c.cancel(c.owner.Face(cause))
 	for _, in := range slices.Concat(handlers, unbegun) {
 		in.cancel()
-	}
-	for _, in := range unbegun {
-		in.record(int64(status.Unavailable), true)
 	}
 	c.disturb(cause)
 	c.keeper.Closing()

@@ -43,8 +43,9 @@ type Conn struct {
 	life            // how the connection ends
 	outage   outage // while there is no link
 	lane     *lane
-	roused   roused   // has a lock of its own
-	futures  *futures // those of the handlers that run; nil: they have made none
+	roused   roused    // has a lock of its own
+	unheard  []unheard // what ended under mu, and of which the Recorder is told after it
+	futures  *futures  // those of the handlers that run; nil: they have made none
 
 	account flow.Account // of the server's ledger; has a lock of its own
 	past    *past        // what ended sessions have done; nil: none has ended. Under mu
@@ -89,10 +90,19 @@ func New(base context.Context, cfg *Config, d session.Dialect, o Owner, k Keeper
 func (c *Conn) unlockAndWake() {
 	sess := c.sess
 	wake := sess != nil && c.outbox.wake()
-	c.mu.Unlock()
+	c.unlockAndTell()
 	if wake {
 		sess.Wake()
 	}
+}
+
+// unlockAndTell gives mu back where the writer has nothing new, and tells the Recorder of what
+// has ended without a handler.
+func (c *Conn) unlockAndTell() {
+	all := c.unheard
+	c.unheard = nil
+	c.mu.Unlock()
+	c.tellOf(all)
 }
 
 // Owner is whom the connection was made with.

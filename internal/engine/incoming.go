@@ -155,7 +155,6 @@ func (c *Conn) enter(in *Inbound, f *wire.Frame, body *buf.Buf, sub *subscriptio
 		}
 		c.unlockAndWake()
 		body.Release()
-		in.record(int64(refusal.Code), true)
 		return err
 	}
 	c.inbound[in.id] = in

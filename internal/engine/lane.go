@@ -131,11 +131,13 @@ func (c *Conn) dropWaiterLocked(l *lane, w waiter, left bool) {
 	if in := w.in; in != nil {
 		in.body.Release()
 		if left {
+			c.endedLocked(in, int64(status.Unavailable), true)
 			c.account.Give(int(in.held))
 			in.held = 0
 		}
 		return
 	}
+	c.noteDroppedLocked(&w)
 	w.payload.Release()
 	l.held -= int(w.held)
 	c.account.Give(int(w.held))
@@ -236,6 +238,7 @@ func (c *Conn) runNotification(l *lane, w *waiter) {
 	in.timed()
 	switch {
 	case !live:
+		in.record(int64(status.Unavailable), true)
 	case nobody != nil:
 		if !wire.MayBeIgnored(in.Record.Name()) {
 			c.config.Logger.Warn("typedrpc: notification dropped: nobody handles it", "method", in.Record.Name())

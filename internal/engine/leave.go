@@ -133,7 +133,7 @@ func (c *Conn) giveUpLane(l *lane, late bool) {
 	}
 	l.goneLocked()
 	c.checkIdleLocked()
-	c.mu.Unlock()
+	c.unlockAndTell()
 	if stuck != nil {
 		stuck.cancel()
 	}

@@ -280,7 +280,7 @@ func (c *Conn) over(cause error) {
 	if c.polite && c.ctx.Err() == nil {
 		c.parted.Store(true)
 	}
-	c.mu.Unlock()
+	c.unlockAndTell()
 	failed.settle(err)
 	c.cancel(c.owner.Face(err))
 }

@@ -91,14 +91,16 @@ func (c *Conn) receiveArray(fs []wire.Frame, msg *buf.Buf) error {
 	return err
 }
 
-// arrayPartLocked adds one answer and queues the array with the last one.
-func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
+// arrayPartLocked adds one answer and queues the array with the last one. It returns the code
+// that the caller is told.
+func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) (code int64) {
 	part, err := wire.AppendJSON(a.scratch[:0], f, false)
 	if len(part) <= 256 { // as most are, which are to take no more than they need
 		a.scratch, part = part, bytes.Clone(part)
 	} else {
 		a.scratch = nil
 	}
+	code = f.Code
 	most := c.config.Limits.MaxBuffered
 	if err != nil || a.size+len(part) > most || c.queued+len(part) > 2*most {
 		e := status.Errorf(status.ResourceExhausted, "the answers to this batch are too large together; send its requests one by one")
@@ -107,13 +109,14 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
 		}
 		fail := wire.Frame{Type: wire.Fail, ID: f.ID, RawID: f.RawID, Code: int64(e.Code), Message: e.Message}
 		part, _ = wire.AppendJSON(nil, &fail, false)
+		code = fail.Code
 	}
 	a.parts[index] = part
 	a.size += len(part)
 	c.hold(len(part)) // here, though it cannot be sent yet
 	a.open--
 	if a.open > 0 {
-		return
+		return code
 	}
 	b := buf.Sized(a.size + len(a.parts) + 2)
 	b.B = append(b.B, '[')
@@ -129,6 +132,7 @@ func (c *Conn) arrayPartLocked(a *arrayReply, index int, f *wire.Frame) {
 	it.whole = true
 	c.queue.push(it)
 	a.tellLocked(c, false)
+	return code
 }
 
 func invalidReply(f *wire.Frame) *wire.Frame {

@@ -58,6 +58,39 @@ func (in *Inbound) record(code int64, notRun bool) {
 	c.config.Recorder.Call(e)
 }
 
+// unheard is a request that has ended under mu, with code.
+type unheard struct {
+	in     *Inbound // nil: a notification that has no record yet …
+	name   string   // … of this name
+	code   int64
+	notRun bool
+}
+
+// endedLocked has the Recorder told, when mu is given back, of a request that has ended.
+func (c *Conn) endedLocked(in *Inbound, code int64, notRun bool) {
+	if c.config.Recorder != nil {
+		c.unheard = append(c.unheard, unheard{in: in, code: code, notRun: notRun})
+	}
+}
+
+// noteDroppedLocked is endedLocked for a notification that no handler will see.
+func (c *Conn) noteDroppedLocked(w *waiter) {
+	if c.config.Recorder != nil {
+		c.unheard = append(c.unheard, unheard{name: w.name, code: int64(status.Unavailable), notRun: true})
+	}
+}
+
+func (c *Conn) tellOf(all []unheard) {
+	for i := range all {
+		u := &all[i]
+		if u.in == nil {
+			u.in, _ = c.owner.Find(u.name, KindNotification, nil)
+			u.in.conn, u.in.Kind = c, KindNotification
+		}
+		u.in.record(u.code, u.notRun)
+	}
+}
+
 // timed notes when a request came, where somebody is told how long it took.
 func (in *Inbound) timed() {
 	if in.conn.config.Recorder != nil && in.keyed == nil {

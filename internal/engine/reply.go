@@ -20,7 +20,6 @@ func (c *Conn) refuse(in *Inbound, e *status.Error) error {
 	err := c.takeBackLocked(in, e)
 	c.unlockAndWake()
 	in.cancel()
-	in.record(int64(e.Code), true)
 	return err
 }
 
@@ -32,9 +31,10 @@ func (c *Conn) takeBackLocked(in *Inbound, e *status.Error) error {
 	return err
 }
 
-// refuseLocked queues a refusal. It does not wait for the outgoing budget, but
-// counts in it: see outbox.overflow.
+// refuseLocked queues a refusal, of which the Recorder is told. It does not wait for the
+// outgoing budget, but counts in it: see outbox.overflow.
 func (c *Conn) refuseLocked(in *Inbound, e *status.Error) error {
+	c.endedLocked(in, int64(e.Code), true)
 	f := wire.Frame{Type: wire.Fail, Flags: wire.NotRun, ID: in.id, RawID: in.rawID, Code: int64(e.Code), Message: status.Clip(e.Code, e.Message)}
 	if in.array != nil {
 		c.arrayPartLocked(in.array, int(in.index), &f)
@@ -107,9 +107,10 @@ func (in *Inbound) unrun() {
 	if !in.orphanedLocked() {
 		c.awayLocked()
 		c.takeBackLocked(in, status.Errorf(status.Unavailable, "the connection is closing"))
+	} else {
+		c.endedLocked(in, int64(status.Unavailable), true)
 	}
 	c.unlockAndWake()
-	in.record(int64(status.Unavailable), true)
 	in.dropRequest()
 }
 
@@ -153,7 +154,9 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 		f = c.failure(in, err)
 	}
 	in.over()
-	in.record(f.Code, f.Flags&wire.NotRun != 0)
+	if in.array == nil { // else it may be too large together with others
+		in.record(f.Code, f.Flags&wire.NotRun != 0)
+	}
 	done, err := c.reply(in, f, body, err)
 	switch {
 	case !done || !in.Record.Waits():
@@ -266,6 +269,9 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 			c.moved() // others may have left it room
 		}
 		body.Release()
+		if in.array != nil {
+			in.record(f.Code, f.Flags&wire.NotRun != 0)
+		}
 		return true, err
 	}
 	if in.array == nil {
@@ -284,7 +290,8 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 		if in.Record.Waits() {
 			in.array.waits = append(in.array.waits, replied{in, err})
 		}
-		c.arrayPartLocked(in.array, int(in.index), &f)
+		f.Code = c.arrayPartLocked(in.array, int(in.index), &f)
+		c.endedLocked(in, f.Code, f.Flags&wire.NotRun != 0)
 		body.Release()
 	} else {
 		if body == nil && len(f.Payload) > 0 {

@@ -159,15 +159,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.polite = c.leftLocked(cause)
 	runsOn := c.polite && c.leaveLocked()
 	handlers := c.losersLocked()
-	for _, in := range c.inbound {
-		in.detachLocked()
-		if in.array != nil {
-			in.array.tellLocked(c, true)
-		}
-	}
-	clear(c.inbound)
-	c.inflow = 0
-	c.dropParkedLocked()
+	c.loseInboundLocked()
 	for key := range c.partial {
 		c.dropPartLocked(key)
 	}
@@ -187,7 +179,7 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	was := c.outage.told.setLocked(false)
 	c.outage.told.begun = false
 	c.checkIdleLocked()
-	c.mu.Unlock()
+	c.unlockAndTell()
 	if c.config.Recorder != nil {
 		c.recordDown(was, cause, true)
 	}
@@ -205,6 +197,22 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 			in.lose()
 		}
 	}
+}
+
+// loseInboundLocked detaches all that came, since its session is over.
+func (c *Conn) loseInboundLocked() {
+	for _, in := range c.inbound {
+		if !in.begun {
+			c.endedLocked(in, int64(status.Unavailable), true)
+		}
+		in.detachLocked()
+		if in.array != nil {
+			in.array.tellLocked(c, true)
+		}
+	}
+	clear(c.inbound)
+	c.inflow = 0
+	c.dropParkedLocked()
 }
 
 // engine is the Conn as its session sees it.
