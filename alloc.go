@@ -3,6 +3,9 @@ package typedrpc
 import (
 	"fmt"
 	"slices"
+
+	"github.com/typedrpc/typedrpc/internal/buf"
+	"github.com/typedrpc/typedrpc/internal/flow"
 )
 
 // Alloc makes messages of type *T with new(T), for types that are used by
@@ -79,6 +82,23 @@ func (s *spec) encode(c Codec, dst []byte, v any) ([]byte, error) {
 		break
 	}
 	return c.Append(dst, v)
+}
+
+// encode encodes an item. Where the last one was large it has to wait for its turn.
+func (f face) encode(body *buf.Buf, v any) (err error) {
+	bulky := f.spec.bulky.Load()
+	if bulky {
+		defer flow.Bulk()()
+	}
+	if b, ok := v.(*Bytes); ok {
+		body.B = b.append(body.B, f.conn.e.Dialect())
+	} else if body.B, err = f.spec.encode(f.conn.codec, body.B, v); err == nil {
+		err = f.conn.e.CheckPayload(body.B)
+	}
+	if is := len(body.B) >= flow.BulkFrom; is != bulky { // all streams of the method read it
+		f.spec.bulky.Store(is)
+	}
+	return err
 }
 
 // decode reads data into the message that v points to.

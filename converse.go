@@ -30,12 +30,7 @@ type face struct {
 func (f face) send(v any) error {
 	body := buf.Get()
 	defer body.Release()
-	var err error
-	if b, ok := v.(*Bytes); ok {
-		body.B = b.append(body.B, f.conn.e.Dialect())
-	} else if body.B, err = f.spec.encode(f.conn.codec, body.B, v); err == nil {
-		err = f.conn.e.CheckPayload(body.B)
-	}
+	err := f.encode(body, v)
 	if err != nil {
 		return Errorf(InvalidArgument, "cannot encode an item of %q: %w", f.spec.name, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/seam"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Raw is a message that is encoded already, in the connection's codec, for
@@ -88,7 +90,7 @@ type pair[Req, Resp any] struct {
 // spec is a declaration without its types.
 type spec struct {
 	name       string
-	kind       Kind
+	kind       stats.Kind
 	as         string // what it is where it is none of the kinds
 	idempotent bool
 	serial     bool
@@ -102,7 +104,8 @@ type spec struct {
 	allocs     []allocator
 	pool       sync.Pool
 	check      func(Codec) error
-	up, down   sync.Pool // of what streams encode and decode, *Up and *Down
+	up, down   sync.Pool   // of what streams encode and decode, *Up and *Down
+	bulky      atomic.Bool // the last item was
 	tags       []any
 
 	decl      engine.Decl       // all that the engine knows of it
@@ -302,7 +305,7 @@ func TagOf[T any](r *Request) (T, bool) {
 }
 
 // newSpec makes a spec of what traits say, which apply applies.
-func newSpec[T comparable](name string, kind Kind, traits []T, apply func(T, *spec)) *spec {
+func newSpec[T comparable](name string, kind stats.Kind, traits []T, apply func(T, *spec)) *spec {
 	if err := checkDeclared(kind.String(), name); err != nil {
 		panic(err.Error())
 	}

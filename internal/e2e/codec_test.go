@@ -12,6 +12,8 @@ import (
 	"github.com/matryer/is"
 
 	"github.com/typedrpc/typedrpc"
+	"github.com/typedrpc/typedrpc/internal/flow"
+	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 )
 
@@ -261,3 +263,53 @@ type brokenJSON struct{}
 func (brokenJSON) AppendJSON(dst []byte) ([]byte, error) { return append(dst, `{"a":`...), nil }
 
 func (*brokenJSON) UnmarshalJSON([]byte) error { return nil }
+
+// turned is a codec that notes whether what it encodes is encoded in a turn.
+type turned struct {
+	hexed
+	had *[]bool
+}
+
+func (c turned) Append(dst []byte, v any) ([]byte, error) {
+	*c.had = append(*c.had, flow.AtBulk() > 0)
+	return c.hexed.Append(dst, v)
+}
+
+// Items are encoded in turns while they are large: behind a thousand who do that at once
+// everybody else would wait.
+func TestCodec_largeItemsHaveTurns(t *testing.T) {
+	for name, up := range map[string]bool{"a handler's": false, "a caller's": true} {
+		t.Run(name, func(t *testing.T) {
+			is := is.New(t)
+			var had []bool
+			codecs := []typedrpc.Codec{turned{had: &had}}
+			sizes := []int{100, 8 << 10, 8 << 10, 100, 100} // twice as many in hexadecimal digits
+			mux := typedrpc.NewMux()
+			send := func(x *typedrpc.Stream[string, string]) {
+				for _, n := range sizes {
+					is.NoErr(x.Send(testkit.Letters(n)))
+				}
+			}
+			typedrpc.Handle(mux, lab.FlowBoth, func(_ context.Context, _ string, x *typedrpc.Stream[string, string]) error {
+				if !up {
+					send(x)
+				}
+				for _, err := range x.All() {
+					is.NoErr(err)
+				}
+				return nil
+			})
+			client, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: mux, Codecs: codecs}, &typedrpc.DialOptions{Codecs: []typedrpc.Codec{turned{had: &had}}})
+			x, err := typedrpc.Open(t.Context(), client, lab.FlowBoth, "")
+			is.NoErr(err)
+			if up {
+				send(x)
+			}
+			x.CloseSend()
+			for _, err := range x.All() {
+				is.NoErr(err)
+			}
+			is.Equal(had[len(had)-len(sizes):], []bool{false, false, true, true, false}) // by the one before
+		})
+	}
+}

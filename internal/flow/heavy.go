@@ -17,6 +17,21 @@ func Heavy() (done func()) { return heavy.wait() }
 // others. With two at work on two, small calls waited for both.
 var heavy = make(turns, max(1, runtime.GOMAXPROCS(0)-1))
 
+// BulkFrom is how much has turns too, of which there are more than processors: one of these
+// is nothing, but who waits behind hundreds of them, in the scheduler's line, waits for all. With
+// turns most of them are not in that line (measured: a thousand readers of a stream of 60 kB items
+// had a small call take a second).
+const BulkFrom = 16 << 10
+
+// Bulk waits for a turn at work on BulkFrom bytes or more. done ends it. Nobody has both, and
+// nobody waits for a peer with one.
+func Bulk() (done func()) { return bulk.wait() }
+
+var bulk = make(turns, 2*runtime.GOMAXPROCS(0))
+
+// AtBulk is how many turns are had. It is for tests.
+func AtBulk() int { return len(bulk) }
+
 // turns has a place for each that may work at once.
 type turns chan struct{}
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/typedrpc/typedrpc/internal/flow"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -34,20 +35,31 @@ const endID = "end"
 
 // write takes a message of the engine's, and calls progress as parts of it leave.
 func (e *events) write(msg []byte, progress func()) error {
-	n, err := wire.ReadNotice(msg)
-	if err != nil {
-		return err
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	b, err := e.eventLocked(msg)
+	if len(b) == 0 || err != nil {
+		return err
+	}
+	return e.sendLocked(b, progress)
+}
+
+// eventLocked is what is written for a message, if it is not the answer.
+func (e *events) eventLocked(msg []byte) ([]byte, error) {
+	if len(msg) >= flow.BulkFrom {
+		defer flow.Bulk()()
+	}
+	n, err := wire.ReadNotice(msg)
 	switch {
+	case err != nil:
+		return nil, err
 	case e.over || e.x.wasEnded() != nil: // end says why
-		return errGone
+		return nil, errGone
 	case n.Answer && n.Error != nil:
 		e.refused, e.code = bytes.Clone(msg), n.Code
-		return nil
+		return nil, nil
 	case n.Answer:
-		return e.beginLocked()
+		return nil, e.beginLocked()
 	}
 	b := e.room[:0]
 	switch {
@@ -67,7 +79,7 @@ func (e *events) write(msg []byte, progress func()) error {
 	if cap(b) <= answerPart {
 		e.room = b
 	}
-	return e.sendLocked(b, progress)
+	return b, nil
 }
 
 // failed appends the last event of a stream that has failed. Who was told to come later is

@@ -86,6 +86,8 @@ func (c *Carrier) encode(b *Batch, scratch *buf.Buf) *buf.Buf {
 	if b.size > largeBatch {
 		if b.size > flow.HeavyFrom {
 			defer flow.Heavy()()
+		} else {
+			defer flow.Bulk()()
 		}
 		msg = buf.Sized(b.size)
 	}
@@ -101,7 +103,7 @@ func (c *Carrier) encode(b *Batch, scratch *buf.Buf) *buf.Buf {
 }
 
 // largeBatch is what a writer's scratch does not grow to.
-const largeBatch = 16 << 10
+const largeBatch = flow.BulkFrom
 
 // writesLocked counts a message for as long as it is being written, where it is
 // not counted as one that is kept. scratch is the writer's.
