@@ -302,18 +302,24 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 		}
 		it := in.Answer.parcel.pack(f, body, cost)
 		it.ordered = in.Record.Waits() // what notifications must not overtake
-		if x := in.stream; x != nil {
-			c.dropPartLocked(partID{in.id, true})
-			x.concludeLocked(it)
-			x.finishLocked()
-			x.outletLocked().line.last = it // after its items
-			x.line.pushLocked(&c.outbox)
-		} else {
-			c.queue.push(it)
-		}
+		c.pushReplyLocked(in, it)
 	}
 	c.unparkLocked()
 	c.checkIdleLocked()
 	c.unlockAndWake()
 	return in.array == nil, err
+}
+
+// pushReplyLocked queues an answer, a stream's behind its items.
+func (c *Conn) pushReplyLocked(in *Inbound, it *item) {
+	x := in.stream
+	if x == nil {
+		c.queue.push(it)
+		return
+	}
+	c.dropPartLocked(partID{in.id, true})
+	x.concludeLocked(it)
+	x.finishLocked()
+	x.outletLocked().line.last = it
+	x.line.pushLocked(&c.outbox)
 }
