@@ -22,7 +22,7 @@ const mostAsked = 1024
 // by With bring their metadata and interceptors. Without a method or without conns there is one
 // pair, of nobody, whose future has the error.
 //
-//	for c, f := range typedrpc.CallAll(ctx, srv.Conns("ann"), Confirm, question) {
+//	for c, f := range typedrpc.CallAll(ctx, srv.ConnsOf("ann"), Confirm, question) {
 //		yes, err := f.Await(ctx) // does not wait: it has answered
 //		…
 //	}

@@ -9,6 +9,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/schema"
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // discoverName is OpenRPC's Service Discovery Method.
@@ -112,7 +113,7 @@ func (s *spec) registered() schema.Registered {
 }
 
 // find finds who handles a name of a kind, or says why nobody does.
-func (o *options) find(name string, kind Kind, d session.Dialect) (*entry, *status.Error) {
+func (o *options) find(name string, kind stats.Kind, d session.Dialect) (*entry, *status.Error) {
 	if o.describe == nil || name != discoverName {
 		return o.mux.find(name, kind, d != session.Plain)
 	}

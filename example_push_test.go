@@ -52,14 +52,14 @@ func Example_push() {
 	defer device("bob", yes).Close()
 
 	// Tell all of ann's. The error joins those of the devices that could not be told.
-	if err := typedrpc.Broadcast(ctx, srv.Conns("ann"), pushed, "your parcel is here"); err != nil {
+	if err := typedrpc.Broadcast(ctx, srv.ConnsOf("ann"), pushed, "your parcel is here"); err != nil {
 		log.Print(err)
 	}
 	fmt.Println(<-got)
 	fmt.Println(<-got)
 
 	// Ask all of ann's, and leave with the first answer: the other calls are cancelled.
-	for _, f := range typedrpc.CallAll(ctx, srv.Conns("ann"), confirmed, "Leave it at the door?") {
+	for _, f := range typedrpc.CallAll(ctx, srv.ConnsOf("ann"), confirmed, "Leave it at the door?") {
 		if yes, err := f.Await(ctx); err == nil {
 			fmt.Println(yes)
 			break

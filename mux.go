@@ -15,6 +15,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/jsoncodec"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // Mux maps names to handlers. One Mux may serve any number of connections, on
@@ -140,7 +141,7 @@ func (m *Mux) add(e *entry) {
 
 // lookup finds the entry for a name and kind that a peer with hello, or a plain one,
 // has said: nil if there is none. A method may be notified.
-func (m *Mux) lookup(name string, kind Kind, hello bool) *entry {
+func (m *Mux) lookup(name string, kind stats.Kind, hello bool) *entry {
 	t := m.table()
 	if e := t.all()[name]; e != nil {
 		if is := e.spec.kind; is != kind && (kind != KindNotification || is != KindMethod) {
@@ -155,7 +156,7 @@ func (m *Mux) lookup(name string, kind Kind, hello bool) *entry {
 }
 
 // find is lookup that says why there is none.
-func (m *Mux) find(name string, kind Kind, hello bool) (*entry, *status.Error) {
+func (m *Mux) find(name string, kind stats.Kind, hello bool) (*entry, *status.Error) {
 	if e := m.lookup(name, kind, hello); e != nil {
 		return e, nil
 	}

@@ -13,26 +13,24 @@ import (
 	"github.com/typedrpc/typedrpc/stats"
 )
 
-// Kind says what a Request is, as package stats says it of a call. It prints itself in
-// words, as "server stream".
-type Kind = stats.Kind
-
+// What a Request is, as package stats says it of a call. It prints itself in words, as
+// "server stream".
 const (
-	KindMethod       Kind = stats.Method       // a call with one request and one response
-	KindNotification Kind = stats.Notification // a message without an answer
-	KindServerStream Kind = stats.ServerStream // a call whose handler sends items
-	KindClientStream Kind = stats.ClientStream // a call whose caller sends items
-	KindBidiStream   Kind = stats.BidiStream   // a call whose both sides send items
+	KindMethod       = stats.Method       // a call with one request and one response
+	KindNotification = stats.Notification // a message without an answer
+	KindServerStream = stats.ServerStream // a call whose handler sends items
+	KindClientStream = stats.ClientStream // a call whose caller sends items
+	KindBidiStream   = stats.BidiStream   // a call whose both sides send items
 )
 
-func streams(k Kind) bool { return k >= KindServerStream }
+func streams(k stats.Kind) bool { return k >= KindServerStream }
 
 // Request is the untyped view of a call or notification, for interceptors,
 // fallback handlers and proxies. It belongs to one call and is not safe for
 // concurrent use.
 type Request struct {
 	Method string
-	Kind   Kind
+	Kind   stats.Kind
 	// Outgoing says that this side makes the call, and does not handle it.
 	Outgoing bool
 	// Declared says that this side has a declaration of that name; else a peer chose it,

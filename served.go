@@ -10,6 +10,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/stats"
 )
 
 // served is the record of a request that came in: what the engine knows of it,
@@ -56,7 +57,7 @@ func (o owner) Find(name string, kind engine.Kind, meta map[string]string) (*eng
 	} else {
 		s = new(served)
 	}
-	s.req = Request{Method: name, Kind: Kind(kind), Conn: o.conn, Metadata: meta}
+	s.req = Request{Method: name, Kind: stats.Kind(kind), Conn: o.conn, Metadata: meta}
 	s.Record = s
 	var nobody *status.Error
 	if s.entry, nobody = o.conn.opts.find(name, s.req.Kind, o.conn.e.Dialect()); nobody == nil {

@@ -338,21 +338,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Conns ranges over the open connections, as they were when the loop began, also
 // those that have lost their link and are kept (their State is StateWaiting), in no order.
-// Given subjects it ranges over those whose Identity has one of them, each once, and takes
-// as long as they are many, however many others there are; "" are those without a subject.
-// Given none it is all of them: so is Conns(list...) of a list that is empty.
-func (s *Server) Conns(subjects ...string) iter.Seq[*Conn] {
+func (s *Server) Conns() iter.Seq[*Conn] {
+	return s.conns((*server.Server).Conns)
+}
+
+// ConnsOf is Conns of those whose Identity has one of the subjects, each once: of no subjects
+// it is none. It takes as long as they are many, however many others there are. "" are
+// those without a subject.
+func (s *Server) ConnsOf(subjects ...string) iter.Seq[*Conn] {
 	of := slices.Clone(subjects) // the loop may begin later
+	return s.conns(func(inner *server.Server) []*engine.Conn { return inner.ConnsOf(of...) })
+}
+
+func (s *Server) conns(of func(*server.Server) []*engine.Conn) iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		if s == nil || s.s.Load() == nil {
 			return // nobody has connected
 		}
-		inner := s.s.Load()
-		conns := inner.Conns
-		if len(of) > 0 {
-			conns = func() []*engine.Conn { return inner.ConnsOf(of...) }
-		}
-		for _, e := range conns() {
+		for _, e := range of(s.s.Load()) {
 			if !yield(connOf(e)) {
 				return
 			}

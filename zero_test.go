@@ -299,7 +299,7 @@ func TestZero_works(t *testing.T) {
 	is.Equal(srv.Revoke("x", nil), 0)
 	is.Equal(srv.Revoke("x", &typedrpc.CloseOptions{StayAway: true}), 0)
 	is.Equal(srv.Stats(), stats.Server{})
-	for range srv.Conns("") {
+	for range srv.ConnsOf("") {
 		t.Error("a connection of nobody")
 	}
 	for range srv.Conns() {
@@ -309,7 +309,7 @@ func TestZero_works(t *testing.T) {
 	srv.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	is.Equal(w.Code, http.StatusInternalServerError)
 
-	is.Equal(typedrpc.Kind(99).String(), "unknown")
+	is.Equal(stats.Kind(99).String(), "unknown")
 	is.Equal(typedrpc.KindMethod.String(), "method")
 	is.Equal((*typedrpc.Error)(nil).Error(), "an *Error that is nil")
 	is.Equal((*typedrpc.UpgradeError)(nil).Error(), "an *UpgradeError that is nil")

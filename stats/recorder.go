@@ -35,8 +35,8 @@ func (None) Link(Link)       {}
 func (None) Session(Session) {}
 func (None) Topic(Topic)     {}
 
-// Kind says what a call is. A typedrpc.Kind is the same type, and typedrpc.KindMethod and its
-// siblings are these constants.
+// Kind says what a call is. typedrpc.KindMethod and its siblings are these
+// constants.
 type Kind uint8
 
 // The kinds.

@@ -148,7 +148,7 @@ func TestObserved_visitors(t *testing.T) {
 	go func() { left <- visit(t.Context(), url+"/rpc", "ann", s.tel) }()
 	for {
 		n := 0
-		for c := range s.rpc.Conns("ann") {
+		for c := range s.rpc.ConnsOf("ann") {
 			n++
 			name, err := typedrpc.Call(t.Context(), c, api.Hello, struct{}{})
 			is.NoErr(err)

@@ -266,7 +266,7 @@ func TestRevoke_atOnce(t *testing.T) {
 		for _, c := range all {
 			calls = append(calls, typedrpc.Go(t.Context(), c, lab.Echo, 1))
 		}
-		for s := range srv.Conns(subject) {
+		for s := range srv.ConnsOf(subject) {
 			calls = append(calls, typedrpc.Go(t.Context(), s, lab.Echo, 1))
 		}
 		synctest.Wait()

@@ -19,7 +19,7 @@ import (
 func TestCloseWith_whileShuttingDown(t *testing.T) {
 	for name, ends := range map[string]func(srv *typedrpc.Server, o *typedrpc.CloseOptions){
 		"CloseWith": func(srv *typedrpc.Server, o *typedrpc.CloseOptions) {
-			for c := range srv.Conns("ann") {
+			for c := range srv.ConnsOf("ann") {
 				c.CloseWith(o)
 			}
 		},

@@ -76,7 +76,7 @@ func obey(open, guarded *typedrpc.Server, mux http.Handler) {
 			guarded.Revoke("ada", nil)
 			fmt.Println("revoked")
 		case "ban": // with all that is said before
-			for c := range guarded.Conns("ada") {
+			for c := range guarded.ConnsOf("ada") {
 				typedrpc.Notify(context.Background(), c, note, 1)
 				c.CloseWith(&typedrpc.CloseOptions{Err: noStock.Errorf(shortage{Left: 7}, "you are banned"), StayAway: true})
 			}

@@ -69,7 +69,6 @@ func methods(ctx context.Context, mux *typedrpc.Mux, srv *typedrpc.Server, c *ty
 	b.Delay(1)                                        // want "b.Delay undefined"
 	srv.Revoke("ann")                                 // want "not enough arguments"
 	srv.RevokeWith("ann", typedrpc.CloseOptions{})    // want "srv.RevokeWith undefined"
-	srv.ConnsOf("ann")                                // want "srv.ConnsOf undefined"
 	c.CloseWith(typedrpc.CloseOptions{})              // want "cannot use"
 	typedrpc.NotFound.String()                        // want "String undefined"
 	t.Restartable()                                   // want "t.Restartable undefined"
