@@ -15,7 +15,7 @@ func Heavy() (done func()) { return heavy.wait() }
 
 // heavy is the process's: what they want is its processors, of which one is left to
 // others. With two at work on two, small calls waited for both.
-var heavy = make(turns, max(1, runtime.GOMAXPROCS(0)-1))
+var heavy = newTurns(max(1, runtime.GOMAXPROCS(0)-1))
 
 // BulkFrom is how much has turns too, of which there are more than processors: one of these
 // is nothing, but who waits behind hundreds of them, in the scheduler's line, waits for all. With
@@ -27,32 +27,38 @@ const BulkFrom = 16 << 10
 // nobody waits for a peer with one.
 func Bulk() (done func()) { return bulk.wait() }
 
-var bulk = make(turns, 2*runtime.GOMAXPROCS(0))
+var bulk = newTurns(2 * runtime.GOMAXPROCS(0))
 
 // AtBulk is how many turns are had. It is for tests.
-func AtBulk() int { return len(bulk) }
+func AtBulk() int { return len(bulk.had) }
 
 // turns has a place for each that may work at once.
-type turns chan struct{}
+type turns struct {
+	had   chan struct{}
+	leave func()
+}
+
+func newTurns(n int) *turns {
+	had := make(chan struct{}, n)
+	return &turns{had, func() { <-had }}
+}
 
 // turnWait bounds the wait for a turn: code of the program may have one, in a codec,
 // and may block.
 const turnWait = 2 * time.Second
 
-func (p turns) wait() (done func()) {
+func (p *turns) wait() (done func()) {
 	select {
-	case p <- struct{}{}:
+	case p.had <- struct{}{}:
 		return p.leave
 	default:
 	}
 	t := time.NewTimer(turnWait)
 	defer t.Stop()
 	select {
-	case p <- struct{}{}:
+	case p.had <- struct{}{}:
 		return p.leave
 	case <-t.C:
 		return func() {}
 	}
 }
-
-func (p turns) leave() { <-p }

@@ -12,7 +12,7 @@ import (
 func TestTurns_fewAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		p := make(turns, 3)
+		p := newTurns(3)
 		began := time.Now()
 		var wg sync.WaitGroup
 		for range 12 {
@@ -23,7 +23,7 @@ func TestTurns_fewAtOnce(t *testing.T) {
 		}
 		wg.Wait()
 		is.Equal(time.Since(began), 4*time.Millisecond)
-		is.Equal(len(p), 0)
+		is.Equal(len(p.had), 0)
 	})
 }
 
@@ -31,12 +31,19 @@ func TestTurns_fewAtOnce(t *testing.T) {
 func TestTurns_notForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		is := is.New(t)
-		p := make(turns, 1)
+		p := newTurns(1)
 		p.wait()
 		began := time.Now()
 		done := p.wait()
 		is.Equal(time.Since(began), turnWait)
 		done()
-		is.Equal(len(p), 1) // it had none to give back
+		is.Equal(len(p.had), 1) // it had none to give back
 	})
+}
+
+// A turn that is free costs nothing to have.
+func TestTurns_allocateNothing(t *testing.T) {
+	is := is.New(t)
+	p := newTurns(1)
+	is.Equal(testing.AllocsPerRun(100, func() { p.wait()() }), 0.0)
 }
