@@ -5,13 +5,13 @@ package engine
 // where there is room for both. Who has it is the next that looks and finds no room, which is
 // soonest one that needs much; it is not about whose turn it is.
 type claim struct {
-	by   any // *Inbound: a reply; *lineup: a notification; *Stream: an item; nil: nobody
+	by   any // *Inbound: a reply; *lineup: a notification; *Stream: an item
 	cost int
 }
 
 // fitsOutLocked reports whether the outgoing budget has room.
 func (c *Conn) fitsOutLocked(cost int, by any) bool {
-	if o := c.claim; o.by != nil && o.by != by {
+	if o := c.claim; o != nil && o.by != by {
 		return c.queued+o.cost+cost <= c.outgoingLocked()
 	}
 	return c.queued == 0 || c.queued+cost <= c.outgoingLocked()
@@ -19,15 +19,15 @@ func (c *Conn) fitsOutLocked(cost int, by any) bool {
 
 // claimLocked is for who waits for the outgoing budget, on its goroutine.
 func (o *outbox) claimLocked(cost int, by any) {
-	if o.claim.by == nil {
-		o.claim = claim{by, cost}
+	if o.claim == nil {
+		o.claim = &claim{by, cost}
 	}
 }
 
 // claimedLocked ends the claim of one that queues now what it was for.
 func (o *outbox) claimedLocked(by any) {
-	if o.claim.by == by {
-		o.claim = claim{}
+	if o.claim != nil && o.claim.by == by {
+		o.claim = nil
 	}
 }
 
@@ -40,8 +40,16 @@ func (c *Conn) moved() {
 
 // unclaimLocked ends the claim of one that queues nothing.
 func (o *outbox) unclaimLocked(by any) {
-	if o.claim.by == by {
-		o.claim = claim{}
+	if o.claim != nil && o.claim.by == by {
+		o.claim = nil
 		o.movedLocked()
 	}
+}
+
+// claimant is who has the claim, nil: nobody.
+func (o *outbox) claimant() any {
+	if o.claim == nil {
+		return nil
+	}
+	return o.claim.by
 }

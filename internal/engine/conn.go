@@ -43,9 +43,9 @@ type Conn struct {
 	life            // how the connection ends
 	outage   outage // while there is no link
 	lane     *lane
-	roused   roused    // has a lock of its own
-	unheard  []unheard // what ended under mu, and of which the Recorder is told after it
-	futures  *futures  // those of the handlers that run; nil: they have made none
+	roused   roused     // has a lock of its own
+	unheard  *[]unheard // what ended under mu, and of which the Recorder is told after it
+	futures  *futures   // those of the handlers that run; nil: they have made none
 
 	account flow.Account // of the server's ledger; has a lock of its own
 	past    *past        // what ended sessions have done; nil: none has ended. Under mu
@@ -100,9 +100,13 @@ func (c *Conn) unlockAndWake() {
 // has ended without a handler.
 func (c *Conn) unlockAndTell() {
 	all := c.unheard
+	if all == nil { // nearly always
+		c.mu.Unlock()
+		return
+	}
 	c.unheard = nil
 	c.mu.Unlock()
-	c.tellOf(all)
+	c.tellOf(*all)
 }
 
 // Owner is whom the connection was made with.

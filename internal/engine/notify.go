@@ -42,7 +42,7 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 		}
 		never := in.neverWaits(nested)
 		turn := never == nil && c.notifiers.isTurn(mine)
-		if err == nil && (turn && c.roomLocked(cost, &c.notifiers) || never != nil && c.roomLocked(cost, c.claim.by)) {
+		if err == nil && (turn && c.roomLocked(cost, &c.notifiers) || never != nil && c.roomLocked(cost, c.claimant())) {
 			break
 		}
 		if err == nil {

@@ -100,7 +100,7 @@ type outbox struct {
 	creditors []*Stream
 	prompt    bool          // … and some of it goes now, and not with the next message
 	room      chan struct{} // not nil while somebody waits for budget or window
-	claim     claim         // of one of them, for budget
+	claim     *claim        // of one of them, for budget; nil: nobody has one
 	notifiers lineup        // of those, who wait to notify
 	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too

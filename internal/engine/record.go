@@ -69,15 +69,22 @@ type unheard struct {
 // endedLocked has the Recorder told, when mu is given back, of a request that has ended.
 func (c *Conn) endedLocked(in *Inbound, code int64, notRun bool) {
 	if c.config.Recorder != nil {
-		c.unheard = append(c.unheard, unheard{in: in, code: code, notRun: notRun})
+		c.unheardLocked(unheard{in: in, code: code, notRun: notRun})
 	}
 }
 
 // noteDroppedLocked is endedLocked for a notification that no handler will see.
 func (c *Conn) noteDroppedLocked(w *waiter) {
 	if c.config.Recorder != nil {
-		c.unheard = append(c.unheard, unheard{name: w.name, code: int64(status.Unavailable), notRun: true})
+		c.unheardLocked(unheard{name: w.name, code: int64(status.Unavailable), notRun: true})
 	}
+}
+
+func (c *Conn) unheardLocked(u unheard) {
+	if c.unheard == nil {
+		c.unheard = new([]unheard)
+	}
+	*c.unheard = append(*c.unheard, u)
 }
 
 func (c *Conn) tellOf(all []unheard) {
