@@ -467,13 +467,18 @@ func TestDial_inAHandler(t *testing.T) {
 			// One derived from it cannot be told from its values, but holds nothing of
 			// what the request brought.
 			kept := func() bool { return payload.Value() != nil || how == "the handler's context" && request.Value() != nil }
-			for range 100 {
+			// What was asked with is the client's, too, until that has heard that it came, which
+			// may take a second and more on a busy machine.
+			for range 1000 {
 				if runtime.GC(); !kept() {
 					break
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
-			is.True(!kept())
+			is.True(payload.Value() == nil) // what it was asked with
+			if how == "the handler's context" {
+				is.True(request.Value() == nil)
+			}
 		})
 	}
 }
