@@ -144,7 +144,7 @@ func converseFor(ctx context.Context, c Caller, s *spec, req, resp any, use func
 
 // dialogue prepares a stream's request.
 func dialogue(ctx context.Context, c Caller, s *spec, req any) (*target, *Request, *Error) {
-	t, err := aim(ctx, c, s, "a function such as NewServerStream")
+	t, err := aim(ctx, c, s, "a function such as NewServerStream or transfer.NewDownload")
 	if err == nil {
 		err = t.giveKey(s)
 	}

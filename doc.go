@@ -29,8 +29,8 @@
 //
 // A [Conn] has two equal ends. A client answers calls with DialOptions.Mux; a
 // handler finds the connection that its call came in on with [ConnFrom] and
-// calls back; a server finds its clients with [Server.Conns] and
-// Server.OnConnect. [Notify] sends a message that has no answer, [Broadcast]
+// calls back; a server finds its clients with [Server.Conns],
+// [Server.ConnsOf] and Server.OnConnect. [Notify] sends a message that has no answer, [Broadcast]
 // sends one to many connections, [CallAll] asks them and ranges over them as they answer, and [Go] makes a call whose response is waited
 // for later, alone or together with others: [Future.Await], [All], [Any],
 // [Wait].
@@ -171,7 +171,8 @@
 //   - MayHaveRun, Canceled or DeadlineExceeded: the context ended, or Cancel was called,
 //     when the call had left.
 //   - MayHaveRun, Unavailable: the session was lost, or the connection closed, when the
-//     call had left; with the code of Conn.Err where that says more.
+//     call had left; with the code of Conn.Err where that is known by then and says more. (A
+//     client whose session is revoked hears why only when it comes back and is refused.)
 //   - MayHaveRun, FailedPrecondition: a Key that was used with another server, or is too
 //     old to be known.
 //

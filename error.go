@@ -26,7 +26,7 @@ type Code int64
 
 // The codes of gRPC.
 const (
-	OK                 Code = 0  // no error
+	OK                 Code = 0  // no error: CodeOf(nil). Handlers return nil; OK as an error is Unknown
 	Canceled           Code = 1  // the caller gave up
 	Unknown            Code = 2  // an error without a better code
 	InvalidArgument    Code = 3  // the request makes no sense, whatever the state

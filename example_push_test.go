@@ -18,7 +18,7 @@ var (
 )
 
 // Pushes to one user: all devices are told, and all are asked; the first answer counts.
-// Conns finds the connections to one server. Where there are several servers, or somebody
+// ConnsOf finds a user's connections to one server. Where there are several servers, or somebody
 // who is away is to find what was said meanwhile, a topic with the user's name as its key
 // does it: topic.Publish(ctx, &hub, Inbox, user, …).
 func Example_push() {

@@ -267,7 +267,7 @@ func ExampleHandle_notification() {
 func ExampleNewMux() {
 	logged := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
 		resp, err := next(ctx, r)
-		fmt.Println(r.Kind, r.Method, typedrpc.CodeOf(err) == 0)
+		fmt.Println(r.Kind, r.Method, typedrpc.CodeOf(err) == typedrpc.OK)
 		return resp, err
 	}
 	mux := typedrpc.NewMux(logged) // wraps every handler of this Mux
@@ -393,7 +393,7 @@ func ExampleCodeOf() {
 
 	_, err := typedrpc.Call(context.Background(), conn, Greet, "Ada")
 	switch typedrpc.CodeOf(err) {
-	case 0:
+	case typedrpc.OK:
 		fmt.Println("no error")
 	case typedrpc.Unimplemented:
 		fmt.Println("the server has no such method")

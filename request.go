@@ -13,7 +13,7 @@ import (
 	"github.com/typedrpc/typedrpc/stats"
 )
 
-// What a Request is, as package stats says it of a call. It prints itself in words, as
+// The kinds of a Request, of type stats.Kind, which prints itself in words, as
 // "server stream".
 const (
 	KindMethod       = stats.Method       // a call with one request and one response

@@ -327,7 +327,7 @@ func (s *Stream[Out, In]) CloseSend() { s.face().x.CloseSend() }
 // and Recv return Canceled. On the caller's side the handler's context ends; a
 // stream that has ended already just gives up its memory. It does not wait.
 func (s *Stream[Out, In]) Cancel() {
-	closed := &status.Error{Code: status.Canceled, Message: "the stream was closed by this side", Cause: context.Canceled}
+	closed := &status.Error{Code: status.Canceled, Message: "the stream was canceled by this side", Cause: context.Canceled}
 	if x := s.face().x; x.Caller() {
 		x.Fail(closed)
 	} else {

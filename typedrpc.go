@@ -50,7 +50,8 @@ type CallOptions struct {
 	// InvalidArgument.
 	FailFast    bool
 	WaitForLink bool
-	// Retry goes before the method's and the connection's policy.
+	// Retry goes before the method's and the connection's policy. Codes of what may have run
+	// are not retried with methods that are neither Idempotent nor Keyed, whatever it says.
 	Retry *RetryPolicy
 	// Interceptors wrap the call inside those of the connection.
 	Interceptors []Interceptor

@@ -24,10 +24,11 @@ func init() {
 // methods that a program repeats itself: give it to each of them, in
 // CallOptions.Key, with the same request.
 //
-// It remembers how old it is, and which Cache it was sent to. A call that the
-// program makes with it again, and that would go to another one, because the server
-// was started again, fails with FailedPrecondition, MayHaveRun, and does not leave. (A
-// call that was in flight then fails with Unavailable, see typedrpc.Keyed.)
+// It remembers how old it is, and which Cache it was sent to, or bound. A call with it that
+// would go to another one, because the server was started again, fails with
+// FailedPrecondition, MayHaveRun, and does not leave: also the first one behind Bind, since
+// the key may have been written down and used elsewhere. (A call that was in flight then
+// fails with Unavailable, see typedrpc.Keyed.)
 //
 // Copies of a Key are the same key. It is safe for concurrent use. The zero Key
 // is none.

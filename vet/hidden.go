@@ -43,7 +43,7 @@ func runHidden(pass *analysis.Pass) (any, error) {
 		}
 		v := from.variable(loop.X)
 		if v != nil && given[v] && len(from.of[v]) == 1 || from.all(loop.X, func(call *ast.CallExpr, _ func(ast.Expr) bool) bool { return streams(pass, call) }) {
-			pass.ReportRangef(loop.X, "the loop hides the error with which the stream ends, or a call has failed: range over it with two variables, and look at the second")
+			pass.ReportRangef(loop.X, "the loop hides errors, a stream's last one or those of the calls that failed: range over it with two variables, and look at the second")
 		}
 	}
 	return nil, nil

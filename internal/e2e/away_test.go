@@ -311,10 +311,16 @@ func TestAway_givenUp(t *testing.T) {
 				says(t, waited, tt.text)
 				is.True(errors.Is(waited, tt.is))
 				_, err := typedrpc.Call(t.Context(), c, lab.Echo, 1)
-				says(t, err, "unavailable: the connection is closed: ", strings.TrimPrefix(tt.text, "unavailable: "))
+				says(t, err, ": the connection is closed: ", strings.TrimPrefix(tt.text, "unavailable: "))
 				is.True(errors.Is(err, tt.is))
-				err = typedrpc.Notify(t.Context(), c, lab.Note, 1)
-				says(t, err, "the connection is closed: ")
+				told := typedrpc.Notify(t.Context(), c, lab.Note, 1)
+				says(t, told, "the connection is closed: ")
+				_, opened := typedrpc.Open(t.Context(), c, lab.FlowBoth, "")
+				_, gone := typedrpc.Go(t.Context(), c, lab.Echo, 1).Await(t.Context())
+				for _, err := range []error{waited, err, told, opened, gone} { // one fact, one code
+					is.Equal(typedrpc.CodeOf(err), typedrpc.CodeOf(c.Err()))
+					is.Equal(typedrpc.OutcomeOf(err), typedrpc.NotSent)
+				}
 			})
 		})
 	}

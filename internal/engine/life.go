@@ -296,11 +296,13 @@ func (c *Conn) Finish(cause error) {
 	close(c.done)
 }
 
-// closedLocked is the error of what comes when the connection has begun to end.
+// closedLocked is the error of what comes when the connection has begun to end. Its code is that
+// of why it ends, where that has one.
 func (c *Conn) closedLocked() *status.Error {
 	e := status.Errorf(status.Unavailable, "the connection is closed")
 	if c.err != nil {
 		e = e.Because(c.err)
+		e.Code = asUnavailable(c.err).Code
 	}
 	return e
 }

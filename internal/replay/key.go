@@ -95,12 +95,12 @@ func ParseKey(text string) (*Key, *status.Error) {
 // Bind notes the cache named as the one that the key is used with.
 func (k *Key) Bind(cache string) *status.Error {
 	if cache == "" {
-		return status.Errorf(status.FailedPrecondition, "the peer has no replay cache")
+		return status.Errorf(status.FailedPrecondition, "the peer remembers no idempotency keys")
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.uses > 0 && k.cache != cache {
-		return status.Errorf(status.FailedPrecondition, "the key was used with another replay cache")
+		return status.Errorf(status.FailedPrecondition, "the key was used, or bound, with another server's cache")
 	}
 	k.cache, k.unbound = cache, false
 	k.uses++
@@ -120,7 +120,7 @@ func (k *Key) Claim(cache string, repeat bool) *status.Error {
 		if repeat {
 			code = status.Unavailable
 		}
-		return status.Errorf(code, "the call may have run, and the peer's replay cache is not the one that would know: the peer was started again, or is another one").With(status.MayHaveRun)
+		return status.Errorf(code, "the call may have run, and the peer's idempotency cache is not the one that would know: the peer was started again, or is another one").With(status.MayHaveRun)
 	case !k.born.IsZero() && age(k.born, time.Now()) < -skew:
 		return status.Errorf(status.FailedPrecondition, "the key is from the future: the clocks differ").With(status.MayHaveRun)
 	}

@@ -21,39 +21,39 @@ var (
 func use(...any) {}
 
 func direct(ctx context.Context, s *typedrpc.Stream[int, string]) {
-	for n := range typedrpc.Receive(ctx, conn, prices, 1) { // want `the loop hides the error`
+	for n := range typedrpc.Receive(ctx, conn, prices, 1) { // want `the loop hides errors`
 		use(n)
 	}
-	for n, _ := range typedrpc.Receive(ctx, conn, prices, 1) { // want `the loop hides the error`
+	for n, _ := range typedrpc.Receive(ctx, conn, prices, 1) { // want `the loop hides errors`
 		use(n)
 	}
-	for text := range s.All() { // want `the loop hides the error`
+	for text := range s.All() { // want `the loop hides errors`
 		use(text)
 	}
-	for text := range topic.Subscribe(ctx, conn, news, "key") { // want `the loop hides the error`
+	for text := range topic.Subscribe(ctx, conn, news, "key") { // want `the loop hides errors`
 		use(text)
 	}
-	for part := range transfer.Parts(ctx, conn) { // want `the loop hides the error`
+	for part := range transfer.Parts(ctx, conn) { // want `the loop hides errors`
 		use(part)
 	}
-	for c := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides the error`
+	for c := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides errors`
 		use(c)
 	}
-	for c, _ := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides the error`
+	for c, _ := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) { // want `the loop hides errors`
 		use(c)
 	}
 	for c, f := range typedrpc.CallAll(ctx, slices.Values([]*typedrpc.Conn{conn}), typedrpc.Method[int, int]{}, 1) {
 		use(c, f)
 	}
 	var text string
-	for text = range s.All() { // want `the loop hides the error`
+	for text = range s.All() { // want `the loop hides errors`
 		use(text)
 	}
 }
 
 func byVariable(ctx context.Context) {
 	items := typedrpc.Receive(ctx, conn, prices, 1)
-	for n := range items { // want `the loop hides the error`
+	for n := range items { // want `the loop hides errors`
 		use(n)
 	}
 	var both iter.Seq2[int, error]
@@ -62,7 +62,7 @@ func byVariable(ctx context.Context) {
 	} else {
 		both = typedrpc.Receive(ctx, conn, prices, 2)
 	}
-	for n := range both { // want `the loop hides the error`
+	for n := range both { // want `the loop hides errors`
 		use(n)
 	}
 }
@@ -70,14 +70,14 @@ func byVariable(ctx context.Context) {
 type service struct{}
 
 func (service) method(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
-	for text := range items { // want `the loop hides the error`
+	for text := range items { // want `the loop hides errors`
 		use(text)
 	}
 	return 0, nil
 }
 
 func function(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
-	for text := range items { // want `the loop hides the error`
+	for text := range items { // want `the loop hides errors`
 		use(text)
 	}
 	return 0, nil
@@ -87,20 +87,20 @@ func handlers(mux *typedrpc.Mux, up transfer.Upload) {
 	typedrpc.Handle(mux, numb, service{}.method)
 	typedrpc.Handle(mux, numb, function)
 	typedrpc.Handle(mux, numb, func(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
-		for text := range items { // want `the loop hides the error`
+		for text := range items { // want `the loop hides errors`
 			use(text)
 		}
 		return 0, nil
 	})
 	named := func(ctx context.Context, n int, items iter.Seq2[string, error]) (int, error) {
-		for text := range items { // want `the loop hides the error`
+		for text := range items { // want `the loop hides errors`
 			use(text)
 		}
 		return 0, nil
 	}
 	typedrpc.Handle(mux, numb, named)
 	typedrpc.Handle(mux, up, func(ctx context.Context, parts iter.Seq2[[]byte, error]) error {
-		for part := range parts { // want `the loop hides the error`
+		for part := range parts { // want `the loop hides errors`
 			use(part)
 		}
 		return nil
