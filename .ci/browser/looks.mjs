@@ -26,6 +26,8 @@ export async function looks(page, name, some = everyLook) {
     await page.setViewportSize({ width, height: width > 1000 ? 900 : 740 });
     await page.emulateMedia({ colorScheme });
     const what = `${name}, ${width} pixels, ${colorScheme}`;
+    // A chart learns of its new width a frame or more later.
+    await page.waitForFunction((w) => document.documentElement.scrollWidth === w, width, { timeout: 5000 }).catch(() => {});
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, `${what}: how wide it is`);
     await audit(page, what);
     await page.screenshot({ path: picture(`${name}-${width}-${colorScheme}.png`), fullPage: true });
