@@ -235,6 +235,7 @@ var errOver = Errorf(Unavailable, "the connection is closing")
 // encode writes a response.
 func (r *Request) encode(s *spec, v any) (*buf.Buf, error) {
 	if r.heavy {
+		defer r.Conn.e.Encodes(s.maxSize)()
 		defer flow.Heavy()()
 	}
 	b := buf.Get()

@@ -173,3 +173,34 @@ func TestBought_aPOSTAtASmallServer(t *testing.T) {
 		is.Equal(time.Since(began), time.Duration(0))
 	})
 }
+
+// weighed is an answer that notes what is promised while it is encoded.
+type weighed struct{ srv *typedrpc.Server }
+
+var promised atomic.Int64
+
+func (w weighed) MarshalJSON() ([]byte, error) {
+	if w.srv != nil { // else it is asked whether it can be encoded at all
+		promised.Store(hook.Server(w.srv).Promised)
+	}
+	return []byte("{}"), nil
+}
+
+// What was bought for the answer to a POST is promised until that is encoded, however long its
+// handler took, and then no more.
+func TestBought_POSTsAreEncoded(t *testing.T) {
+	testkit.Bubble(t, "", func(t *testing.T, is *is.I) {
+		mux, srv := typedrpc.NewMux(), new(typedrpc.Server)
+		late := typedrpc.NewMethod[int, weighed]("late", typedrpc.MaxSize(1<<20))
+		typedrpc.Handle(mux, late, func(context.Context, int) (weighed, error) {
+			time.Sleep(10 * time.Second) // what was bought is forgotten
+			return weighed{srv}, nil
+		})
+		srv.Mux = mux
+		w := httptest.NewRecorder()
+		srv.ServeHTTP(w, asPOST(`{"jsonrpc":"2.0","id":1,"method":"late","params":[1]}`))
+		is.Equal(w.Code, 200)
+		is.Equal(promised.Load(), int64(3<<20))
+		is.Equal(hook.Server(srv).Promised, int64(0))
+	})
+}

@@ -135,6 +135,21 @@ func (c *Conn) affordsLocked(in *Inbound) bool {
 // message, and as what net/http writes.
 const postCopies = 3
 
+// Encodes promises the answer of a POST's call, of most bytes at most, until it is encoded: what was
+// bought for it may be forgotten while it waits for its turn, and others would begin for whose
+// answers there is no room then.
+func (c *Conn) Encodes(most int) (done func()) {
+	n := c.peer.most()
+	if most > 0 {
+		n = min(n, most)
+	}
+	if n *= postCopies; !c.config.Posted {
+		n = 0
+	}
+	c.account.Promise(n)
+	return func() { c.account.Promise(-n) }
+}
+
 // postPatience is how many turns a POST waits at most for room in the ledger. Then its
 // calls are refused: of any number of POSTs each could have one reply made.
 const postPatience = 20
