@@ -13,9 +13,11 @@ const mostAsked = 1024
 // CallAll calls m at many connections and ranges over those it asked, as they answer: for each
 // there is one pair, of who was asked, as conns had it, and of its call's future, which is done.
 // The request is encoded once for each codec and dialect, and each connection's limits hold for
-// it as in Call. The second value is no error, and never nil: its Await has the error. slices.Values
-// makes a sequence of a slice. A Key is for one peer: several need one for each. Nobody waits for a connection that is slow or silent: it has what ctx, or the
+// it as in Call. Nobody waits for a connection that is slow or silent: it has what ctx, or the
 // trait Timeout, allows for itself.
+//
+// The second value is no error, and never nil: its Await has the error. slices.Values makes a
+// sequence of a slice. A Key is for one peer: several need one for each.
 //
 // At most 1,024 of the calls are in flight, and conns is asked for the next connection
 // when there is a place. Leaving the loop cancels them, and asks nobody else. The loop, conns

@@ -320,6 +320,6 @@ func (c *Conn) pushReplyLocked(in *Inbound, it *item) {
 	c.dropPartLocked(partID{in.id, true})
 	x.concludeLocked(it)
 	x.finishLocked()
-	x.outletLocked().line.last = it
+	x.outletLocked().line.last = it // after its items
 	x.line.pushLocked(&c.outbox)
 }
