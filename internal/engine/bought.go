@@ -196,7 +196,7 @@ func (c *Conn) unparkLocked() {
 // until there are none.
 func (c *Conn) unparkInTurns() {
 	for {
-		runtime.Gosched()
+		c.burst.giveWay()
 		c.mu.Lock()
 		n := 0
 		c.unparks = c.unparkSomeLocked(func() bool { n++; return n == 1 })

@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"time"
 
@@ -185,7 +184,7 @@ func (c *Conn) admitted(in *Inbound, body *buf.Buf) {
 		in.begin()
 	}
 	if crowded {
-		runtime.Gosched()
+		c.burst.giveWay()
 	}
 }
 

@@ -101,7 +101,8 @@ type outbox struct {
 	prompt    bool          // … and some of it goes now, and not with the next message
 	room      chan struct{} // not nil while somebody waits for budget or window
 	claim     *claim        // of one of them, for budget; nil: nobody has one
-	notifiers lineup        // of those, who wait to notify
+	notifiers lineup        // of those, who wait to notify …
+	repliers  *lineup       // … and with replies; nil: nobody
 	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too
 }

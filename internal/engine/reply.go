@@ -226,12 +226,25 @@ func (c *Conn) replyTurnLocked(in *Inbound, cost int) (waited bool) {
 	}
 	c.unsent += cost
 	c.account.Force(cost)
-	for waits() {
-		c.claimLocked(cost, in)
-		room := c.waitRoomLocked()
+	if c.repliers == nil {
+		c.repliers = new(lineup)
+	}
+	for mine := c.repliers.enter(); ; {
+		var wait <-chan struct{} = mine.came
+		if mine.isFirst && !waits() {
+			c.repliers.leave(mine)
+			break
+		}
+		if mine.isFirst { // else whatever moves would have all of a thousand look
+			c.claimLocked(cost, in)
+			wait = c.waitRoomLocked()
+		}
 		c.mu.Unlock()
-		<-room
+		<-wait
 		c.mu.Lock()
+	}
+	if !c.repliers.taken {
+		c.repliers = nil
 	}
 	c.unsent -= cost
 	c.account.Give(cost)
