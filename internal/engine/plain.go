@@ -81,14 +81,13 @@ func (c *Conn) receiveArray(fs []wire.Frame, msg *buf.Buf) error {
 		if err != nil {
 			return err
 		}
+		if i%crowd == crowd-1 { // a thousand notifications take a millisecond
+			runtime.Gosched()
+		}
 	}
 	c.mu.Lock()
-	err := c.overflow(c.config.Limits.MaxBuffered)
-	c.mu.Unlock()
-	if len(fs) > crowd {
-		runtime.Gosched()
-	}
-	return err
+	defer c.mu.Unlock()
+	return c.overflow(c.config.Limits.MaxBuffered)
 }
 
 // arrayPartLocked adds one answer and queues the array with the last one. It returns the code
