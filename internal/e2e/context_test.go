@@ -184,6 +184,33 @@ func TestContext_likeTheStandardOnes(t *testing.T) {
 	}
 }
 
+// A deadline that has passed was the cause, also where nobody had looked when the connection ended.
+func TestContext_deadlineBeforeTheConnectionsEnd(t *testing.T) {
+	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+		is := is.New(t)
+		l, ctxs, conns := lab.New(), make(chan context.Context, 1), make(chan *typedrpc.Conn, 9)
+		typedrpc.Handle(l.Mux, ofContext, func(ctx context.Context, _ struct{}) (n struct{}, _ error) {
+			ctxs <- ctx
+			time.Sleep(time.Minute)
+			return n, nil
+		})
+		l.OnConnect = func(c *typedrpc.Conn) { conns <- c }
+		w := &lab.Town{Srv: l.Server}
+		c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Backoff: lab.Steady})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		typedrpc.Go(ctx, c, ofContext, struct{}{})
+		handlers := <-ctxs
+		w.Cable().Swallow() // its CANCEL
+		time.Sleep(2 * time.Second)
+		is.NoErr((<-conns).Close())
+		is.Equal(handlers.Err(), context.DeadlineExceeded)
+		is.Equal(context.Cause(handlers), context.DeadlineExceeded)
+		is.NoErr(c.Close())
+		time.Sleep(time.Minute)
+	})
+}
+
 // AfterFunc of a handler's context, beside one of package context.
 func TestContext_afterFunc(t *testing.T) {
 	lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {

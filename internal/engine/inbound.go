@@ -370,7 +370,7 @@ func (in *Inbound) unlockEnded(why end) end {
 		return was
 	}
 	in.ended |= why
-	if in.conn.ctx.Err() != nil {
+	if why == canceled && in.conn.ctx.Err() != nil { // a deadline had passed before that, unnoticed
 		in.ended |= withConn
 	}
 	if in.done != nil {
