@@ -78,6 +78,51 @@ func TestRetryBudget_retriesThatAreNotMade(t *testing.T) {
 	}
 }
 
+// Nor does one that waits for a link, or a place, until its time is over, or that fails for want
+// of one: nothing of it has left.
+func TestRetryBudget_retriesThatNeverLeave(t *testing.T) {
+	failed := typedrpc.Errorf(typedrpc.Unavailable, "once")
+	away := func(w *lab.Town, _ *typedrpc.Conn) { w.Serve(nil); w.Cable().Cut() }
+	for name, tt := range map[string]struct {
+		meanwhile func(w *lab.Town, c *typedrpc.Conn) // between the attempts
+		opts      typedrpc.CallOptions
+		code      typedrpc.Code
+	}{
+		"no link":             {away, typedrpc.CallOptions{}, typedrpc.DeadlineExceeded},
+		"no link, failing":    {away, typedrpc.CallOptions{FailFast: true}, typedrpc.Unavailable},
+		"no link, and closed": {func(w *lab.Town, c *typedrpc.Conn) { away(w, c); time.AfterFunc(20*time.Second, func() { c.Close() }) }, typedrpc.CallOptions{}, typedrpc.Unavailable},
+		"no place":            {func(_ *lab.Town, c *typedrpc.Conn) { typedrpc.Go(context.Background(), c, lab.Hang, struct{}{}) }, typedrpc.CallOptions{}, typedrpc.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+				is := is.New(t)
+				p := &typedrpc.RetryPolicy{Backoff: typedrpc.Backoff{Off: true, Least: 10 * time.Second}, Budget: &typedrpc.RetryBudget{Ratio: -1, Burst: 1}}
+				l, f := lab.New(), &flaky{fails: 1, err: failed}
+				typedrpc.Handle(l.Mux, retryRead, f.handle)
+				l.Limits.MaxCalls = 1
+				w := &lab.Town{Srv: l.Server}
+				c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, OutgoingRetry: p, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
+				time.AfterFunc(time.Second, func() { tt.meanwhile(w, c) })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_, err := typedrpc.Call(ctx, c.With(tt.opts), retryRead, struct{}{})
+				is.Equal(typedrpc.CodeOf(err), tt.code)
+				is.Equal(f.calls.Load(), int64(1))
+				is.NoErr(c.Close())
+				other := &flaky{fails: 1, err: failed}
+				c = other.dial(t, p)
+				_, err = typedrpc.Call(t.Context(), c, retryRead, struct{}{})
+				is.NoErr(err) // the budget was not spent
+				other.fails = 3
+				_, err = typedrpc.Call(t.Context(), c, retryRead, struct{}{})
+				is.Equal(typedrpc.CodeOf(err), typedrpc.Unavailable) // and is now
+				is.NoErr(c.Close())
+				time.Sleep(time.Minute) // until the server has given the session up
+			})
+		})
+	}
+}
+
 // A context that never ends in practice tells a time left that can be read.
 func TestDeadline_centuriesAway(t *testing.T) {
 	lab.OverAll(t, func(t *testing.T, o lab.Over) {

@@ -46,6 +46,7 @@ type Call struct {
 	answered int32         // bytes of its answers that count as the handler's …
 	answer   *counted      // … or, of a future, as the futures'
 	lost     bool          // an earlier attempt may have run
+	unmade   bool          // the latest attempt is a retry that has not left
 	claimed  bool          // the latest attempt counts among its key's uses
 	stream   *Stream       // the items of a stream; nil: none
 	attempts int           // that failed, by the policy's count …
@@ -169,6 +170,7 @@ func (cl *Call) Settle(body *buf.Buf, meta map[string]string, err *status.Error)
 		cl.Conn.account.Give(cl.counted)
 		cl.counted = 0
 	}
+	cl.unspend()
 	if cl.Key != nil {
 		err = cl.attempted(meta, err)
 	}
@@ -208,66 +210,6 @@ func (cl *Call) Settle(body *buf.Buf, meta map[string]string, err *status.Error)
 	}
 }
 
-// tryAgain arranges another attempt if the policy, the outcome, the budget and
-// the deadline allow one.
-func (cl *Call) tryAgain(err *status.Error) bool {
-	if !cl.Retries {
-		return false
-	}
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	if cl.givenUp != nil || cl.Ctx.Err() != nil {
-		return false
-	}
-	cl.attempts++
-	cl.failed, cl.there = err, nil
-	wait, ok := cl.Conn.owner.Again(cl, err, cl.attempts)
-	if !ok {
-		return false
-	}
-	if !cl.deadline.IsZero() && time.Until(cl.deadline) <= wait {
-		cl.Conn.owner.Unmade(cl)
-		return false
-	}
-	cl.lost = cl.lost || err.Outcome != status.NotSent
-	if !cl.Roams && !cl.Conn.rest(cl) {
-		cl.Conn.owner.Unmade(cl)
-		return false // the connection ends, and no other would be asked
-	}
-	// Not 0: timers that are due at once crash the race detector when several
-	// goroutines of one testing/synctest bubble start them (Go 1.26).
-	cl.timer = time.AfterFunc(max(wait, 1), cl.again)
-	return true
-}
-
-// again makes the next attempt, on the connection that is picked for it.
-func (cl *Call) again() {
-	cl.Conn.wake(cl)
-	cl.mu.Lock()
-	cl.timer = nil
-	why, n, failed := cl.givenUp, cl.attempts, cl.failed
-	cl.mu.Unlock()
-	if why != nil {
-		cl.Conn.owner.Unmade(cl)
-		cl.Settle(nil, nil, why(status.NotSent)) // this attempt; settle knows of the others
-		return
-	}
-	conn, err := cl.Conn.owner.Next(cl, n, failed)
-	if err != nil {
-		cl.Conn.owner.Unmade(cl)
-		cl.Settle(nil, nil, err)
-		return
-	}
-	cl.Taken() // the answer to the last one
-	cl.aim(conn)
-	if err := cl.measure(); err != nil {
-		cl.Conn.owner.Unmade(cl)
-		cl.Settle(nil, nil, err)
-		return
-	}
-	cl.launch(n)
-}
-
 // Bare drops the payload, between attempts.
 func (cl *Call) Bare() {
 	cl.item.cost -= cl.content.body.Len()
@@ -287,7 +229,6 @@ func (cl *Call) GiveUp(reason func(status.Outcome) *status.Error) {
 	case timer != nil:
 		if timer.Stop() {
 			cl.Conn.wake(cl)
-			cl.Conn.owner.Unmade(cl)
 			cl.Settle(nil, nil, why(status.NotSent)) // the next attempt; settle knows of the others
 		} // else again is about to see givenUp
 	case there != nil:

@@ -47,9 +47,9 @@ type Owner interface {
 	// when. Asked where Call.Retries is set, by whoever settles the call, with
 	// Call.mu held: it may take a retry budget's lock and nothing else.
 	Again(cl *Call, err *status.Error, n int) (wait time.Duration, ok bool)
-	// Unmade says that the attempt which Again has allowed is not made: the deadline,
-	// the caller, or the connection's end came first, or Next found no connection. It
-	// may be called where Again is.
+	// Unmade says that the attempt which Again has allowed was not made, because nothing of it
+	// has left: the deadline, the caller, or the connection's end came first, there was no link or
+	// no place, or Next found no connection. It may be called where Again is.
 	Unmade(cl *Call)
 	// Next is the connection of the next attempt, after n that failed, the last
 	// with err. On the timer's goroutine, without locks: it may be the user's

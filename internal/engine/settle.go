@@ -16,7 +16,7 @@ func (c *Conn) countCallLocked(it *item, f *wire.Frame, now *time.Time) {
 	cl := it.call
 	c.nextID++
 	f.ID = c.nextID
-	cl.id = f.ID
+	cl.id, cl.unmade = f.ID, false
 	c.pending[f.ID] = inFlight{cl, cl.place()}
 	if !cl.deadline.IsZero() {
 		if now.IsZero() {
