@@ -182,6 +182,25 @@ func TestNet_programsCode(t *testing.T) {
 				v.t.Errorf("dialled with %v", err)
 			}
 		},
+		"MapError":         func(v *village, end func()) { mapsErrors(v, end, lab.Echo) },
+		"MapError, Serial": func(v *village, end func()) { mapsErrors(v, end, lab.LaneSerial) },
+		"MapError, on what reads": func(v *village, end func()) {
+			mapsErrors(v, end, typedrpc.NewMethod[int, int]("net.inline", typedrpc.Inline))
+		},
+		"OnRetry": func(v *village, end func()) {
+			retries(v, func(c *typedrpc.Conn) typedrpc.Caller { return c }, func(context.Context, string, int, error) { end() })
+		},
+		"Pick, before another attempt": func(v *village, end func()) {
+			retries(v, func(c *typedrpc.Conn) typedrpc.Caller {
+				asked := 0
+				return typedrpc.Pick(func(context.Context, string) (*typedrpc.Conn, error) {
+					if asked++; asked > 1 {
+						end()
+					}
+					return c, nil
+				})
+			}, nil)
+		},
 		"an interceptor that waits for Broadcast": func(v *village, end func()) {
 			broadcastBehind(v, func(c *typedrpc.Conn) typedrpc.Caller {
 				return c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
@@ -220,6 +239,50 @@ func inVillage(t *testing.T, d typedrpc.Dialect, do func(v *village)) {
 	if err := l.Shutdown(t.Context()); err != nil { // it does not wait for what ended
 		t.Error(err)
 	}
+}
+
+// mapsErrors calls m, whose handler fails, more often than there are places. Nobody waits.
+func mapsErrors(v *village, end func(), m typedrpc.Method[int, int]) {
+	fails := m
+	if m == lab.Echo {
+		fails = typedrpc.NewMethod[int, int]("net.fails")
+	}
+	v.Limits.MaxCalls = 8
+	v.MapError = func(context.Context, error) *typedrpc.Error { end(); return nil }
+	typedrpc.Handle(v.Mux, fails, func(context.Context, int) (int, error) { return 0, errors.New("to be mapped") })
+	c := v.dial()
+	for range 20 {
+		began := time.Now()
+		_, err := typedrpc.Call(v.t.Context(), c, fails, 1)
+		switch code := typedrpc.CodeOf(err); {
+		case code == typedrpc.Internal && time.Since(began) == 0:
+		case code == typedrpc.Unavailable && fails.Name() == "net.inline": // the session ended with what reads
+		default:
+			v.t.Errorf("failed with %v after %v", err, time.Since(began))
+		}
+		time.Sleep(time.Second) // where it ends, there is another session
+		v.works(c)
+	}
+	c.Close()
+}
+
+// retries makes a call that fails, and then one of the program's functions.
+func retries(v *village, caller func(c *typedrpc.Conn) typedrpc.Caller, told func(context.Context, string, int, error)) {
+	typedrpc.Handle(v.Mux, retryRead, func(context.Context, struct{}) (int, error) { return 0, typedrpc.Unavailable })
+	c := v.dial()
+	at := func() typedrpc.Caller {
+		return caller(c).With(typedrpc.CallOptions{Retry: &typedrpc.RetryPolicy{OnRetry: told}})
+	}
+	began := time.Now()
+	_, called := typedrpc.Call(v.t.Context(), at(), retryRead, struct{}{})
+	_, awaited := typedrpc.Go(v.t.Context(), at(), retryRead, struct{}{}).Await(v.t.Context())
+	for _, err := range []error{called, awaited} {
+		if typedrpc.CodeOf(err) != typedrpc.Internal || time.Since(began) > time.Second {
+			v.t.Errorf("failed with %v after %v", err, time.Since(began))
+		}
+	}
+	v.works(c)
+	c.Close()
 }
 
 // broadcastBehind broadcasts to a connection that is behind, so that the wait for it is

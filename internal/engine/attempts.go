@@ -58,7 +58,14 @@ func (cl *Call) again() {
 		cl.Settle(nil, nil, why(status.NotSent)) // this attempt; settle knows of the others
 		return
 	}
+	picked := false
+	defer func() {
+		if !picked { // the program's function ended this goroutine, as t.FailNow does
+			cl.Settle(nil, nil, status.Errorf(status.Internal, "Pick's function, or OnRetry, ended its goroutine"))
+		}
+	}()
 	conn, err := cl.Conn.owner.Next(cl, n, failed)
+	picked = true
 	if err != nil {
 		cl.Settle(nil, nil, err)
 		return

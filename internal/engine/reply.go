@@ -1,15 +1,12 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/typedrpc/typedrpc/internal/buf"
 	"github.com/typedrpc/typedrpc/internal/flow"
-	"github.com/typedrpc/typedrpc/internal/link"
-	"github.com/typedrpc/typedrpc/internal/session"
 	"github.com/typedrpc/typedrpc/internal/status"
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -66,10 +63,7 @@ func (in *Inbound) run() {
 	returned := false
 	defer func() {
 		if !returned { // runtime.Goexit, as t.FailNow does: still one terminal frame
-			in.finish(nil, nil, status.Errorf(status.Internal, "the handler ended its goroutine"))
-			if in.reads() {
-				in.conn.readerEnds()
-			}
+			in.finish(in.outcome(nil, nil, status.Errorf(status.Internal, "the handler ended its goroutine")))
 		}
 	}()
 	body, meta, err := in.conn.owner.Run(in)
@@ -80,22 +74,10 @@ func (in *Inbound) run() {
 		}
 		body, meta, err = in.conn.owner.Run(in)
 	}
-	returned = true
-	in.finish(body, meta, err)
+	f, body, err := in.outcome(body, meta, err)
+	returned = true // what is behind it is no program's, or may end the goroutine
+	in.finish(f, body, err)
 }
-
-// readerEnds is called when a handler has ended the goroutine that reads. The rest of the
-// message will not be read, so the session cannot go on.
-func (c *Conn) readerEnds() {
-	c.mu.Lock()
-	sess := c.sess
-	c.mu.Unlock()
-	if sess != nil {
-		sess.End(&link.CloseError{Code: session.CloseRestart, Reason: "a handler ended the goroutine that reads", Err: errReaderEnded})
-	}
-}
-
-var errReaderEnded = errors.New("the handler of an Inline method ended the goroutine that reads, by runtime.Goexit")
 
 // unrun is for a call whose connection has ended since it was begun. Where somebody
 // is there to be told, because the end is only beginning, it is that no handler ran.
@@ -136,8 +118,9 @@ func (c *Conn) refuseUnbegunLocked() (unbegun []*Inbound) {
 	return unbegun
 }
 
-// finish answers the call.
-func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
+// outcome is what the call is answered with, err what its handler returned, or why that cannot
+// be sent.
+func (in *Inbound) outcome(body *buf.Buf, meta map[string]string, err error) (wire.Frame, *buf.Buf, error) {
 	c := in.conn
 	f := wire.Frame{Type: wire.Result, Meta: meta}
 	if err == nil {
@@ -153,6 +136,12 @@ func (in *Inbound) finish(body *buf.Buf, meta map[string]string, err error) {
 		body = nil
 		f = c.failure(in, err)
 	}
+	return f, body, err
+}
+
+// finish answers the call.
+func (in *Inbound) finish(f wire.Frame, body *buf.Buf, err error) {
+	c := in.conn
 	in.over()
 	if in.array == nil { // else it may be too large together with others
 		in.record(f.Code, f.Flags&wire.NotRun != 0)

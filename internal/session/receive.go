@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -13,6 +14,8 @@ import (
 // errHole ends a session of which a frame was counted and cannot be written.
 var errHole = &link.CloseError{Code: CloseProtocol, Reason: "frame cannot be encoded"}
 
+var errReaderEnded = errors.New("code of the program ended the goroutine that reads, by runtime.Goexit")
+
 // deliver takes a message that arrived over c.
 func (s *Session) deliver(c *Carrier, msg *buf.Buf) error {
 	s.reading.Lock()
@@ -21,16 +24,24 @@ func (s *Session) deliver(c *Carrier, msg *buf.Buf) error {
 		return errFenced
 	}
 	defer c.forget()
-	size := msg.Len()
-	var counted int
-	var err error
+	returned := false
+	defer func() {
+		if !returned { // the program's code ended this goroutine: the rest of the message is not read
+			s.End(&link.CloseError{Code: CloseRestart, Reason: "the goroutine that reads was ended", Err: errReaderEnded})
+		}
+	}()
+	counted, size, err := 0, msg.Len(), error(nil)
 	switch s.dialect {
 	case Binary:
 		counted, err = s.deliverBinary(c, msg)
 	case JSON:
 		counted, err = s.deliverJSON(c, msg)
 	case Plain:
-		return s.deliverPlain(c, msg)
+		err = s.deliverPlain(c, msg)
+	}
+	returned = true
+	if s.dialect == Plain {
+		return err
 	}
 	s.countReceived(c, counted, size)
 	return err
