@@ -17,6 +17,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/stats"
 	"github.com/typedrpc/typedrpc/topic"
 	"github.com/typedrpc/typedrpc/transfer"
 	"github.com/typedrpc/typedrpc/typedrpctest"
@@ -350,4 +351,66 @@ func TestOver_postIsRevoked(t *testing.T) {
 		is.Equal(w.Code, http.StatusUnauthorized)
 		is.NoErr(r.Shutdown(t.Context()))
 	})
+}
+
+// withheld is a Recorder that keeps the library from going on with what it has begun to end.
+type withheld struct {
+	stats.None
+	gate chan struct{}
+}
+
+func (w withheld) Call(c stats.Call) {
+	if c.Outgoing {
+		<-w.gate
+	}
+}
+
+// Whoever ends a connection that is about to end, because of somebody else or for want of a link,
+// has ended the contexts of its handlers when it returns, too. Those of Keyed calls, which go on
+// when their connection is lost, end with their subject, or the server.
+func TestOver_whileItEnds(t *testing.T) {
+	overKeyed := typedrpc.NewMethod[int, int]("over.keyed", typedrpc.Keyed)
+	first := map[string]func(w *lab.Town, c *typedrpc.Conn){
+		"lost":   func(w *lab.Town, _ *typedrpc.Conn) { w.Serve(nil); w.Cable().Cut() },
+		"closed": func(_ *lab.Town, c *typedrpc.Conn) { go c.Close() },
+	}
+	for how, begin := range first {
+		for then, end := range ends {
+			t.Run(how+"/"+then, func(t *testing.T) {
+				lab.BothDialects(t, func(t *testing.T, d typedrpc.Dialect) {
+					is := is.New(t)
+					g, gate, came := newTurnstile(), make(chan struct{}), make(chan *typedrpc.Conn, 1)
+					srv := lab.New().Server
+					srv.Mux, srv.Recorder, srv.Limits.Grace = g.mux(), withheld{gate: gate}, -1
+					typedrpc.Handle(srv.Mux, overKeyed, func(ctx context.Context, n int) (int, error) { g.pass(ctx); return n, nil })
+					srv.OnConnect = func(c *typedrpc.Conn) { came <- c }
+					w := &lab.Town{Srv: srv}
+					c := w.Dial(t, &typedrpc.DialOptions{Dialect: d, Mux: lab.New().Mux, Backoff: typedrpc.Backoff{Min: time.Hour, Max: time.Hour}})
+					server := <-came
+					ctx, cancel := context.WithCancel(t.Context())
+					typedrpc.Go(t.Context(), server, lab.Hang, struct{}{}) // of whose end the Recorder is told
+					typedrpc.Go(ctx, c, overCall, 1)
+					synctest.Wait()
+					typedrpc.Go(ctx, c, overKeyed, 1)
+					synctest.Wait()
+					is.Equal(len(g.ctxs), 2)
+					begin(w, server)
+					synctest.Wait()
+					returned := make(chan bool)
+					go func() {
+						end(srv, server)
+						call, keyed := <-g.ctxs, <-g.ctxs
+						goesOn := how == "lost" && !strings.Contains(then, "Re") && !strings.Contains(then, "Server")
+						returned <- call.Err() != nil && (goesOn || keyed.Err() != nil)
+					}()
+					time.AfterFunc(time.Second, func() { close(gate) })
+					is.True(<-returned)
+					close(g.hold)
+					cancel()
+					c.Close()
+					is.NoErr(srv.Shutdown(t.Context()))
+				})
+			})
+		}
+	}
 }

@@ -34,6 +34,7 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError, said *wire.Error
 	sess, linked := c.sess, c.linkedLocked()
 	if c.closing {
 		c.mu.Unlock()
+		c.awaitEndings()
 		if sess != nil { // somebody else is closing: wait for that, but not longer
 			select {
 			case <-sess.Done():
@@ -47,6 +48,7 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError, said *wire.Error
 	failed := c.abandonCallsLocked()
 	unbegun := c.refuseUnbegunLocked()
 	handlers := c.handlersLocked()
+	c.endingLocked()
 	for _, in := range handlers {
 		// Their contexts end now, which is not the caller's doing: it is to
 		// see a lost connection, and not a "canceled" from the handler.
@@ -61,6 +63,8 @@ func (c *Conn) close(ctx context.Context, bye *link.CloseError, said *wire.Error
 	for _, in := range slices.Concat(handlers, unbegun) {
 		in.cancel()
 	}
+	c.ended()
+	c.awaitEndings()
 	c.disturb(cause)
 	c.keeper.Closing()
 	if sess == nil {

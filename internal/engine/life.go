@@ -28,6 +28,37 @@ type life struct {
 	quiet    chan struct{}   // made with it: closed when nothing but streams is
 	bye      wire.GoAwayBody // what the peer is told then, on every link
 	err      *status.Error   // why the connection ended
+	endings  int             // how many have taken handlers whose contexts they are about to end …
+	noneEnds chan struct{}   // … closed when nobody has; nil: nobody waits
+}
+
+// endingLocked notes that contexts of handlers are about to end, which nobody else finds any more.
+func (l *life) endingLocked() { l.endings++ }
+
+// ended notes that they have.
+func (c *Conn) ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.endings--; c.endings == 0 && c.noneEnds != nil {
+		close(c.noneEnds)
+		c.noneEnds = nil
+	}
+}
+
+// awaitEndings waits until the contexts have ended that others were about to end: what is
+// closed meanwhile is over when that returns.
+func (c *Conn) awaitEndings() {
+	c.mu.Lock()
+	if c.endings == 0 {
+		c.mu.Unlock()
+		return
+	}
+	if c.noneEnds == nil {
+		c.noneEnds = make(chan struct{})
+	}
+	none := c.noneEnds
+	c.mu.Unlock()
+	<-none
 }
 
 // Done is closed when the connection has ended for good.

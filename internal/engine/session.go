@@ -159,6 +159,8 @@ func (c *Conn) Lost(sess *session.Session, cause error) {
 	c.polite = c.leftLocked(cause)
 	runsOn := c.polite && c.leaveLocked()
 	handlers := c.losersLocked()
+	c.endingLocked()
+	defer c.ended()
 	c.loseInboundLocked()
 	for key := range c.partial {
 		c.dropPartLocked(key)

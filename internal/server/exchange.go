@@ -84,7 +84,11 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 func (x *exchange) end(h *HTTPRefusal, cause *status.Error) {
 	x.mu.Lock()
 	if x.over || x.ended != nil {
+		conn := x.conn
 		x.mu.Unlock()
+		if conn != nil { // who ends it may not have come to that
+			conn.Expel(&link.CloseError{Err: cause}, nil)
+		}
 		return
 	}
 	x.ended, x.cause = h, cause
