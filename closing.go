@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/typedrpc/typedrpc/internal/link"
 	"github.com/typedrpc/typedrpc/internal/logs"
@@ -92,29 +93,32 @@ func (opts *options) words(err error, codec Codec) *wire.ErrorBody {
 }
 
 // refusal makes the body for an error that is no call's. The encoding of a fault's data is
-// the program's code: its panic costs the data alone.
+// the program's code: its panic costs the data alone, and so does the end of its goroutine, which
+// is one of its own.
 func (opts *options) refusal(err error, codec Codec) wire.ErrorBody {
-	f := func() (f wire.Frame) {
+	f := wire.Frame{Code: int64(Internal), Message: status.InternalText}
+	if e, ok := err.(*Error); ok {
+		f = wire.Frame{Code: int64(e.Code), Message: status.Clip(status.Code(e.Code), e.Message)}
+	}
+	var made sync.WaitGroup
+	made.Go(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				opts.logger.Error("typedrpc: encoding a refusal panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
-				f = wire.Frame{Code: int64(Internal), Message: status.InternalText}
-				if e, ok := err.(*Error); ok {
-					f = wire.Frame{Code: int64(e.Code), Message: status.Clip(status.Code(e.Code), e.Message)}
-				}
 			}
 		}()
-		f, hidden := toWire(context.Background(), err, codec, opts.mapError)
+		whole, hidden := toWire(context.Background(), err, codec, opts.mapError)
 		if hidden != nil {
 			opts.logger.Error("typedrpc: encoding a refusal failed", "error", hidden)
 		}
-		if codec == JSON && len(f.Payload) > 0 {
-			if err := inBody(f.Payload); err != nil {
+		if codec == JSON && len(whole.Payload) > 0 {
+			if err := inBody(whole.Payload); err != nil {
 				opts.logger.Error("typedrpc: encoding a refusal failed", "error", fmt.Errorf("its data: %w", err))
-				f.Payload, f.Fault = nil, ""
+				whole.Payload, whole.Fault = nil, ""
 			}
 		}
-		return f
-	}()
+		f = whole
+	})
+	made.Wait()
 	return wire.ErrorBody{Code: f.Code, Message: f.Message, Fault: f.Fault, RetryAfter: f.RetryAfter, Data: wrapAuth(codec, f.Payload)}
 }

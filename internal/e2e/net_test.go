@@ -201,6 +201,32 @@ func TestNet_programsCode(t *testing.T) {
 				})
 			}, nil)
 		},
+		"the data of a refusal": func(v *village, end func()) {
+			refused := false
+			v.SignIn = lab.Sign.Verify(func(context.Context, *http.Request, *string) (typedrpc.Identity, int, error) {
+				if refused {
+					return typedrpc.Identity{}, 0, fuse.Errorf(burning{end}, "not you")
+				}
+				return typedrpc.Identity{}, 1, nil
+			})
+			v.opts.SignIn = lab.Ann
+			c := v.dial()
+			refused = true
+			for range 3 {
+				began := time.Now()
+				_, dialled := v.town.TryDial(v.t.Context(), v.opts)
+				for _, err := range []error{c.Reauthenticate(v.t.Context()), dialled} {
+					if typedrpc.CodeOf(err) != typedrpc.PermissionDenied || time.Since(began) > 0 {
+						v.t.Errorf("refused with %v after %v", err, time.Since(began))
+					}
+				}
+			}
+			refused = false
+			if err := c.Reauthenticate(v.t.Context()); err != nil {
+				v.t.Errorf("refreshed with %v", err)
+			}
+			c.Close()
+		},
 		"an interceptor that waits for Broadcast": func(v *village, end func()) {
 			broadcastBehind(v, func(c *typedrpc.Conn) typedrpc.Caller {
 				return c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
@@ -240,6 +266,20 @@ func inVillage(t *testing.T, d typedrpc.Dialect, do func(v *village)) {
 		t.Error(err)
 	}
 }
+
+// burning is a fault's data whose encoding does what it is told to.
+type burning struct{ end func() }
+
+func (b burning) MarshalJSON() ([]byte, error) {
+	if b.end != nil {
+		b.end()
+	}
+	return []byte("1"), nil
+}
+
+func (*burning) UnmarshalJSON([]byte) error { return nil }
+
+var fuse = typedrpc.NewFault[burning]("net.fuse", typedrpc.PermissionDenied)
 
 // mapsErrors calls m, whose handler fails, more often than there are places. Nobody waits.
 func mapsErrors(v *village, end func(), m typedrpc.Method[int, int]) {
