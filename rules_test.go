@@ -269,6 +269,7 @@ var goStatements = map[string]int{
 	"internal/server/link.go Hello":              1, // authentication, which waits
 	"internal/server/auth.go authenticate":       1, // the program's function, which may end its goroutine
 	"closing.go refusal":                         1, // the encoding of a fault's data, which may end its goroutine
+	"internal/hub/feed.go apart":                 1, // the broker's, which may end its goroutine
 	"internal/server/accepted.go end":            1, // OnDisconnect, which may end its goroutine
 	"internal/client/opening.go apart":           1, // the program's functions of a handshake, which may
 	"internal/engine/teller.go tell":             1, // OnState again, when it ended its goroutine

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -472,33 +473,55 @@ func TestNet_httpClient(t *testing.T) {
 
 // A broker's functions, on whatever goroutine a hub calls them.
 func TestNet_broker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		inVillage(t, typedrpc.Binary, func(v *village) {
-			hub := &topic.Hub{Broker: badBroker{}}
-			defer hub.Close()
-			news := topic.New[int]("net.news", topic.WithPresence)
-			topic.Handle(v.Mux, hub, news, topic.Everybody)
-			c := v.dial()
-			defer c.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			for range topic.Subscribe(ctx, c, news, "a") {
-			}
-			synctest.Wait()
-			v.works(c)
+	for how, end := range everyEnd {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inVillage(t, typedrpc.Binary, func(v *village) {
+					broker := &badBroker{end: end}
+					hub := &topic.Hub{Broker: broker}
+					news := topic.New[int]("net.news", topic.WithPresence)
+					topic.Handle(v.Mux, hub, news, topic.Everybody)
+					c := v.dial()
+					defer c.Close()
+					for n := range 5 { // each has its notices of presence, and its room's end
+						ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+						for range topic.Subscribe(ctx, c, news, "a") {
+						}
+						cancel()
+						synctest.Wait()
+						if told, left := broker.told.Load(), broker.left.Load(); told <= int64(n) || left <= int64(n) {
+							t.Errorf("the broker was told %d times, and left %d times, after %d subscriptions", told, left, n+1)
+						}
+					}
+					v.works(c)
+					if err := hub.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+			})
 		})
-	})
+	}
 }
 
-type badBroker struct{}
-
-func (badBroker) Publish(context.Context, string, []byte) error { panic("a broker") }
-
-func (badBroker) Subscribe(context.Context, string, func([]byte)) (func(), error) {
-	return func() { panic("a broker") }, nil
+type badBroker struct {
+	end        func()
+	told, left atomic.Int64
 }
 
-func (badBroker) Close() error { return nil }
+func (b *badBroker) Publish(context.Context, string, []byte) error {
+	b.told.Add(1)
+	b.end()
+	return nil
+}
+
+func (b *badBroker) Subscribe(context.Context, string, func([]byte)) (func(), error) {
+	return func() {
+		b.left.Add(1)
+		b.end()
+	}, nil
+}
+
+func (*badBroker) Close() error { return nil }
 
 // allow, and a panic in what a topic's message is made of.
 func TestNet_allow(t *testing.T) {

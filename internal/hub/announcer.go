@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -158,17 +157,12 @@ func (h *Hub) announce() {
 // come and go meanwhile wait to be announced, and are held.
 const tellPatience = 10 * time.Second
 
-// tell publishes a notice. A broker that panics loses it.
-func (h *Hub) tell(r *room, msg []byte) (err error) {
+// tell publishes a notice. A broker that panics, or ends its goroutine, loses it.
+func (h *Hub) tell(r *room, msg []byte) error {
 	ctx, cancel := context.WithTimeout(h.announcer.ctx, tellPatience)
 	defer cancel()
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the broker panicked: %v", p)
-			h.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
-		}
-	}()
-	if err = h.broker.Publish(ctx, r.questions.channel, msg); err != nil && h.announcer.ctx.Err() == nil { // else the hub is closing
+	err := h.apart(func() error { return h.broker.Publish(ctx, r.questions.channel, msg) })
+	if err != nil && err != errBrokerPanicked && h.announcer.ctx.Err() == nil { // else the hub is closing
 		h.log.Warn("typedrpc: the hub's broker did not take a notice of presence", "topic", logs.Known(r.topic.Decl.Name), "error", err)
 	}
 	return err

@@ -102,11 +102,29 @@ func (f *feed) close() {
 	f.cancel, f.opening = nil, nil
 	f.mu.Unlock()
 	if cancel != nil {
-		defer func() {
-			if p := recover(); p != nil {
-				f.hub.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
-			}
-		}()
-		cancel()
+		f.hub.apart(func() error { cancel(); return nil })
 	}
 }
+
+// apart runs a function of the broker's on a goroutine of its own, which it may end, and
+// waits for it: this one has more to do. A panic is logged.
+func (h *Hub) apart(f func() error) error {
+	err := error(errBrokerExited)
+	var run sync.WaitGroup
+	run.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				err = errBrokerPanicked
+				h.log.Error("typedrpc: the hub's broker panicked", "panic", logs.Panic{Value: p}, "stack", logs.Stack{})
+			}
+		}()
+		err = f()
+	})
+	run.Wait()
+	return err
+}
+
+var (
+	errBrokerPanicked = errors.New("the broker panicked") // which is logged
+	errBrokerExited   = errors.New("the broker ended its goroutine")
+)
