@@ -8,7 +8,8 @@ import "time"
 //
 // Its methods are called by goroutines that have other work, the one that reads from the
 // socket among them: they must return soon, and must not wait. They may ask for Stats, and
-// use nothing else of the library. A panic is logged, and ends nothing.
+// use nothing else of the library. A panic is logged, and ends nothing; runtime.Goexit, as t.FailNow
+// calls it, would end the goroutine, and must not be called.
 //
 // What embeds None has all methods, also those that are added later.
 type Recorder interface {

@@ -131,9 +131,9 @@ func TestAway_saysWhy(t *testing.T) {
 			}},
 		} {
 			t.Run(name+"/"+how, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				everyDialect(t, func(t *testing.T, d typedrpc.Dialect) {
 					is := is.New(t)
-					_, _, c := leaves(t, typedrpc.DialOptions{}, errDown)
+					_, _, c := leaves(t, typedrpc.DialOptions{Dialect: d}, errDown)
 					err := fails.use(t.Context(), c)
 					says(t, err, fails.code.Error(), fails.text, "cannot connect to ws://town/rpc: ", errDown.Error())
 					is.Equal(typedrpc.CodeOf(err), fails.code)

@@ -3,12 +3,14 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/matryer/is"
 
@@ -179,4 +181,49 @@ func TestOnItem_oneAfterAnother(t *testing.T) {
 		is.Equal(down, 800)
 		lab.Settled(t, c, s)
 	})
+}
+
+// A function that panics does so on its caller's goroutine, who may recover; the stream's
+// interceptors, on theirs, are not kept from their end.
+func TestOnItem_panicsAtItsCaller(t *testing.T) {
+	for _, sent := range []bool{false, true} {
+		for how, end := range everyEnd {
+			t.Run(fmt.Sprintf("%s/sent=%v", how, sent), func(t *testing.T) {
+				is := is.New(t)
+				c, _, err := typedrpctest.Dial(&typedrpc.Server{Mux: lab.Bidi(lab.EchoItems)}, nil) // in no bubble: it would wait for a lock
+				is.NoErr(err)
+				defer c.Close()
+				returned := make(chan struct{})
+				looks := func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+					defer close(returned)
+					r.OnItem(func(_ typedrpc.Raw, out bool) error {
+						if out == sent {
+							end()
+						}
+						return nil
+					})
+					return next(ctx, r)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				s, err := typedrpc.Open(ctx, c.With(typedrpc.CallOptions{Interceptors: []typedrpc.Interceptor{looks}}), lab.FlowBoth, "")
+				is.NoErr(err)
+				over := make(chan struct{})
+				go func() {
+					defer close(over)
+					defer func() { recover() }()
+					if s.Send("x") == nil {
+						s.Recv()
+					}
+				}()
+				<-over
+				s.Cancel()
+				select {
+				case <-returned:
+				case <-ctx.Done():
+					t.Error("the interceptor has not returned")
+				}
+			})
+		}
+	}
 }

@@ -42,10 +42,7 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 				x.record(false, len(data))
 			}
 			if x.inspected() {
-				x.looking.Lock()
-				err := x.inspect(data, false)
-				x.looking.Unlock()
-				if err != nil {
+				if err := x.look(data); err != nil {
 					p.buf.Release()
 					return Item{}, nil, err
 				}
@@ -69,6 +66,14 @@ func (x *Stream) Next() (p Item, data []byte, err error) {
 		case <-x.Gone():
 		}
 	}
+}
+
+// look has the interceptors' functions see an item that came. One that panics, on its caller's
+// goroutine, is not to keep the others from their end.
+func (x *Stream) look(data []byte) error {
+	x.looking.Lock()
+	defer x.looking.Unlock()
+	return x.inspect(data, false)
 }
 
 // nextLocked takes the oldest item, or the newest where only that counts and items have
