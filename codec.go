@@ -138,10 +138,10 @@ func (jsonCodec) Check(v any) error {
 	case *Raw, *any:
 		return nil
 	}
-	if err := jsoncodec.Check(v); err != nil {
+	if err := jsoncodec.Probe(v); err != nil { // which knows where
 		return err
 	}
-	return jsoncodec.Probe(v)
+	return jsoncodec.Check(v)
 }
 
 // Bytes is an item of a stream that no codec sees: it travels as it is in the

@@ -57,6 +57,11 @@ func TestCheck_whatCannotBeDecoded(t *testing.T) {
 		mux := registers(typedrpc.NewMethod[figure, none]("x"), func(context.Context, figure) (n none, err error) { return })
 		says(t, (&typedrpc.Server{Mux: mux}).Check(), "cannot carry e2e_test.figure of", "it is e2e_test.figure (an interface)")
 	})
+	t.Run("what no zero message has either", func(t *testing.T) {
+		type pipes struct{ Of struct{ C [2]chan int } }
+		mux := registers(typedrpc.NewMethod[pipes, none]("x"), func(context.Context, pipes) (n none, err error) { return })
+		says(t, (&typedrpc.Server{Mux: mux}).Check(), "field Of.C is chan int")
+	})
 	t.Run("topic", func(t *testing.T) {
 		var hub topic.Hub
 		defer func() { says(t, fmt.Errorf("%v", recover()), "field Parts.Of") }()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/typedrpc/typedrpc/internal/wire"
 )
@@ -14,14 +15,17 @@ import (
 // encoding/json's errors say which type is there. What decodes itself is not looked
 // into.
 type probe struct {
-	v    any
-	seen map[any]bool // types that were looked into
+	v     any
+	whole bool         // encoding/json can encode a zero message, and will
+	seen  map[any]bool // types that were looked into
 }
 
 // Probe says which part of the type of what v points to cannot be decoded, by its path;
 // nil: all can be. What v points to is changed.
 func Probe(v any) error {
-	p := probe{v, map[any]bool{}}
+	p := probe{v: v, seen: map[any]bool{}}
+	_, appends := v.(jsonAppender)
+	p.whole = !appends && p.unsupported() == nil
 	return p.look(place{})
 }
 
@@ -67,24 +71,22 @@ func (p *probe) look(at place) error {
 		return nil
 	}
 	found, err := p.try(at, "0")
-	if found == nil || found.Value != "number" {
+	if found == nil || found.Value != "number" || p.own(at, found) {
 		if err != nil && strings.HasPrefix(err.Error(), "json: cannot set embedded pointer") {
 			return fmt.Errorf("%s cannot be decoded: %s", at.name(), strings.TrimPrefix(err.Error(), "json: "))
 		}
-		return nil
+		return p.encodes(at)
 	}
 	t := found.Type
 	kind := t.Kind().String()
 	switch kind {
-	case "interface", "chan", "func", "complex64", "complex128":
-		if kind == "interface" {
-			kind = "an interface"
+	case "chan", "func", "complex64", "complex128":
+		if bad, _ := p.try(at, `""`); bad == nil || bad.Value != "string" {
+			return p.encodes(at) // it decodes itself, from a text
 		}
-		text := fmt.Sprintf("%s is %s", at.name(), t)
-		if kind != t.String() {
-			text += " (" + kind + ")"
-		}
-		return errors.New(text + ", which cannot be decoded")
+		return at.undecodable(t.String(), kind)
+	case "interface":
+		return at.undecodable(t.String(), kind)
 	case "struct", "map", "slice", "array":
 	default:
 		return nil // "0" decodes into the rest, but for strings and booleans
@@ -97,15 +99,81 @@ func (p *probe) look(at place) error {
 	case "slice", "array":
 		return p.look(at.in("[", "]", ""))
 	case "map":
-		if bad, _ := p.try(at, `{"0":null}`); bad != nil && bad.Value == "object" && bad.Type == t {
-			return fmt.Errorf("%s is %s, whose keys cannot be decoded", at.name(), t)
-		}
-		if err := p.look(at.in(`{"":`, "}", "")); err != nil {
-			return err
-		}
-		return p.look(at.in(`{"0":`, "}", ""))
+		return p.entries(at, found)
 	}
 	return p.fields(at, found)
+}
+
+// undecodable says of a place that no message of its type can be.
+func (at place) undecodable(name, kind string) error {
+	if kind == "interface" {
+		kind = "an interface"
+	}
+	text := fmt.Sprintf("%s is %s", at.name(), name)
+	if kind != name {
+		text += " (" + kind + ")"
+	}
+	return errors.New(text + ", which cannot be decoded")
+}
+
+// own reports whether what was found was said by a program's UnmarshalJSON, of what it
+// decodes inside: it does not know how far into the message it is.
+func (p *probe) own(at place, found *json.UnmarshalTypeError) bool {
+	at.before = "  " + at.before
+	again, _ := p.try(at, "0")
+	return again == nil || again.Offset == found.Offset
+}
+
+// encodes finds what can be decoded, and was, and cannot be encoded again.
+func (p *probe) encodes(at place) error {
+	if !p.whole {
+		return nil // whatever it is, it is not here
+	}
+	if bad := p.unsupported(); bad != nil {
+		return fmt.Errorf("%s is %s, which cannot be encoded", at.name(), bad.Type)
+	}
+	return nil
+}
+
+// unsupported is what encoding/json says of a type in the message as it is now.
+func (p *probe) unsupported() (bad *json.UnsupportedTypeError) {
+	defer func() {
+		if recover() != nil { // of a program's MarshalJSON
+			bad = nil
+		}
+	}()
+	_, err := json.Marshal(p.v)
+	errors.As(err, &bad)
+	return bad
+}
+
+// keys are texts of which one is a key, whatever its type is.
+var keys = []string{"", "0", "a", "0001-01-01T00:00:00Z", "::/0", "[::]:0", "00000000-0000-0000-0000-000000000000"}
+
+// entries looks into a map that was found.
+func (p *probe) entries(at place, found *json.UnmarshalTypeError) error {
+	t := found.Type
+	if bad, _ := p.try(at, `{"0":null}`); bad != nil && bad.Value == "object" && bad.Type == t {
+		return fmt.Errorf("%s is %s, whose keys cannot be decoded", at.name(), t)
+	}
+	if bad := p.unsupported(); bad != nil && bad.Type == t {
+		return fmt.Errorf("%s is %s, whose keys cannot be encoded", at.name(), t)
+	}
+	for _, key := range keys {
+		if err := p.look(at.in(`{"`+key+`":`, "}", "")); err != nil {
+			return err
+		}
+	}
+	// A type that reads its keys itself may take none of these: then its error is all that
+	// encoding/json returns, and what can be said is what needs no decoding.
+	for e := t.Elem(); ; e = e.Elem() {
+		switch kind := e.Kind().String(); {
+		case kind == "interface" && e.NumMethod() > 0, e.PkgPath() == "" && (kind == "chan" || kind == "func" || strings.HasPrefix(kind, "complex")):
+			return at.in("", "", "").undecodable(e.String(), kind)
+		case e.Name() != "" || kind != "ptr" && kind != "slice" && kind != "array" && kind != "map":
+			return nil
+		}
+	}
 }
 
 // fields looks into those of a struct that was found, and of what it embeds.
@@ -132,7 +200,7 @@ func (p *probe) fields(at place, found *json.UnmarshalTypeError) error {
 			if tag == "-" || !f.IsExported() {
 				continue
 			}
-			if name == "" || strings.ContainsAny(name, "\\\"'`") { // which encoding/json does not take
+			if name == "" || strings.ContainsFunc(name, unfit) {
 				name = f.Name
 			}
 			if err := p.look(at.in("{"+string(wire.AppendString(nil, name))+":", "}", f.Name)); err != nil {
@@ -141,6 +209,11 @@ func (p *probe) fields(at place, found *json.UnmarshalTypeError) error {
 		}
 	}
 	return nil
+}
+
+// unfit reports whether encoding/json takes no name with r in it.
+func unfit(r rune) bool {
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("!#$%&()*+-./:;<=>?@[]^_{|}~ ", r)
 }
 
 // listOf begins a list of a type that cannot be named here.

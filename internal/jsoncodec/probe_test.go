@@ -43,7 +43,30 @@ type (
 	own   struct{ S shape }
 	owns  struct{ O *own }
 	texts struct{ M map[netip.Addr]int }
+	phase complex128
+	suit  string
+	union struct{ S shape }
+	onlyP struct{ n int }
+	pipe  chan int
+	boxes struct {
+		S *suit
+		B shape `json:"🙂"`
+	}
 )
+
+// A phase is read from a text, as a suit is, of which "" and "0" are none.
+func (phase) MarshalText() ([]byte, error)   { return []byte("1"), nil }
+func (*phase) UnmarshalText([]byte) error    { return nil }
+func (s suit) MarshalText() ([]byte, error)  { return []byte(s), nil }
+func (s *suit) UnmarshalText(b []byte) error { return fmt.Errorf("%s is no suit", b) }
+
+// A union says itself what it cannot decode.
+func (u *union) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, &u.S) }
+
+// An onlyP is written as a text where it is no key, a pipe nowhere.
+func (*onlyP) MarshalText() ([]byte, error) { return nil, nil }
+func (*onlyP) UnmarshalText([]byte) error   { return nil }
+func (*pipe) UnmarshalJSON([]byte) error    { return nil }
 
 func (o *own) UnmarshalJSON([]byte) error  { panic("not this") }
 func (o own) MarshalJSON() ([]byte, error) { return []byte("1"), nil }
@@ -65,6 +88,14 @@ func TestProbe_finds(t *testing.T) {
 		"field Z is complex128":                                      new(map[string]struct{ Z complex128 }),
 		"cannot set embedded pointer":                                new(unset),
 		"field M is map[jsoncodec.concealed]int, whose keys":         &struct{ M *map[concealed]int }{},
+		"field B is jsoncodec.shape":                                 new(boxes),
+		"field K is jsoncodec.shape":                                 &struct{ K *map[suit][]*shape }{},
+		"field K is chan int (chan)":                                 &struct{ K map[suit]chan int }{},
+		"field T.F is func() (func)": &struct {
+			T *map[time.Time]struct{ F func() }
+		}{},
+		"field K is map[jsoncodec.onlyP]int, whose keys cannot be encoded": &struct{ K *map[onlyP]int }{},
+		"field P is jsoncodec.pipe, which cannot be encoded":               &struct{ P []*pipe }{},
 		"field X.Y.Z is jsoncodec.shape": &struct {
 			X *struct {
 				Y []struct {
@@ -87,6 +118,7 @@ func TestProbe_passes(t *testing.T) {
 	for _, v := range []any{
 		new(any), new(string), new(*string), new(bool), new(int8), new(float32), new([]byte), new(map[string]any), new(loop),
 		new(time.Time), new(netip.Addr), new(json.RawMessage), new(json.Number), new(owns), new(texts), new(embeddedOK), new(struct{}),
+		new([]phase), new(map[phase]*phase), new(map[suit]any), new(map[suit][]*loop), new(union), new([]*union), &struct{ U union }{},
 		&struct {
 			T    time.Time
 			P    *time.Duration
