@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -199,4 +201,59 @@ func TestText_refusedAtTheSender(t *testing.T) {
 	s, err := typedrpc.Call(t.Context(), c, lab.Shout, "a�")
 	is.NoErr(err)
 	is.Equal(s, "A�")
+}
+
+// saysRaw is JSON that sends what it is told, as no codec of ours does.
+type saysRaw struct{ plainJSON }
+
+func (saysRaw) Name() string { return "json" }
+
+func (saysRaw) Append(dst []byte, v any) ([]byte, error) {
+	if text, ok := v.(*string); ok {
+		return append(dst, *text...), nil
+	}
+	return typedrpc.JSON.Append(dst, v)
+}
+
+// One that came all the same, which only binary frames carry, is refused by its receiver.
+func TestText_refusedAtTheReceiver(t *testing.T) {
+	type keys = map[string]int
+	declared := typedrpc.NewMethod[keys, int]("takes")
+	takes := typedrpc.NewMethod[string, int]("takes")
+	note := typedrpc.NewNotification[keys]("note")
+	up := typedrpc.NewClientStream[int, keys, int]("up")
+	ups := typedrpc.NewClientStream[int, string, int]("up")
+	serves := func() *typedrpc.Mux {
+		mux := registers(declared, func(_ context.Context, k keys) (int, error) { return len(k), nil })
+		typedrpc.Handle(mux, note, func(context.Context, keys) error { t.Error("a notification was handled"); return nil })
+		typedrpc.Handle(mux, up, func(_ context.Context, _ int, items iter.Seq2[keys, error]) (n int, err error) {
+			for k, err := range items {
+				if err != nil {
+					return 0, err
+				}
+				n += len(k)
+			}
+			return n, nil
+		})
+		return mux
+	}
+	const bad = "{\"\xff\":1,\"\xfe\":2}"
+	raw := []typedrpc.Codec{saysRaw{}}
+	c, _ := lab.Over{}.Connect(t, &typedrpc.Server{Mux: serves()}, &typedrpc.DialOptions{Codecs: raw})
+	_, s := lab.Over{}.Connect(t, &typedrpc.Server{Codecs: raw}, &typedrpc.DialOptions{Mux: serves()})
+	for from, c := range map[string]*typedrpc.Conn{"client": c, "server": s} {
+		t.Run("from the "+from, func(t *testing.T) {
+			is := is.New(t)
+			n, err := typedrpc.Call(t.Context(), c, takes, `{"a":1,"\ud800":2}`)
+			is.NoErr(err)
+			is.Equal(n, 2) // half a pair is none
+			_, err = typedrpc.Call(t.Context(), c, takes, bad)
+			lab.ErrorOf(t, err, typedrpc.InvalidArgument, typedrpc.Answered)
+			says(t, err, "not UTF-8")
+			is.NoErr(typedrpc.Notify(t.Context(), c, typedrpc.NewNotification[string]("note"), bad))
+			_, err = typedrpc.SendAll(t.Context(), c, ups, 1, typedrpc.Items(slices.Values([]string{`{"a":1}`, bad})))
+			is.True(err != nil)
+			says(t, err, "not UTF-8")
+		})
+	}
 }

@@ -223,6 +223,9 @@ func Decode(data []byte, v any) error {
 		}
 		return jsonError(v.UnmarshalJSON(Trim(data)))
 	}
+	if !utf8.Valid(data) { // which encoding/json would take, changed
+		return errText
+	}
 	return jsonError(json.Unmarshal(data, v))
 }
 
