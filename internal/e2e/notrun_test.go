@@ -15,6 +15,7 @@ import (
 	"github.com/typedrpc/typedrpc/internal/testkit"
 	"github.com/typedrpc/typedrpc/internal/testkit/lab"
 	"github.com/typedrpc/typedrpc/internal/wire"
+	"github.com/typedrpc/typedrpc/topic"
 )
 
 // A server that closes one connection takes a moment for it, and refuses what is asked
@@ -22,6 +23,7 @@ import (
 func TestClose_whatItRefusesIsSentAgain(t *testing.T) {
 	items := typedrpc.NewServerStream[int, int]("refused.items")
 	serial := typedrpc.NewMethod[int, int]("refused.serial", typedrpc.Serial)
+	news := topic.New[int]("refused.news", topic.History(1, time.Hour))
 	verbs := map[string]func(ctx context.Context, c typedrpc.Caller) error{
 		"a call": func(ctx context.Context, c typedrpc.Caller) error {
 			_, err := typedrpc.Call(ctx, c, lab.Echo, 5)
@@ -43,6 +45,12 @@ func TestClose_whatItRefusesIsSentAgain(t *testing.T) {
 			}
 			return nil
 		},
+		"a subscription": func(ctx context.Context, c typedrpc.Caller) error {
+			for _, err := range topic.Subscribe(ctx, c, news, "") {
+				return err
+			}
+			return nil
+		},
 	}
 	ends := map[string]func(l *lab.Lab, c *typedrpc.Conn){
 		"Close":                      func(_ *lab.Lab, c *typedrpc.Conn) { c.Close() },
@@ -56,6 +64,10 @@ func TestClose_whatItRefusesIsSentAgain(t *testing.T) {
 					l := lab.New()
 					typedrpc.Handle(l.Mux, items, func(_ context.Context, n int, send func(int) error) error { return send(n) })
 					typedrpc.Handle(l.Mux, serial, func(_ context.Context, n int) (int, error) { return n, nil })
+					hub := new(topic.Hub)
+					defer hub.Close()
+					topic.Handle(l.Mux, hub, news, topic.Everybody)
+					is.NoErr(topic.Publish(t.Context(), hub, news, "", 1))
 					conns := make(chan *typedrpc.Conn, 9)
 					l.OnConnect = func(c *typedrpc.Conn) { conns <- c }
 					hold := make(chan struct{})
