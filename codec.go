@@ -101,10 +101,12 @@ func passesOn[T any](c Codec, v *T) (left bool) {
 // methods. Like encoding/json it ignores unknown
 // members of a message and writes byte slices in base64.
 //
-// What encoding/json would change or could not read is refused: a string that is not
-// UTF-8, by the receiver always, and by the sender unless its message has a json.RawMessage in it, or writes JSON of
-// its own (half a surrogate pair, which JavaScript has and escapes, is read as U+FFFD); and by Check, with its path, a field of an interface type other than any, of a
-// channel, a function or a complex number, also behind pointers, slices and maps.
+// What encoding/json would change or could not read is refused. A string that is not
+// UTF-8: by the receiver always, and by the sender unless its message has a
+// json.RawMessage in it, or writes JSON of its own (half a surrogate pair, which
+// JavaScript has and escapes, is read as U+FFFD). And by Check, with its path: a field of
+// an interface type other than any, of a channel, a function or a complex number, also
+// behind pointers, slices and maps.
 const JSON = jsonCodec("json")
 
 type jsonCodec string

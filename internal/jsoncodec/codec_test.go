@@ -294,3 +294,15 @@ func TestAppendText_written(t *testing.T) {
 	_, err = AppendText(nil, &own)
 	is.NoErr(err) // it writes another than encoding/json
 }
+
+// Whatever a message is read by, what is no text is refused.
+func TestDecode_notUTF8(t *testing.T) {
+	for _, v := range []any{new(string), new(any), new(map[string]int), new(struct{ S string }), new([]string), new(given), new(half), new(loud)} {
+		t.Run(fmt.Sprintf("%T", v), func(t *testing.T) {
+			is := is.New(t)
+			for _, text := range []string{"\"\xff\"", "{\"\xff\":1,\"\xfe\":2}", "{\"S\":\"a\xc3\"}", "[\"\xed\xa0\x80\"]"} {
+				is.True(Decode([]byte(text), v) != nil) // refused
+			}
+		})
+	}
+}
