@@ -46,7 +46,7 @@ type (
 	phase complex128
 	suit  string
 	union struct{ S shape }
-	onlyP struct{ n int }
+	onlyP struct{}
 	pipe  chan int
 	boxes struct {
 		S *suit
