@@ -236,6 +236,20 @@ func (c *Conn) unparkSomeLocked(may func() bool) (more bool) {
 	return more
 }
 
+// lackingLocked is what the first call that waits for room lacks in the queue, 0 if it waits for something else.
+// Items and notifications leave it as much: streams that send more than the socket takes would keep the queue
+// full for ever.
+func (c *Conn) lackingLocked() int {
+	if len(c.parked) == 0 || c.config.Posted {
+		return 0
+	}
+	n := c.unsent + c.bought.sum() + c.priceLocked(c.parked[0])
+	if n > c.config.Limits.MaxBuffered {
+		return 0
+	}
+	return n
+}
+
 // ageLocked sees that a turn ends while somebody waits for it.
 func (c *Conn) ageLocked() {
 	if p := &c.bought; p.timer == nil && (p.sum() > 0 || c.config.Posted && len(c.parked) > 0) {

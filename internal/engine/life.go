@@ -272,10 +272,10 @@ func (c *Conn) flush(ctx context.Context, sess *session.Session) {
 			c.mu.Unlock()
 			break
 		}
-		room := c.waitRoomLocked()
+		moved := closedBy(&c.emptied)
 		c.mu.Unlock()
 		select {
-		case <-room:
+		case <-moved:
 		case <-ctx.Done():
 			return
 		case <-sess.Done():

@@ -24,46 +24,31 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 	cost := body.Len() + flow.MetaSize(meta) + flow.MessageOverhead
 	in := From(ctx)
 	nested := in.nestedOn(c)
-	var mine *spot // nil: it has not waited
-	defer func() {
-		if mine != nil {
-			c.account.Give(cost)
-			c.mu.Lock()
-			c.unclaimLocked(&c.notifiers)
-			c.notifiers.leave(mine)
-			c.mu.Unlock()
-		}
-	}()
+	var mine notifier
+	defer func() { c.leaveNotify(cost, &mine) }()
 	for {
 		c.mu.Lock()
 		err := c.unsentLocked(KindNotification, o.FailFast, nested)
 		if err == nil {
 			err = c.cannotReadLocked(d, body.Bytes(), o.Depth)
 		}
-		never := in.neverWaits(nested)
-		turn := never == nil && c.notifiers.isTurn(mine)
-		if err == nil && (turn && c.roomLocked(cost, &c.notifiers) || never != nil && c.roomLocked(cost, c.claimant())) {
+		if err == nil && in.neverWaits(nested) != nil {
+			if c.notify.Fits(cost) && c.fitsOutLocked(cost, firstSpot) {
+				break
+			}
+			err = in.neverWaits(nested)
+		}
+		if err == nil && !c.waitNotifyLocked(cost, o.NoWait, &mine) {
 			break
 		}
-		if err == nil {
-			err = never
-		}
+		c.mu.Unlock()
 		if err != nil || o.NoWait {
-			c.mu.Unlock()
 			return err == nil, err
 		}
-		room := c.waitRoomLocked()
-		if mine == nil {
-			mine = c.notifiers.enter()
-			c.account.Force(cost)
-		}
-		if turn && c.notify.Fits(cost) {
-			c.claimLocked(cost, &c.notifiers)
-		}
-		c.mu.Unlock()
 		select {
-		case <-room:
-		case <-mine.came:
+		case <-mine.wait:
+		case <-mine.look:
+		case <-mine.changed:
 		case <-ctx.Done():
 		case <-c.done:
 		}
@@ -71,7 +56,6 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 			return false, c.GaveUp(ctx, status.NotSent)
 		}
 	}
-	c.claimedLocked(&c.notifiers)
 	c.notify.Used += cost
 	c.hold(cost)
 	it := new(parcel).pack(wire.Frame{Type: wire.Notify, Method: d.Name, Meta: meta}, body.Keep(), cost)
@@ -79,6 +63,65 @@ func (c *Conn) notifyPeer(ctx context.Context, d *Decl, body *buf.Buf, meta map[
 	c.queue.push(it)
 	c.unlockAndWake()
 	return false, nil
+}
+
+// notifier is where one is that waits to notify: in the line of those, and, as the first of it, in
+// that for the queue.
+type notifier struct {
+	own, out *spot // nil: it is not in that line
+
+	wait, look, changed <-chan struct{} // when to try again
+}
+
+// waitNotifyLocked puts a notifier where it has to wait, and reports whether it has to. With noWait it
+// only does the latter.
+func (c *Conn) waitNotifyLocked(cost int, noWait bool, s *notifier) bool {
+	turn := c.notify.Fits(cost) && c.notifiers.isTurn(s.own)
+	switch {
+	case turn && c.mayQueueLocked(cost, s.out):
+		if s.out != nil {
+			leaveLineup(&c.queuers, s.out)
+			s.out = nil
+		}
+		return false
+	case noWait:
+		return true
+	case turn && s.out == nil:
+		s.out = enterLineup(&c.queuers, cost)
+	case !turn && s.out != nil: // the window is another peer's now
+		c.leaveQueuersLocked(s.out)
+		s.out = nil
+	}
+	if s.own == nil {
+		s.own = enterLineup(&c.notifiers, cost)
+		c.account.Force(cost)
+	}
+	s.look = nil
+	if s.out != nil {
+		s.look = c.queuers.wait(s.out)
+	}
+	s.wait, s.changed = c.notifiers.wait(s.own), closedBy(&c.changed)
+	return true
+}
+
+// leaveNotify is for who may have waited.
+func (c *Conn) leaveNotify(cost int, s *notifier) {
+	if s.own == nil {
+		return
+	}
+	c.account.Give(cost)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	leaveLineup(&c.notifiers, s.own)
+	if s.out != nil {
+		c.leaveQueuersLocked(s.out)
+	}
+}
+
+// leaveQueuersLocked is for who has queued nothing.
+func (c *Conn) leaveQueuersLocked(s *spot) {
+	leaveLineup(&c.queuers, s)
+	c.gaveWayLocked()
 }
 
 // neverWaits is why a handler's notification must not wait; nil: it may. One that must not
@@ -99,13 +142,8 @@ var errOrdered = status.Errorf(status.FailedPrecondition, "the peer's notificati
 func (c *Conn) Behind(n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.notifiers.taken || !c.roomLocked(n+flow.MessageOverhead, nil)
-}
-
-// roomLocked reports whether the peer's window and the outgoing budget have
-// room for a notification.
-func (c *Conn) roomLocked(cost int, by any) bool {
-	return c.notify.Fits(cost) && c.fitsOutLocked(cost, by)
+	n += flow.MessageOverhead
+	return c.notifiers != nil || !c.notify.Fits(n) || !c.mayQueueLocked(n, nil)
 }
 
 // NotifyOptions are what a notification wants. Depth is its payload's, see Measure.

@@ -99,10 +99,11 @@ type outbox struct {
 	credits   int   // notifications to credit
 	creditors []*Stream
 	prompt    bool          // … and some of it goes now, and not with the next message
-	room      chan struct{} // not nil while somebody waits for budget or window
-	claim     *claim        // of one of them, for budget; nil: nobody has one
-	notifiers lineup        // of those, who wait to notify …
-	repliers  *lineup       // … and with replies; nil: nobody
+	changed   chan struct{} // not nil while somebody in a line waits for more than its turn
+	emptied   chan struct{} // not nil while somebody waits for the queue to be empty
+	queuers   *lineup       // who waits for room in it, with replies, items and notifications
+	payers    *spots        // who waits for the peer's budget, with items; nil: nobody has
+	notifiers *lineup       // who waits to notify
 	starved   []*Stream     // handlers at rest that wait for budget
 	account   *flow.Account // counts what is queued, too
 }
@@ -127,22 +128,42 @@ func (o *outbox) wake() bool {
 	return true
 }
 
-// waitRoomLocked returns a channel that is closed when the queue has moved.
-func (o *outbox) waitRoomLocked() <-chan struct{} {
-	if o.room == nil {
-		o.room = make(chan struct{})
+// closedBy returns a channel that shut closes.
+func closedBy(ch *chan struct{}) <-chan struct{} {
+	if *ch == nil {
+		*ch = make(chan struct{})
 	}
-	return o.room
+	return *ch
 }
 
-func (o *outbox) movedLocked() {
-	if o.room != nil {
-		close(o.room)
-		o.room = nil
+func shut(ch *chan struct{}) {
+	if *ch != nil {
+		close(*ch)
+		*ch = nil
 	}
-	if len(o.starved) > 0 {
-		o.feedLocked()
+}
+
+// freedLocked has those look again who wait for room.
+func (c *Conn) freedLocked() {
+	c.payLocked()
+	c.queuers.stir()
+	c.notifiers.stir()
+	shut(&c.emptied)
+	if len(c.starved) > 0 {
+		c.feedLocked()
 	}
+}
+
+// gaveWayLocked is freedLocked where somebody has left a line, and queued nothing.
+func (c *Conn) gaveWayLocked() {
+	c.freedLocked()
+	c.unparkLocked()
+}
+
+// movedLocked is freedLocked where something else may have changed that they wait for.
+func (c *Conn) movedLocked() {
+	c.freedLocked()
+	shut(&c.changed)
 }
 
 // pushAnswer queues an answer that the reader gives itself.

@@ -13,20 +13,7 @@ type outlet struct {
 	line    line
 	pack    packer
 	flow    flow.Sender
-	standby *standby // nil: nobody has waited
-}
-
-// standby is for those who wait to send.
-type standby struct {
-	lineup
-	room chan struct{} // capacity 1: the window may have room
-}
-
-func (o *outlet) standbyLocked() *standby {
-	if o.standby == nil {
-		o.standby = &standby{room: make(chan struct{}, 1)}
-	}
-	return o.standby
+	standby *lineup // who waits to send; it stays. nil: nobody has waited
 }
 
 // unsent is the outlet of all streams that have none. It stays empty: whoever writes asks

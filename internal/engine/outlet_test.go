@@ -48,7 +48,7 @@ func TestOutlet(t *testing.T) {
 			return func() { o.flow.Sizes.Pop() }
 		},
 		"somebody who waits": func(o *outlet) func() {
-			o.standbyLocked()
+			enterLineup(&o.standby, 1)
 			return func() { o.standby = nil }
 		},
 	} {

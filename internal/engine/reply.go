@@ -207,37 +207,24 @@ const replyOverhead = 1 << 10
 // is held already may be the rest of its array, which goes out with it. Nor does what
 // the reader has run: it would not have where there is no room for about as much.
 func (c *Conn) replyTurnLocked(in *Inbound, cost int) (waited bool) {
-	waits := func() bool {
-		return in.array == nil && !in.reads() && !in.orphanedLocked() && !c.fitsOutLocked(cost, in)
+	waits := func(mine *spot) bool {
+		return in.array == nil && !in.reads() && !in.orphanedLocked() && !c.fitsOutLocked(cost, mine)
 	}
-	if !waits() {
+	if !waits(nil) {
 		return false
 	}
 	c.unsent += cost
 	c.account.Force(cost)
-	if c.repliers == nil {
-		c.repliers = new(lineup)
-	}
-	for mine := c.repliers.enter(); ; {
-		var wait <-chan struct{} = mine.came
-		if mine.isFirst && !waits() {
-			c.repliers.leave(mine)
-			break
-		}
-		if mine.isFirst { // else whatever moves would have all of a thousand look
-			c.claimLocked(cost, in)
-			wait = c.waitRoomLocked()
-		}
+	mine := enterLineup(&c.queuers, cost)
+	for !mine.isFirst || waits(mine) {
+		wait := c.queuers.wait(mine)
 		c.mu.Unlock()
 		<-wait
 		c.mu.Lock()
 	}
-	if !c.repliers.taken {
-		c.repliers = nil
-	}
+	leaveLineup(&c.queuers, mine)
 	c.unsent -= cost
 	c.account.Give(cost)
-	c.claimedLocked(in)
 	return true
 }
 
@@ -268,7 +255,9 @@ func (c *Conn) reply(in *Inbound, f wire.Frame, body *buf.Buf, err error) (done 
 	}
 	if unanswered, err := c.unansweredLocked(in, err); unanswered {
 		if waited {
-			c.moved() // others may have left it room
+			c.mu.Lock()
+			c.gaveWayLocked() // others may have left it room
+			c.unlockAndWake()
 		}
 		body.Release()
 		if in.array != nil {

@@ -196,9 +196,7 @@ func (in *Inbound) overhead(n int) {
 
 // roomLocked tells who waits that the window may have room.
 func (x *Stream) roomLocked() {
-	if x.standby != nil {
-		signal(x.standby.room)
-	}
+	x.standby.stir()
 	if x.starved {
 		x.starved = false
 		x.Wake()

@@ -71,7 +71,7 @@ func (c *Conn) take(b *session.Batch) {
 		return
 	}
 	c.unparkLocked()
-	c.movedLocked()
+	c.freedLocked()
 	c.checkIdleLocked()
 	if idle && c.sess != nil && c.outbox.wake() { // what moved was a line whose items were taken back
 		c.sess.Wake()

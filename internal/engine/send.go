@@ -59,11 +59,11 @@ func (x *Stream) SendAt(body *buf.Buf, flags wire.Flags, dropped uint64, at stri
 		defer body.Release()
 	}
 	var reads reading
-	var mine *spot // nil: it has not waited
-	defer func() { x.conn.account.Give(held); reads.stop(); x.leaveLine(mine) }()
+	var mine sender
+	defer func() { x.conn.account.Give(held); reads.stop(); x.leave(&mine) }()
 	for {
-		wait, err := x.offer(body, n, flags, dropped, &mine)
-		if wait == nil || err != nil {
+		gone, err := x.offer(body, n, flags, dropped, &mine)
+		if gone || err != nil {
 			return err
 		}
 		if held == 0 { // it waits encoded, as those of a thousand streams may
@@ -72,7 +72,8 @@ func (x *Stream) SendAt(body *buf.Buf, flags wire.Flags, dropped uint64, at stri
 			reads = x.reading()
 		}
 		select {
-		case <-wait:
+		case <-mine.wait:
+		case <-mine.look:
 		case <-x.Gone():
 		case <-reads.C:
 			reads.Reset(x.patience())
@@ -94,35 +95,37 @@ func (x *Stream) OfferAt(body *buf.Buf, flags wire.Flags, dropped uint64, at str
 		flags &^= Shared
 		defer body.Release()
 	}
-	wait, err := x.offer(body, n, flags, dropped, nil)
-	return wait == nil && err == nil, err
+	return x.offer(body, n, flags, dropped, nil)
 }
 
-// offer is Offer; n is how many bytes the item has without its place. Without a place in the line
-// the handler is woken, and otherwise the channel says when to try again.
-func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, mine **spot) (wait <-chan struct{}, _ error) {
+// offer is Offer; n is how many bytes the item has without its place. Where it is not gone, a
+// sender has its place in the line, and without one the handler is woken.
+func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, mine *sender) (gone bool, _ error) {
 	if x.in != nil && x.in.Err() != nil {
-		return nil, x.why()
+		return false, x.why()
 	}
 	c := x.conn
 	c.mu.Lock()
 	if x.dropped && x.calling != nil && x.failed == nil && !x.Ended() {
+		if mine != nil {
+			mine.wait, mine.look = x.done, nil // it will say why
+		}
 		c.mu.Unlock()
-		return x.done, nil // it will say why
+		return false, nil
 	}
 	if err := x.refusalLocked(n); err != nil {
 		c.mu.Unlock()
-		return nil, err
+		return false, err
 	}
 	cost := body.Len() + flow.MessageOverhead
-	if wait := x.waitLocked(cost, flags, mine); wait != nil {
+	if mine != nil && x.waitLocked(cost, flags, mine) || mine == nil && x.blockedLocked(cost, flags) {
 		c.mu.Unlock()
-		return wait, nil
+		return false, nil
 	}
 	if x.fresh && x.in != nil {
 		if err := x.headLocked(); err != nil {
 			c.mu.Unlock()
-			return nil, err
+			return false, err
 		}
 	}
 	if x.paced(flags) {
@@ -140,83 +143,41 @@ func (x *Stream) offer(body *buf.Buf, n int, flags wire.Flags, dropped uint64, m
 	p.Flags, p.Dropped = flags&^Shared, dropped
 	x.outletLocked().line.pieces.Push(p)
 	x.flow.Used += cost
-	c.sentItems += cost
 	c.hold(cost)
 	x.pushLocked()
-	if mine != nil && *mine != nil {
-		c.claimedLocked(x)
-		x.standby.leave(*mine)
-		*mine = nil
+	if mine != nil {
+		x.sentLocked(mine)
+	} else {
+		c.sentItems += cost
 	}
 	c.unlockAndWake()
 	if c.config.Recorder != nil {
 		x.record(true, cost-flow.MessageOverhead)
 	}
-	return nil, nil
+	return true, nil
 }
 
-// waitLocked is blockedLocked for one of several goroutines that send, which go in their order. Only the
-// first of them looks for room; who leaves, with an error too, lets the next one look.
-func (x *Stream) waitLocked(cost int, flags wire.Flags, mine **spot) (wait <-chan struct{}) {
-	if mine == nil {
-		return x.blockedLocked(cost, flags, true)
-	}
-	if x.standby == nil || x.standby.isTurn(*mine) {
-		if wait = x.blockedLocked(cost, flags, false); wait == nil {
-			return nil
-		}
-	}
-	if *mine == nil {
-		*mine = x.outletLocked().standbyLocked().enter()
-	}
-	if !(*mine).isFirst {
-		wait = (*mine).came
-	}
-	return wait
+// fullLocked reports whether the stream itself has no room for an item.
+func (x *Stream) fullLocked(cost int, flags wire.Flags) bool {
+	// Before the CALL has left nothing is queued: it would take room from
+	// answers that somebody may have to read for the CALL to leave.
+	return x.id == 0 || !x.flow.Fits(cost) || x.paced(flags) && !x.pace.Fits(x.underWay())
 }
 
-// leaveLine is for who waited and sends nothing; nil: nobody.
-func (x *Stream) leaveLine(mine *spot) {
-	if mine != nil {
-		x.conn.mu.Lock()
-		defer x.conn.mu.Unlock()
-		if mine.isFirst {
-			x.conn.unclaimLocked(x)
-		}
-		x.standby.leave(mine)
-	}
-}
-
-// blockedLocked returns what an item of cost bytes has to wait for, nil if it can
-// go now. With rests the handler will be woken.
-func (x *Stream) blockedLocked(cost int, flags wire.Flags, rests bool) <-chan struct{} {
+// blockedLocked reports whether an item of a handler at rest has to wait, which is woken then. It has no
+// place in a line, because nobody would give it back, and leaves others theirs.
+func (x *Stream) blockedLocked(cost int, flags wire.Flags) bool {
 	c := x.conn
 	switch {
-	case x.id == 0, !x.flow.Fits(cost), x.paced(flags) && !x.pace.Fits(x.underWay()):
-		// Before the CALL has left nothing is queued: it would take room from
-		// answers that somebody may have to read for the CALL to leave.
-		if rests {
-			x.starved = true
-			return woken
-		}
-		c.unclaimLocked(x)
-		return x.outletLocked().standbyLocked().room
-	case !x.affordableLocked(cost):
-		c.unclaimLocked(x)
-	case c.fitsOutLocked(cost, x):
-		return nil
-	case !rests:
-		c.claimLocked(cost, x)
+	case x.fullLocked(cost, flags):
+		x.starved = true
+		return true
+	case (x.exemptLocked(cost) || c.affordableLocked(cost)) && c.mayQueueLocked(cost, nil):
+		return false
 	}
-	if rests {
-		x.starveLocked()
-		return woken
-	}
-	return c.waitRoomLocked()
+	x.starveLocked()
+	return true
 }
-
-// woken stands for being woken: nobody waits on it.
-var woken = make(chan struct{})
 
 // Blocked reports whether Offer would have no room for an item of n bytes: for items
 // that cost something to make, or that are better left where they are.
@@ -224,7 +185,7 @@ func (x *Stream) Blocked(n int) bool {
 	c := x.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return x.refusalLocked(n) == nil && x.blockedLocked(n+flow.MessageOverhead, 0, true) != nil
+	return x.refusalLocked(n) == nil && x.blockedLocked(n+flow.MessageOverhead, 0)
 }
 
 // paced reports whether an item is one of those of which only the newest counts.
@@ -250,21 +211,29 @@ func (x *Stream) Recall() (dropped uint64, ok bool) {
 	x.flow.Used -= p.cost()
 	c.sentItems -= p.cost()
 	c.free(p.cost())
+	c.payLocked()
 	p.buf.Release()
 	return p.Dropped, true
 }
 
-// affordableLocked reports whether the peer's budget has room for an item. One
-// small item of each stream always has: a share that all of them can have at
-// once, so that streams that stand still do not stop the others.
-func (x *Stream) affordableLocked(cost int) bool {
-	c := x.conn
-	budget := int(min(c.peer.limits.Budget, math.MaxInt32))
-	if c.sentItems <= flow.Slack(budget) || c.sentItems+cost <= budget {
-		return true
+// affordableLocked reports whether the peer's budget has room for an item.
+func (c *Conn) affordableLocked(cost int) bool {
+	budget := c.payableLocked()
+	return c.sentItems <= flow.Slack(budget) || c.sentItems+cost <= budget
+}
+
+// payableLocked is the peer's budget.
+func (c *Conn) payableLocked() int { return int(min(c.peer.limits.Budget, math.MaxInt32)) }
+
+// exemptLocked reports whether an item may go without: one small item of each stream,
+// a share that all of them can have at once, so that streams that stand still do not
+// stop the others.
+func (x *Stream) exemptLocked(cost int) bool {
+	if x.flow.Used > 0 {
+		return false
 	}
-	share := budget / int(max(1, min(c.peer.limits.Calls, math.MaxInt32)))
-	return x.flow.Used == 0 && cost <= max(share, smallItem)
+	share := x.conn.payableLocked() / int(max(1, min(x.conn.peer.limits.Calls, math.MaxInt32)))
+	return cost <= max(share, smallItem)
 }
 
 // smallItem is the least that a stream's share of the peer's budget is taken

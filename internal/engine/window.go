@@ -197,7 +197,7 @@ func (c *Conn) credited(f *wire.Frame) error {
 	if f.Window > 0 {
 		c.notify.Window = int(min(f.Window, mostPeerWindow))
 	}
-	c.movedLocked()
+	c.freedLocked()
 	if c.notify.Used == 0 {
 		c.checkIdleLocked()
 	}
@@ -230,6 +230,6 @@ func (c *Conn) creditedStreamLocked(f *wire.Frame) error {
 		x.restOutletLocked()
 	}
 	x.roomLocked()
-	c.movedLocked()
+	c.freedLocked()
 	return nil
 }
