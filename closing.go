@@ -97,8 +97,8 @@ func (opts *options) words(err error, codec Codec) *wire.ErrorBody {
 // is one of its own.
 func (opts *options) refusal(err error, codec Codec) wire.ErrorBody {
 	f := wire.Frame{Code: int64(Internal), Message: status.InternalText}
-	if e, ok := err.(*Error); ok {
-		f = wire.Frame{Code: int64(e.Code), Message: status.Clip(status.Code(e.Code), e.Message)}
+	if e, ok := err.(*Error); ok && e != nil {
+		f = wire.Frame{Code: int64(e.Code.failed()), Message: status.Clip(status.Code(e.Code.failed()), e.Message)}
 	}
 	var made sync.WaitGroup
 	made.Go(func() {

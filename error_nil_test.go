@@ -217,3 +217,43 @@ func TestError_codeReadsAsOne(t *testing.T) {
 	is.Equal(typedrpc.Errorf(typedrpc.PermissionDenied, "permission denied").Error(), "permission denied")
 	is.Equal(typedrpc.Errorf(4711, "code 4711: no").Error(), "code 4711: code 4711: no") // what somebody wrote
 }
+
+// A connection that is closed for one ends, from either side, and its peer is told an error.
+func TestError_thatIsNilIsWhyAConnectionIsClosed(t *testing.T) {
+	closes := map[string]func(srv *typedrpc.Server, client, server *typedrpc.Conn, o *typedrpc.CloseOptions) (told *typedrpc.Conn){
+		"by the server": func(_ *typedrpc.Server, client, server *typedrpc.Conn, o *typedrpc.CloseOptions) *typedrpc.Conn {
+			server.CloseWith(o)
+			return client
+		},
+		"by the client": func(_ *typedrpc.Server, client, server *typedrpc.Conn, o *typedrpc.CloseOptions) *typedrpc.Conn {
+			client.CloseWith(o)
+			return server
+		},
+		"by Revoke": func(srv *typedrpc.Server, client, _ *typedrpc.Conn, o *typedrpc.CloseOptions) *typedrpc.Conn {
+			srv.Revoke("", o)
+			return client
+		},
+	}
+	for name, n := range nothings {
+		for how, end := range closes {
+			for _, d := range []typedrpc.Dialect{typedrpc.Binary, typedrpc.Text, typedrpc.JSONRPC} {
+				t.Run(fmt.Sprintf("%s/%s/%d", name, how, d), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						is := is.New(t)
+						srv := lab.New().Server
+						client, server, err := typedrpctest.Dial(srv, &typedrpc.DialOptions{Dialect: d, MaxAttempts: -1})
+						is.NoErr(err)
+						defer client.Close()
+						told := end(srv, client, server, &typedrpc.CloseOptions{Err: n.err, StayAway: true})
+						synctest.Wait()
+						is.True(client.Err() != nil)
+						is.True(server.Err() != nil)
+						if d != typedrpc.JSONRPC { // which has no codes for this
+							is.Equal(typedrpc.CodeOf(told.Err()), n.code)
+						}
+					})
+				})
+			}
+		}
+	}
+}

@@ -150,12 +150,8 @@ func (t *Telemetry) ended(span trace.Span, r *typedrpc.Request, err error) {
 		return
 	}
 	var e *typedrpc.Error
-	var bare typedrpc.Code
 	code := typedrpc.CodeOf(err)
-	typed := errors.As(err, &e)
-	if code == typedrpc.Unknown && !r.Outgoing && !typed && !errors.As(err, &bare) {
-		code = typedrpc.Internal // as the caller will be told
-	}
+	typed := errors.As(err, &e) && e != nil
 	status := statusOf(int64(code))
 	span.SetAttributes(semconv.RPCResponseStatusCode(status))
 	if err == nil {

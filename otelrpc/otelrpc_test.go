@@ -3,6 +3,8 @@ package otelrpc_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -245,6 +247,34 @@ func TestSpans_foreignErrors(t *testing.T) {
 			is.Equal(attrs(p.near.one(t))["error.type"], "INTERNAL")
 		}
 	})
+}
+
+// An *Error that is nil is an error that says nothing: its call is in a span, at both ends.
+func TestSpans_errorThatIsNil(t *testing.T) {
+	for name, none := range map[string]error{
+		"alone":    (*typedrpc.Error)(nil),
+		"wrapped":  fmt.Errorf("reading: %w", (*typedrpc.Error)(nil)),
+		"together": errors.Join((*typedrpc.Error)(nil), io.EOF),
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, is *is.I) {
+				p := newPair(t)
+				typedrpc.Handle(p.mux, hangs, func(context.Context, int) (int, error) { return 0, none })
+				p.opts.OutgoingInterceptors = append(p.opts.OutgoingInterceptors, func(ctx context.Context, r *typedrpc.Request, next typedrpc.RawHandler) (typedrpc.Raw, error) {
+					next(ctx, r)
+					return nil, none
+				})
+				c, _ := p.dial(t)
+				_, err := typedrpc.Call(t.Context(), c, hangs, 1)
+				is.Equal(typedrpc.CodeOf(err), typedrpc.Internal)
+				for _, end := range []*side{p.near, p.far} {
+					span := end.one(t)
+					is.Equal(span.Status.Code, codes.Error)
+					is.Equal(attrs(span)["error.type"], "INTERNAL")
+				}
+			})
+		})
+	}
 }
 
 // A name that a peer made up is in one span, cut, and in no metric.
