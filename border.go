@@ -158,7 +158,7 @@ func down(err error) (below error) {
 		}
 		return &lowered{err, lower(e)}
 	case errors.As(err, &c):
-		return &lowered{err, &status.Error{Code: status.Code(c.failed()), Message: c.failed().Error()}}
+		return &lowered{err, lower(&Error{Code: c.failed(), Message: c.failed().Error()})} // whose Outcome nobody knows
 	}
 	return foreign(err)
 }

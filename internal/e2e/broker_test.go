@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"math/rand/v2"
 	"slices"
@@ -524,4 +525,44 @@ func TestHub_brokerPanicsOnANotice(t *testing.T) {
 		is.NoErr(hub.Close())
 		is.True(strings.Contains(logged.String(), "out of cards"))
 	})
+}
+
+// sayingBroker takes nothing, and says why.
+type sayingBroker struct {
+	*nastyClient
+	says error
+}
+
+func (b sayingBroker) Publish(context.Context, string, []byte) error { return b.says }
+
+func (b sayingBroker) Subscribe(context.Context, string, func([]byte)) (func(), error) {
+	return nil, b.says
+}
+
+// Nobody knows what a broker has done that fails, in whatever form it says so: publishing again
+// may repeat a message.
+func TestBroker_failsWithoutAnOutcome(t *testing.T) {
+	for says, code := range map[error]typedrpc.Code{
+		typedrpc.Aborted:                          typedrpc.Aborted,
+		fmt.Errorf("acks: %w", typedrpc.Aborted):  typedrpc.Aborted,
+		typedrpc.Errorf(typedrpc.Aborted, "acks"): typedrpc.Aborted,
+		typedrpc.OK:                               typedrpc.Unknown,
+		(*typedrpc.Error)(nil):                    typedrpc.Unavailable,
+		io.EOF:                                    typedrpc.Unavailable,
+	} {
+		t.Run(says.Error(), func(t *testing.T) {
+			is := is.New(t)
+			hub := &topic.Hub{Broker: sayingBroker{(&nastyBroker{}).client(), says}}
+			defer hub.Close()
+			errs := []error{topic.Publish(t.Context(), hub, lab.TopicNews, "a", "x")}
+			for _, err := range topic.Listen(t.Context(), hub, lab.TopicNews, "a") {
+				errs = append(errs, err)
+			}
+			is.Equal(len(errs), 2)
+			for _, err := range errs {
+				is.Equal(typedrpc.CodeOf(err), code)
+				is.Equal(typedrpc.OutcomeOf(err), typedrpc.MayHaveRun)
+			}
+		})
+	}
 }
