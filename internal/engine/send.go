@@ -255,10 +255,10 @@ func (x *Stream) refusalLocked(n int) *status.Error {
 	case x.Ended():
 		return &status.Error{Code: status.FailedPrecondition, Message: "the stream has ended: its handler has returned", Outcome: status.Answered, Cause: io.EOF}
 	case x.closed:
-		return status.Errorf(status.FailedPrecondition, "no item of %q can be sent any more", x.decl.Name)
+		return status.Errorf(status.FailedPrecondition, "no item of %q can be sent any more", x.decl.Name).With(status.MayHaveRun)
 	}
 	if limit := x.decl.Limit(x.conn.peer.most()); n > limit {
-		return status.Errorf(status.ResourceExhausted, "an item of %q has %d bytes, at most %d can be sent", x.decl.Name, n, limit)
+		return status.Errorf(status.ResourceExhausted, "an item of %q has %d bytes, at most %d can be sent", x.decl.Name, n, limit).With(status.MayHaveRun) // its call
 	}
 	return nil
 }
