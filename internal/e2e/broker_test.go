@@ -546,9 +546,9 @@ func TestBroker_failsWithoutAnOutcome(t *testing.T) {
 		typedrpc.Aborted:                          typedrpc.Aborted,
 		fmt.Errorf("acks: %w", typedrpc.Aborted):  typedrpc.Aborted,
 		typedrpc.Errorf(typedrpc.Aborted, "acks"): typedrpc.Aborted,
-		typedrpc.OK:                               typedrpc.Unknown,
-		(*typedrpc.Error)(nil):                    typedrpc.Unavailable,
-		io.EOF:                                    typedrpc.Unavailable,
+		typedrpc.OK:            typedrpc.Unknown,
+		(*typedrpc.Error)(nil): typedrpc.Unavailable,
+		io.EOF:                 typedrpc.Unavailable,
 	} {
 		t.Run(says.Error(), func(t *testing.T) {
 			is := is.New(t)
