@@ -173,6 +173,8 @@
 //   - MayHaveRun, Unavailable: the session was lost, or the connection closed, when the
 //     call had left; with the code of Conn.Err where that is known by then and says more. (A
 //     client whose session is revoked hears why only when it comes back and is refused.)
+//   - MayHaveRun, InvalidArgument or ResourceExhausted: an item that cannot be sent;
+//     a handler may have seen those before it.
 //   - MayHaveRun, FailedPrecondition: a Key that was used with another server, or is too
 //     old to be known.
 //
